@@ -1,0 +1,48 @@
+"""Dual Attention Networks for scene segmentation (Fu et al., CVPR 2019): train, evaluate, look inside, deploy.
+
+import danet
+seg = danet.load()("street.jpg")      # the weights that come with the package
+seg.overlay().show()
+
+net = danet.DANet(num_classes=19, backbone="resnet101", layer4_dilations=(4, 8, 16))
+out = net(images)                     # out.fused, out.position, out.channel: B,19,H,W logits
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danet.errors import InputError
+    from danet.model.attention import ChannelAttention, PositionAttention
+    from danet.model.danet import DANet, Outputs
+    from danet.predict import Predictor, Segmentation, load
+
+__version__ = "0.1.0"
+__all__ = [
+    "ChannelAttention",
+    "DANet",
+    "InputError",
+    "Outputs",
+    "PositionAttention",
+    "Predictor",
+    "Segmentation",
+    "load",
+]
+
+_HOMES = {
+    "InputError": "danet.errors",
+    "ChannelAttention": "danet.model.attention",
+    "PositionAttention": "danet.model.attention",
+    "DANet": "danet.model.danet",
+    "Outputs": "danet.model.danet",
+    "Predictor": "danet.predict",
+    "Segmentation": "danet.predict",
+    "load": "danet.predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `danet --help` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'danet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m danet`, the same as the command `danet`."""
+
+import sys
+
+from danet.cli import main
+
+sys.exit(main())

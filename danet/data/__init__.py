@@ -1,0 +1,32 @@
+"""Files in, samples out: pictures with their labels as train ids. Knows no network."""
+
+from pathlib import Path
+
+from danet.data import camvid, folder, toy
+from danet.data.labels import Classes
+from danet.data.pairs import Samples
+from danet.errors import InputError
+
+DATASETS = {"camvid": camvid.load, "folder": folder.load, "toy": toy.load, "toy-context": toy.load_context}
+"""name -> function of (root, split) that gives the samples."""
+
+CLASSES: dict[str, Classes] = {"camvid": camvid.CLASSES, "toy": toy.CLASSES, "toy-context": toy.CONTEXT_CLASSES}
+"""The classes of the data sets that have their own; a folder's stand in its dataset.yaml."""
+
+DRAWN = ("toy", "toy-context")
+"""Data sets drawn by the program: they have no folder."""
+
+
+def load(name: str, root: Path | None, split: str) -> Samples:
+    """The samples of a data set's split.
+
+    Raises:
+        InputError: an unknown data set, no root where one is needed, or what its module finds wrong.
+    """
+    if name not in DATASETS:
+        raise InputError("--dataset", f"{name!r} is unknown", f"use one of {', '.join(DATASETS)}")
+    if root is None and name not in DRAWN:
+        raise InputError(
+            "--root", f"missing: {name} lies in a folder", "give --root DIR (in danet train: --data.root DIR)"
+        )
+    return DATASETS[name](Path() if root is None else root, split)

@@ -1,0 +1,88 @@
+"""Samples from files: pictures paired with their masks. What every data set on disk is made of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from danet.data.images import image_size, read_image, read_mask
+from danet.data.labels import Classes, LabelMap
+from danet.errors import InputError
+
+
+class Sample(NamedTuple):
+    """One picture with its labels: image H,W,3 uint8 RGB; labels H,W uint8 train ids, 255 = ignore."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+class Samples(Protocol):
+    """What training and evaluation need of a data set; the same index gives the same sample, always."""
+
+    @property
+    def classes(self) -> Classes: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A sample's name (unique in its set) and its two files."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class PairedFiles:
+    """A data set on disk: `Samples` read from an image and a mask file each."""
+
+    classes: Classes
+    pairs: Sequence[Pair]
+    label_map: LabelMap
+    read_mask: Callable[[Path], np.ndarray] = read_mask
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        image = read_image(pair.image)
+        mask = self.read_mask(pair.mask)
+        if mask.shape != image.shape[:2]:
+            raise InputError(pair.mask, _size_mismatch(pair, mask), "make both of one size, pixel on pixel")
+        return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
+
+
+def pair_files(images: Sequence[Path], masks: Path, folder: Path, mask_suffix: str = ".png") -> list[Pair]:
+    """Each picture with `masks/<its stem><mask_suffix>`, named by its stem.
+
+    Raises:
+        InputError: pictures without a mask (up to ten named), or two pictures of one stem.
+    """
+    stems: dict[str, Path] = {}
+    for image in images:
+        if image.stem in stems:
+            raise InputError(image, f"has the same stem as {stems[image.stem].name}", "rename one of them")
+        stems[image.stem] = image
+    pairs = [Pair(stem, image, masks / f"{stem}{mask_suffix}") for stem, image in stems.items()]
+    missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
+    if missing:
+        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        raise InputError(
+            masks,
+            f"{len(missing)} of {len(pairs)} masks are missing: {shown}",
+            f"add them, or remove the pictures from {folder}",
+        )
+    return pairs
+
+
+def _size_mismatch(pair: Pair, mask: np.ndarray) -> str:
+    height, width = image_size(pair.image)
+    text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of {width} x {height}"
+    return text + (" (the picture is turned by its EXIF orientation)" if mask.shape == (width, height) else "")

@@ -1,0 +1,93 @@
+"""The paper's two modules (Fu et al., CVPR 2019, section 3.2 and 3.3), usable alone in anyone's network.
+
+Paper symbols: A is the input x, B and C are query and key, D is value, S the position weights, X the channel weights,
+alpha and beta `scale`. Both modules return E = scale * attended + x, of x's shape, and begin as the identity because
+scale begins at 0.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from danet.errors import InputError
+from danet.model.kernels import attend, attention_weights
+
+ChannelForm = Literal["released", "paper"]
+
+
+class PositionAttention(nn.Module):
+    """Position attention, Eq. 1-2: every position becomes x plus a weighted sum over all positions.
+
+    query, key and value are 1x1 convolutions with bias; query and key have channels // reduction channels. The paper
+    gives B and C all the channels; every released implementation reduces them by 8, and so does this one by default.
+
+    Args:
+        channels: C of the input.
+        reduction: C divided by the channels of query and key; at least one channel is kept.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8):
+        super().__init__()
+        narrow = max(1, channels // reduction)
+        self.query = nn.Conv2d(channels, narrow, 1)
+        self.key = nn.Conv2d(channels, narrow, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        attended = attend(_rows(self.query(x)), _rows(self.key(x)), _rows(self.value(x)))  # B,N,C
+        return self.scale * attended.transpose(1, 2).unflatten(2, x.shape[-2:]) + x
+
+    def weights(self, x: Float[Tensor, "B C H W"], positions: Tensor | slice = slice(None)) -> Float[Tensor, "B n N"]:
+        """Rows of S for the given positions (index y * W + x of the feature grid; all by default): where each of them
+        looks.
+        """
+        return attention_weights(_rows(self.query(x))[:, positions], _rows(self.key(x)))
+
+
+class ChannelAttention(nn.Module):
+    """Channel attention, Eq. 3-4: every channel map becomes x plus a weighted sum over all channel maps. No
+    convolution.
+
+    Deviation: Eq. 3 is softmax(A A^T), and `form="paper"` computes that. The code that produced the paper's numbers,
+        and every port of it, computes
+    softmax(rowmax(A A^T) - A A^T), which attends to the *least* similar channels; `form="released"`, the default,
+    computes that.
+
+    Args:
+        form: "released" or "paper".
+
+    Raises:
+        InputError: an unknown form.
+    """
+
+    def __init__(self, form: ChannelForm = "released"):
+        super().__init__()
+        if form not in get_args(ChannelForm):
+            raise InputError("channel attention", f"form {form!r} is unknown", "use 'released' or 'paper'")
+        self.form: ChannelForm = form
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        features = x.flatten(2)  # B,C,N
+        attended = self.weights(x).to(x.dtype) @ features
+        return self.scale * attended.unflatten(2, x.shape[-2:]) + x
+
+    def weights(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C C"]:
+        """X: each row is one channel's attention over all channels, summing to 1; in float32 at least."""
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # sums over N of squares: too large and too close for 8 bits of mantissa
+            features = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
+            energy = features @ features.transpose(1, 2)  # B,C,C
+            # softmax subtracts the row's maximum itself, so rowmax - energy and -energy give the same weights
+            return torch.softmax(-energy if self.form == "released" else energy, dim=-1)
+
+    def extra_repr(self) -> str:
+        return f"form={self.form!r}"
+
+
+def _rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:
+    return x.flatten(2).transpose(1, 2)

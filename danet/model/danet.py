@@ -1,0 +1,125 @@
+"""DANet (Fu et al., CVPR 2019, Figure 2): a dilated backbone, two attention branches, sum fusion, three classifiers;
+and the ablations of Table 1.
+
+    backbone -+- 3x3 conv BN ReLU - PositionAttention - 3x3 conv BN ReLU -+- classifier -> position
+              |                                                           + (sum) classifier -> fused
+              +- 3x3 conv BN ReLU - ChannelAttention --- 3x3 conv BN ReLU -+- classifier -> channel
+
+A classifier is Dropout2d and a 1x1 convolution. With one module there is one branch and one output; with none it is the
+dilated FCN baseline.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from danet.errors import InputError
+from danet.model.attention import ChannelAttention, ChannelForm, PositionAttention
+from danet.model.backbone import build_backbone
+
+
+class Outputs(NamedTuple):
+    """Logits at the input's size, B,K,H,W. `fused` is the prediction; the other two exist, for the multi-loss, when
+    both modules are used.
+    """
+
+    fused: Float[Tensor, "B K H W"]
+    position: Float[Tensor, "B K H W"] | None = None
+    channel: Float[Tensor, "B K H W"] | None = None
+
+
+class DANet(nn.Module):
+    """Normalised images B,3,H,W (any size) -> `Outputs` at the same size.
+
+    Args:
+        num_classes: K.
+        backbone: a timm name, see `backbone.py`.
+        output_stride: 8 as in the paper, or 16.
+        layer4_dilations: multi-grid, absolute: (4, 8, 16) in the paper; None is 2, 4, 4.
+        position, channel: which attention modules to use; neither is the dilated FCN.
+        channel_form: "released" or "paper", see `ChannelAttention`.
+        width: channels of the branches; None is a quarter of the backbone's (512 for ResNet-50 and 101).
+        dropout: Dropout2d before each classifier.
+        align_corners: of the bilinear upsampling of the logits; True in the released code, False in mmseg's 512 x 1024
+            models.
+        pretrained: fetch the backbone's ImageNet weights from timm's hub.
+
+    Raises:
+        InputError: an argument that cannot be.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str = "resnet50",
+        output_stride: int = 8,
+        layer4_dilations: tuple[int, ...] | None = None,
+        position: bool = True,
+        channel: bool = True,
+        channel_form: ChannelForm = "released",
+        width: int | None = None,
+        dropout: float = 0.1,
+        align_corners: bool = True,
+        pretrained: bool = False,
+    ):
+        super().__init__()
+        if num_classes < 1:
+            raise InputError("number of classes", f"{num_classes} is less than 1", "give one name a class")
+        self.backbone, channels = build_backbone(backbone, output_stride, layer4_dilations, pretrained)
+        width = width or channels // 4
+        self.reduce = None if position or channel else conv_bn_relu(channels, width)
+        self.position = Branch(channels, width, PositionAttention(width)) if position else None
+        self.channel = Branch(channels, width, ChannelAttention(channel_form)) if channel else None
+        self.classifier = _classifier(width, num_classes, dropout)
+        both = position and channel
+        self.position_classifier = _classifier(width, num_classes, dropout) if both else None
+        self.channel_classifier = _classifier(width, num_classes, dropout) if both else None
+        self.align_corners = align_corners
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
+        fused, position, channel = self.logits(images)
+        up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return Outputs(up(fused), None if position is None else up(position), None if channel is None else up(channel))
+
+    def logits(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
+        """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling."""
+        (features,) = self.backbone(images)
+        if self.position is not None and self.channel is not None:
+            position, channel = self.position(features), self.channel(features)
+            assert self.position_classifier is not None
+            assert self.channel_classifier is not None
+            return Outputs(
+                self.classifier(position + channel),
+                self.position_classifier(position),
+                self.channel_classifier(channel),
+            )
+        only = self.position or self.channel or self.reduce
+        assert only is not None
+        return Outputs(self.classifier(only(features)))
+
+
+class Branch(nn.Module):
+    """Features B,C,h,w -> B,width,h,w: reduce by a 3x3 convolution, attend, refine by another (conv5a-sa-conv51 of the
+    released code).
+    """
+
+    def __init__(self, channels: int, width: int, attention: PositionAttention | ChannelAttention):
+        super().__init__()
+        self.reduce = conv_bn_relu(channels, width)
+        self.attention = attention
+        self.refine = conv_bn_relu(width, width)
+
+    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c h w"]:
+        return self.refine(self.attention(self.reduce(features)))
+
+
+def conv_bn_relu(channels: int, width: int) -> nn.Sequential:
+    """3x3 convolution without bias, batch normalisation, ReLU."""
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def _classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(width, num_classes, 1))

@@ -1,0 +1,47 @@
+"""The multi-loss "on the end of the network" (section 4.1): cross-entropy of each output, summed. Used by `train.loop`.
+
+The released 2018 code weighs the three by 1, 1, 1 and averages over the valid pixels; so does this.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from danet.model.danet import Outputs
+
+IGNORE = 255
+"""The label that no loss and no metric sees."""
+
+
+def multi_loss(
+    outputs: Outputs,
+    labels: Int64[Tensor, "B H W"],
+    factors: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    valid_pixels: float | Tensor | None = None,
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The weighted sum of the outputs' mean cross-entropies over the valid pixels, and each of them by the output's
+    name.
+
+    Args:
+        labels: train ids in [0, K), 255 = ignore.
+        factors: of fused, position, channel.
+        valid_pixels: what to divide the sums by; None counts the valid pixels of `labels`. A step spread over several
+            batches or processes gives the count of the whole step, so that its gradient is that of one large batch.
+            Batches with nothing to learn have loss 0 and gradient 0.
+    """
+    if valid_pixels is None:
+        valid_pixels = (labels != IGNORE).sum()
+    divisor = torch.as_tensor(valid_pixels, device=labels.device).clamp(min=1)
+    parts = {
+        name: F.cross_entropy(
+            logits.float() if logits.dtype != torch.float64 else logits, labels, ignore_index=IGNORE, reduction="sum"
+        )
+        / divisor
+        for name, logits in outputs._asdict().items()
+        if logits is not None
+    }
+    total = torch.stack(
+        [factor * parts[name] for name, factor in zip(Outputs._fields, factors, strict=True) if name in parts]
+    ).sum()
+    return total, parts

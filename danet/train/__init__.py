@@ -1,0 +1,1 @@
+"""Recipe + samples + network -> a run folder."""

@@ -1,0 +1,127 @@
+"""Several processes as one: `torchrun --nproc-per-node N -m danet train ...`. Batch normalisation over all of them, on
+CPUs too.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+from danet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which of how many processes this is, and the device it computes on. Process 0 writes the files."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, on each of them."""
+        if self.world > 1:
+            tensor = tensor.to(self.device)
+            dist.all_reduce(tensor)
+        return tensor
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network for training: gradients averaged over the processes."""
+        if self.world == 1:
+            return network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+
+def start(device: str | None) -> Process:
+    """Join the processes that torchrun started, or be the only one.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
+
+    Raises:
+        InputError: a device that is not there.
+    """
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        if chosen.type == "cuda":
+            if not torch.cuda.is_available():
+                raise InputError("--device", f"{device}: no GPU was found", "leave it out or use --device cpu")
+            chosen = torch.device("cuda", chosen.index if chosen.index is not None else local)
+            torch.cuda.set_device(chosen)
+    except RuntimeError as error:
+        raise InputError(
+            "--device", f"{device!r} is not to be had ({str(error).splitlines()[0]})", "use cpu or cuda"
+        ) from error
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return Process(rank, world, chosen)
+
+
+_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def synchronise_batch_norm(network: nn.Module, process: Process) -> nn.Module:
+    """Let every BatchNorm2d take its moments over all processes; state-dict keys stay as they are."""
+    if process.world == 1:
+        return network
+    if process.device.type == "cuda":
+        return convert_sync_batchnorm(network)
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, CpuSyncBatchNorm(child))
+    return network
+
+
+class CpuSyncBatchNorm(nn.Module):
+    """A BatchNorm2d (or timm's, with its activation) whose moments are those of all processes. torch.nn.SyncBatchNorm
+    refuses CPU tensors.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        assert norm.momentum is not None
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        self.act: nn.Module = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()  # pyright: ignore
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.num_batches_tracked: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self._moments(x) if self.training else (self.running_mean, self.running_var)
+        normalised = (x - _along_channels(mean)) * _along_channels(torch.rsqrt(var + self.eps))
+        return self.act(torch.addcmul(_along_channels(self.bias), normalised, _along_channels(self.weight)))
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance, per channel, over all processes; the running ones are updated."""
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = differentiable_all_reduce(torch.cat([x.sum((0, 2, 3)), count]))
+        total = sums[-1].detach()
+        mean = sums[:-1] / total
+        # centred first: a difference of large squares would lose the digits that the test of equality asks for
+        var = differentiable_all_reduce((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * total / (total - 1).clamp(min=1), self.momentum)
+        return mean, var
+
+
+def _along_channels(values: Tensor) -> Tensor:
+    return values[None, :, None, None]

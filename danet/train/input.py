@@ -1,0 +1,85 @@
+"""Samples -> the batches of each step, in the order that (seed, position) decides, loaded by worker processes."""
+
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from danet.data import order
+from danet.data.pairs import Samples
+from danet.data.transforms import Augmentation
+from danet.errors import InputError
+from danet.recipes import Recipe
+from danet.train.distributed import Process
+
+
+class Batch(NamedTuple):
+    """Part of a step: the pictures' names, images B,H,W,3 uint8, labels B,H,W int64 (255 = ignore)."""
+
+    names: list[str]
+    images: Tensor
+    labels: Tensor
+
+
+def batches(
+    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int
+) -> Iterator[Batch]:
+    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step.
+
+    Raises:
+        InputError: a picture or mask that cannot be read, from whichever worker met it.
+    """
+    parts = recipe.optim.accumulate
+    positions = [
+        local[part::parts]
+        for step in range(first, steps)
+        for local in [order.batch_positions(step, recipe.data.batch, process.rank, process.world)]
+        for part in range(parts)
+    ]
+    loader = DataLoader(
+        _Stream(samples, recipe),
+        batch_sampler=positions,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        pin_memory=process.device.type == "cuda",
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+class _Stream(Dataset):
+    """The endless stream of augmented samples; an error is an item, since torch would wrap one that is raised in a
+    worker.
+    """
+
+    def __init__(self, samples: Samples, recipe: Recipe):
+        self.samples, self.seed = samples, recipe.seed
+        self.augment = Augmentation(recipe.data.crop, recipe.data.scale, recipe.data.flip, recipe.data.jitter)
+
+    def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
+        try:
+            sample = self.samples[order.sample_index(self.seed, position, len(self.samples))]
+        except InputError as error:
+            return error
+        return sample.name, *self.augment(sample.image, sample.labels, order.generator(self.seed, position))
+
+
+def _collate(items: list[tuple[str, np.ndarray, np.ndarray] | InputError]) -> Batch | InputError:
+    good = [item for item in items if not isinstance(item, InputError)]
+    if len(good) < len(items):
+        return next(item for item in items if isinstance(item, InputError))
+    names, images, labels = zip(*good, strict=True)
+    return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long())
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    """A terminal sends Ctrl-C to all of them; the main process finishes its step and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

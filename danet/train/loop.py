@@ -1,0 +1,259 @@
+"""The training run, top to bottom: one straight loop, the step visible. Command: `danet train RECIPE`, `danet train
+--resume RUN`.
+
+Every random choice is a function of (seed, step): the order of samples, their augmentation, dropout. So an interrupted
+run, resumed from its last checkpoint, ends with the very weights of the uninterrupted one, whatever the number of
+workers.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from danet import data, recipes, weights
+from danet.data.labels import IGNORE, Classes
+from danet.data.pairs import Samples
+from danet.errors import InputError
+from danet.evaluate import evaluate
+from danet.inference import normalise
+from danet.metrics import Confusion
+from danet.model.backbone import load_backbone, normalisation
+from danet.model.danet import DANet
+from danet.model.loss import multi_loss
+from danet.recipes import Recipe
+from danet.train import checkpoint, distributed, folder, report
+from danet.train.distributed import Process
+from danet.train.input import Batch, batches
+from danet.train.interruption import Interruption
+from danet.train.progress import TrainingProgress
+from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where and how a run is computed; nothing here changes its result.
+
+    Args:
+        folder: the run folder.
+        backbone_weights: a .safetensors of the backbone's ImageNet weights under timm's keys, instead of timm's hub.
+        device: "cpu", "cuda"; None: a GPU if there is one.
+        workers: processes that load pictures, beside each computing one.
+        checkpoint_seconds: the most that a kill -9 costs.
+    """
+
+    folder: Path
+    backbone_weights: Path | None = None
+    device: str | None = None
+    workers: int = 1
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: its best validation mIoU (nan before the first), and the signal that stopped it, or None."""
+
+    miou: float
+    stopped_by: int | None = None
+
+
+def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
+    """Run a recipe to its end, or to SIGINT or SIGTERM.
+
+    Raises:
+        InputError: what the user can mend: the recipe, the data, the folder, a loss that is not finite.
+    """
+    process = distributed.start(where.device)
+    recipes.check(recipe, process.world)
+    samples = data.load(recipe.data.dataset, recipe.data.root, "train")
+    held_back = data.load(recipe.data.dataset, recipe.data.root, "val")
+    per_epoch = max(1, len(samples) // recipe.data.batch)
+    steps = recipe.optim.epochs * per_epoch
+
+    state = checkpoint.load(where.folder / folder.CHECKPOINT) if resume else None
+    network, card = build(recipe, samples.classes, where.backbone_weights, fresh=state is None)
+    network = distributed.synchronise_batch_norm(network, process).to(process.device)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = make_optimizer(network, recipe.optim)
+    average = _average(network, recipe.optim.ema)
+    first, best, history, losses = 0, math.nan, [], []
+    if state is not None:
+        first, best, history, losses = (state[key] for key in ("step", "best", "history", "losses"))
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+    elif process.main:
+        folder.create(where.folder, recipe)
+    parallel = process.wrap(network)
+
+    def save_checkpoint(step: int) -> float:
+        if process.main:
+            entries = {"step": step, "best": best, "history": history, "losses": losses}
+            tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            averaged = {} if average is None else {"average": average.state_dict()}
+            checkpoint.save(where.folder / folder.CHECKPOINT, entries | tensors | averaged)
+        return time.monotonic()
+
+    saved_at = save_checkpoint(first)
+    stream = batches(samples, recipe, process, first, steps, where.workers)
+    with Interruption() as interruption, TrainingProgress(steps, first, recipe.data.batch, process.main) as progress:
+        for step in range(first, steps):
+            rate = learning_rate(recipe.optim, step, steps)
+            set_learning_rate(optimizer, rate)
+            torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
+            with progress.waiting():
+                parts = [next(stream) for _ in range(recipe.optim.accumulate)]
+
+            optimizer.zero_grad()
+            loss = compute_gradients(parallel, parts, recipe, card, process)
+            _check_finite(loss, network, step, rate, parts)
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(network)
+
+            losses.append(loss)
+            progress.advance(loss["total"])
+            epoch, past = divmod(step + 1, per_epoch)
+            if past == 0 and (epoch % recipe.validate_every == 0 or epoch == recipe.optim.epochs):
+                judged = network if average is None else average.module
+                confusion = validate(judged, card, held_back, process)
+                miou = confusion.scores().miou
+                history.append(_row(step + 1, epoch, rate, losses, confusion, judged) | progress.speed())
+                losses = []
+                if process.main and not miou <= best:
+                    _save_best(where.folder, judged, card, epoch, confusion)
+                best = miou if math.isnan(best) else max(best, miou)
+                progress.validated(epoch, miou, best)
+                if process.main:
+                    folder.write_metrics(where.folder, history)
+                    report.write(where.folder, recipe, history, confusion, samples.classes)
+                saved_at = save_checkpoint(step + 1)
+            if interruption.agreed(process):
+                save_checkpoint(step + 1)
+                return Result(best, stopped_by=interruption.signal or signal.SIGTERM)
+            if time.monotonic() - saved_at > where.checkpoint_seconds:
+                saved_at = save_checkpoint(step + 1)
+    return Result(best)
+
+
+def build(
+    recipe: Recipe, classes: Classes, backbone_weights: Path | None, fresh: bool = True
+) -> tuple[DANet, weights.Card]:
+    """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
+    so none are fetched.
+    """
+    torch.manual_seed(recipe.seed)
+    arguments = asdict(recipe.network)
+    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None
+    arguments["num_classes"] = len(classes)
+    network = DANet(**arguments, pretrained=fetch)
+    if backbone_weights is not None and fresh:
+        state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
+        load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
+    mean, std = normalisation(recipe.network.backbone)
+    return network, weights.Card(
+        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset
+    )
+
+
+def compute_gradients(
+    network: nn.Module, parts: Sequence[Batch], recipe: Recipe, card: weights.Card, process: Process
+) -> dict[str, float]:
+    """Forward and backward over a step's parts; the gradient is that of the whole step's batch over all processes.
+    Returns the losses by name.
+    """
+    network.train()
+    valid = process.sum(torch.stack([(part.labels != IGNORE).sum() for part in parts]).sum())
+    sums: dict[str, Tensor] = {}
+    for i, part in enumerate(parts):
+        images, labels = part.images.to(process.device), part.labels.to(process.device)
+        last = i == len(parts) - 1
+        with (
+            contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
+        ):
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
+                outputs = network(normalise(images, card.mean, card.std))
+            total, by_name = multi_loss(outputs, labels, recipe.loss, valid)
+            (total * process.world).backward()  # gradients are averaged over the processes, the loss is a sum over them
+        for name, value in {"total": total, **by_name}.items():
+            sums[name] = sums.get(name, 0) + value.detach()
+    return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
+
+
+def validate(network: nn.Module, card: weights.Card, samples: Samples, process: Process) -> Confusion:
+    """The confusion matrix over all full validation pictures, shared out over the processes and each counted once."""
+    network.eval()
+    indices = range(process.rank, len(samples), process.world)
+    confusion = evaluate(lambda images: network(images).fused, card, samples, process.device, indices)
+    confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
+    return confusion
+
+
+def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def _check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: float, parts: Sequence[Batch]) -> None:
+    """Before the optimizer can spread it to every weight."""
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
+    if not (math.isfinite(loss["total"]) and math.isfinite(norm)):
+        names = ", ".join(name for part in parts for name in part.names)
+        what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
+        raise InputError(f"step {step}", what, "lower --optim.lr, or raise --optim.warmup")
+
+
+def _row(
+    step: int, epoch: int, rate: float, losses: Sequence[dict[str, float]], confusion: Confusion, network: nn.Module
+) -> dict[str, Any]:
+    """A row of metrics.csv: means of the losses since the last one, the scores, and the modules' scales (alpha and
+    beta).
+    """
+    scores = confusion.scores()
+    scales = {
+        name.split(".")[0] + "_scale": p.item()
+        for name, p in network.named_parameters()
+        if name.endswith("attention.scale")
+    }
+    return {
+        "step": step,
+        "epoch": epoch,
+        "lr": rate,
+        **{f"loss_{name}": sum(loss[name] for loss in losses) / len(losses) for name in losses[0]},
+        **scales,
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+    }
+
+
+def _save_best(run: Path, network: nn.Module, card: weights.Card, epoch: int, confusion: Confusion) -> None:
+    scores = confusion.scores()
+    metrics = {"epoch": epoch, **scores.as_dict(card.classes.names)}
+    weights.save(run / folder.BEST, network, replace(card, metrics=metrics))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            path, f"cannot be read as .safetensors ({error})", "give the backbone's weights under timm's keys"
+        ) from error

@@ -1,0 +1,28 @@
+"""The learning rate and the parameter groups (section 4.1): poly, (1 - step / steps)^0.9, after an optional linear
+warm-up.
+"""
+
+import torch
+from torch import nn
+
+from danet.recipes import Optim
+
+
+def learning_rate(optim: Optim, step: int, steps: int) -> float:
+    """The base learning rate of a step in [0, steps): a function of the step alone; nothing of it needs saving."""
+    poly = (1 - step / steps) ** optim.power
+    return optim.lr * poly * min(1.0, (step + 1) / (optim.warmup + 1))
+
+
+def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.SGD:
+    """SGD over two groups, the backbone's parameters and all others; `set_learning_rate` keeps their ratio."""
+    backbone = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
+    head = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
+    groups = [{"params": backbone, "factor": 1.0}, {"params": head, "factor": optim.head_lr_factor}]
+    return torch.optim.SGD(groups, optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group `rate` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]

@@ -1,0 +1,152 @@
+"""One self-describing .safetensors file: the weights and everything needed to use them. Read and written here only.
+
+The tensors stand under the network's own state-dict keys; the header's metadata holds one entry, `danet`: the card as
+JSON, with the SHA-256 of the tensors. Nothing is unpickled. Used by `danet.load`, `train`, `evaluate`, `predict`,
+`convert`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from danet.data.labels import Classes
+from danet.errors import InputError
+from danet.model.danet import DANet
+
+FORMAT = 1
+DEFAULT = Path(__file__).parent / "default.safetensors"
+"""The network that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything about a network but its numbers.
+
+    Args:
+        network: the arguments of `DANet` that rebuild it.
+        classes: names and palette, by train id.
+        mean, std: per channel, of images in [0, 1].
+        size: the long side, in pixels, of the pictures it was trained on: other pictures are brought to it before they
+            are segmented. None: any size.
+        recipe: the settings of the training run.
+        dataset: what it was trained on.
+        metrics: what was measured, by name.
+        licence: of the weights.
+    """
+
+    network: dict[str, Any]
+    classes: Classes
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    licence: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        """The inverse of `json`; raises KeyError, TypeError or ValueError when it is not a card."""
+        entries = json.loads(text)
+        if entries.pop("format") != FORMAT:
+            raise ValueError("of another format version")
+        classes = entries.pop("classes")
+        names, palette = tuple(classes["names"]), tuple(tuple(colour) for colour in classes["palette"])
+        network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}
+        mean, std = tuple(entries.pop("mean")), tuple(entries.pop("std"))
+        return cls(network, Classes(names, palette), mean, std, **entries)
+
+    def json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)})
+
+
+def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None) -> Card:
+    """Write the file whole or not at all, and return the card with the hash filled in.
+
+    Args:
+        dtype: of the stored convolutions, torch.float16 for half the size; batch normalisation and None keep the
+            network's own.
+    """
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    if dtype is not None:
+        tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}
+    card = replace(card, sha256=_hash(tensors))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata={"danet": card.json()})
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            path, f"cannot be written ({error.strerror})", "free some space or choose another folder"
+        ) from error
+    return card
+
+
+def load(path: Path | str | None = None) -> tuple[DANet, Card]:
+    """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named.
+
+    Raises:
+        InputError: no such file, not such a file, or a file whose tensors are not those that were saved.
+    """
+    path = DEFAULT if path is None else Path(path)
+    tensors, card = read(path)
+    try:
+        network = DANet(**card.network)
+    except TypeError as error:
+        raise InputError(
+            path, f"its architecture is not known here ({error})", "use the danet version that wrote it"
+        ) from error
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    wrong = sorted(shapes.keys() ^ tensors.keys())
+    wrong += [key for key in shapes if key in tensors and shapes[key] != tensors[key].shape]
+    if wrong:
+        raise InputError(path, f"{len(wrong)} tensors do not fit its architecture, such as {wrong[0]}", "save it again")
+    network.load_state_dict(tensors)
+    return network.eval(), card
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """The tensors as stored and the card, the hash checked."""
+    if not path.is_file():
+        raise InputError(path, "no such file" if not path.exists() else "is not a file", "give a .safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            path, f"not a whole .safetensors file ({error})", "copy it again, or danet convert it"
+        ) from error
+    if "danet" not in metadata:
+        raise InputError(
+            path, "holds tensors, but does not say of which network", "use danet convert to make such a file"
+        )
+    try:
+        card = Card.from_json(metadata["danet"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            path, f"its description cannot be read ({error!r})", "use the danet version that wrote it"
+        ) from error
+    if _hash(tensors) != card.sha256:
+        raise InputError(path, "its tensors are not those that were saved (SHA-256 differs)", "copy the file again")
+    return tensors, card
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
