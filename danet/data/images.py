@@ -22,6 +22,8 @@ MAX_PIXELS = 64_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
+_MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+
 _FOREIGN = {  # how files that are no image of these formats begin
     b"%PDF": "a PDF; export the page as PNG",
     b"<!DO": "a web page; download the picture itself",
@@ -129,8 +131,8 @@ def _opened(path: Path | str, max_pixels: int | None, decode: bool = True) -> It
                 file.seek(0)
                 image = Image.open(file, formats=FORMATS)
                 if max_pixels is not None and image.width * image.height > max_pixels:
-                    size = f"{image.width} x {image.height} pixels"
-                    raise InputError(path, f"{size} are more than the limit of {max_pixels:,}", "make it smaller")
+                    what = f"{image.width} x {image.height}: more pixels than the limit of {max_pixels:,}"
+                    raise InputError(path, what, "make it smaller")
                 if decode:
                     image.load()
                 yield image
@@ -140,12 +142,15 @@ def _opened(path: Path | str, max_pixels: int | None, decode: bool = True) -> It
             known = next((text for head, text in _FOREIGN.items() if start.startswith(head)), None)
             if start[4:8] == b"ftyp":
                 known = "a HEIC, AVIF or video file; convert it to JPEG or PNG"
+            if start.startswith(_MAGIC):
+                raise InputError(path, "truncated or damaged (its header cannot be read)", "copy it again") from error
             what, remedy = (known or f"begins with {start[:4]!r}; give JPEG, PNG, WebP, BMP, TIFF or GIF").split("; ")
             raise InputError(path, f"not an image ({what})", remedy) from error
         except PermissionError as error:
             raise InputError(path, "no permission to read it", "change its permissions") from error
         except Image.DecompressionBombError as error:
-            raise InputError(path, "too many pixels", "make it smaller") from error
+            limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+            raise InputError(path, f"more pixels than the limit of {limit:,}", "make it smaller") from error
         except (
             OSError,
             SyntaxError,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Sample(NamedTuple):
     labels: np.ndarray
 
 
+@runtime_checkable
 class Samples(Protocol):
     """What training and evaluation need of a data set; the same index gives the same sample, always."""
 

@@ -5,8 +5,6 @@ alpha and beta `scale`. Both modules return E = scale * attended + x, of x's sha
 scale begins at 0.
 """
 
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,7 +12,8 @@ from torch import Tensor, nn
 from danet.errors import InputError
 from danet.model.kernels import attend, attention_weights
 
-ChannelForm = Literal["released", "paper"]
+FORMS = ("released", "paper")
+"""Of channel attention: what every released implementation computes, and Eq. 3."""
 
 
 class PositionAttention(nn.Module):
@@ -63,11 +62,11 @@ class ChannelAttention(nn.Module):
         InputError: an unknown form.
     """
 
-    def __init__(self, form: ChannelForm = "released"):
+    def __init__(self, form: str = "released"):
         super().__init__()
-        if form not in get_args(ChannelForm):
+        if form not in FORMS:
             raise InputError("channel attention", f"form {form!r} is unknown", "use 'released' or 'paper'")
-        self.form: ChannelForm = form
+        self.form = form
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from danet.errors import InputError
-from danet.model.attention import ChannelAttention, ChannelForm, PositionAttention
+from danet.model.attention import ChannelAttention, PositionAttention
 from danet.model.backbone import build_backbone
 
 
@@ -59,7 +59,7 @@ class DANet(nn.Module):
         layer4_dilations: tuple[int, ...] | None = None,
         position: bool = True,
         channel: bool = True,
-        channel_form: ChannelForm = "released",
+        channel_form: str = "released",
         width: int | None = None,
         dropout: float = 0.1,
         align_corners: bool = True,

@@ -1,0 +1,69 @@
+"""The commands, one a file: parse, call one function, print. No logic.
+
+Exit status: 0 good, 1 our fault, 2 the user's input, told in one line, `error: FILE OR OPTION: WHAT; REMEDY` (--debug
+shows the traceback), 130 or 143 stopped by SIGINT or SIGTERM. A command's file is imported when it is run, and torch
+inside the functions that need it, so that --help answers at once.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from danet.errors import InputError
+
+COMMANDS = {
+    "predict": "pictures or folders -> overlay, labels, JSON",
+    "train": "a recipe, on CamVid, on your own folder, or on drawn scenes",
+    "evaluate": "weights + data set -> mean IoU, IoU of each class",
+    "convert": "a released DANet checkpoint -> .safetensors",
+    "recipes": "what can be trained",
+}
+"""name -> one line; the function is `run` of the module of that name."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            print(_usage())
+            return 0
+        if args[0] == "--version":
+            from danet import __version__
+
+            print(__version__)
+            return 0
+        if args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            raise InputError(
+                args[0], "is no command", f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
+            )
+        return import_module(f"danet.cli.{args[0]}").run(args[1:])
+    except InputError as error:
+        if debug:
+            raise
+        from danet.cli.parsing import error_line
+
+        print(error_line(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _usage() -> str:
+    lines = [f"  danet {name:10} {about}" for name, about in COMMANDS.items()]
+    return "\n".join(
+        [
+            "danet: Dual Attention Networks for scene segmentation",
+            "",
+            *lines,
+            "",
+            "danet COMMAND --help shows a command's options; --debug shows the traceback of an error.",
+        ]
+    )

@@ -1,0 +1,45 @@
+"""Command-line options as dataclasses, parsed by tyro; whatever is wrong with them in one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from danet.errors import InputError
+
+Parsed = TypeVar("Parsed")
+
+
+def parse(kind: type[Parsed], args: Sequence[str], command: str, default: Parsed | None = None) -> Parsed:
+    """Parse by tyro, its boxed error message made one line."""
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(kind, prog=f"danet {command}", args=args, **given)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise _option_error(messages.getvalue(), command) from None
+
+
+def error_line(error: InputError) -> str:
+    return printable(f"error: {error}")
+
+
+def printable(text: str) -> str:
+    """File names may hold newlines, terminal escapes or bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
+
+
+def _option_error(message: str, command: str) -> InputError:
+    lines = [line.strip(" │╭╮╰╯─") for line in message.splitlines()]
+    lines = [line for line in lines if line][1:]  # the first is the box's title
+    text = " ".join(lines)
+    near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
+    option = re.search(r"--?[\w.-]+", lines[0]) if lines else None
+    remedy = f"did you mean {near[1]}?" if near else f"see danet {command} --help"
+    return InputError(option[0] if option else "options", lines[0] if lines else "cannot be read", remedy)

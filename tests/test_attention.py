@@ -1,0 +1,146 @@
+"""Both attention modules against float64 sums written from the equations; the tiled way against the plain one."""
+
+import pytest
+import torch
+
+from danet import ChannelAttention, InputError, PositionAttention
+from danet.model import kernels
+
+
+def position_oracle(module: PositionAttention, x: torch.Tensor) -> torch.Tensor:
+    """Eq. 1-2 position by position: s_ji = exp(B_i . C_j) / sum_i exp(B_i . C_j); E_j = alpha sum_i s_ji D_i + A_j."""
+    b, c, d = (conv(x).flatten(2) for conv in (module.key, module.query, module.value))  # B,c,N
+    out = torch.empty_like(x.flatten(2))
+    for j in range(out.shape[2]):
+        energy = torch.einsum("bci,bc->bi", b, c[:, :, j])
+        s_j = (energy - energy.max(1, keepdim=True).values).exp()
+        s_j = s_j / s_j.sum(1, keepdim=True)
+        out[:, :, j] = module.scale * torch.einsum("bi,bci->bc", s_j, d) + x.flatten(2)[:, :, j]
+    return out.view_as(x)
+
+
+def channel_oracle(module: ChannelAttention, x: torch.Tensor) -> torch.Tensor:
+    """Eq. 3-4, or the released code's max - energy in place of the energy."""
+    a = x.flatten(2)
+    energy = torch.einsum("bin,bjn->bji", a, a)
+    if module.form == "released":
+        energy = energy.max(-1, keepdim=True).values - energy
+    weights = (energy - energy.max(-1, keepdim=True).values).exp()
+    weights = weights / weights.sum(-1, keepdim=True)
+    return (module.scale * torch.einsum("bji,bin->bjn", weights, a) + a).view_as(x)
+
+
+def position_attention(channels: int = 16, dtype: torch.dtype = torch.float64) -> PositionAttention:
+    module = PositionAttention(channels).to(dtype)
+    torch.nn.init.constant_(module.scale, 0.7)
+    return module
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (7, 6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_position_attention_is_equation_1_and_2(size, dtype, tolerance):
+    torch.manual_seed(0)
+    module, x = position_attention(), torch.randn(2, 16, *size, dtype=torch.float64)
+    expected = position_oracle(module, x)
+    assert (module.to(dtype)(x.to(dtype)) - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("size", [(1, 1), (4, 5)])
+def test_channel_attention_is_equation_3_and_4(form, size):
+    torch.manual_seed(0)
+    module, x = ChannelAttention(form).double(), 0.3 * torch.randn(2, 12, *size, dtype=torch.float64)
+    torch.nn.init.constant_(module.scale, -0.4)
+    torch.testing.assert_close(module(x), channel_oracle(module, x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_two_forms_of_channel_attention_look_at_opposite_channels():
+    x = torch.zeros(1, 3, 2, 2)
+    x[0, 0], x[0, 1], x[0, 2] = 1.0, 0.9, -1.0  # channels 0 and 1 are alike, 2 is their opposite
+    assert ChannelAttention("released").weights(x)[0, 0].argmax() == 2
+    assert ChannelAttention("paper").weights(x)[0, 0].argmax() == 0
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(InputError, match="'released' or 'paper'"):
+        ChannelAttention("softmax")
+
+
+def test_both_modules_begin_as_the_identity():
+    x = torch.randn(1, 16, 4, 4)
+    assert torch.equal(PositionAttention(16)(x), x)
+    assert torch.equal(ChannelAttention()(x), x)
+
+
+def test_permuting_positions_permutes_the_result():
+    torch.manual_seed(0)
+    module, x = position_attention(), torch.randn(1, 16, 3, 8, dtype=torch.float64)
+    order = torch.randperm(24)
+    shuffled = x.flatten(2)[:, :, order].view_as(x)
+    torch.testing.assert_close(module(shuffled).flatten(2), module(x).flatten(2)[:, :, order])
+
+
+def test_single_rows_of_the_weights_are_rows_of_the_matrix():
+    torch.manual_seed(0)
+    module, x = position_attention(), torch.randn(1, 16, 4, 5, dtype=torch.float64)
+    whole = module.weights(x)
+    assert whole.shape == (1, 20, 20)
+    torch.testing.assert_close(whole.sum(-1), torch.ones(1, 20, dtype=torch.float64))
+    torch.testing.assert_close(module.weights(x, torch.tensor([3, 17])), whole[:, [3, 17]])
+
+
+@pytest.mark.parametrize("tile", [1, 100, 10_000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_tiled_attention_equals_plain_forward_and_backward(monkeypatch, tile, dtype):
+    monkeypatch.setattr(kernels, "TILE_ELEMENTS", tile)
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, n, c, dtype=dtype, requires_grad=True) for n, c in ((37, 4), (29, 4), (29, 8))]
+    grad = torch.randn(2, 37, 8, dtype=dtype)
+    results = []
+    for way in (kernels.plain, kernels.tiled):
+        out = way(*inputs)
+        results.append([out, *torch.autograd.grad(out, inputs, grad)])
+    for plain, tiled in zip(*results, strict=True):
+        torch.testing.assert_close(tiled, plain)
+
+
+def test_gradients_of_tiled_attention_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(kernels, "TILE_ELEMENTS", 20)
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, n, c, dtype=torch.float64, requires_grad=True) for n, c in ((6, 2), (5, 2), (5, 3))]
+    assert torch.autograd.gradcheck(kernels.tiled, inputs)
+
+
+def test_large_maps_are_tiled_and_never_held(monkeypatch):
+    """At N = 4,096 one map is 64 MiB; no tensor that large may be asked for."""
+    largest = 0
+    softmax = torch.softmax
+
+    def watched(energy, *args, **kwargs):
+        nonlocal largest
+        largest = max(largest, energy.numel())
+        return softmax(energy, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "softmax", watched)
+    kernels.attend(torch.randn(1, 4096, 2), torch.randn(1, 4096, 2), torch.randn(1, 4096, 2))
+    assert 0 < largest <= kernels.TILE_ELEMENTS < 4096**2
+
+
+def test_energies_of_channel_attention_stay_float32_under_autocast():
+    x = 30 + torch.randn(1, 8, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = ChannelAttention().weights(x)
+    assert under_autocast.dtype == torch.float32
+    assert torch.equal(under_autocast, ChannelAttention().weights(x))
+
+
+def test_position_attention_trains_under_autocast(monkeypatch):
+    monkeypatch.setattr(kernels, "TILE_ELEMENTS", 64)
+    torch.manual_seed(0)
+    module, x = position_attention(dtype=torch.float32), torch.randn(1, 16, 6, 6)
+    exact = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(x)
+    rounded.sum().backward()
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

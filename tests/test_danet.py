@@ -1,0 +1,120 @@
+"""The whole network: shapes, ablations, gradients, backbones."""
+
+import pytest
+import torch
+from torch import nn
+
+from danet import DANet, InputError
+from danet.model.backbone import build_backbone, load_backbone, normalisation
+
+
+def tiny(**changes) -> DANet:
+    """A DANet over timm's smallest ResNet."""
+    torch.manual_seed(0)
+    return DANet(**{"num_classes": 5, "backbone": "test_resnet", "width": 16, **changes})
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (33, 65), (64, 48)])
+def test_logits_have_the_size_of_the_input(size):
+    out = tiny().eval()(torch.randn(2, 3, *size))
+    assert [tuple(logits.shape) for logits in out] == [(2, 5, *size)] * 3
+
+
+@pytest.mark.parametrize(
+    ("position", "channel", "outputs"), [(True, True, 3), (True, False, 1), (False, True, 1), (False, False, 1)]
+)
+def test_every_parameter_of_every_ablation_learns(position, channel, outputs):
+    net = tiny(position=position, channel=channel, dropout=0.0)
+    for parameter in net.parameters():
+        if not parameter.any():  # the scales, and timm's last normalisation of each block, begin at 0
+            nn.init.constant_(parameter, 0.5)
+    out = [logits for logits in net(torch.randn(2, 3, 64, 64)) if logits is not None]
+    assert len(out) == outputs
+    sum(logits.square().mean() for logits in out).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    # a constant added to every key shifts a whole row of energies, which softmax does not see
+    assert [name for name in silent if name != "position.attention.key.bias"] == []
+
+
+def test_the_ablations_differ_only_by_their_modules():
+    both, position, neither = (tiny(position=p, channel=c) for p, c in ((True, True), (True, False), (False, False)))
+    assert position.position is not None
+    assert position.channel is None
+    assert neither.reduce is not None
+    assert {k for k in position.state_dict() if k.startswith("position.")} == {
+        k for k in both.state_dict() if k.startswith("position.")
+    }
+
+
+@pytest.mark.parametrize(("backbone", "parameters"), [("resnet50", 47_462_651), ("resnet101", 66_454_779)])
+def test_parameter_counts_are_those_of_the_released_networks(backbone, parameters):
+    with torch.device("meta"):
+        net = DANet(19, backbone)
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride"),
+    [
+        ("resnet18", 8),
+        ("resnet34", 16),
+        ("resnet50c", 8),
+        ("resnet50s", 16),
+        ("mobilenetv2_100", 8),
+        ("tf_efficientnet_lite0", 16),
+    ],
+)
+def test_features_have_the_output_stride(backbone, stride):
+    net, channels = build_backbone(backbone, stride)
+    (features,) = net.eval()(torch.randn(1, 3, 64, 96))
+    assert features.shape == (1, channels, 64 // stride, 96 // stride)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, [2, 4, 4]), ((4, 8, 16), [4, 8, 16]), ((3,), [3, 3, 3]), ((1, 2, 3, 4), [1, 2, 3])]
+)
+def test_multi_grid_sets_the_absolute_dilation_of_each_block_of_layer4(given, expected):
+    with torch.device("meta"):
+        net, _ = build_backbone("resnet50", 8, given)
+    blocks = [m for name, m in net.named_modules() if name.startswith("layer4") and name.endswith("conv2")]
+    assert [conv.dilation for conv in blocks] == [(d, d) for d in expected]
+    assert all(conv.dilation == conv.padding for conv in blocks)
+    layer3 = [m.dilation[0] for name, m in net.named_modules() if name.startswith("layer3") and name.endswith("conv2")]
+    assert layer3 == [1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "resnt50"}, "did you mean .*resnet50"),
+        ({"backbone": "vit_tiny_patch16_224"}, "cannot be dilated"),
+        ({"output_stride": 4}, "8, 16 or 32"),
+        ({"backbone": "mobilenetv2_100", "layer4_dilations": (4, 8, 16)}, "needs a ResNet"),
+        ({"layer4_dilations": (0,)}, "no positive numbers"),
+        ({"num_classes": 0}, "less than 1"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        tiny(**arguments)
+
+
+def test_backbone_weights_are_loaded_whole_or_not_at_all():
+    source, _ = build_backbone("test_resnet")
+    target, _ = build_backbone("test_resnet")
+    state = {**source.state_dict(), "fc.weight": torch.zeros(1000, 96), "fc.bias": torch.zeros(1000)}
+    load_backbone(target, "test_resnet", state, "file")
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
+    with pytest.raises(InputError, match=r"file: .*conv1.* is missing"):
+        load_backbone(target, "test_resnet", {k: v for k, v in state.items() if "conv1" not in k}, "file")
+    with pytest.raises(InputError, match="other belongs to no part"):
+        load_backbone(target, "test_resnet", {**state, "other": torch.zeros(1)}, "file")
+    with pytest.raises(InputError, match="has shape"):
+        load_backbone(target, "test_resnet", {k: v[:1] if v.ndim else v for k, v in state.items()}, "file")
+
+
+def test_normalisation_is_that_of_the_backbones_weights():
+    assert normalisation("resnet50") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert normalisation("tf_efficientnet_lite0") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -1,0 +1,52 @@
+"""The three-loss sum: valid pixels only, splits that add up, nothing to learn."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from danet import Outputs
+from danet.model.loss import multi_loss
+
+
+def outputs_and_labels(batch: int = 4) -> tuple[Outputs, torch.Tensor]:
+    torch.manual_seed(0)
+    outputs = Outputs(*(torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)))
+    labels = torch.randint(0, 3, (batch, 6, 5))
+    labels[0, :, :3] = 255
+    return outputs, labels
+
+
+def test_it_is_the_weighted_sum_of_the_mean_cross_entropies_over_valid_pixels():
+    outputs, labels = outputs_and_labels()
+    total, parts = multi_loss(outputs, labels, (1.0, 0.5, 0.25))
+    means = [F.cross_entropy(logits, labels, ignore_index=255) for logits in outputs if logits is not None]
+    torch.testing.assert_close(total, means[0] + 0.5 * means[1] + 0.25 * means[2])
+    torch.testing.assert_close(list(parts.values()), means)
+
+
+def test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero():
+    outputs, labels = outputs_and_labels()
+    total, _ = multi_loss(outputs, torch.full_like(labels, 255))
+    total.backward()
+    assert total.item() == 0
+    assert outputs.fused.grad is not None
+    assert not outputs.fused.grad.any()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_parts_of_a_step_add_up_to_the_whole(cut):
+    outputs, labels = outputs_and_labels()
+    whole, _ = multi_loss(outputs, labels)
+    valid = (labels != 255).sum()
+    halves = [
+        multi_loss(Outputs(*(o[part] for o in outputs if o is not None)), labels[part], valid_pixels=valid)[0]
+        for part in (slice(None, cut), slice(cut, None))
+    ]
+    torch.testing.assert_close(halves[0] + halves[1], whole)
+
+
+def test_a_network_with_one_output_has_one_loss():
+    outputs, labels = outputs_and_labels()
+    total, parts = multi_loss(Outputs(outputs.fused), labels)
+    assert list(parts) == ["fused"]
+    torch.testing.assert_close(total, F.cross_entropy(outputs.fused, labels, ignore_index=255))
