@@ -28,7 +28,8 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: fl
 def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
     """H,W train ids as a palette picture: the pixel values are the ids, any viewer shows the colours."""
     image = Image.fromarray(labels).convert("L")
-    colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]  # all 256: Pillow would cut ids beyond a shorter one
+    # all 256 colours: Pillow would cut the ids beyond a shorter palette
+    colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
     image.putpalette(bytes(channel for colour in colours for channel in colour))
     return image
 

@@ -68,7 +68,9 @@ def upsampled_bands(
     """
     height, width = scores.shape[-2:]
     step = max(1, BAND_ELEMENTS // (scores.shape[0] * scores.shape[1] * size[1]))
-    source = ((torch.arange(size[0], device=scores.device) + 0.5) * height / size[0] - 0.5).clamp(min=0)
+    source = ((torch.arange(size[0], device=scores.device, dtype=torch.float64) + 0.5) * height / size[0] - 0.5).clamp(
+        min=0
+    )
     above = source.floor().long().clamp(max=height - 1)
     below, part = (above + 1).clamp(max=height - 1), (source - above)[:, None]
     for start in range(0, size[0], step):

@@ -7,7 +7,6 @@ JSON, with the SHA-256 of the tensors. Nothing is unpickled. Used by `danet.load
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from danet.data.labels import Classes
 from danet.errors import InputError
+from danet.files import write_atomically
 from danet.model.danet import DANet
 
 FORMAT = 1
@@ -81,15 +81,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}
     card = replace(card, sha256=_hash(tensors))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata={"danet": card.json()})
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            path, f"cannot be written ({error.strerror})", "free some space or choose another folder"
-        ) from error
+    write_atomically(path, safetensors.torch.save(tensors, {"danet": card.json()}))
     return card
 
 

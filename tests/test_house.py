@@ -14,7 +14,7 @@ FLOORS = [  # downwards only: a room imports from its own floor or from one belo
     {"evaluate", "predict"},
     {"weights", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
-    {"errors", "__init__"},
+    {"errors", "files", "__init__"},
 ]
 APART = [("model", "data"), ("data", "model"), ("recipes", "model"), ("recipes", "data")]
 
@@ -92,7 +92,7 @@ def test_rooms_and_functions_stay_small(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             lines = (node.end_lineno or 0) - node.lineno
-            assert lines <= (120 if (path.name, node.name) == ("loop.py", "train") else 70), (
+            assert lines <= (120 if (path.name, node.name) == ("loop.py", "_train") else 70), (
                 f"{node.name}: {lines} lines"
             )
 

@@ -6,13 +6,13 @@ unpickler alone (weights_only).
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from danet.errors import InputError
+from danet.files import write_atomically
 
 _MAGIC = b"danet-checkpoint-1 "
 
@@ -47,28 +47,3 @@ def load(path: Path) -> dict[str, Any]:
             path, f"damaged: its {len(content)} bytes are not those that were saved", "restore it from a copy"
         )
     return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; after a power cut it is the old one or the new one.
-
-    Raises:
-        InputError: the disk is full, or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            path, f"{len(content):,} bytes cannot be written ({error.strerror})", "free some space"
-        ) from error

@@ -16,8 +16,8 @@ import yaml
 
 from danet import recipes
 from danet.errors import InputError
+from danet.files import write_atomically
 from danet.recipes import Recipe
-from danet.train.checkpoint import write_atomically
 
 CHECKPOINT, BEST = "last.ckpt", "best.safetensors"
 

@@ -74,6 +74,11 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
     Raises:
         InputError: what the user can mend: the recipe, the data, the folder, a loss that is not finite.
     """
+    with Interruption() as interruption:
+        return _train(recipe, where, resume, interruption)
+
+
+def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruption) -> Result:
     process = distributed.start(where.device)
     recipes.check(recipe, process.world)
     samples = data.load(recipe.data.dataset, recipe.data.root, "train")
@@ -108,14 +113,14 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
 
     saved_at = save_checkpoint(first)
     stream = batches(samples, recipe, process, first, steps, where.workers)
-    with Interruption() as interruption, TrainingProgress(steps, first, recipe.data.batch, process.main) as progress:
+    with TrainingProgress(steps, first, recipe.data.batch, process.main) as progress:
         for step in range(first, steps):
             rate = learning_rate(recipe.optim, step, steps)
             set_learning_rate(optimizer, rate)
-            torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             with progress.waiting():
                 parts = [next(stream) for _ in range(recipe.optim.accumulate)]
 
+            torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             optimizer.zero_grad()
             loss = compute_gradients(parallel, parts, recipe, card, process)
             _check_finite(loss, network, step, rate, parts)

@@ -10,9 +10,9 @@ import yaml
 
 from danet import recipes
 from danet.data.labels import Classes
+from danet.files import write_atomically
 from danet.metrics import Confusion
 from danet.recipes import Recipe
-from danet.train.checkpoint import write_atomically
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by every eye
 _STYLE = """
@@ -62,7 +62,8 @@ def _chart(title: str, history: Sequence[Mapping[str, Any]], keys: Sequence[str]
     width, height, left, bottom = 440, 240, 56, 26
     epochs = [row["epoch"] for row in history]
     values = np.array([[row[key] for key in keys] for row in history], float)
-    low, high = np.nanmin(values).item(), np.nanmax(values).item()
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min().item(), finite.max().item()) if finite.size else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - margin, high + margin
     span = max(epochs[-1] - epochs[0], 1)
@@ -82,7 +83,6 @@ def _chart(title: str, history: Sequence[Mapping[str, Any]], keys: Sequence[str]
     for column, colour in zip(values.T, _COLOURS, strict=False):
         points = " ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in zip(epochs, column, strict=True) if np.isfinite(v))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{x(epochs[-1]):.1f}" cy="{y(column[-1]):.1f}" r="3" fill="{colour}"/>')
     legend = " ".join(
         f'<span style="color:{_COLOURS[i % 4]}">■</span> {html.escape(key)}' for i, key in enumerate(keys)
     )

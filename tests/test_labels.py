@@ -1,0 +1,59 @@
+"""Label maps, palettes, and the line a user gets for a value that means nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from danet import InputError
+from danet.data.labels import IGNORE, Classes, LabelMap, distinct_palette
+
+
+@given(st.dictionaries(st.integers(0, 65535), st.sampled_from([0, 1, 2, 255]), min_size=1), st.data())
+def test_mapped_values_become_their_targets(mapping, data):
+    values = data.draw(st.lists(st.sampled_from(sorted(mapping)), min_size=1))
+    labels = LabelMap(mapping, 3).apply(np.array([values]), "mask.png")
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[mapping[value] for value in values]]
+
+
+def test_an_unknown_value_is_told_with_its_count_and_first_place():
+    mask = np.array([[0, 1, 1], [12, 12, 200], [255, 12, 0]])
+    with pytest.raises(InputError) as error:
+        LabelMap.identity(11).apply(mask, "masks/a.png")
+    assert str(error.value) == (
+        "masks/a.png: value 12 is none of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such values); "
+        "map it with label_map: {12: CLASS} (or 12: 255 to ignore it), or mend the mask"
+    )
+
+
+def test_a_0_255_mask_of_two_classes_is_recognised():
+    with pytest.raises(InputError, match=r"write label_map: \{0: 0, 255: 1\}"):
+        LabelMap({0: 0, 1: 1}, 2).apply(np.array([[0, 255]]), "m.png")
+
+
+@pytest.mark.parametrize(("mapping", "message"), [({0: 3}, "3 is no class"), ({70000: 0}, "cannot be a mask's value")])
+def test_a_map_to_no_class_is_refused(mapping, message):
+    with pytest.raises(InputError, match=message):
+        LabelMap(mapping, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "palette", "message"),
+    [
+        ((), (), "0 names"),
+        (("a", "b", "a"), ((0, 0, 0),) * 3, "a stands there more than once"),
+        (("a", "b"), ((0, 0, 0),), "1 colours for 2 classes"),
+        (tuple(map(str, range(256))), ((0, 0, 0),) * 256, "256 names"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(names, palette, message):
+    with pytest.raises(InputError, match=message):
+        Classes(names, palette)
+
+
+def test_colours_are_distinct_and_never_the_black_of_ignored_pixels():
+    colours = distinct_palette(IGNORE)
+    assert len(set(colours)) == IGNORE
+    assert (0, 0, 0) not in colours
+    assert colours[:3] == ((128, 0, 0), (0, 128, 0), (128, 128, 0))  # PASCAL VOC's

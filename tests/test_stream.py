@@ -1,0 +1,128 @@
+"""Drawn scenes, augmentation and the order of samples: pure functions of their arguments."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from danet import InputError, data
+from danet.data import order
+from danet.data.transforms import Augmentation, scaled_crop
+
+
+@pytest.mark.parametrize("name", ["toy", "toy-context"])
+def test_a_drawn_scene_is_always_the_same_one(name):
+    samples, again = data.load(name, None, "train"), data.load(name, None, "train")
+    assert np.array_equal(samples[5].image, again[5].image)
+    assert np.array_equal(samples[5].labels, again[5].labels)
+    assert not np.array_equal(samples[5].image, data.load(name, None, "val")[5].image)
+    seen = np.unique(np.concatenate([samples[i].labels.ravel() for i in range(30)]))
+    assert seen.tolist() == list(range(len(samples.classes)))
+
+
+def test_the_lamp_alone_tells_the_cars_class():
+    samples = data.load("toy-context", None, "train")
+    for i in range(20):
+        _, image, labels = samples[i]
+        cars = np.isin(labels, (4, 5))
+        assert len(np.unique(labels[cars])) == 1
+        assert (
+            np.argwhere(cars)[:, 1].min() - np.argwhere(labels == 3)[:, 1].max() >= 130
+        )  # px: beyond the convolutions
+        red, green = image[labels == 3].astype(int)[:, :2].sum(0)
+        assert (labels[cars][0] == 4) == (red > green)
+
+
+def test_an_unknown_split_of_drawn_scenes():
+    with pytest.raises(InputError, match="use train or val"):
+        data.load("toy", None, "test")
+
+
+@given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 3))
+def test_every_sample_comes_once_an_epoch(size, epoch, seed):
+    indices = [order.sample_index(seed, epoch * size + i, size) for i in range(size)]
+    assert sorted(indices) == list(range(size))
+
+
+@given(st.integers(0, 100), st.integers(1, 8), st.integers(1, 4))
+def test_processes_share_a_steps_positions(step, per_process, world):
+    batch = per_process * world
+    shares = [order.batch_positions(step, batch, rank, world) for rank in range(world)]
+    assert {len(share) for share in shares} == {per_process}
+    assert sorted(itertools.chain(*shares)) == list(range(step * batch, (step + 1) * batch))
+
+
+def test_order_and_augmentation_are_fixed_for_ever():
+    """A change here would break the resuming of runs begun before it."""
+    indices = [order.sample_index(7, position, 10) for position in range(12)]
+    numbers = order.generator(7, 3).random(3)
+    assert indices == [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 8, 2]
+    assert numbers.round(6).tolist() == [0.516786, 0.208411, 0.200141]
+
+
+def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 5, (height, width), np.uint8)
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.floats(0.3, 3.0),
+    st.integers(0, 9),
+)
+def test_a_crop_has_its_size_and_ignores_what_lies_outside(size, crop, scale, seed):
+    image, labels = picture(*size)
+    out, out_labels = scaled_crop(image, labels, scale, crop, np.random.default_rng(seed))
+    assert out.shape == (*crop, 3)
+    assert out_labels.shape == crop
+    outside = out_labels == 255
+    assert not out[outside].any()
+    inside = min(crop[0], max(1, round(size[0] * scale))), min(crop[1], max(1, round(size[1] * scale)))
+    assert (~outside).sum() == inside[0] * inside[1]
+    assert set(np.unique(out_labels)) <= {*np.unique(labels).tolist(), 255}
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.7, 2.0])
+def test_cropping_first_gives_the_pixels_of_resizing_the_whole(scale):
+    image, labels = picture(40, 60)
+    rng = np.random.default_rng(1)
+    out, out_labels = scaled_crop(image, labels, scale, (16, 20), np.random.default_rng(1))
+    whole_size = round(40 * scale), round(60 * scale)
+    top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(whole_size, (16, 20), strict=True))
+    whole = Image.fromarray(image).resize(whole_size[::-1], Image.Resampling.BILINEAR)
+    whole_labels = Image.fromarray(labels).resize(whole_size[::-1], Image.Resampling.NEAREST)
+    # both round to 8 bits twice, between the two passes of the resizing
+    assert np.abs(out.astype(int) - np.asarray(whole)[top : top + 16, left : left + 20]).max() <= 2
+    assert np.array_equal(out_labels, np.asarray(whole_labels)[top : top + 16, left : left + 20])
+
+
+def test_image_and_labels_are_flipped_together():
+    image, labels = picture(16, 16)
+    image[..., 0] = labels
+    flipped, flipped_labels = Augmentation((16, 16), flip=1.0)(image, labels, np.random.default_rng(0))
+    assert np.array_equal(flipped[..., 0], flipped_labels)
+    assert np.array_equal(flipped_labels, labels[:, ::-1])
+
+
+def test_jitter_changes_colours_and_nothing_else():
+    image, labels = picture(16, 16)
+    changed, same = Augmentation((16, 16), flip=0.0, jitter=0.4)(image, labels, np.random.default_rng(0))
+    assert np.array_equal(same, labels)
+    assert not np.array_equal(changed, image)
+
+
+def test_no_global_random_state_is_read():
+    image, labels = picture(30, 30)
+    augment = Augmentation((16, 16), (0.5, 2.0), 0.5, 0.4)
+    digests = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002  the very state that must not matter
+        out = augment(image, labels, np.random.default_rng(3))
+        digests.append(hashlib.sha256(out[0].tobytes() + out[1].tobytes()).hexdigest())
+    assert digests[0] == digests[1]

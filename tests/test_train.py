@@ -1,0 +1,328 @@
+"""The training run: exact resuming, accumulation, several processes, accidents."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+import yaml
+from torch import nn
+
+from danet import InputError, data, recipes, weights
+from danet.data.pairs import Sample
+from danet.recipes import Recipe
+from danet.train import checkpoint, distributed, folder, loop
+from danet.train.loop import Where, train
+from danet.train.schedule import learning_rate
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(data.toy, "_SIZES", {"train": 10, "val": 3})
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """A run of 6 steps, 2 an epoch, in which everything that could be random is on."""
+    small = replace(recipes.TOY.data, batch=4, crop=(64, 64), jitter=0.2)
+    network = replace(recipes.TOY.network, width=16, dropout=0.3)
+    return replace(
+        recipes.TOY, data=small, network=network, optim=replace(recipes.TOY.optim, epochs=3, ema=0.8), validate_every=2
+    )
+
+
+def state_of(run) -> dict:
+    return checkpoint.load(run / folder.CHECKPOINT)
+
+
+def assert_equal(a, b, path="state"):
+    """Every tensor and every number of two checkpoints, to the bit; only what the clock says may differ."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            if key not in ("images_per_second", "waiting"):
+                assert_equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b or (a != a and b != b), path
+
+
+def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path):
+    run = tmp_path / "run"
+    result = train(recipe, Where(run, workers=0))
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.csv",
+        "last.ckpt",
+        "best.safetensors",
+        "report.html",
+    }
+    assert folder.read_recipe(run) == recipe
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["2", "3"]
+    assert result.miou == pytest.approx(max(float(row["miou"]) for row in rows))
+    assert "torch" in json.loads((run / "environment.json").read_text())["packages"]
+    network, card = weights.load(run / "best.safetensors")
+    assert card.dataset == "toy"
+    assert card.metrics["miou"] == pytest.approx(result.miou)
+    assert recipes.from_dict(card.recipe, "card") == recipe
+    samples = data.load("toy", None, "val")
+    again = loop.validate(network, card, samples, distributed.start("cpu")).scores()
+    assert again.miou == pytest.approx(result.miou)
+    page = (run / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert all(name in page for name in samples.classes.names)
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_ends_with_the_weights_of_the_uninterrupted_one(
+    recipe, tmp_path, monkeypatch, stop, workers
+):
+    train(recipe, Where(tmp_path / "whole", workers=0))
+    steps = 0
+
+    def stopping(*args):
+        nonlocal steps
+        steps += 1
+        if steps > stop:
+            raise StoppedError
+        return compute_gradients(*args)
+
+    compute_gradients = loop.compute_gradients
+    monkeypatch.setattr(loop, "compute_gradients", stopping)
+    with pytest.raises(StoppedError):
+        train(recipe, Where(tmp_path / "cut", workers=workers, checkpoint_seconds=0))
+    monkeypatch.setattr(loop, "compute_gradients", compute_gradients)
+    torch.manual_seed(99)
+    assert state_of(tmp_path / "cut")["step"] == stop
+    train(recipe, Where(tmp_path / "cut", workers=2 - workers), resume=True)
+    assert_equal(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
+    assert (tmp_path / "cut/metrics.csv").read_text().count("\n") == 3
+
+
+def test_a_finished_run_resumed_is_left_as_it_is(recipe, tmp_path):
+    first = train(recipe, Where(tmp_path / "run", workers=0))
+    before = state_of(tmp_path / "run")
+    assert train(recipe, Where(tmp_path / "run", workers=0), resume=True).miou == first.miou
+    assert_equal(state_of(tmp_path / "run"), before)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number, status):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "danet", "train", "toy", "--out", str(run), "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (run / folder.CHECKPOINT).exists():
+        assert process.poll() is None
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert error.splitlines()[-1] == f"stopped; go on with: danet train --resume {run}"
+    assert "Traceback" not in error
+    assert state_of(run)["step"] >= 0
+    assert subprocess.run(["pgrep", "-g", str(process.pid)], check=False).returncode == 1  # no orphans
+
+
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(recipe):
+    """With batch normalisation at its running moments and no dropout, accumulation changes nothing."""
+    recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
+    samples, process = data.load("toy", None, "train"), distributed.start("cpu")
+    gradients = []
+    for parts in (1, 2, 4):
+        chosen = replace(recipe, optim=replace(recipe.optim, accumulate=parts))
+        network, card = loop.build(chosen, samples.classes, None)
+        network.train = lambda _mode=True, network=network: nn.Module.train(network, False)  # pyright: ignore
+        batches = list(loop.batches(samples, chosen, process, 0, 1, workers=0))
+        assert len(batches) == parts
+        batches[0].labels[0] = 255  # parts of unequal numbers of valid pixels
+        loss = loop.compute_gradients(network, batches, chosen, card, process)
+        gradients.append([loss["total"], *(p.grad.clone() for p in network.parameters())])
+    for other in gradients[1:]:
+        assert other[0] == pytest.approx(gradients[0][0])
+        for a, b in zip(gradients[0][1:], other[1:], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_is_poly_with_warm_up():
+    optim = recipes.Optim(lr=0.1, power=0.9, warmup=4)
+    assert [learning_rate(optim, step, 100) for step in (0, 4, 50)] == pytest.approx(
+        [0.1 / 5, 0.1 * 0.96**0.9, 0.1 * 0.5**0.9]
+    )
+    assert learning_rate(optim, 99, 100) == pytest.approx(0.1 * 0.01**0.9)
+
+
+def test_the_heads_learning_rate_keeps_its_factor(recipe):
+    recipe = replace(recipe, optim=replace(recipe.optim, head_lr_factor=10.0))
+    network, _ = loop.build(recipe, data.load("toy", None, "train").classes, None)
+    optimizer = loop.make_optimizer(network, recipe.optim)
+    loop.set_learning_rate(optimizer, 0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    assert all(p.shape != () for p in optimizer.param_groups[0]["params"])  # alpha and beta are the head's
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(recipe, tmp_path, monkeypatch, bad):
+    calls = 0
+
+    def poisoned(outputs, *args):
+        nonlocal calls
+        calls += 1
+        total, parts = multi_loss(outputs, *args)
+        return (total * bad, parts) if calls == 2 else (total, parts)
+
+    multi_loss = loop.multi_loss
+    monkeypatch.setattr(loop, "multi_loss", poisoned)
+    with pytest.raises(InputError, match=r"step 1: loss (nan|inf).* on train-0.*; lower --optim\.lr"):
+        train(recipe, Where(tmp_path / "run", workers=0, checkpoint_seconds=0))
+    state = state_of(tmp_path / "run")
+    assert state["step"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
+class Broken:
+    """Samples of which one cannot be read."""
+
+    def __init__(self, good):
+        self.good, self.classes = good, good.classes
+
+    def __len__(self) -> int:
+        return len(self.good)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 4:
+            raise InputError("scene-4.png", "truncated or damaged", "copy it again")
+        return self.good[index]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_is_named_whichever_process_met_it(recipe, tmp_path, monkeypatch, workers):
+    broken = Broken(data.load("toy", None, "train"))
+    monkeypatch.setattr(data, "load", lambda *_: broken)
+    with pytest.raises(InputError, match=r"scene-4\.png: truncated or damaged; copy it again"):
+        train(recipe, Where(tmp_path / "run", workers=workers))
+
+
+def test_a_crop_with_nothing_to_learn_changes_nothing_but_moments(recipe, tmp_path, monkeypatch):
+    good = data.load("toy", None, "train")
+    empty = Sample("empty", good[0].image, np.full_like(good[0].labels, 255))
+    monkeypatch.setattr(type(good), "__getitem__", lambda *_: empty)
+    calm = replace(recipe.optim, weight_decay=0.0, ema=0.0, epochs=1)
+    result = train(replace(recipe, optim=calm), Where(tmp_path / "run", workers=0))
+    assert math.isnan(result.miou)
+    fresh, _ = loop.build(recipe, good.classes, None)
+    trained = state_of(tmp_path / "run")["network"]
+    for name, parameter in fresh.named_parameters():
+        assert torch.equal(parameter, trained[name]), name
+
+
+def test_a_folder_that_holds_something_is_never_written_to(recipe, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty: it holds notes\.txt; give --out a new folder"):
+        train(recipe, Where(tmp_path, workers=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    train(replace(recipe, optim=replace(recipe.optim, epochs=1)), Where(tmp_path / "run", workers=0))
+    with pytest.raises(InputError, match=r"go on with danet train --resume"):
+        train(recipe, Where(tmp_path / "run", workers=0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b[:-1], "damaged"),
+        (lambda b: b[:100] + bytes([b[100] ^ 1]) + b[101:], "damaged"),
+        (lambda b: b"", "damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_noticed(recipe, tmp_path, damage, message):
+    checkpoint.save(tmp_path / "last.ckpt", {"step": 1, "network": {"a": torch.arange(4.0)}})
+    content = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(damage(content))
+    with pytest.raises(InputError, match=message):
+        checkpoint.load(tmp_path / "last.ckpt")
+
+
+def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
+    folder.create(tmp_path, recipe)
+    entries = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    for change, message in [
+        ({"optim": {"lerning_rate": 1}}, "unknown key optim.lerning_rate"),
+        ({"optim": {"epoch": 1}}, "did you mean optim.epochs?"),
+        ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' is of another type"),
+        ({"data": {"crop": [3]}}, "data.crop: [3] is of another type"),
+        ({"network": None}, "holds no `key: value` lines"),
+    ]:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**entries, **change}))
+        with pytest.raises(InputError) as error:
+            folder.read_recipe(tmp_path)
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "change", "option"),
+    [
+        ("data", {"batch": 0}, "--data.batch: 0 cannot be; give a multiple of 1"),
+        ("data", {"crop": (64, 0)}, "--data.crop"),
+        ("data", {"scale": (2.0, 1.0)}, "--data.scale"),
+        ("optim", {"lr": float("nan")}, "--optim.lr: nan cannot be"),
+        ("optim", {"lr": -1.0}, "--optim.lr"),
+        ("optim", {"accumulate": 3}, "--data.batch: 4 cannot be; give a multiple of 3"),
+        ("optim", {"ema": 1.0}, "--optim.ema"),
+    ],
+)
+def test_values_that_cannot_be_are_named_by_their_option(recipe, group, change, option):
+    with pytest.raises(InputError, match=option):
+        recipes.check(replace(recipe, **{group: replace(getattr(recipe, group), **change)}))
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_can_be_built_and_written_down(name):
+    recipe = recipes.find(name)
+    recipes.check(recipe)
+    assert recipes.from_dict(yaml.safe_load(yaml.safe_dump(recipes.to_dict(recipe))), name) == recipe
+    with torch.device("meta"):
+        loop.build(replace(recipe, network=replace(recipe.network, pretrained=False)), data.CLASSES["toy"], None)
+
+
+def _one_of_two(rank: int, recipe: Recipe, run) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = "29531"
+    data.toy._SIZES = {"train": 10, "val": 3}
+    torch.set_num_threads(1)
+    train(recipe, Where(run, device="cpu", workers=0))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(recipe, tmp_path):
+    """DDP and synchronised batch normalisation over gloo, unequal numbers of valid pixels included."""
+    recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
+    train(recipe, Where(tmp_path / "one", device="cpu", workers=0))
+    torch.multiprocessing.spawn(_one_of_two, (recipe, tmp_path / "two"), nprocs=2)
+    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    assert one["step"] == two["step"] == 6
+    for key, tensor in one["network"].items():
+        torch.testing.assert_close(two["network"][key], tensor, rtol=1e-5, atol=1e-5, msg=key)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["miou"] == pytest.approx(a["miou"], abs=1e-3)
+        assert b["loss_total"] == pytest.approx(a["loss_total"], rel=1e-5)
