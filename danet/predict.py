@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from danet import draw, weights
+from danet import devices, draw, weights
 from danet.data.images import list_images, read_image, to_rgb
 from danet.data.labels import Classes
 from danet.errors import InputError
@@ -91,7 +91,7 @@ class Predictor:
     """
 
     def __init__(self, network: DANet, card: weights.Card, device: str | None = None):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = devices.choose(device)
         self.network = network.eval().to(self.device)
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.card = card

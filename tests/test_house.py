@@ -14,7 +14,7 @@ FLOORS = [  # downwards only: a room imports from its own floor or from one belo
     {"evaluate", "predict"},
     {"weights", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
-    {"errors", "files", "__init__"},
+    {"devices", "files", "errors", "__init__"},
 ]
 APART = [("model", "data"), ("data", "model"), ("recipes", "model"), ("recipes", "data")]
 

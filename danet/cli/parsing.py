@@ -36,10 +36,16 @@ def printable(text: str) -> str:
 
 
 def _option_error(message: str, command: str) -> InputError:
-    lines = [line.strip(" │╭╮╰╯─") for line in message.splitlines()]
-    lines = [line for line in lines if line][1:]  # the first is the box's title
+    lines = [line.strip(" │╭╮╰╯|+") for line in message.splitlines()]  # a box, in ASCII where the terminal has no other
+    lines = [line for line in lines if line.strip("─-")][1:]  # the first is the box's title
     text = " ".join(lines)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-    option = re.search(r"--?[\w.-]+", lines[0]) if lines else None
     remedy = f"did you mean {near[1]}?" if near else f"see danet {command} --help"
-    return InputError(option[0] if option else "options", lines[0] if lines else "cannot be read", remedy)
+    if unknown := re.match(r"Unrecognized options: ([^\s,]+)", text):
+        return InputError(unknown[1], "unknown option", remedy)
+    if wrong := re.match(r"Error parsing (\S+): (.*?)(?= Argument helptext| For full|$)", text):
+        return InputError(wrong[1], wrong[2], remedy)
+    if missing := re.match(r"Missing from .*?: (.*?)(?= For full|$)", text):
+        return InputError(f"danet {command}", f"{missing[1]} is missing", remedy)
+    option = re.search(r"--[\w.-]+", text)
+    return InputError(option[0] if option else f"danet {command}", lines[0] if lines else "cannot be read", remedy)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
-from danet.errors import InputError
+from danet import devices
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,9 @@ def start(device: str | None) -> Process:
         InputError: a device that is not there.
     """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        if chosen.type == "cuda":
-            if not torch.cuda.is_available():
-                raise InputError("--device", f"{device}: no GPU was found", "leave it out or use --device cpu")
-            chosen = torch.device("cuda", chosen.index if chosen.index is not None else local)
-            torch.cuda.set_device(chosen)
-    except RuntimeError as error:
-        raise InputError(
-            "--device", f"{device!r} is not to be had ({str(error).splitlines()[0]})", "use cpu or cuda"
-        ) from error
+    chosen = devices.choose(device, local)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return Process(rank, world, chosen)
