@@ -123,8 +123,8 @@ FOLDER = Recipe(
 TOY = Recipe(
     about="street-like scenes drawn by the program; a minute or two on a CPU, nothing to download",
     network=_TOY,
-    data=Data("toy", batch=8, crop=(96, 128), scale=(0.9, 1.25), size=128),
-    optim=Optim(epochs=12, lr=0.05, ema=0.95),
+    data=Data("toy", batch=8, crop=(144, 192), scale=(0.9, 1.25), size=192),
+    optim=Optim(epochs=9, lr=0.1, ema=0.95),
     validate_every=3,
 )
 TOY_CONTEXT = replace(

@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [  # downwards only: a room imports from its own floor or from one below
     {"cli", "__main__"},
     {"web", "train", "look", "deploy"},
-    {"evaluate", "predict"},
+    {"evaluate", "predict", "submit"},
     {"weights", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
     {"devices", "files", "errors", "__init__"},

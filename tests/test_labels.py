@@ -27,6 +27,12 @@ def test_an_unknown_value_is_told_with_its_count_and_first_place():
     )
 
 
+@pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 30, -(1 << 31)])
+def test_values_of_32_bit_masks_are_told_like_any_other(value):
+    with pytest.raises(InputError, match=f"value {value} is none of the 3 classes: 1 pixels, the first at x=1, y=0"):
+        LabelMap.identity(3).apply(np.array([[0, value]], np.int32), "m.png")
+
+
 def test_a_0_255_mask_of_two_classes_is_recognised():
     with pytest.raises(InputError, match=r"write label_map: \{0: 0, 255: 1\}"):
         LabelMap({0: 0, 1: 1}, 2).apply(np.array([[0, 255]]), "m.png")

@@ -15,6 +15,8 @@ from danet.errors import InputError
 COMMANDS = {
     "predict": "pictures or folders -> overlay, labels, JSON",
     "train": "a recipe, on CamVid, on your own folder, or on drawn scenes",
+    "init": "your own folder -> its dataset.yaml",
+    "check": "everything that is wrong with a data set, in one run",
     "evaluate": "weights + data set -> mean IoU, IoU of each class",
     "convert": "a released DANet checkpoint -> .safetensors",
     "recipes": "what can be trained",

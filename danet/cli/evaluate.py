@@ -1,15 +1,14 @@
 """`danet evaluate`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
+from danet.cli.output import write_json
 from danet.cli.parsing import parse
-from danet.errors import InputError
 
 if TYPE_CHECKING:
     from danet.metrics import Scores
@@ -57,7 +56,7 @@ def run(args: Sequence[str]) -> int:
             **scores.as_dict(names),
             "confusion": confusion.matrix.tolist(),
         }
-        _write_json(options.json, result)
+        write_json(options.json, result)
     return 0
 
 
@@ -73,14 +72,3 @@ def _print_scores(scores: "Scores", names: Sequence[str], pictures: int) -> None
     note = f" ({left_out} in neither ground truth nor prediction, left out)" if left_out else ""
     print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {pictures} full pictures")
     print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
-
-
-def _write_json(path: Path, result: dict[str, Any]) -> None:
-    text = json.dumps(result, indent=2)
-    if str(path) == "-":
-        print(text)
-        return
-    try:
-        path.write_text(text + "\n")
-    except OSError as error:
-        raise InputError(path, f"cannot be written ({error.strerror})", "give another file") from error

@@ -1,16 +1,38 @@
 """Files in, samples out: pictures with their labels as train ids. Knows no network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from danet.data import camvid, folder, toy
+from danet.data import ade20k, camvid, cityscapes, coco_stuff, context, folder, toy, voc
 from danet.data.labels import Classes
 from danet.data.pairs import Samples
 from danet.errors import InputError
 
-DATASETS = {"camvid": camvid.load, "folder": folder.load, "toy": toy.load, "toy-context": toy.load_context}
+DATASETS: dict[str, Callable[[Path, str], Samples]] = {
+    "folder": folder.load,
+    "camvid": camvid.load,
+    "cityscapes": cityscapes.load,
+    "voc": voc.load,
+    "context": context.load,
+    "context59": context.load59,
+    "coco-stuff": coco_stuff.load,
+    "ade20k": ade20k.load,
+    "toy": toy.load,
+    "toy-context": toy.load_context,
+}
 """name -> function of (root, split) that gives the samples."""
 
-CLASSES: dict[str, Classes] = {"camvid": camvid.CLASSES, "toy": toy.CLASSES, "toy-context": toy.CONTEXT_CLASSES}
+CLASSES: dict[str, Classes] = {
+    "camvid": camvid.CLASSES,
+    "cityscapes": cityscapes.CLASSES,
+    "voc": voc.CLASSES,
+    "context": context.CLASSES,
+    "context59": context.CLASSES_59,
+    "coco-stuff": coco_stuff.CLASSES,
+    "ade20k": ade20k.CLASSES,
+    "toy": toy.CLASSES,
+    "toy-context": toy.CONTEXT_CLASSES,
+}
 """The classes of the data sets that have their own; a folder's stand in its dataset.yaml."""
 
 DRAWN = ("toy", "toy-context")

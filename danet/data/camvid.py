@@ -42,7 +42,7 @@ CLASSES = Classes(
 _VOID = 11
 
 
-def load(root: Path, split: str) -> PairedFiles:
+def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     """The samples of `split`, "train" or "val", by file name.
 
     Raises:
@@ -54,4 +54,6 @@ def load(root: Path, split: str) -> PairedFiles:
             folder, "no such folder", "give --root the folder that holds images/train, images/val and labels/"
         )
     label_map = LabelMap({**{i: i for i in range(len(CLASSES))}, _VOID: IGNORE}, len(CLASSES))
-    return PairedFiles(CLASSES, pair_files(list_images(folder), root / "labels" / split, folder), label_map)
+    return PairedFiles(
+        CLASSES, pair_files(list_images(folder), root / "labels" / split, folder, complete=complete), label_map
+    )

@@ -4,30 +4,81 @@ ROOT/dataset.yaml
 ROOT/images/{train,val}/*.jpg    ROOT/masks/{train,val}/*.png     or, without train and val folders, one part of the
 pictures is kept for validation
 
-# dataset.yaml
+# dataset.yaml (danet init proposes one)
 classes: [background, crack]      # the id of a class is its place in this list, from 0
-palette: [[0, 0, 0], [255, 0, 0]] # optional
+palette: [[0, 0, 0], [255, 0, 0]] # optional: the colours in which the classes are drawn
 ignore: 255                       # optional: the mask value that no loss and no metric sees
-label_map: {0: 0, 255: 1}         # optional: mask value -> class id (or 255), where the masks hold other values than 0,
-1, 2, ... images: images                    # optional: the folders' names
+label_map: {0: 0, 255: 1}         # optional: mask value -> class id (or 255), where the masks do not hold 0, 1, 2, ...
+images: images                    # optional: the folders' names
 masks: masks
+mask_suffix: .png                 # optional: the mask of a.jpg is a.png
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
+
+Masks in colours have, in place of palette and label_map,
+colours: [[0, 0, 0], [255, 0, 0]] # one a class, met exactly
+ignore: [255, 255, 255]           # optional
 """
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from danet.data.images import list_images
-from danet.data.labels import IGNORE, Classes, LabelMap
+from danet.data.colours import read_coloured_mask
+from danet.data.images import list_images, read_mask
+from danet.data.labels import IGNORE, Classes, Colour, LabelMap
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 
-_KEYS = ("classes", "palette", "ignore", "label_map", "images", "masks", "val")
+_KEYS = ("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "mask_suffix", "val")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What dataset.yaml says: the classes, the folders, and how a mask is read. `val` is the share for validation."""
+
+    classes: Classes
+    label_map: LabelMap
+    read_mask: Callable[[Path], np.ndarray]
+    images: Path
+    masks: Path
+    mask_suffix: str
+    val: float
+
+
+def read_settings(root: Path) -> Settings:
+    """ROOT/dataset.yaml.
+
+    Raises:
+        InputError: no or a wrong dataset.yaml.
+    """
+    file = root / "dataset.yaml"
+    settings = _read(file)
+    images, masks, suffix = (
+        _text(file, settings, key, default)
+        for key, default in (("images", "images"), ("masks", "masks"), ("mask_suffix", ".png"))
+    )
+    share = settings.get("val", 0.2)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise InputError(file, f"val: {share!r} is no share between 0 and 1", "write for example val: 0.2")
+    where = root / images, root / masks, suffix, share
+    if "colours" not in settings:
+        classes = _classes(file, settings)
+        return Settings(classes, _label_map(file, settings, len(classes)), read_mask, *where)
+    classes = _classes(file, {"classes": settings.get("classes"), "palette": settings["colours"]}, "colours")
+    both = [key for key in ("palette", "label_map") if key in settings]
+    if both:
+        raise InputError(file, f"{both[0]} and colours", "leave one of them out: colours say what each pixel is")
+    if len(set(classes.palette)) < len(classes):
+        raise InputError(file, "colours: one stands there twice", "give each class its own colour")
+    reader = partial(read_coloured_mask, colours=classes.palette, ignore=_ignored_colour(file, settings))
+    return Settings(classes, LabelMap.identity(len(classes)), reader, *where)
 
 
 def load(root: Path, split: str) -> PairedFiles:
@@ -36,25 +87,18 @@ def load(root: Path, split: str) -> PairedFiles:
     Raises:
         InputError: no or a wrong dataset.yaml, no pictures, masks missing.
     """
-    file = root / "dataset.yaml"
-    settings = _read(file)
-    classes = _classes(file, settings)
-    label_map = _label_map(file, settings, len(classes))
-    images, masks = (root / _text(file, settings, key) for key in ("images", "masks"))
-    if (images / split).is_dir():
-        pairs = pair_files(list_images(images / split), masks / split, images / split)
-        return PairedFiles(classes, pairs, label_map)
-    share = settings.get("val", 0.2)
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise InputError(file, f"val: {share!r} is no share between 0 and 1", "write for example val: 0.2")
-    pairs = pair_files(list_images(images), masks, images)
-    held_back = {
-        pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[: max(1, round(share * len(pairs)))]
-    }
-    chosen = [pair for pair in pairs if (pair.name in held_back) == (split == "val")]
-    if not chosen or split not in ("train", "val"):
-        raise InputError(images, f"{len(pairs)} pictures give no {split!r} part", "add pictures, or use train or val")
-    return PairedFiles(classes, chosen, label_map)
+    said = read_settings(root)
+    folders = (said.images / split, said.masks / split) if (said.images / split).is_dir() else (said.images, said.masks)
+    pairs = pair_files(list_images(folders[0]), folders[1], folders[0], said.mask_suffix)
+    if folders[0] == said.images:
+        count = max(1, round(said.val * len(pairs)))
+        held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}
+        chosen = [pair for pair in pairs if (pair.name in held_back) == (split == "val")]
+        if not chosen or split not in ("train", "val"):
+            what = f"{len(pairs)} pictures give no {split!r} part"
+            raise InputError(said.images, what, "add pictures, or use train or val")
+        pairs = chosen
+    return PairedFiles(said.classes, pairs, said.label_map, said.read_mask)
 
 
 def _digest(name: str) -> bytes:
@@ -65,7 +109,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(file, "no such file", "write it: classes: [background, thing]; see docs/guide.md") from error
+        raise InputError(file, "no such file", f"let danet init {file.parent} write it") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(file, f"cannot be read ({' '.join(str(error).split())})", "mend the YAML") from error
     if not isinstance(settings, Mapping):
@@ -79,19 +123,31 @@ def _read(file: Path) -> dict[str, Any]:
     return dict(settings)
 
 
-def _classes(file: Path, settings: Mapping[str, Any]) -> Classes:
+def _classes(file: Path, settings: Mapping[str, Any], key: str = "palette") -> Classes:
     names = settings.get("classes")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(file, f"classes: {names!r} is no list of names", "write classes: [background, thing]")
     palette = settings.get("palette")
-    if palette is None:
+    if palette is None and key == "palette":
         return Classes.named(tuple(names))
-    good = isinstance(palette, list) and all(
-        isinstance(c, list) and len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in palette
-    )
-    if not good:
-        raise InputError(file, "palette is no list of [r, g, b] with numbers 0 to 255", "mend it or leave it out")
+    if not isinstance(palette, list) or not all(_is_colour(colour) for colour in palette):
+        raise InputError(file, f"{key} is no list of [r, g, b] with numbers 0 to 255", "mend it or leave it out")
+    if len(palette) != len(names):
+        raise InputError(file, f"{len(palette)} {key} for {len(names)} classes", "give one [r, g, b] a class")
     return Classes(tuple(names), tuple(tuple(colour) for colour in palette))
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+
+
+def _ignored_colour(file: Path, settings: Mapping[str, Any]) -> Colour | None:
+    ignore = settings.get("ignore")
+    if ignore is None:
+        return None
+    if not _is_colour(ignore) or ignore in settings["colours"]:
+        raise InputError(file, f"ignore: {ignore!r} is no colour of its own", "write for example ignore: [0, 0, 0]")
+    return ignore[0], ignore[1], ignore[2]
 
 
 def _label_map(file: Path, settings: Mapping[str, Any], count: int) -> LabelMap:
@@ -108,8 +164,9 @@ def _label_map(file: Path, settings: Mapping[str, Any], count: int) -> LabelMap:
     return LabelMap({ignore: IGNORE, **mapping}, count)
 
 
-def _text(file: Path, settings: Mapping[str, Any], key: str) -> str:
-    value = settings.get(key, key)
+def _text(file: Path, settings: Mapping[str, Any], key: str, default: str) -> str:
+    value = settings.get(key, default)
     if not isinstance(value, str):
-        raise InputError(file, f"{key}: {value!r} is no folder name", f"write for example {key}: {key}")
+        what = "folder name" if key != "mask_suffix" else "ending"
+        raise InputError(file, f"{key}: {value!r} is no {what}", f"write for example {key}: {default}")
     return value

@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image, name: Path | str = "image") -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -83,7 +83,9 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if values.ndim == 3 and image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all():
             return values[..., 0]
         raise InputError(
-            path, f"a mask of mode {image.mode}: colours, not class ids", "save one byte a pixel, the class id"
+            path,
+            f"a mask of mode {image.mode}: colours, not class ids",
+            "save one byte a pixel, the class id, or write colours: in dataset.yaml",
         )
 
 
@@ -169,6 +171,7 @@ def _opened(path: Path | str, max_pixels: int | None, decode: bool = True) -> It
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # a broken EXIF block says nothing about the orientation
         return image

@@ -102,8 +102,9 @@ class LabelMap:
             InputError: values that mean nothing: the first such value, how many pixels have it, and where the first one
                 is.
         """
-        labels = self._table[mask]
-        unknown = labels == _UNKNOWN
+        outside = (mask < 0) | (mask >= len(self._table))
+        labels = self._table[np.where(outside, 0, mask)]
+        unknown = outside | (labels == _UNKNOWN)
         if unknown.any():
             y, x = np.argwhere(unknown)[0]
             value = int(mask[y, x])
@@ -124,6 +125,8 @@ _UNKNOWN = -1
 def _remedy(value: int, classes: int, values: np.ndarray) -> str:
     if set(values.tolist()) <= {0, 255} and classes == 2:
         return "a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
+    if value > 1000:
+        return "an instance map? give the class map instead (Cityscapes: *_labelIds.png)"
     if value == IGNORE:
         return f"write {IGNORE}: {IGNORE} in label_map to ignore it"
     return f"map it with label_map: {{{value}: CLASS}} (or {value}: {IGNORE} to ignore it), or mend the mask"

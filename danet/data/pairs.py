@@ -60,8 +60,10 @@ class PairedFiles:
         return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
 
 
-def pair_files(images: Sequence[Path], masks: Path, folder: Path, mask_suffix: str = ".png") -> list[Pair]:
-    """Each picture with `masks/<its stem><mask_suffix>`, named by its stem.
+def pair_files(
+    images: Sequence[Path], masks: Path, folder: Path, mask_suffix: str = ".png", complete: bool = True
+) -> list[Pair]:
+    """Each picture with `masks/<its stem><mask_suffix>`, named by its stem; unless `complete` also where there is none.
 
     Raises:
         InputError: pictures without a mask (up to ten named), or two pictures of one stem.
@@ -73,7 +75,7 @@ def pair_files(images: Sequence[Path], masks: Path, folder: Path, mask_suffix: s
         stems[image.stem] = image
     pairs = [Pair(stem, image, masks / f"{stem}{mask_suffix}") for stem, image in stems.items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
-    if missing:
+    if missing and complete:
         shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
         raise InputError(
             masks,

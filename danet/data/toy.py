@@ -52,8 +52,8 @@ class DrawnScenes:
 
 
 def load(_root: Path, split: str) -> DrawnScenes:
-    """400 scenes of 96 x 128 pixels to train on, or 80 to validate."""
-    return DrawnScenes(CLASSES, _checked(split), _street, (96, 128))
+    """400 scenes of 144 x 192 pixels to train on, or 80 to validate."""
+    return DrawnScenes(CLASSES, _checked(split), _street, (144, 192))
 
 
 def load_context(_root: Path, split: str) -> DrawnScenes:
@@ -92,12 +92,12 @@ class _Canvas:
 def _street(canvas: _Canvas, rng: np.random.Generator) -> None:
     horizon = rng.uniform(0.42, 0.55) * canvas.height
     _backdrop(canvas, rng, horizon)
-    drawings = [_sign] * rng.integers(1, 3) + [_car] * rng.integers(1, 4) + [_person] * rng.integers(1, 3)
+    drawings = [_sign] * rng.integers(1, 3) + [_car] * rng.integers(1, 3) + [_person] * rng.integers(1, 3)
     depths = rng.uniform(0.2, 1.0, len(drawings))
     order = rng.permutation(len(drawings))
     for depth, i in zip(np.sort(depths), order, strict=True):  # far ones first, near ones over them
         ground = horizon + depth * 0.9 * (canvas.height - horizon)
-        drawings[i](canvas, rng, rng.uniform(0.05, 0.95) * canvas.width, ground, 0.5 + 0.7 * depth)
+        drawings[i](canvas, rng, rng.uniform(0.05, 0.95) * canvas.width, ground, 1.1 + 1.1 * depth)
 
 
 def _lamp_and_cars(canvas: _Canvas, rng: np.random.Generator) -> None:
@@ -117,9 +117,9 @@ def _backdrop(canvas: _Canvas, rng: np.random.Generator, horizon: float) -> None
     for row in range(int(horizon) + 1):
         shade = sky + (255 - sky) * 0.5 * row / horizon
         canvas.rectangle((0, row, canvas.width, row), tuple(shade.astype(int).tolist()), _SKY)
-    x = rng.uniform(-20, 10)
+    x = rng.uniform(-30, 0)
     while x < canvas.width:
-        width, top = rng.uniform(18, 45), horizon * rng.uniform(0.15, 0.75)
+        width, top = rng.uniform(36, 80), horizon * rng.uniform(0.15, 0.75)
         if rng.random() < 0.75:
             wall = _colour(rng, (90, 60, 50), (200, 170, 150))
             canvas.rectangle((x, top, x + width, horizon), wall, _BUILDING)
@@ -127,7 +127,7 @@ def _backdrop(canvas: _Canvas, rng: np.random.Generator, horizon: float) -> None
             for wx in np.arange(x + 3, x + width - 4, 7):
                 for wy in np.arange(top + 4, horizon - 5, 9):
                     canvas.rectangle((wx, wy, wx + 3, wy + 4), window, _BUILDING)
-        x += width + rng.uniform(0, 6)
+        x += width
     grey = int(rng.integers(60, 120))
     canvas.rectangle((0, horizon, canvas.width, canvas.height), (grey, grey, grey + 6), _ROAD)
     for left in np.arange(rng.uniform(0, 20), canvas.width, 26):
@@ -147,7 +147,7 @@ def _car(canvas: _Canvas, rng: np.random.Generator, x: float, ground: float, siz
 
 def _sign(canvas: _Canvas, rng: np.random.Generator, x: float, ground: float, size: float) -> None:
     radius, top = 8.5 * size, ground - 40 * size
-    canvas.rectangle((x - 2 * size, top, x + 2 * size, ground), (120, 120, 125), _SIGN)
+    canvas.rectangle((x - 3.5 * size, top, x + 3.5 * size, ground), (120, 120, 125), _SIGN)
     plate = [(200, 30, 40), (30, 80, 190), (240, 200, 40)][rng.integers(3)]
     if rng.random() < 0.5:
         canvas.ellipse((x - radius, top - radius, x + radius, top + radius), plate, _SIGN)

