@@ -1,15 +1,14 @@
 """Released checkpoints, made up here in their format, through `danet convert`."""
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 import torch
+from released import released_state
 
 from danet import DANet, InputError, load
 from danet.cli import main
 from danet.data.camvid import CLASSES
-from danet.deploy.convert import RELEASED, convert, read_foreign
+from danet.deploy.convert import convert, read_foreign
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +20,6 @@ def network() -> DANet:
         for parameter in net.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     return net.eval()
-
-
-def released_state(network: DANet) -> OrderedDict:
-    """The network's weights under the released names and shapes, with the ImageNet classifier that v1 kept."""
-    state = OrderedDict()
-    for key, tensor in network.state_dict().items():
-        theirs, ours = next((t, o) for t, o in RELEASED.items() if key.startswith(o))
-        name = theirs + key.removeprefix(ours)
-        state[name] = tensor.reshape(1) if name.endswith("gamma") else tensor.clone()
-    state["pretrained.fc.weight"], state["pretrained.fc.bias"] = torch.zeros(1000, 2048), torch.zeros(1000)
-    return state
 
 
 @pytest.fixture

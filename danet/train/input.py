@@ -1,7 +1,7 @@
 """Samples -> the batches of each step, in the order that (seed, position) decides, loaded by worker processes."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 def batches(
     samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step.
 
     Raises:
@@ -80,6 +80,9 @@ def _collate(items: list[tuple[str, np.ndarray, np.ndarray] | InputError]) -> Ba
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """A terminal sends Ctrl-C to all of them; the main process finishes its step and then ends its workers."""
+    """A terminal sends its signals to all of them; the main process finishes its step and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_FINISH) and None)
+
+
+_SECONDS_TO_FINISH = 20  # then SIGALRM ends a worker that nobody ended

@@ -113,7 +113,8 @@ def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruptio
 
     saved_at = save_checkpoint(first)
     stream = batches(samples, recipe, process, first, steps, where.workers)
-    with TrainingProgress(steps, first, recipe.data.batch, process.main) as progress:
+    shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
+    with contextlib.closing(stream), shown as progress:
         for step in range(first, steps):
             rate = learning_rate(recipe.optim, step, steps)
             set_learning_rate(optimizer, rate)
