@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from danet import devices, draw, weights
 from danet.data.images import list_images, read_image, to_rgb
 from danet.data.labels import Classes
 from danet.errors import InputError
-from danet.inference import segment
+from danet.inference import WHOLE, Protocol, segment
 from danet.model.danet import DANet
 
 SUFFIXES = ("_overlay.png", "_labels.png", ".json")
@@ -100,6 +100,14 @@ class Predictor:
     def classes(self) -> Classes:
         return self.card.classes
 
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The prediction's logits at the feature grid, B,K,h,w, of normalised images B,3,H,W; see `shown_by`."""
+        return self.network.logits(images).fused
+
+    def shown_by(self, protocol: Protocol) -> Protocol:
+        """The protocol, to bring `logits` to the picture as the network would."""
+        return replace(protocol, align_corners=self.network.align_corners)
+
     def __call__(self, image: Path | str | Image.Image | np.ndarray) -> Segmentation:
         """Segment a picture: a path, a Pillow image or H,W,3 uint8 RGB, of any size.
 
@@ -107,14 +115,8 @@ class Predictor:
             InputError: a file that is no whole picture, or an array of another shape or type.
         """
         name, pixels = _pixels(image)
-        labels, confidence = segment(
-            lambda images: self.network(images).fused,
-            pixels,
-            self.card.mean,
-            self.card.std,
-            self.device,
-            self.card.size,
-        )
+        card, protocol = self.card, self.shown_by(WHOLE)
+        labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, card.size, protocol)
         return Segmentation(name, pixels, labels, confidence, self.classes)
 
 

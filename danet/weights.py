@@ -99,13 +99,32 @@ def load(path: Path | str | None = None) -> tuple[DANet, Card]:
         raise InputError(
             path, f"its architecture is not known here ({error})", "use the danet version that wrote it"
         ) from error
-    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    wrong = sorted(shapes.keys() ^ tensors.keys())
-    wrong += [key for key in shapes if key in tensors and shapes[key] != tensors[key].shape]
-    if wrong:
-        raise InputError(path, f"{len(wrong)} tensors do not fit its architecture, such as {wrong[0]}", "save it again")
-    network.load_state_dict(tensors)
+    _load_state(network, tensors, path)
     return network.eval(), card
+
+
+def load_into(network: nn.Module, path: Path) -> None:
+    """Give a network of the same architecture the weights of a file, to be trained further.
+
+    Raises:
+        InputError: tensors that the network has not, or of other shapes.
+    """
+    _load_state(network, read(path)[0], path)
+
+
+def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    wrong = [f"{key} is missing" for key in shapes if key not in tensors]
+    wrong += [f"{key} is left over" for key in tensors if key not in shapes]
+    wrong += [
+        f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(shape)}"
+        for key, shape in shapes.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise InputError(path, f"does not fit the network: {shown}", "use weights of the same architecture and classes")
+    network.load_state_dict(tensors)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Card]:

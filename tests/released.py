@@ -1,19 +1,31 @@
-"""A state dict in the released format, made up from one of our networks."""
+"""State dicts in the released and in mmsegmentation's format, made up from one of our networks."""
 
 from collections import OrderedDict
 
 import torch
 
 from danet import DANet
-from danet.deploy.convert import RELEASED
+from danet.deploy.convert import MMSEG, RELEASED, Format
 
 
 def released_state(network: DANet) -> OrderedDict:
     """The network's weights under the released names and shapes, with the ImageNet classifier that v1 kept."""
+    state = _renamed(network, RELEASED)
+    state = OrderedDict((key, t.reshape(1) if key.endswith("gamma") else t) for key, t in state.items())
+    state["pretrained.fc.weight"], state["pretrained.fc.bias"] = torch.zeros(1000, 2048), torch.zeros(1000)
+    return state
+
+
+def mmseg_state(network: DANet) -> OrderedDict:
+    """A V1c network's weights under mmsegmentation's names, with the auxiliary head that it trains with."""
+    state = _renamed(network, MMSEG)
+    state["auxiliary_head.conv_seg.weight"] = torch.zeros(11, 256, 1, 1)
+    return state
+
+
+def _renamed(network: DANet, form: Format) -> OrderedDict:
     state = OrderedDict()
     for key, tensor in network.state_dict().items():
-        theirs, ours = next((t, o) for t, o in RELEASED.items() if key.startswith(o))
-        name = theirs + key.removeprefix(ours)
-        state[name] = tensor.reshape(1) if name.endswith("gamma") else tensor.clone()
-    state["pretrained.fc.weight"], state["pretrained.fc.bias"] = torch.zeros(1000, 2048), torch.zeros(1000)
+        theirs, ours = next((t, o) for t, o in form.prefixes.items() if key.startswith(o))
+        state[theirs + key.removeprefix(ours)] = tensor.clone()
     return state

@@ -68,7 +68,7 @@ def test_recipes_are_listed(capsys):
         ("predict text.jpg --weights text.jpg", "error: text.jpg: not a whole .safetensors file"),
         ("predict text.jpg --weihgts x", "error: --weihgts: unknown option; did you mean --weights?"),
         ("predict text.jpg --device tpu --weights {w}", "error: --device tpu: is no device; use cpu or cuda"),
-        ("train", "error: RECIPE: missing; use one of folder, camvid"),
+        ("train", "error: RECIPE: missing; danet recipes lists them"),
         ("train tyo", "error: recipe 'tyo': is none of the"),
         ("train toy --optim.epoch 3", "error: --optim.epoch: unknown option; did you mean --optim.epochs?"),
         ("train toy --optim.lr fast", "error: --optim.lr: could not convert string to float: 'fast'"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from released import released_state
+from released import mmseg_state, released_state
 
 from danet import DANet, InputError, load
 from danet.cli import main
@@ -67,7 +67,7 @@ def test_what_weights_cannot_tell_is_taken_from_the_command_line(checkpoint, tmp
         (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is left over"),
         (lambda s: s.pop("head.conv6.1.bias"), r"position_classifier.1.bias is missing"),
         (lambda s: s.update({"head.conv51.0.weight": torch.zeros(512, 512, 1, 1)}), r"has shape \(512, 512, 1, 1\)"),
-        (lambda s: s.pop("head.conv8.1.weight"), "no released DANet checkpoint"),
+        (lambda s: s.pop("head.conv8.1.weight"), "no DANet checkpoint known here"),
     ],
 )
 def test_every_key_is_consumed_or_named(network, checkpoint, tmp_path, change, message):
@@ -76,6 +76,21 @@ def test_every_key_is_consumed_or_named(network, checkpoint, tmp_path, change, m
     with pytest.raises(InputError, match=message):
         convert(checkpoint(state), tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_an_mmsegmentation_checkpoint_is_recognised_by_its_keys(tmp_path):
+    torch.manual_seed(4)
+    network = DANet(11, "resnet50c", align_corners=False).eval()
+    torch.save({"meta": {}, "state_dict": mmseg_state(network)}, tmp_path / "danet_r50-d8.pth")
+    card = convert(tmp_path / "danet_r50-d8.pth", tmp_path / "w.safetensors")
+    assert card.network["backbone"] == "resnet50c"
+    assert card.network["layer4_dilations"] == (2, 4, 4)
+    assert card.network["align_corners"] is False
+    assert card.recipe["format"] == "mmsegmentation"
+    images = torch.randn(1, 3, 33, 41)
+    with torch.no_grad():
+        for ours, theirs in zip(load(tmp_path / "w.safetensors").network(images), network(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_a_module_prefix_is_stripped(network, checkpoint):

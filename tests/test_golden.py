@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from danet import DANet
-from danet.deploy.convert import from_released
+from danet.deploy.convert import RELEASED, from_foreign
 from danet.model.loss import multi_loss
 
 NAME = "official_danet_resnet50"
@@ -35,7 +35,7 @@ def reference(golden_folder) -> tuple[dict, dict]:
 def network(golden_folder, reference) -> DANet:
     fill, settings = fill_module(golden_folder), reference[0]
     state = fill.fill(fill.keys_and_shapes(golden_folder / f"{NAME}.keys"), settings["seed"])
-    return from_released(state, NAME, tuple(settings["layer4_dilations"]), settings["align_corners"])[0]
+    return from_foreign(state, NAME, tuple(settings["layer4_dilations"]), settings["align_corners"])[0]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-6)])
@@ -64,10 +64,8 @@ def test_loss_and_gradients_are_those_of_the_released_code(golden_folder, refere
 
 
 def released_names(network: DANet) -> dict[str, str]:
-    from danet.deploy.convert import RELEASED
-
     names = {}
     for ours in network.state_dict():
-        theirs, prefix = next((t, o) for t, o in RELEASED.items() if ours.startswith(o))
+        theirs, prefix = next((t, o) for t, o in RELEASED.prefixes.items() if ours.startswith(o))
         names[ours] = theirs + ours.removeprefix(prefix)
     return names

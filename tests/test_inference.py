@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from danet import inference
-from danet.inference import normalise, resized, segment, upsampled_bands
+from danet.inference import normalise, resized, segment
 
 CPU = torch.device("cpu")
 
@@ -20,18 +17,6 @@ def test_normalise_is_the_usual_formula_in_channels_last():
     out = normalise(images, mean, std)
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected.permute(0, 3, 1, 2).float())
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 400))
-def test_bands_put_together_are_the_interpolated_whole(height, width, tall, wide, elements):
-    scores = torch.randn(1, 3, height, width, dtype=torch.float64)
-    whole = F.interpolate(scores, size=(tall, wide), mode="bilinear", align_corners=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "BAND_ELEMENTS", elements)
-        bands = list(upsampled_bands(scores, (tall, wide)))
-    assert [rows.start for rows, _ in bands[1:]] == [rows.stop for rows, _ in bands[:-1]]
-    torch.testing.assert_close(torch.cat([band for _, band in bands], dim=2), whole)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((60, 80), (30, 40)), ((80, 60), (40, 30)), ((1, 4000), (1, 40))])

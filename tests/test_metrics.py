@@ -1,17 +1,30 @@
-"""The confusion matrix and its scores, to the integer."""
+"""The confusion matrix, boundary F, calibration, and how they are told: each against its definition, restated."""
+
+import csv
+import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from danet.metrics import Confusion
+from danet.data.labels import Classes
+from danet.metrics import Boundary, BoundaryScores, Calibration, Confusion, PictureScores
+from danet.metrics.drawing import confusion_png
+from danet.metrics.pictures import to_csv
 
 label_maps = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.sampled_from([0, 1, 2, 255])
 )
+wide_maps = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 14)), elements=st.sampled_from([0, 0, 0, 1, 1, 2, 255])
+)
+seeds = st.integers(0, 2**32 - 1)
 
 
 def confusion(labels: np.ndarray, prediction: np.ndarray, classes: int = 3) -> Confusion:
@@ -20,9 +33,25 @@ def confusion(labels: np.ndarray, prediction: np.ndarray, classes: int = 3) -> C
     return counted
 
 
-@given(label_maps, st.integers(0, 2**32 - 1))
-def test_it_equals_scikit_learns(labels, seed):
-    prediction = np.random.default_rng(seed).integers(0, 3, labels.shape).astype(np.uint8)
+def boundary(labels: np.ndarray, prediction: np.ndarray, classes: int = 3) -> Boundary:
+    counted = Boundary(classes)
+    counted.update(labels, prediction)
+    return counted
+
+
+def calibration(labels: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> Calibration:
+    summed = Calibration()
+    summed.update(labels, prediction, confidence)
+    return summed
+
+
+def guesses(labels: np.ndarray, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, labels.shape).astype(np.uint8)
+
+
+@given(label_maps, seeds)
+def test_confusion_equals_scikit_learns(labels, seed):
+    prediction = guesses(labels, seed)
     counted, valid = confusion(labels, prediction), labels != 255
     if not valid.any():
         assert not counted.matrix.any()
@@ -30,7 +59,7 @@ def test_it_equals_scikit_learns(labels, seed):
     assert np.array_equal(counted.matrix, confusion_matrix(labels[valid], prediction[valid], labels=[0, 1, 2]))
     scores = counted.scores()
     present = np.union1d(labels[valid], prediction[valid])
-    expected = jaccard_score(labels[valid], prediction[valid], labels=present, average=None)
+    expected = jaccard_score(labels[valid], prediction[valid], labels=present, average=None)  # pyright: ignore
     assert scores.iou[present] == pytest.approx(expected)
     assert scores.miou == pytest.approx(np.mean(expected))
     assert scores.counted == len(present)
@@ -73,3 +102,170 @@ def test_scores_of_nothing_are_not_a_number_and_become_null():
         "classes_counted": 0,
         "iou": {"a": None, "b": None},
     }
+
+
+def boundary_pixels(ids: np.ndarray, labels: np.ndarray, c: int) -> list[tuple[int, int]]:
+    """By the definition's words: of class c, with a 4-neighbour of another class, neither of them ignored."""
+    height, width = ids.shape
+    return [
+        (y, x)
+        for y in range(height)
+        for x in range(width)
+        if ids[y, x] == c
+        and labels[y, x] != 255
+        and any(
+            0 <= v < height and 0 <= u < width and labels[v, u] != 255 and ids[v, u] != c
+            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        )
+    ]
+
+
+def share_near(pixels: list, others: list, d: int) -> float:
+    near = [any((y - v) ** 2 + (x - u) ** 2 <= d**2 for v, u in others) for y, x in pixels]
+    return float(np.mean(near)) if near else np.nan
+
+
+@given(wide_maps, seeds)
+def test_boundary_scores_are_those_of_the_definition(labels, seed):
+    prediction = guesses(labels, seed) // 2
+    scores = boundary(labels, prediction).scores()
+    for c in range(3):
+        true, found = boundary_pixels(labels, labels, c), boundary_pixels(prediction, labels, c)
+        for column, d in enumerate((1, 2, 3, 4, 5)):
+            precision, recall = share_near(found, true, d), share_near(true, found, d)
+            assert scores.precision[c, column] == pytest.approx(precision, nan_ok=True)
+            assert scores.recall[c, column] == pytest.approx(recall, nan_ok=True)
+            if true and found:
+                f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+                assert scores.f[c, column] == pytest.approx(f)
+            else:
+                assert scores.f[c, column] == 0 if true or found else np.isnan(scores.f[c, column])
+
+
+@given(wide_maps)
+def test_the_boundaries_of_a_perfect_prediction_score_1(labels):
+    f = boundary(labels, np.where(labels == 255, 0, labels)).scores().f
+    assert (np.isnan(f) | (f == 1)).all()
+    assert np.array_equal(~np.isnan(f[:, 0]), [bool(boundary_pixels(labels, labels, c)) for c in range(3)])
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("turned", [False, True], ids=["vertical edge", "horizontal edge"])
+def test_a_straight_edge_shifted_by_s_pixels_is_found_within_s(shift, turned):
+    labels, prediction = np.zeros((2, 9, 20), np.uint8)
+    labels[:, 7:], prediction[:, 7 + shift :] = 1, 1
+    counted = boundary(labels.T, prediction.T) if turned else boundary(labels, prediction)
+    expected = [float(d >= shift) for d in (1, 2, 3, 4, 5)]
+    assert counted.scores().f[:2].tolist() == [expected, expected]
+    assert counted.scores().mean_f.tolist() == expected
+
+
+@given(wide_maps, seeds, seeds)
+def test_what_is_predicted_under_ignored_pixels_moves_no_boundary(labels, seed, other):
+    prediction, ignored = guesses(labels, seed), labels == 255
+    changed = np.where(ignored, guesses(labels, other), prediction)
+    first, second = boundary(labels, prediction), boundary(labels, changed)
+    assert np.array_equal(first.predicted, second.predicted)
+    assert np.array_equal(first.labelled, second.labelled)
+    assert first.predicted.sum() <= (~ignored).sum()
+
+
+@given(hnp.arrays(np.uint8, (4, 12), elements=st.integers(0, 2)), seeds)
+def test_precision_is_recall_with_labels_and_prediction_exchanged(labels, seed):
+    prediction = guesses(labels, seed)
+    there, back = boundary(labels, prediction).scores(), boundary(prediction, labels).scores()
+    assert np.array_equal(there.precision, back.recall, equal_nan=True)
+    assert np.array_equal(there.f, back.f, equal_nan=True)
+    assert (np.diff(there.f, axis=1)[~np.isnan(there.f[:, 0])] >= 0).all()  # a wider band finds no less
+
+
+def test_neither_the_frame_nor_an_ignored_region_is_a_boundary():
+    labels = np.array([[0, 0, 255, 1, 1]] * 3, np.uint8)
+    scores = boundary(labels, np.zeros_like(labels)).scores()
+    assert np.isnan(scores.f).all()
+    assert np.isnan(scores.mean_f).all()
+    assert scores.as_dict(("a", "b", "c"))["classes"]["a"] == dict.fromkeys("12345")
+
+
+def test_mean_boundary_f_leaves_out_absent_classes():
+    f = np.array([[0.2] * 5, [np.nan] * 5, [0.6] * 5])
+    assert BoundaryScores(f, f, f).mean_f == pytest.approx([0.4] * 5)
+
+
+@given(label_maps, seeds)
+def test_the_reliability_table_equals_scikit_learns(labels, seed):
+    rng = np.random.default_rng(seed)
+    prediction, valid = guesses(labels, seed), labels != 255
+    confidence = rng.choice(np.linspace(0, 1, 31), labels.shape).astype(np.float32)  # many on the bins' borders
+    summed = calibration(labels, prediction, confidence)
+    filled = [row for row in summed.table() if row.pixels]
+    assert sum(row.pixels for row in filled) == valid.sum()
+    if not valid.any():
+        assert np.isnan(summed.error)
+        return
+    right, sure = labels[valid] == prediction[valid], confidence[valid].astype(float)
+    accuracy, mean_confidence = calibration_curve(right, sure, n_bins=15)
+    assert [row.accuracy for row in filled] == pytest.approx(accuracy.tolist())
+    assert [row.confidence for row in filled] == pytest.approx(mean_confidence.tolist())
+    assert all(row.low < row.confidence <= row.high + 1e-7 or row.confidence == 0 for row in filled)
+    shares = np.array([row.pixels for row in filled]) / valid.sum()
+    assert summed.error == pytest.approx((shares * np.abs(accuracy - mean_confidence)).sum())
+
+
+def test_a_network_that_is_right_as_often_as_it_says_has_no_calibration_error():
+    labels, confidence = np.zeros(100, np.uint8), np.full(100, 0.75, np.float32)
+    prediction = np.repeat(np.array([0, 1], np.uint8), [75, 25])
+    assert calibration(labels, prediction, confidence).error == 0
+    assert calibration(labels, np.zeros_like(labels), confidence).error == pytest.approx(0.25)
+    assert calibration(labels, np.ones_like(labels), np.ones_like(confidence)).error == 1
+
+
+def test_a_bin_of_confidence_holds_its_upper_border():
+    confidence = np.array([0.0, 0.2, np.nextafter(0.2, 1), 1.0])
+    labels = np.zeros(4, np.uint8)
+    assert [i for i, row in enumerate(calibration(labels, labels, confidence).table()) if row.pixels] == [0, 2, 3, 14]
+
+
+def test_a_picture_is_summed_up_by_its_own_classes_and_its_worst():
+    names = ("road", "car", "sign")
+    row = PictureScores.of("a", confusion(np.array([[0, 0, 1, 255]]), np.array([[0, 0, 0, 2]])), names)
+    assert row == ("a", pytest.approx((2 / 3 + 0) / 2), pytest.approx(2 / 3), "car")
+    both_zero = confusion(np.array([[0, 1, 1, 1]]), np.array([[0, 2, 0, 0]]))
+    assert PictureScores.of("b", both_zero, names).worst_class == "car"  # three pixels, not one
+
+
+def test_the_table_of_pictures_reads_back_whatever_their_names():
+    empty = PictureScores.of("nothing labelled", Confusion(2), ("a", "b"))
+    text = to_csv([PictureScores('x,"y"\n', 0.5, 1.0, "traffic, sign"), empty])
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["name", "miou", "pixel_accuracy", "worst_class"],
+        ['x,"y"\n', "0.500000", "1.000000", "traffic, sign"],
+        ["nothing labelled", "", "", ""],
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 19, 60, 200])
+def test_the_confusion_picture_shows_every_class_and_its_shares(count):
+    counted = Confusion(count)
+    counted.matrix = np.eye(count, dtype=np.int64) * 7
+    counted.matrix[-1] = 0
+    page = Image.open(io.BytesIO(confusion_png(counted, Classes.named(tuple(f"class {i}" for i in range(count))))))
+    assert page.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    pixels = np.asarray(page)
+    grid = (pixels == 205).all(2)
+    rows, columns = (np.flatnonzero(lines) for lines in (grid.mean(1) > 0.3, grid.mean(0) > 0.3))
+    assert len(rows) == len(columns) == count + 1
+    cells = pixels[np.ix_(rows[:-1] + 2, columns[:-1] + 2)]  # beside their numbers
+    assert (cells[:-1][np.eye(count, dtype=bool)[:-1]] == cells[0, 0]).all()
+    assert cells[0, 0].max() < 160
+    assert (cells[:-1][~np.eye(count, dtype=bool)[:-1]] == 255).all()
+    assert (cells[-1] == 225).all()
+    inside = pixels[rows[0] - 4 : rows[-1], columns[0] - 4 : columns[-1]]
+    assert (inside[:4] == 255).all(), "a name runs into the matrix"
+    assert (inside[:, :4] == 255).all(), "a name runs into the matrix"
+    for start, end in pairwise(rows):
+        assert (pixels[start:end, : columns[0]] < 90).any(), "a row without a name"
+    for start, end in pairwise(columns):
+        assert (pixels[rows[0] - 60 : rows[0], start:end] < 90).any(), "a column without a name"
+    numbers = (pixels[rows[0] + 1 : rows[1], columns[0] + 1 : columns[1]] > 240).all(2)
+    assert numbers.any() == (count <= 60), "100, in white, where it fits"

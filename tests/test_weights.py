@@ -85,8 +85,8 @@ def test_other_files_are_told_apart(network, card, tmp_path):
     [
         ({"format": 2}, "another format version"),
         ({"network": {"num_classes": 3, "backbone": "test_resnet", "heads": 8}}, "architecture is not known here"),
-        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "do not fit its architecture"),
-        ({"network": {"num_classes": 3, "backbone": "test_resnet", "channel": False}}, "do not fit its architecture"),
+        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "does not fit the network"),
+        ({"network": {"num_classes": 3, "backbone": "test_resnet", "channel": False}}, "does not fit the network"),
         ({"surprise": 1}, "cannot be read"),
     ],
 )

@@ -7,27 +7,40 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from danet.cli.output import write_json
+from danet.cli.output import progress, write_json
 from danet.cli.parsing import parse
 
 if TYPE_CHECKING:
-    from danet.metrics import Scores
+    from danet.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score weights on a data set, over full pictures: mean IoU, IoU of each class, pixel and mean accuracy."""
+    """Score weights on a data set, over full pictures: IoU of each class and its mean, pixel and mean accuracy,
+    boundary F, calibration; for Cityscapes also its categories and instances.
+
+    For example: danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
+    """
 
     weights: tyro.conf.Positional[Path]
     """a .safetensors file"""
     dataset: str = "folder"
-    """camvid, folder, toy or toy-context"""
+    """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
     """the data set's folder"""
     split: str = "val"
-    """train or val"""
+    """val, train, or another that the data set has"""
+    protocol: str = "whole"
+    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole or
+    mmseg-slide-769"""
     json: Path | None = None
-    """write the scores and the confusion matrix to this file too; - for standard output instead of the table"""
+    """write all scores to this file too; - for standard output instead of the table"""
+    pictures: Path | None = None
+    """write the scores of each picture to this CSV file"""
+    confusion: Path | None = None
+    """write the confusion matrix to this PNG file"""
+    submit: Path | None = None
+    """write what the server of cityscapes or voc takes into this new folder"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
 
@@ -35,40 +48,61 @@ class Evaluate:
 def run(args: Sequence[str]) -> int:
     options = parse(Evaluate, args, "evaluate")
     from danet import data
-    from danet.evaluate import check_classes, evaluate
+    from danet.evaluate import check_classes, measure, predictions
+    from danet.files import write_atomically
+    from danet.inference import find_protocol
+    from danet.metrics import drawing, pictures
     from danet.predict import load
+    from danet.submit import begin
 
     samples = data.load(options.dataset, options.root, options.split)
+    protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device)
     check_classes(predictor.card, samples, str(options.weights))
-    confusion = evaluate(lambda images: predictor.network(images).fused, predictor.card, samples, predictor.device)
-    scores = confusion.scores()
-    names = samples.classes.names
-    if str(options.json) != "-":
-        _print_scores(scores, names, len(samples))
+    submission = None if options.submit is None else begin(options.submit, options.dataset)
+    with progress("evaluating") as advance:
+        predicted = predictions(
+            predictor.logits, predictor.card, samples, predictor.device, protocol=predictor.shown_by(protocol)
+        )
+        counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
+        result = measure(counted, samples, submission)
+    if options.pictures is not None:
+        write_atomically(options.pictures, pictures.to_csv(result.pictures).encode(errors="backslashreplace"))
+    if options.confusion is not None:
+        write_atomically(options.confusion, drawing.confusion_png(result.confusion, samples.classes))
     if options.json is not None:
-        result = {
-            "weights": str(options.weights),
-            "sha256": predictor.card.sha256,
-            "dataset": options.dataset,
-            "split": options.split,
-            "pictures": len(samples),
-            **scores.as_dict(names),
-            "confusion": confusion.matrix.tolist(),
-        }
-        write_json(options.json, result)
+        origin = {"weights": str(options.weights), "sha256": predictor.card.sha256, "protocol": options.protocol}
+        numbers = {"dataset": options.dataset, "split": options.split, "pictures": len(samples), **result.as_dict()}
+        write_json(options.json, origin | numbers)
+    if str(options.json) != "-":
+        _print_scores(result)
+        if submission is not None:
+            print(f"{len(samples)} files in {options.submit}")
     return 0
 
 
-def _print_scores(scores: "Scores", names: Sequence[str], pictures: int) -> None:
+def _print_scores(result: "Evaluation") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    scores, names = result.confusion.scores(), result.classes.names
+    if not result.confusion.matrix.any():
+        print(f"{len(result.pictures)} pictures without a labelled pixel: no scores")
+        return
     table = Table("class", "IoU %")
     for name, iou in zip(names, scores.iou, strict=True):
         table.add_row(name, "n/a" if iou != iou else f"{100 * iou:.2f}")
     Console().print(table)
     left_out = len(names) - scores.counted
     note = f" ({left_out} in neither ground truth nor prediction, left out)" if left_out else ""
-    print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {pictures} full pictures")
+    print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.pictures)} full pictures")
     print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
+    f = " / ".join(f"{100 * value:.1f}" for value in result.boundary.scores().mean_f)
+    print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels: {f}")
+    print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
+    if (special := result.cityscapes_scores) is not None:
+        print(", ".join(f"{name} {_percent(value)}" for name, value in special.means().items()))
+
+
+def _percent(value: float) -> str:
+    return "n/a" if value != value else f"{100 * value:.2f}"

@@ -4,13 +4,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from danet import recipes
 from danet.cli.parsing import parse
 from danet.errors import InputError
+
+if TYPE_CHECKING:
+    from danet.train.loop import Where
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Train:
     """the run's folder; runs/RECIPE if not given, with a number if that is taken"""
     backbone_weights: Path | None = None
     """ImageNet weights of the backbone (.safetensors with timm's keys), instead of timm's hub"""
+    initial_weights: Path | None = None
+    """a .safetensors of the same network to begin from, for fine-tuning"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
@@ -48,31 +53,34 @@ def run(args: Sequence[str]) -> int:
     if any(arg.split("=")[0] == "--resume" for arg in args):
         options = parse(Resume, args, "train")
         from danet.train.folder import read_recipe
+        from danet.train.loop import Where
 
-        return _train(read_recipe(options.resume), options.resume, None, options, resume=True)
+        where = Where(options.resume, device=options.device, workers=options.workers)
+        return _train(read_recipe(options.resume), where, resume=True)
     if not args or args[0].startswith("-"):
         if set(args) & {"-h", "--help"}:
             print("usage: danet train RECIPE [options]\n       danet train --resume RUN\n")
             print(f"Recipes: {', '.join(recipes.RECIPES)}")
             print("Every option of a recipe, with its value there: danet train RECIPE --help")
             return 0
-        raise InputError("RECIPE", "missing", f"use one of {', '.join(recipes.RECIPES)}, or --resume RUN")
-    name = args[0]
-    options = parse(Train, args[1:], f"train {name}", Train(recipes.find(name)))
-    return _train(options.recipe, options.out or _free_folder(name), options.backbone_weights, options, resume=False)
+        raise InputError("RECIPE", "missing", "danet recipes lists them; or --resume RUN")
+    options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])))
+    from danet.train.loop import Where
+
+    folder = options.out or _free_folder(args[0])
+    initial = options.backbone_weights, options.initial_weights
+    return _train(options.recipe, Where(folder, *initial, options.device, options.workers), resume=False)
 
 
-def _train(
-    recipe: recipes.Recipe, folder: Path, backbone_weights: Path | None, options: Train | Resume, resume: bool
-) -> int:
-    from danet.train.loop import Where, train
+def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
+    from danet.train.loop import train
 
-    where = Where(folder, backbone_weights, options.device, options.workers)
     result = train(recipe, where, resume)
     if result.stopped_by is not None:
-        print(f"stopped; go on with: danet train --resume {folder}", file=sys.stderr)
+        print(f"stopped; go on with: danet train --resume {where.folder}", file=sys.stderr)
         return 128 + result.stopped_by
-    print(f"{folder}: best validation mIoU {result.miou:.4f}, weights in {folder / 'best.safetensors'}")
+    best = where.folder / "best.safetensors"
+    print(f"{where.folder}: best validation mIoU {result.miou:.4f}, weights in {best}")
     return 0
 
 

@@ -29,7 +29,8 @@ CONTEXT_CLASSES = Classes(
 _SKY, _BUILDING, _ROAD = 0, 1, 2
 _CAR, _SIGN, _PERSON = 3, 4, 5
 _LAMP, _WAITING, _DRIVING = 3, 4, 5
-_SIZES = {"train": 400, "val": 80}
+_SIZES = {"train": 5000, "val": 80}
+_CONTEXT_SIZES = {"train": 2400, "val": 80}
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class DrawnScenes:
 
     classes: Classes
     split: str
+    count: int
     draw: Callable[["_Canvas", np.random.Generator], None]
     size: tuple[int, int]
 
     def __len__(self) -> int:
-        return _SIZES[self.split]
+        return self.count
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.Generator(np.random.PCG64((list(_SIZES).index(self.split), index)))
@@ -52,13 +54,13 @@ class DrawnScenes:
 
 
 def load(_root: Path, split: str) -> DrawnScenes:
-    """400 scenes of 144 x 192 pixels to train on, or 80 to validate."""
-    return DrawnScenes(CLASSES, _checked(split), _street, (144, 192))
+    """5,000 scenes of 144 x 192 pixels to train on, or 80 to validate."""
+    return DrawnScenes(CLASSES, _checked(split), _SIZES[split], _street, (144, 192))
 
 
 def load_context(_root: Path, split: str) -> DrawnScenes:
-    """The same counts of scenes of 64 x 320 pixels with a lamp at the left and cars at the right."""
-    return DrawnScenes(CONTEXT_CLASSES, _checked(split), _lamp_and_cars, (64, 320))
+    """2,400 scenes of 64 x 320 pixels, or 80, with a lamp at the left and cars at the right."""
+    return DrawnScenes(CONTEXT_CLASSES, _checked(split), _CONTEXT_SIZES[split], _lamp_and_cars, (64, 320))
 
 
 def _checked(split: str) -> str:
@@ -92,21 +94,21 @@ class _Canvas:
 def _street(canvas: _Canvas, rng: np.random.Generator) -> None:
     horizon = rng.uniform(0.42, 0.55) * canvas.height
     _backdrop(canvas, rng, horizon)
-    drawings = [_sign] * rng.integers(1, 3) + [_car] * rng.integers(1, 3) + [_person] * rng.integers(1, 3)
+    drawings = [_sign] + [_car] * rng.integers(1, 3) + [_person] * rng.integers(1, 3)
     depths = rng.uniform(0.2, 1.0, len(drawings))
     order = rng.permutation(len(drawings))
     for depth, i in zip(np.sort(depths), order, strict=True):  # far ones first, near ones over them
         ground = horizon + depth * 0.9 * (canvas.height - horizon)
-        drawings[i](canvas, rng, rng.uniform(0.05, 0.95) * canvas.width, ground, 1.1 + 1.1 * depth)
+        drawings[i](canvas, rng, rng.uniform(0.05, 0.95) * canvas.width, ground, 1.3 + 1.2 * depth)
 
 
 def _lamp_and_cars(canvas: _Canvas, rng: np.random.Generator) -> None:
     horizon = rng.uniform(0.42, 0.5) * canvas.height
     _backdrop(canvas, rng, horizon)
     waiting = bool(rng.random() < 0.5)
-    x, y = rng.uniform(12, 44), rng.uniform(0.25, 0.4) * canvas.height
-    canvas.rectangle((x - 2, y, x + 2, horizon + 10), (60, 60, 65), _LAMP)
-    canvas.ellipse((x - 8, y - 8, x + 8, y + 8), (225, 40, 40) if waiting else (40, 210, 90), _LAMP)
+    x, y = rng.uniform(20, 44), rng.uniform(0.3, 0.4) * canvas.height
+    canvas.rectangle((x - 4, y, x + 4, canvas.height - 6), (60, 60, 65), _LAMP)
+    canvas.ellipse((x - 16, y - 16, x + 16, y + 16), (225, 40, 40) if waiting else (40, 210, 90), _LAMP)
     for _ in range(rng.integers(2, 5)):
         ground = rng.uniform(0.7, 0.95) * canvas.height
         _car(canvas, rng, rng.uniform(215, 305), ground, rng.uniform(0.7, 1.0), _WAITING if waiting else _DRIVING)

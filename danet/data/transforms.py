@@ -21,6 +21,7 @@ class Augmentation:
     Args:
         crop: height and width of the result. What lies outside the picture is black, and ignored in the labels.
         scale: the range of the random resizing, relative to the picture's own size; (1, 1) for none.
+        short_side: pixels to which the picture's short side is brought before; None: as it is.
         flip: the probability of a left-right flip.
         jitter: the strength of random brightness, contrast and saturation, each a factor in [1 - jitter, 1 + jitter].
     """
@@ -29,12 +30,15 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.5
     jitter: float = 0.0
+    short_side: int | None = None
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """H,W,3 uint8 and H,W uint8 of any size -> the same of size `crop`."""
         scale = rng.uniform(*self.scale)
+        if self.short_side is not None:
+            scale *= self.short_side / min(labels.shape)
         image, labels = scaled_crop(image, labels, scale, self.crop, rng)
         if rng.random() < self.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]

@@ -61,7 +61,8 @@ class _Stream(Dataset):
 
     def __init__(self, samples: Samples, recipe: Recipe):
         self.samples, self.seed = samples, recipe.seed
-        self.augment = Augmentation(recipe.data.crop, recipe.data.scale, recipe.data.flip, recipe.data.jitter)
+        chosen = recipe.data
+        self.augment = Augmentation(chosen.crop, chosen.scale, chosen.flip, chosen.jitter, chosen.short_side)
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:

@@ -48,6 +48,7 @@ class Where:
     Args:
         folder: the run folder.
         backbone_weights: a .safetensors of the backbone's ImageNet weights under timm's keys, instead of timm's hub.
+        initial_weights: a weights file of the same network to begin from, for fine-tuning.
         device: "cpu", "cuda"; None: a GPU if there is one.
         workers: processes that load pictures, beside each computing one.
         checkpoint_seconds: the most that a kill -9 costs.
@@ -55,6 +56,7 @@ class Where:
 
     folder: Path
     backbone_weights: Path | None = None
+    initial_weights: Path | None = None
     device: str | None = None
     workers: int = 1
     checkpoint_seconds: float = 60.0
@@ -81,13 +83,13 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
 def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruption) -> Result:
     process = distributed.start(where.device)
     recipes.check(recipe, process.world)
-    samples = data.load(recipe.data.dataset, recipe.data.root, "train")
-    held_back = data.load(recipe.data.dataset, recipe.data.root, "val")
+    samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
+    held_back = data.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.epochs * per_epoch
 
     state = checkpoint.load(where.folder / folder.CHECKPOINT) if resume else None
-    network, card = build(recipe, samples.classes, where.backbone_weights, fresh=state is None)
+    network, card = build(recipe, samples.classes, where.backbone_weights, where.initial_weights, fresh=state is None)
     network = distributed.synchronise_batch_norm(network, process).to(process.device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
@@ -155,19 +157,25 @@ def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruptio
 
 
 def build(
-    recipe: Recipe, classes: Classes, backbone_weights: Path | None, fresh: bool = True
+    recipe: Recipe,
+    classes: Classes,
+    backbone_weights: Path | None = None,
+    initial_weights: Path | None = None,
+    fresh: bool = True,
 ) -> tuple[DANet, weights.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
     """
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
-    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None
+    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
     arguments["num_classes"] = len(classes)
     network = DANet(**arguments, pretrained=fetch)
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
+    if initial_weights is not None and fresh:
+        weights.load_into(network, initial_weights)
     mean, std = normalisation(recipe.network.backbone)
     return network, weights.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset

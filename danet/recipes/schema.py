@@ -1,12 +1,8 @@
-"""What a training run is: frozen dataclasses, and one named value a recipe. Command: `danet recipes`, `danet train
-RECIPE`.
-
-Any field can be given on the command line: `danet train camvid --data.root DIR --optim.lr 0.005`.
-"""
+"""What a training run is: frozen dataclasses, their checks, and their form in YAML and JSON."""
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -48,12 +44,18 @@ class Data:
     """a data set's name"""
     root: Path | None = None
     """the folder it lies in"""
+    train_split: str = "train"
+    """what is trained on"""
+    val_split: str = "val"
+    """what is validated on"""
     batch: int = 8
     """pictures a step, over all processes and accumulated parts"""
     crop: tuple[int, int] = (512, 512)
     """height and width of the training crops"""
     scale: tuple[float, float] = (0.5, 2.0)
-    """range of the random resizing, relative to a picture's own size"""
+    """range of the random resizing, relative to a picture's own size, or to `short_side`"""
+    short_side: int | None = None
+    """pictures' short side is brought to this before the random resizing; their own size if not given"""
     flip: float = 0.5
     """probability of a left-right flip"""
     jitter: float = 0.0
@@ -105,59 +107,6 @@ class Recipe:
     """epochs between two validations"""
 
 
-_SMALL = Network("tf_efficientnet_lite0", output_stride=16, width=128)
-_TOY = Network("test_resnet", width=64, pretrained=False)
-
-CAMVID = Recipe(
-    about="CamVid street scenes, 11 classes; the weights that come with the package",
-    network=_SMALL,
-    data=Data("camvid", batch=4, crop=(288, 384), scale=(0.6, 2.0), jitter=0.3, size=480),
-    optim=Optim(epochs=30, lr=0.01, head_lr_factor=5.0, ema=0.995, warmup=100),
-    validate_every=2,
-)
-FOLDER = Recipe(
-    network=_SMALL,
-    data=Data("folder", batch=4, crop=(384, 384), jitter=0.3, size=512),
-    optim=Optim(epochs=60, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=20),
-)
-TOY = Recipe(
-    about="street-like scenes drawn by the program; a minute or two on a CPU, nothing to download",
-    network=_TOY,
-    data=Data("toy", batch=8, crop=(144, 192), scale=(0.9, 1.25), size=192),
-    optim=Optim(epochs=9, lr=0.1, ema=0.95),
-    validate_every=3,
-)
-TOY_CONTEXT = replace(
-    TOY,
-    about="drawn scenes in which what stands at the far end of the street decides a car's class",
-    data=replace(TOY.data, dataset="toy-context", crop=(64, 320), scale=(1.0, 1.0), flip=0.0, size=320),
-)
-TOY_CONTEXT_FCN = replace(
-    TOY_CONTEXT, about="the same without attention", network=replace(_TOY, position=False, channel=False)
-)
-
-RECIPES = {
-    "folder": FOLDER,
-    "camvid": CAMVID,
-    "toy": TOY,
-    "toy-context": TOY_CONTEXT,
-    "toy-context-fcn": TOY_CONTEXT_FCN,
-}
-
-
-def find(name: str) -> Recipe:
-    """The recipe of this name.
-
-    Raises:
-        InputError: there is none; the nearest name is proposed.
-    """
-    if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=1)
-        remedy = f"did you mean {near[0]}?" if near else "danet recipes lists them"
-        raise InputError(f"recipe {name!r}", f"is none of the {len(RECIPES)} recipes", remedy)
-    return RECIPES[name]
-
-
 def check(recipe: Recipe, processes: int = 1) -> None:
     """Raises InputError for the first value that cannot be, by the name of its option."""
     data, optim, share = recipe.data, recipe.optim, processes * recipe.optim.accumulate
@@ -167,6 +116,7 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two rising factors above 0"),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "a probability"),
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
+        ("data.short-side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
         ("data.size", data.size, data.size is None or data.size >= 32, "at least 32 pixels"),
         ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),

@@ -1,34 +1,34 @@
-"""Scores from a streaming confusion matrix, to the integer as the official scripts count them. Used by `evaluate` and
-`train`.
-"""
+"""The confusion matrix, to the integer as the official scripts count it, and the scores that follow from it."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int64, Integer
 
 from danet.data.labels import IGNORE
+from danet.metrics.absent import mean, plain
 
 
 @dataclass
 class Confusion:
-    """Counts of (ground truth, prediction) over any number of pictures; row = ground truth, column = prediction.
-
-    `merge` and the order of updates do not matter: everything is integers.
-    """
+    """Counts of (ground truth, prediction) over any number of pictures; row = ground truth, column = prediction."""
 
     num_classes: int
-    matrix: np.ndarray = field(init=False)
+    matrix: Int64[np.ndarray, "K K"] = field(init=False)
 
     def __post_init__(self):
         self.matrix = np.zeros((self.num_classes, self.num_classes), np.int64)
 
-    def update(self, labels: np.ndarray, prediction: np.ndarray) -> None:
-        """Add one picture (or part of one): train ids of equal shape, labels with 255 = not counted."""
-        assert labels.shape == prediction.shape, (labels.shape, prediction.shape)
+    def update(self, labels: Integer[np.ndarray, "*pixels"], prediction: Integer[np.ndarray, "*pixels"]) -> None:
+        """Add one picture (or part of one): train ids, labels with 255 = not counted."""
         valid = labels != IGNORE
         pairs = labels[valid].astype(np.int64) * self.num_classes + prediction[valid]
         self.matrix += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.matrix.shape)
+
+    def merge(self, other: "Confusion") -> None:
+        """Add another's pictures."""
+        self.matrix += other.matrix
 
     def scores(self) -> "Scores":
         """The scores of everything counted so far."""
@@ -38,7 +38,7 @@ class Confusion:
             iou = true / (labelled + predicted - true)
             recall = true / labelled
             pixels = true.sum() / self.matrix.sum() if self.matrix.any() else float("nan")
-        return Scores(_mean(iou), _mean(recall), float(pixels), iou, int((~np.isnan(iou)).sum()))
+        return Scores(mean(iou), mean(recall), float(pixels), iou, int((~np.isnan(iou)).sum()))
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,17 @@ class Scores:
     miou: float
     mean_accuracy: float
     pixel_accuracy: float
-    iou: np.ndarray
+    iou: Float[np.ndarray, " K"]
     counted: int
 
     def as_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
         """For JSON: nan becomes None."""
-        return {
-            "miou": _number(self.miou),
-            "mean_accuracy": _number(self.mean_accuracy),
-            "pixel_accuracy": _number(self.pixel_accuracy),
-            "classes_counted": self.counted,
-            "iou": {name: _number(value) for name, value in zip(names, self.iou, strict=True)},
-        }
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        return plain(
+            {
+                "miou": self.miou,
+                "mean_accuracy": self.mean_accuracy,
+                "pixel_accuracy": self.pixel_accuracy,
+                "classes_counted": self.counted,
+                "iou": dict(zip(names, self.iou.tolist(), strict=True)),
+            }
+        )

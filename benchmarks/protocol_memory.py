@@ -1,0 +1,81 @@
+"""The memory of testing as published: a 2048 x 1024 picture of 171 classes, 8 scales, mirrored, in 1024 x 1024 windows.
+
+    python benchmarks/protocol_memory.py [--protocol NAME] [--at-input-size] [--batch N] [--json FILE]
+
+Prints the peak resident memory of the whole process as JSON. The network is a 1x1 convolution at stride 8, so that the
+memory is that of the protocol; one sum of 171 x 1024 x 2048 scores in float32 is 1.43 GB of it.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from danet.inference import PROTOCOLS, segment
+
+CLASSES, HEIGHT, WIDTH, STRIDE = 171, 1024, 2048, 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="paper-multi")
+    parser.add_argument("--at-input-size", action="store_true", help="the network upsamples its logits itself")
+    parser.add_argument("--batch", type=int, default=4, help="images through the network at once")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    classifier = nn.Conv2d(3, CLASSES, 1)
+
+    def logits(images: Tensor) -> Tensor:
+        grid = classifier(F.avg_pool2d(images, STRIDE, ceil_mode=True))
+        if not options.at_input_size:
+            return grid
+        return F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=True)
+
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    before, start = _peak(), time.perf_counter()
+    labels, confidence = segment(
+        logits,
+        image,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        torch.device("cpu"),
+        protocol=PROTOCOLS[options.protocol],
+        batch=options.batch,
+    )
+    assert labels.shape == confidence.shape == (HEIGHT, WIDTH)
+    result = {
+        "picture": [HEIGHT, WIDTH],
+        "classes": CLASSES,
+        "protocol": options.protocol,
+        "logits": "at the input's size" if options.at_input_size else f"at stride {STRIDE}",
+        "batch": options.batch,
+        "before_bytes": before,
+        "peak_bytes": _peak(),
+        "sum_bytes": CLASSES * HEIGHT * WIDTH * 4,
+        "seconds": round(time.perf_counter() - start, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text + "\n")
+
+
+def _peak() -> int:
+    """Peak resident memory of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a laptop can train: CamVid, your own folder, drawn scenes."""
+
+from dataclasses import replace
+
+from danet.recipes.schema import Data, Network, Optim, Recipe
+
+# align_corners stretches a grid of ceil(size / stride) features over the picture: off by up to a stride at its far
+# edges unless the size is a multiple of the stride plus 1. On small pictures that costs (docs/log.md).
+_SMALL = Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False)
+_TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
+
+CAMVID = Recipe(
+    about="CamVid street scenes, 11 classes; the weights that come with the package",
+    network=_SMALL,
+    data=Data("camvid", batch=4, crop=(288, 384), scale=(0.6, 2.0), jitter=0.3, size=480),
+    optim=Optim(epochs=30, lr=0.01, head_lr_factor=5.0, ema=0.995, warmup=100),
+    validate_every=2,
+)
+FOLDER = Recipe(
+    network=_SMALL,
+    data=Data("folder", batch=4, crop=(384, 384), jitter=0.3, size=512),
+    optim=Optim(epochs=60, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=20),
+)
+TOY = Recipe(
+    about="street-like scenes drawn by the program; two to three minutes on two cores, nothing to download",
+    network=_TOY,
+    data=Data("toy", batch=4, crop=(144, 192), scale=(1.0, 1.0), size=192),
+    optim=Optim(epochs=1, lr=0.06, ema=0.98),
+)
+TOY_CONTEXT = replace(
+    TOY,
+    about="drawn scenes in which what stands at the far end of the street decides a car's class",
+    data=replace(TOY.data, dataset="toy-context", crop=(64, 320), flip=0.0, size=320),
+)
+TOY_CONTEXT_FCN = replace(
+    TOY_CONTEXT, about="the same without attention", network=replace(_TOY, position=False, channel=False)
+)
+
+SMALL = {
+    "folder": FOLDER,
+    "camvid": CAMVID,
+    "toy": TOY,
+    "toy-context": TOY_CONTEXT,
+    "toy-context-fcn": TOY_CONTEXT_FCN,
+}

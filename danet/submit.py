@@ -1,0 +1,84 @@
+"""Predictions in the files that a benchmark's server takes. Command: `danet evaluate W --dataset cityscapes --root DIR
+--split test --submit DIR`, or `--dataset voc`.
+
+cityscapes: DIR/CITY_SEQ_FRAME_pred_labelIds.png, one byte a pixel, the label id (7, 8, 11, ... 33). The server and the
+    official script take any name that begins with CITY_SEQ_FRAME and one file a picture, all of them in one zip.
+voc: DIR/results/VOC2012/Segmentation/comp6_test_cls/ID.png, VOC's palette over the class ids 0..20. The server takes
+    the folder `results` in a tar.gz; comp6 is the competition in which other training data (ImageNet) is allowed.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from danet import draw
+from danet.data import cityscapes, voc
+from danet.errors import InputError
+from danet.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one server takes: the folder below the submission's, what follows a picture's name in its file's, and H,W
+    uint8 train ids as a picture.
+    """
+
+    folder: str
+    suffix: str
+    image: Callable[[np.ndarray], Image.Image]
+
+
+def _label_ids(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
+    return Image.fromarray(np.array(cityscapes.TRAIN_TO_LABEL_ID, np.uint8)[labels])
+
+
+def _voc_palette(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
+    return draw.label_image(labels, voc.CLASSES)
+
+
+FORMS = {
+    "cityscapes": Form(".", "_pred_labelIds.png", _label_ids),
+    "voc": Form("results/VOC2012/Segmentation/comp6_test_cls", ".png", _voc_palette),
+}
+"""data set -> what its server takes."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A folder to be sent to a server, begun by `begin`."""
+
+    folder: Path
+    form: Form
+
+    def write(self, name: str, labels: UInt8[np.ndarray, "H W"]) -> Path:
+        """Write a sample's prediction, H,W train ids, and return the file's path.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        file, content = self.folder / self.form.folder / f"{name}{self.form.suffix}", io.BytesIO()
+        self.form.image(labels).save(content, "PNG")
+        write_atomically(file, content.getvalue())
+        return file
+
+
+def begin(folder: Path, dataset: str) -> Submission:
+    """A submission of this data set's predictions, in a folder made for it.
+
+    Raises:
+        InputError: the folder holds something, or cannot be made; a data set without such a server.
+    """
+    if dataset not in FORMS:
+        raise InputError("--submit", f"{dataset} has no server", f"use it with --dataset {' or '.join(FORMS)}")
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(folder, "is not empty", "give --submit a new folder")
+        (folder / FORMS[dataset].folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be used ({error.strerror})", "give --submit a new folder") from error
+    return Submission(folder, FORMS[dataset])
