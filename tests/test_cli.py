@@ -46,7 +46,7 @@ def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, 
     printed, scores = capsys.readouterr().out, json.loads(file.read_text())
     assert f"mIoU {100 * scores['miou']:.2f} over {scores['classes_counted']} classes" in printed
     assert "building" in printed
-    assert np.array(scores["confusion"]).sum() == 3 * 96 * 128
+    assert np.array(scores["confusion"]).sum() == 3 * 144 * 192
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == scores
 

@@ -31,6 +31,8 @@ TOY_CONTEXT = replace(
     TOY,
     about="drawn scenes in which what stands at the far end of the street decides a car's class",
     data=replace(TOY.data, dataset="toy-context", crop=(64, 320), flip=0.0, size=320),
+    # alpha begins at 0 and learns what the far end says only if the head learns fast (docs/log.md)
+    optim=Optim(epochs=2, lr=0.05, head_lr_factor=4.0, ema=0.98, warmup=100),
 )
 TOY_CONTEXT_FCN = replace(
     TOY_CONTEXT, about="the same without attention", network=replace(_TOY, position=False, channel=False)

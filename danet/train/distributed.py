@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from danet import devices
@@ -39,7 +38,7 @@ class Process:
         if self.world == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices)
 
 
 def start(device: str | None) -> Process:
@@ -101,16 +100,32 @@ class CpuSyncBatchNorm(nn.Module):
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance, per channel, over all processes; the running ones are updated."""
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = differentiable_all_reduce(torch.cat([x.sum((0, 2, 3)), count]))
+        sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         # centred first: a difference of large squares would lose the digits that the test of equality asks for
-        var = differentiable_all_reduce((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
+        var = _Sum.apply((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * total / (total - 1).clamp(min=1), self.momentum)
         return mean, var
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, forward and backward: each process's loss is a part of the whole."""
+
+    @staticmethod
+    def forward(_ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
 
 
 def _along_channels(values: Tensor) -> Tensor:
