@@ -50,7 +50,7 @@ class Card:
     size: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     dataset: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     sha256: str = ""
 
