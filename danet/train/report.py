@@ -83,6 +83,9 @@ def _chart(title: str, history: Sequence[Mapping[str, Any]], keys: Sequence[str]
     for column, colour in zip(values.T, _COLOURS, strict=False):
         points = " ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in zip(epochs, column, strict=True) if np.isfinite(v))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if points:  # a run of one validation is a point
+            cx, cy = points.split()[-1].split(",")
+            parts.append(f'<circle cx="{cx}" cy="{cy}" r="3" fill="{colour}"/>')
     legend = " ".join(
         f'<span style="color:{_COLOURS[i % 4]}">■</span> {html.escape(key)}' for i, key in enumerate(keys)
     )
