@@ -47,6 +47,9 @@ def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, 
     assert f"mIoU {100 * scores['miou']:.2f} over {scores['classes_counted']} classes" in printed
     assert "building" in printed
     assert np.array(scores["confusion"]).sum() == 3 * 144 * 192
+    assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 2
+    assert f"error: {file}: exists already" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == scores
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == scores
 

@@ -91,6 +91,17 @@ def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_fine_tuning_begins_from_the_given_weights(recipe, tmp_path):
+    classes = data.load("toy", None, "train").classes
+    network, card = loop.build(replace(recipe, seed=5), classes)
+    weights.save(tmp_path / "w.safetensors", network, card)
+    begun, _ = loop.build(recipe, classes, initial_weights=tmp_path / "w.safetensors")
+    assert all(torch.equal(a, begun.state_dict()[key]) for key, a in network.state_dict().items())
+    narrower = replace(recipe, network=replace(recipe.network, width=8))
+    with pytest.raises(InputError, match="does not fit the network"):
+        loop.build(narrower, classes, initial_weights=tmp_path / "w.safetensors")
+
+
 class StoppedError(Exception):
     pass
 

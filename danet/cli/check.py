@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.output import progress, write_json
+from danet.cli.output import progress, refuse_existing, write_json
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
@@ -39,6 +39,7 @@ def run(args: Sequence[str]) -> int:
     root = options.folder or options.root
     if root is None:
         raise InputError("--root", "missing", f"give the folder of {options.dataset}")
+    refuse_existing(options.json)
     with progress("checking") as advance:
         if options.dataset is None:
             report = check.check_folder(root, advance)

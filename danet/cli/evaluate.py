@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from danet.cli.output import progress, write_json
+from danet.cli.output import progress, refuse_existing, write_json
 from danet.cli.parsing import parse
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict import load
     from danet.submit import begin
 
+    refuse_existing(options.json, options.pictures, options.confusion)
     samples = data.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device)

@@ -12,6 +12,13 @@ from rich.progress import Progress
 from danet.errors import InputError
 
 
+def refuse_existing(*paths: Path | None) -> None:
+    """Raises InputError, before the work, if a file to be written is there already; None and - are no files."""
+    for path in paths:
+        if path is not None and str(path) != "-" and path.exists():
+            raise InputError(path, "exists already", "give another name or move it away")
+
+
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told (done, all); silent where standard error is no terminal."""
