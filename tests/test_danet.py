@@ -65,7 +65,7 @@ def test_parameter_counts_are_those_of_the_released_networks(backbone, parameter
     ],
 )
 def test_features_have_the_output_stride(backbone, stride):
-    net, channels = build_backbone(backbone, stride)
+    net, (channels,) = build_backbone(backbone, stride)
     (features,) = net.eval()(torch.randn(1, 3, 64, 96))
     assert features.shape == (1, channels, 64 // stride, 96 // stride)
 
@@ -118,3 +118,23 @@ def test_backbone_weights_are_loaded_whole_or_not_at_all():
 def test_normalisation_is_that_of_the_backbones_weights():
     assert normalisation("resnet50") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert normalisation("tf_efficientnet_lite0") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_the_auxiliary_head_is_mmsegmentations_and_speaks_in_training_only():
+    with torch.device("meta"):
+        network = DANet(19, "resnet50c", auxiliary=True)
+    head = network.auxiliary_head
+    assert head is not None
+    assert sum(p.numel() for p in network.parameters()) == 49_846_574  # as counted in mmsegmentation's own
+    assert sum(p.numel() for p in head.parameters()) == 2_364_691
+    small = tiny(auxiliary=True)
+    images = torch.randn(2, 3, 33, 33)
+    trained = small.train()(images)
+    assert trained.auxiliary is not None
+    assert trained.auxiliary.shape == (2, 5, 33, 33)
+    trained.auxiliary.sum().backward()
+    assert {name.split(".")[0] for name, p in small.named_parameters() if p.grad is not None} == {
+        "backbone",
+        "auxiliary_head",
+    }
+    assert small.eval()(images).auxiliary is None

@@ -37,7 +37,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         attended = attend(_rows(self.query(x)), _rows(self.key(x)), _rows(self.value(x)))  # B,N,C
-        return self.scale * attended.transpose(1, 2).unflatten(2, x.shape[-2:]) + x
+        return torch.addcmul(x, attended.transpose(1, 2).unflatten(2, x.shape[-2:]), self.scale)
 
     def weights(self, x: Float[Tensor, "B C H W"], positions: Tensor | slice = slice(None)) -> Float[Tensor, "B n N"]:
         """Rows of S for the given positions (index y * W + x of the feature grid; all by default): where each of them
@@ -70,15 +70,17 @@ class ChannelAttention(nn.Module):
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        features = x.flatten(2)  # B,C,N
-        attended = self.weights(x).to(x.dtype) @ features
-        return self.scale * attended.unflatten(2, x.shape[-2:]) + x
+        weights = self.weights(x).to(x.dtype)
+        rows = _is_rows(x)  # B,C,N, its memory ordered as that of x
+        attended = (_rows(x) @ weights.transpose(1, 2)).transpose(1, 2) if rows else weights @ x.flatten(2)
+        return torch.addcmul(x, attended.unflatten(2, x.shape[-2:]), self.scale)
 
     def weights(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C C"]:
         """X: each row is one channel's attention over all channels, summing to 1; in float32 at least."""
         with torch.autocast(
             x.device.type, enabled=False
         ):  # sums over N of squares: too large and too close for 8 bits of mantissa
+            # neither flatten nor the product copies, channels_last or not, and `to` does not where x is float32
             features = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
             energy = features @ features.transpose(1, 2)  # B,C,C
             # softmax subtracts the row's maximum itself, so rowmax - energy and -energy give the same weights
@@ -90,3 +92,8 @@ class ChannelAttention(nn.Module):
 
 def _rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:
     return x.flatten(2).transpose(1, 2)
+
+
+def _is_rows(x: Tensor) -> bool:
+    """Whether memory holds B,H,W,C; not asked while a graph is traced, whose sizes are symbols."""
+    return not torch.compiler.is_compiling() and not x.is_contiguous() and x.stride(1) == 1

@@ -8,11 +8,12 @@ deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other mo
 
 import difflib
 from collections.abc import Mapping
+from itertools import cycle, islice
 
 import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import FeatureInfo
+from timm.models import FeatureInfo, adapt_input_conv
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
@@ -20,9 +21,15 @@ from danet.errors import InputError
 
 
 def build_backbone(
-    name: str, output_stride: int = 8, layer4_dilations: tuple[int, ...] | None = None, pretrained: bool = False
-) -> tuple[nn.Module, int]:
-    """A module that maps B,3,H,W to a list holding one feature map, B,C,ceil(H/stride),ceil(W/stride); and C.
+    name: str,
+    output_stride: int = 8,
+    layer4_dilations: tuple[int, ...] | None = None,
+    pretrained: bool = False,
+    stages: int = 1,
+    in_channels: int = 3,
+) -> tuple[nn.Module, list[int]]:
+    """A module that maps B,N,H,W to the feature maps of its last stages, the last of them
+    B,C,ceil(H/stride),ceil(W/stride); and the channels of each.
 
     Args:
         name: a timm model name.
@@ -31,6 +38,9 @@ def build_backbone(
             more blocks, (4, 8, 16) in the paper (DeepLabv3 writes the same as unit rates (1, 2, 4) at stride 8). None
             leaves timm's, which is 2, 4, 4 at stride 8 as in the released code.
         pretrained: fetch ImageNet weights from timm's hub; the only thing here that needs a network connection.
+        stages: how many feature maps.
+        in_channels: N; for others than 3 timm repeats the first convolution's weights cyclically, times 3 / N, or sums
+            them for N = 1.
 
     Raises:
         InputError: an unknown model, one without dilation, or multi-grid for a network that has no ResNet layer4.
@@ -44,8 +54,9 @@ def build_backbone(
         raise InputError(
             "output stride", f"{output_stride} is not 8, 16 or 32", "use 8 as in the paper, or 16 to save time"
         )
+    shape = {"output_stride": output_stride, "out_indices": tuple(range(-stages, 0)), "in_chans": in_channels}
     try:
-        net = timm.create_model(name, pretrained, features_only=True, output_stride=output_stride, out_indices=(-1,))
+        net = timm.create_model(name, pretrained, features_only=True, **shape)
     except (TypeError, NotImplementedError, AssertionError) as error:
         raise InputError(
             f"backbone {name!r}", f"it cannot be dilated ({error})", "use a ResNet, MobileNetV2 or EfficientNet"
@@ -65,25 +76,31 @@ def build_backbone(
         )
     if layer4_dilations is not None:
         _set_multi_grid(net, name, layer4_dilations)
-    return net, features.channels()[-1]
+    return net, features.channels()
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation, per channel in [0, 1], of the backbone's ImageNet weights."""
+def normalisation(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation, per channel in [0, 1], of the backbone's ImageNet weights; for other channels
+    than 3 repeated cyclically, as the weights are, and averaged for one.
+    """
     config = timm.get_pretrained_cfg(name)
-    if config is None:
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return tuple(config.mean), tuple(config.std)
+    mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if config is None else (config.mean, config.std)
+    if channels == 1:
+        return (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return tuple(islice(cycle(mean), channels)), tuple(islice(cycle(std), channels))
 
 
 def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], source: str) -> None:
-    """Load ImageNet weights under timm's keys; what only the classifier needs is left out, anything else left over is
-    an error.
+    """Load ImageNet weights under timm's keys, the first convolution adapted to the backbone's input channels as timm
+    does; what only the classifier needs is left out, anything else left over is an error.
 
     Raises:
         InputError: keys or shapes that do not fit, the first three named.
     """
     wanted = backbone.state_dict()
+    first = f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight"
+    if first in wanted and first in state and state[first].shape[1] == 3:
+        state = {**state, first: adapt_input_conv(wanted[first].shape[1], state[first])}
     with torch.device("meta"):
         whole = timm.create_model(name).state_dict().keys()
     wrong = [f"{key} is missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]

@@ -22,17 +22,18 @@ from danet.model.backbone import build_backbone
 
 
 class Outputs(NamedTuple):
-    """Logits at the input's size, B,K,H,W. `fused` is the prediction; the other two exist, for the multi-loss, when
-    both modules are used.
+    """Logits at the input's size, B,K,H,W. `fused` is the prediction; `position` and `channel` exist, for the
+    multi-loss, when both modules are used, and `auxiliary` while a network that has this head is trained.
     """
 
     fused: Float[Tensor, "B K H W"]
     position: Float[Tensor, "B K H W"] | None = None
     channel: Float[Tensor, "B K H W"] | None = None
+    auxiliary: Float[Tensor, "B K H W"] | None = None
 
 
 class DANet(nn.Module):
-    """Normalised images B,3,H,W (any size) -> `Outputs` at the same size.
+    """Normalised images B,N,H,W (any size) -> `Outputs` at the same size.
 
     Args:
         num_classes: K.
@@ -45,6 +46,9 @@ class DANet(nn.Module):
         dropout: Dropout2d before each classifier.
         align_corners: of the bilinear upsampling of the logits; True in the released code, False in mmseg's 512 x 1024
             models.
+        auxiliary: an FCN head on the backbone's last stage but one (layer3 of a ResNet), used in training only, as
+            mmsegmentation has; the paper and the released code have none.
+        in_channels: N, from 1 to 64; see `build_backbone`.
         pretrained: fetch the backbone's ImageNet weights from timm's hub.
 
     Raises:
@@ -63,12 +67,20 @@ class DANet(nn.Module):
         width: int | None = None,
         dropout: float = 0.1,
         align_corners: bool = True,
+        auxiliary: bool = False,
+        in_channels: int = 3,
         pretrained: bool = False,
     ):
         super().__init__()
         if num_classes < 1:
             raise InputError("number of classes", f"{num_classes} is less than 1", "give one name a class")
-        self.backbone, channels = build_backbone(backbone, output_stride, layer4_dilations, pretrained)
+        if not 1 <= in_channels <= 64:
+            raise InputError("input channels", f"{in_channels} is not from 1 to 64", "give the number of bands")
+        stages = 2 if auxiliary else 1
+        self.backbone, sizes = build_backbone(
+            backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
+        )
+        channels = sizes[-1]
         width = width or channels // 4
         self.reduce = None if position or channel else conv_bn_relu(channels, width)
         self.position = Branch(channels, width, PositionAttention(width)) if position else None
@@ -77,16 +89,17 @@ class DANet(nn.Module):
         both = position and channel
         self.position_classifier = _classifier(width, num_classes, dropout) if both else None
         self.channel_classifier = _classifier(width, num_classes, dropout) if both else None
-        self.align_corners = align_corners
+        self.auxiliary_head = _fcn_head(sizes[0], num_classes) if auxiliary else None
+        self.align_corners, self.in_channels = align_corners, in_channels
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
-        fused, position, channel = self.logits(images)
+    def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs:
         up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return Outputs(up(fused), None if position is None else up(position), None if channel is None else up(channel))
+        return Outputs(*(None if logits is None else up(logits) for logits in self.logits(images)))
 
-    def logits(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
+    def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
         """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling."""
-        (features,) = self.backbone(images)
+        *earlier, features = self.backbone(images)
+        auxiliary = None if self.auxiliary_head is None or not self.training else self.auxiliary_head(earlier[0])
         if self.position is not None and self.channel is not None:
             position, channel = self.position(features), self.channel(features)
             assert self.position_classifier is not None
@@ -95,10 +108,11 @@ class DANet(nn.Module):
                 self.classifier(position + channel),
                 self.position_classifier(position),
                 self.channel_classifier(channel),
+                auxiliary,
             )
         only = self.position or self.channel or self.reduce
         assert only is not None
-        return Outputs(self.classifier(only(features)))
+        return Outputs(self.classifier(only(features)), auxiliary=auxiliary)
 
 
 class Branch(nn.Module):
@@ -119,6 +133,11 @@ class Branch(nn.Module):
 def conv_bn_relu(channels: int, width: int) -> nn.Sequential:
     """3x3 convolution without bias, batch normalisation, ReLU."""
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def _fcn_head(channels: int, num_classes: int) -> nn.Sequential:
+    width = max(1, channels // 4)
+    return nn.Sequential(conv_bn_relu(channels, width), _classifier(width, num_classes, 0.1))
 
 
 def _classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:

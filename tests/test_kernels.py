@@ -1,0 +1,309 @@
+"""The ways of position attention against the plain one, that against float64 sums; memory before it is taken."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+import torch
+
+from danet import ChannelAttention, InputError, PositionAttention
+from danet.model import kernels
+from danet.model.kernels import memory, tiles
+
+
+def inputs(batch=2, queries=37, keys=29, width=4, channels=8, dtype=torch.float64, spread=1.0):
+    torch.manual_seed(0)
+    shapes = ((queries, width), (keys, width), (keys, channels))
+    return [(spread * torch.randn(batch, *shape)).to(dtype).requires_grad_() for shape in shapes]
+
+
+def out_and_gradients(way, tensors):
+    out = way(*tensors)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    return [out, *torch.autograd.grad(out, tensors, grad)]
+
+
+def channels_first(x: torch.Tensor) -> torch.Tensor:
+    """The same rows, as B,C,H,W features hold them."""
+    return x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch):
+    monkeypatch.setattr(tiles, "TILE", {"cpu": (8, 5)})
+
+
+def test_plain_is_the_sum_written_out():
+    query, key, value = (x.detach() for x in inputs(queries=5, keys=4))
+    expected = torch.zeros(2, 5, 8, dtype=torch.float64)
+    for b, j in product(range(2), range(5)):
+        e = [torch.dot(query[b, j], key[b, i]).exp() for i in range(4)]
+        expected[b, j] = sum(e[i] / sum(e) * value[b, i] for i in range(4))
+    torch.testing.assert_close(kernels.plain(query, key, value), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("tile", [(1, 64), (64, 1), (8, 5), (64, 64)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("layout", [lambda x: x, channels_first])
+def test_tiled_equals_plain_forward_and_backward(monkeypatch, tile, dtype, layout):
+    monkeypatch.setattr(tiles, "TILE", {"cpu": tile})
+    tensors = [layout(x) for x in inputs(dtype=dtype)]
+    for plain, tiled in zip(
+        out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.tiled, tensors), strict=True
+    ):
+        torch.testing.assert_close(tiled, plain)
+
+
+def test_tiled_lays_its_result_out_as_its_value(tiny_tiles):
+    rows = inputs()
+    assert kernels.tiled(*rows).stride(2) == 1
+    assert kernels.tiled(*(channels_first(x) for x in rows)).stride(1) == 1
+
+
+def test_gradients_of_tiled_are_those_of_finite_differences(tiny_tiles):
+    assert torch.autograd.gradcheck(kernels.tiled, inputs(1, 9, 11, 2, 3))
+
+
+def test_a_gradient_without_a_layout_is_taken(tiny_tiles):
+    tensors = inputs()
+    found = torch.autograd.grad(kernels.tiled(*tensors).sum(), tensors)  # an expanded number: strides of 0
+    for plain, tiled in zip(torch.autograd.grad(kernels.plain(*tensors).sum(), tensors), found, strict=True):
+        torch.testing.assert_close(tiled, plain)
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0, 10.0])
+def test_tiled_is_as_near_to_float64_as_plain(monkeypatch, spread):
+    """Up to energies of more than a thousand, where a fixed shift in place of the row's maximum would give 0 / 0."""
+    monkeypatch.setattr(tiles, "TILE", {"cpu": (64, 48)})
+    tensors = inputs(1, 200, 300, 16, 24, torch.float32, spread)
+    exact = out_and_gradients(kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
+    plain, tiled = out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.tiled, tensors)
+    for truth, one, other in zip(exact, plain, tiled, strict=True):
+        assert (other - truth).norm() <= 1.3 * (one - truth).norm() + 1e-7 * truth.norm()
+
+
+def test_energies_that_rise_along_the_row_are_followed(tiny_tiles):
+    """Every tile brings a larger maximum, by 100 and more: all that was summed before must shrink to nothing."""
+    ones = torch.ones(1, 3, 1)
+    key = torch.arange(23.0)[None, :, None] * 30
+    value = torch.eye(23)[None]
+    torch.testing.assert_close(kernels.tiled(ones, key, value), kernels.plain(ones, key, value))
+    torch.testing.assert_close(kernels.tiled(ones, -key, value), kernels.plain(ones, -key, value))
+
+
+def test_half_precision_is_summed_in_float32(tiny_tiles):
+    tensors = inputs(dtype=torch.bfloat16)
+    found = out_and_gradients(kernels.tiled, tensors)
+    exact = out_and_gradients(kernels.plain, [x.float().detach().requires_grad_() for x in tensors])
+    assert all(x.dtype == torch.bfloat16 for x in found)
+    for truth, rounded in zip(exact, found, strict=True):
+        torch.testing.assert_close(rounded.float(), truth, rtol=0.02, atol=0.02)
+
+
+def test_fused_equals_plain_forward_and_backward():
+    tensors = inputs(queries=70, keys=90, width=8, channels=32, dtype=torch.float32)
+    assert kernels.fits(tensors[0], tensors[2])
+    for plain, fused in zip(
+        out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.fused, tensors), strict=True
+    ):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_fused_is_not_asked_for_widths_it_refuses():
+    assert not kernels.fits(torch.empty(1, 1, 12), torch.empty(1, 1, 96))
+    assert not kernels.fits(torch.empty(1, 1, 64), torch.empty(1, 1, 500))
+
+
+TRITON = """
+import torch
+from danet.model.kernels import plain, triton_tiled
+torch.manual_seed(0)
+for n, m, d, c in ((70, 90, 5, 20), (1, 3, 1, 1), (30, 70, 32, 70)):
+    tensors = [torch.randn(2, *shape, requires_grad=True) for shape in ((n, d), (m, d), (m, c))]
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    grad = torch.randn(2, n, c)
+    out, truth = triton_tiled(*tensors), plain(*exact)
+    found = [out, *torch.autograd.grad(out, tensors, grad)]
+    for x, y in zip(found, [truth, *torch.autograd.grad(truth, exact, grad.double())], strict=True):
+        assert (x - y).norm() <= 3e-6 * y.norm() + 1e-7, (n, m, d, c, (x - y).norm(), y.norm())
+print("same")
+"""
+
+COMPILED = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from danet.model.kernels import triton_tiles as t
+
+for kernel in (t.forward_kernel, t.value_kernel, t.slope_kernel):
+    constants = t.blocks(64, 512, 2)
+    if kernel is t.slope_kernel:
+        constants |= {"CHANNELS": 64, "QUERIES": True}
+    kinds = {"N": "i32", "M": "i32", "D": "i32", "C": "i32", "level": "*fp32", "along": "*fp32"}
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "*bf16") for n in kernel.arg_names}
+    source = ASTSource(kernel, signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 8})
+    print(compiled.metadata.shared)
+"""
+
+
+def in_a_child(code: str, **environment: str) -> str:
+    pytest.importorskip("triton")
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def test_the_triton_kernels_equal_plain_in_the_interpreter():
+    assert in_a_child(TRITON, TRITON_INTERPRET="1").strip() == "same"
+
+
+@pytest.mark.slow
+def test_the_triton_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
+    shared = in_a_child(COMPILED, TRITON_CACHE_DIR=str(tmp_path)).split()
+    assert len(shared) == 3
+    assert all(int(size) <= 99 * 1024 for size in shared)  # what a program may hold on the smaller GPUs
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_way_on_a_gpu(dtype):
+    tensors = [x.detach().cuda().requires_grad_() for x in inputs(2, 700, 900, 64, 512, dtype, 0.4)]
+    exact = out_and_gradients(kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
+    for way in (kernels.attend, kernels.tiled, kernels.fused, kernels.triton_tiled):
+        for truth, found in zip(exact, out_and_gradients(way, tensors), strict=True):
+            assert (found - truth).norm() <= (1e-5 if dtype == torch.float32 else 0.03) * truth.norm()
+
+
+def test_small_maps_are_plain_and_large_ones_are_never_held(monkeypatch):
+    """At N = 2,048 one map is 16 MiB; only the tile may be as large as the tile."""
+    monkeypatch.setattr(tiles, "TILE", {"cpu": (256, 256)})
+    largest, real = 0, torch.Tensor.exp2_
+
+    def watched(x):
+        nonlocal largest
+        largest = max(largest, x.numel())
+        return real(x)
+
+    monkeypatch.setattr(torch.Tensor, "exp2_", watched)
+    kernels.attend(*inputs(1, 20, 20))
+    assert largest == 0
+    kernels.attend(*inputs(1, 2048, 2048, 2, 2))
+    assert largest == 256**2
+
+
+@pytest.mark.parametrize("queries", [1025, 3])
+def test_attend_is_exact_whatever_the_size(queries):
+    tensors = inputs(1, queries, 1025)
+    torch.testing.assert_close(kernels.attend(*tensors), kernels.plain(*tensors))
+
+
+class Attend(torch.nn.Module):
+    def forward(self, query, key, value):
+        return kernels.attend(query, key, value)
+
+
+def test_an_exported_graph_is_two_products_and_a_softmax():
+    tensors = [x.detach() for x in inputs(1, 1100, 1100, 2, 2, torch.float32)]
+    exported = torch.export.export(Attend(), tuple(tensors))
+    names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert len([name for name in names if "matmul" in name or "bmm" in name]) == 2
+    assert len([name for name in names if "softmax" in name]) == 1
+    torch.testing.assert_close(exported.module()(*tensors), kernels.attend(*tensors))
+
+
+PEAKS = """
+import json, torch
+from danet.bench import attention
+from danet.bench.measure import _peak
+from danet.model.attention import ChannelAttention
+
+def channels(memory_format):
+    x = torch.randn(1, 64, 512, 512).to(memory_format=memory_format)  # 67 MB
+    module = ChannelAttention()
+    module(x[..., :8, :8])
+    return torch.inference_mode()(lambda: module(x))
+
+found = {way: _peak(1, attention.prepare, *way.split()[:1], 3072, 512, "backward" in way, "cpu")
+         for way in ("plain", "tiled", "tiled backward")}
+found |= {str(f): _peak(1, channels, f) for f in (torch.contiguous_format, torch.channels_last)}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def peaks():
+    """Bytes above the start, all from one fresh process."""
+    child = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout)
+
+
+@pytest.mark.parametrize("way", ["plain", "tiled", "tiled backward"])
+def test_memory_is_what_was_predicted(peaks, way):
+    name, backward = way.split()[0], "backward" in way
+    predicted = kernels.attention_bytes(1, 3072, 3072, 64, 512, backward=backward, way=name)
+    assert 0.85 * predicted - 2e6 <= peaks[way] <= 1.15 * predicted + 6e6
+
+
+@pytest.mark.parametrize("memory_format", ["torch.contiguous_format", "torch.channels_last"])
+def test_channel_attention_copies_no_features(peaks, memory_format):
+    """What is attended and what is returned, twice 67 MB; a copy of the features would be a third."""
+    assert peaks[memory_format] < 2.2 * 67.1e6
+
+
+def test_prediction_is_linear_for_tiles_and_quadratic_for_plain():
+    def bytes_of(n, way):
+        return kernels.attention_bytes(1, n, n, 64, 512, way=way)
+
+    assert bytes_of(32768, "plain") == 2 * 32768**2 * 4 + 32768 * 512 * 4
+    assert bytes_of(32768, "tiled") < 100e6
+    assert bytes_of(65536, "tiled") < 2 * bytes_of(32768, "tiled")
+    backward = kernels.attention_bytes(2, 9216, 9216, 64, 512, backward=True)
+    assert backward > kernels.attention_bytes(2, 9216, 9216, 64, 512)
+
+
+def test_an_allocator_that_refuses_is_told_as_a_users_mistake(monkeypatch):
+    def refuse(*_):
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr(kernels, "tiled", refuse)
+    with pytest.raises(InputError, match=r"1,100 positions: its result, 1 x 1,100 x 8 float64.* MB.*; show smaller"):
+        kernels.attend(*inputs(1, 1100, 1100))
+    monkeypatch.setattr(kernels, "tiled", lambda *_: torch.empty(2) @ torch.empty(3))
+    with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
+        kernels.attend(*inputs(1, 1100, 1100))
+
+
+def test_cudas_own_error_is_known():
+    with pytest.raises(InputError, match="MB"), memory.out_of_memory((1, 4096, 64), 4096, 512, torch.float32):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("module", [PositionAttention(16), ChannelAttention()])
+def test_both_modules_keep_the_layout_and_the_numbers(module):
+    torch.manual_seed(0)
+    torch.nn.init.constant_(module.scale, 0.5)
+    x = torch.randn(2, 16, 40, 40)
+    first, last = module(x), module(x.to(memory_format=torch.channels_last))
+    assert first.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, first, rtol=1e-4, atol=1e-5)
+
+
+def test_a_large_map_trains_under_autocast(tiny_tiles, monkeypatch):
+    monkeypatch.setattr(kernels, "SMALL_MAP", 1)
+    torch.manual_seed(0)
+    module, x = PositionAttention(16), torch.randn(1, 16, 6, 6)
+    torch.nn.init.constant_(module.scale, 0.7)
+    exact = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(x)
+    rounded.sum().backward()
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
