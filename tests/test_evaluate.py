@@ -33,6 +33,9 @@ class Drawn:
         labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), size, p=(0.6, 0.2, 0.1, 0.1))
         return Sample(f"p{index}", rng.integers(0, 256, (*size, 3), np.uint8), labels)
 
+    def labels(self, index: int) -> np.ndarray:
+        return self[index].labels
+
 
 def brightest_channel(images: torch.Tensor) -> torch.Tensor:
     """A network of three classes."""

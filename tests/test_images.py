@@ -65,8 +65,12 @@ def test_transparency_is_laid_over_black(tmp_path, picture):
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.array([[0, 257, 40000, 65535]], np.uint16)).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 1, 156, 255]
+    values = np.array([[0, 257, 40000, 40001, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.float32
+    for band in range(3):  # as RGB, with all its bits
+        assert (image[..., band] * 257).round().astype(int).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

@@ -35,6 +35,17 @@ CLASSES: dict[str, Classes] = {
 }
 """The classes of the data sets that have their own; a folder's stand in its dataset.yaml."""
 
+COUNTS: dict[str, dict[str, int]] = {
+    "camvid": camvid.COUNTS,
+    "cityscapes": cityscapes.COUNTS,
+    "voc": voc.COUNTS,
+    "context": context.COUNTS,
+    "context59": context.COUNTS,
+    "coco-stuff": coco_stuff.COUNTS,
+    "ade20k": ade20k.COUNTS,
+}
+"""Pictures in each split of the data sets as published."""
+
 DRAWN = ("toy", "toy-context")
 """Data sets drawn by the program: they have no folder."""
 

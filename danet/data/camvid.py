@@ -10,6 +10,8 @@ from danet.data.labels import IGNORE, Classes, LabelMap
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 
+COUNTS = {"train": 367, "val": 101}
+
 CLASSES = Classes(
     names=(
         "sky",

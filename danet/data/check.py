@@ -52,7 +52,7 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     """
     said = folder.read_settings(root)
     images, masks = said.images, said.masks
-    samples = PairedFiles(said.classes, [], said.label_map, said.read_mask)
+    samples = PairedFiles(said.classes, [], said.label_map, said.read_mask, said.bands)
     splits = {split: (images / split, masks / split) for split in _NEEDED}
     if not any(place.is_dir() for place, _ in splits.values()):
         splits = {"all": (images, masks)}
@@ -152,7 +152,7 @@ def _from_folders(
     files: list[Path] = []
     if images.is_dir():
         with noting(wrong, images):
-            files = list_images(images)
+            files = list_images(images, samples.bands)
     first = {file.stem: file for file in reversed(files)}
     again = [file for file in files if first[file.stem] != file]
     wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
@@ -163,7 +163,8 @@ def _from_folders(
             Problem(mask, "a mask without a picture", f"add {mask.name.removesuffix(suffix)}.jpg, or remove it")
             for mask in extra
         ]
-    odd = [file.name for file in _files(images) if file.suffix.lower() not in SUFFIXES] if images.is_dir() else []
+    known = set(files)
+    odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
     what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []
     pairs = [Pair(file.stem, file, masks / f"{file.stem}{suffix}") for file in files]

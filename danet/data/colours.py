@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from danet.data.images import MAX_PIXELS, _opened
 from danet.data.labels import IGNORE, Colour
+from danet.data.opening import MAX_PIXELS, opened
 from danet.errors import InputError
 
 
@@ -46,7 +46,7 @@ def read_colours(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         InputError: not a whole, readable picture; a lossy format; transparent pixels; numbers instead of colours.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         if image.format in ("JPEG", "WEBP"):
             raise InputError(
                 path, f"a mask in a lossy format ({image.format}): its colours are not those saved", "save masks as PNG"
@@ -74,7 +74,7 @@ def palette_of(path: Path | str) -> tuple[Colour, ...] | None:
     Raises:
         InputError: not a readable picture.
     """
-    with _opened(path, MAX_PIXELS) as image:
+    with opened(path, MAX_PIXELS) as image:
         if image.mode != "P":
             return None
         channels = image.getpalette("RGB") or []

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from danet.data.images import read_image
+from danet.data.images import read_header, read_image
 from danet.data.labels import IGNORE, Classes
 from danet.data.pairs import PairedFiles
 from danet.errors import InputError
@@ -100,7 +100,8 @@ def check(samples: PairedFiles, split: str = "all", advance: Advance | None = No
         largest=sizes[-1] if sizes else None,
     )
     problems = tuple(problem for one in seen for problem in one.problems)
-    return Report(samples.classes, {split: counts}, problems, tuple(_unlearnable(samples, seen, split, counts)))
+    warned = (*_unlearnable(samples, seen, split, counts), *_depths(samples, seen, split))
+    return Report(samples.classes, {split: counts}, problems, warned)
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], advance: Advance | None = None) -> list[Result]:
@@ -143,13 +144,17 @@ class _Seen(NamedTuple):
     problems: list[Problem]
     size: tuple[int, int] | None
     values: dict[int, int]
+    bits: int = 0
+    brightest: float = 0.0
 
 
 def _examine(samples: PairedFiles, index: int) -> _Seen:
     pair, problems = samples.pairs[index], []
     image = mask = None
+    bits = 0
     with noting(problems, pair.image):
-        image = read_image(pair.image)
+        bits = read_header(pair.image).bits
+        image = read_image(pair.image, bands=samples.bands)
     if pair.mask.exists():
         with noting(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
@@ -157,7 +162,7 @@ def _examine(samples: PairedFiles, index: int) -> _Seen:
         problems.append(Problem(pair.mask, "no such mask, but a picture", f"add it, or remove {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
-        return _Seen(problems, size, {})
+        return _Seen(problems, size, {}, bits)
     if size not in (None, mask.shape):
         with noting(problems, pair.mask):
             _ = samples[index]  # says which sizes, and whether EXIF turned the picture
@@ -165,7 +170,25 @@ def _examine(samples: PairedFiles, index: int) -> _Seen:
     if not values.keys() <= samples.label_map.mapping.keys():
         with noting(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
-    return _Seen(problems, size, values)
+    return _Seen(problems, size, values, bits, 0.0 if image is None else float(image.max()))
+
+
+def _depths(samples: PairedFiles, seen: Sequence[_Seen], split: str) -> Iterator[Problem]:
+    """Pictures of other bits than most, and 16-bit values that fill little of their range."""
+    counts = Counter(one.bits for one in seen if one.bits)
+    if not counts:
+        return
+    place, most = samples.pairs[0].image.parent, counts.most_common(1)[0][0]
+    others = [pair.image.name for pair, one in zip(samples.pairs, seen, strict=True) if one.bits not in (0, most)]
+    if others:
+        shown = ", ".join(others[:10]) + (" ..." if others[10:] else "")
+        what = f"{len(others)} of {len(seen)} pictures of {split} have not {most} bits a value as the others: {shown}"
+        yield Problem(place, what, "save all with the same bits, or make sure that the same value means the same")
+    brightest = max((one.brightest for one in seen if one.bits == 16), default=255.0)
+    if samples.bands.white is None and 0 < brightest < 128:
+        value = round(brightest * 257)
+        what = f"the largest value of the 16-bit pictures of {split} is {value}, so that a network sees them dark"
+        yield Problem(place, what, f"write in dataset.yaml the value that means 1, for example white: {value}")
 
 
 def _unlearnable(samples: PairedFiles, seen: Sequence[_Seen], split: str, counts: Counts) -> Iterator[Problem]:

@@ -13,6 +13,8 @@ images: images                    # optional: the folders' names
 masks: masks
 mask_suffix: .png                 # optional: the mask of a.jpg is a.png
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
+channels: 4                       # optional: pictures of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
+white: 10000                      # optional: the value that means 1, if not the largest of 8 or 16 bits
 
 Masks in colours have, in place of palette and label_map,
 colours: [[0, 0, 0], [255, 0, 0]] # one a class, met exactly
@@ -30,18 +32,24 @@ from typing import Any
 import numpy as np
 import yaml
 
+from danet.data.bands import MAX_CHANNELS, Bands
 from danet.data.colours import read_coloured_mask
 from danet.data.images import list_images, read_mask
 from danet.data.labels import IGNORE, Classes, Colour, LabelMap
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 
-_KEYS = ("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "mask_suffix", "val")
+_KEYS = (
+    *("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "mask_suffix", "val"),
+    *("channels", "white"),
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What dataset.yaml says: the classes, the folders, and how a mask is read. `val` is the share for validation."""
+    """What dataset.yaml says: the classes, the folders, and how masks and pictures are read. `val` is the share for
+    validation.
+    """
 
     classes: Classes
     label_map: LabelMap
@@ -50,6 +58,7 @@ class Settings:
     masks: Path
     mask_suffix: str
     val: float
+    bands: Bands
 
 
 def read_settings(root: Path) -> Settings:
@@ -67,7 +76,8 @@ def read_settings(root: Path) -> Settings:
     share = settings.get("val", 0.2)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise InputError(file, f"val: {share!r} is no share between 0 and 1", "write for example val: 0.2")
-    where = root / images, root / masks, suffix, share
+    bands = Bands(_number(file, settings, "channels", MAX_CHANNELS), _number(file, settings, "white", 65535))
+    where = root / images, root / masks, suffix, share, bands
     if "colours" not in settings:
         classes = _classes(file, settings)
         return Settings(classes, _label_map(file, settings, len(classes)), read_mask, *where)
@@ -89,7 +99,7 @@ def load(root: Path, split: str) -> PairedFiles:
     """
     said = read_settings(root)
     folders = (said.images / split, said.masks / split) if (said.images / split).is_dir() else (said.images, said.masks)
-    pairs = pair_files(list_images(folders[0]), folders[1], folders[0], said.mask_suffix)
+    pairs = pair_files(list_images(folders[0], said.bands), folders[1], folders[0], said.mask_suffix)
     if folders[0] == said.images:
         count = max(1, round(said.val * len(pairs)))
         held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}
@@ -98,7 +108,7 @@ def load(root: Path, split: str) -> PairedFiles:
             what = f"{len(pairs)} pictures give no {split!r} part"
             raise InputError(said.images, what, "add pictures, or use train or val")
         pairs = chosen
-    return PairedFiles(said.classes, pairs, said.label_map, said.read_mask)
+    return PairedFiles(said.classes, pairs, said.label_map, said.read_mask, said.bands)
 
 
 def _digest(name: str) -> bytes:
@@ -169,4 +179,11 @@ def _text(file: Path, settings: Mapping[str, Any], key: str, default: str) -> st
     if not isinstance(value, str):
         what = "folder name" if key != "mask_suffix" else "ending"
         raise InputError(file, f"{key}: {value!r} is no {what}", f"write for example {key}: {default}")
+    return value
+
+
+def _number(file: Path, settings: Mapping[str, Any], key: str, most: int) -> int | None:
+    value = settings.get(key)
+    if value is not None and (type(value) is not int or not 1 <= value <= most):
+        raise InputError(file, f"{key}: {value!r} is no number from 1 to {most}", f"mend it or leave {key} out")
     return value

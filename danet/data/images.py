@@ -1,65 +1,82 @@
-"""The only place that opens an image or a mask.
+"""The only place that reads an image or a mask.
 
-Pillow decodes, behind limits that are checked in the header before any pixel is; EXIF orientation is applied; 16-bit
-values are scaled, never clipped; a mask's palette indices stay indices. Whatever cannot be read raises `InputError`
-with the file's name.
+Pillow decodes (rasters.py what Pillow cannot), behind limits that are checked in the header before any pixel is; EXIF
+orientation is applied; 16-bit values keep all their bits; a mask's palette indices stay indices. Whatever cannot be
+read raises `InputError` with the file's name.
 """
 
-import stat
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from danet.data import rasters
+from danet.data.bands import RGB, Bands, as_pixels
+from danet.data.opening import FORMATS, MAX_PIXELS, damage, decoded, opened, regular_file
 from danet.errors import InputError
 
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded."""
-
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-
-_MAGIC = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
-
-_FOREIGN = {  # how files that are no image of these formats begin
-    b"%PDF": "a PDF; export the page as PNG",
-    b"<!DO": "a web page; download the picture itself",
-    b"<!do": "a web page; download the picture itself",
-    b"<htm": "a web page; download the picture itself",
-    b"<svg": "an SVG drawing; export it as PNG",
-    b"<?xm": "an XML or SVG file; export it as PNG",
-    b"\x89HDF": "an HDF5 file; export the picture as PNG",
-    b"PK\x03\x04": "a zip archive; unpack it first",
-}
+ARRAYS = (".npy",)
+"""Pictures where the number of their bands is said; elsewhere arrays may be anything."""
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture as H,W,3 uint8 RGB, upright; transparency is laid over black, animations give their first frame.
+def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, bands: Bands = RGB) -> np.ndarray:
+    """A picture as H,W,N uint8, or float32 where the file holds 16 bits or white is not 255; see bands.py. Upright;
+    animations give their first frame. As RGB, transparency is laid over black.
 
     Raises:
-        InputError: not a whole, readable picture of at most `max_pixels`.
+        InputError: not a whole, readable picture of these bands, of at most `max_pixels`.
     """
-    with _opened(path, max_pixels) as image:
-        return to_rgb(image, path)
+    with regular_file(path) as file:
+        return _read(file, path, max_pixels, bands)
 
 
-def to_rgb(image: Image.Image, name: Path | str = "image") -> np.ndarray:
-    """A decoded Pillow picture as H,W,3 uint8 RGB, upright. See `read_image`."""
+def decode_image(
+    content: bytes,
+    name: str,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    bands: Bands = RGB,
+) -> np.ndarray:
+    """A file's bytes as `read_image` gives the file, but for animations, which are refused.
+
+    Raises:
+        InputError: not one whole, still picture in one of the formats, of at most `max_pixels`.
+    """
+    with decoded(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with a preview
+            raise InputError(name, "an animation", "give a still picture")
+    return _read(io.BytesIO(content), name, max_pixels, bands)
+
+
+def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB) -> np.ndarray:
+    """A Pillow picture as `read_image` gives its file, but for 16-bit colours, which Pillow holds in 8 bits."""
     image = _upright(image)
-    if image.mode == "F":
-        raise InputError(name, "holds floating-point values", "convert it to 8 or 16 bits first")
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip at 255
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise InputError(name, f"holds 32-bit values up to {grey.max()}", "convert it to 8 or 16 bits first")
-        return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
+        return as_pixels(np.asarray(_over_black(image)), bands, name)
+    return as_pixels(_stored(image, name), bands, name)
+
+
+def read_header(path: Path | str) -> rasters.Header:
+    """Size, bands and depth of a picture, from its header alone. A palette counts as its three bands.
+
+    Raises:
+        InputError: not a picture whose header can be read.
+    """
+    with regular_file(path) as file:
+        if (how := _raster(file, rgb=False)) is not None:
+            with damage(path):
+                return how.header(file, path)
+        deep = _deep_png(file)
+        with decoded(file, path, max_pixels=None, decode=False) as image:
+            mode = image.mode
+            count = 1 if mode in ("1", "L") or mode.startswith("I") else {"LA": 2, "RGBA": 4}.get(mode, 3)
+            return rasters.Header(
+                image.height, image.width, count, 16 if deep or mode.startswith("I") else 8, mode in ("LA", "RGBA")
+            )
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -68,7 +85,7 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         InputError: not a whole, readable mask with one value a pixel.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         if image.format in ("JPEG", "WEBP"):
             raise InputError(
                 path, f"a mask in a lossy format ({image.format}): its values are not those saved", "save masks as PNG"
@@ -91,82 +108,96 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width of the upright picture, from its header alone."""
-    with _opened(path, max_pixels=None, decode=False) as image:
+    with opened(path, max_pixels=None, decode=False) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, by their suffix, in the order of their names.
+def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
+    """The pictures directly in a folder, by their suffix, in the order of their names; arrays where the number of bands
+    is said.
 
     Raises:
         InputError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "give a folder with pictures")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    suffixes = SUFFIXES if bands.channels is None else SUFFIXES + ARRAYS
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not found:
-        raise InputError(folder, f"no picture in it ({', '.join(SUFFIXES)})", "give a folder with pictures")
+        raise InputError(folder, f"no picture in it ({', '.join(suffixes)})", "give a folder with pictures")
     return found
 
 
-@contextmanager
-def _opened(path: Path | str, max_pixels: int | None, decode: bool = True) -> Iterator[Image.Image]:
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "check the path") from error
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be opened ({error})", "check the path") from error
-    if stat.S_ISDIR(mode):
-        raise InputError(path, "is a folder", "give a picture")
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
-        raise InputError(path, "is not a regular file", "give a picture")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked here
-        try:
-            with open(path, "rb") as file:
-                start = file.read(16)
-                if not start:
-                    raise InputError(path, "empty file (0 bytes)", "copy it again")
-                file.seek(0)
-                image = Image.open(file, formats=FORMATS)
-                if max_pixels is not None and image.width * image.height > max_pixels:
-                    what = f"{image.width} x {image.height}: more pixels than the limit of {max_pixels:,}"
-                    raise InputError(path, what, "make it smaller")
-                if decode:
-                    image.load()
-                yield image
-        except InputError:
-            raise
-        except Image.UnidentifiedImageError as error:
-            known = next((text for head, text in _FOREIGN.items() if start.startswith(head)), None)
-            if start[4:8] == b"ftyp":
-                known = "a HEIC, AVIF or video file; convert it to JPEG or PNG"
-            if start.startswith(_MAGIC):
-                raise InputError(path, "truncated or damaged (its header cannot be read)", "copy it again") from error
-            what, remedy = (known or f"begins with {start[:4]!r}; give JPEG, PNG, WebP, BMP, TIFF or GIF").split("; ")
-            raise InputError(path, f"not an image ({what})", remedy) from error
-        except PermissionError as error:
-            raise InputError(path, "no permission to read it", "change its permissions") from error
-        except Image.DecompressionBombError as error:
-            limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
-            raise InputError(path, f"more pixels than the limit of {limit:,}", "make it smaller") from error
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            EOFError,
-            IndexError,
-            TypeError,
-            KeyError,
-            ZeroDivisionError,
-            OverflowError,
-        ) as error:
-            raise InputError(
-                path, f"truncated or damaged ({error})", "copy it again"
-            ) from error  # what broken files provoke in Pillow
+def _read(file: BinaryIO, name: Path | str, max_pixels: int, bands: Bands) -> np.ndarray:
+    if (how := _raster(file, bands.channels is None)) is not None:
+        with damage(name):
+            return as_pixels(how.read(file, name, max_pixels), bands, name)
+    if _deep_png(file):
+        stored = _deep(file, name, max_pixels)
+        if bands.channels is None and stored.shape[2] == 4:
+            stored = (stored[..., :3] * (stored[..., 3:] / 65535)).round().astype(np.uint16)
+        return as_pixels(stored, bands, name)
+    with decoded(file, name, max_pixels) as image:
+        return to_pixels(image, name, bands)
+
+
+class _Raster(NamedTuple):
+    header: Callable[[BinaryIO, Path | str], rasters.Header]
+    read: Callable[[BinaryIO, Path | str, int], np.ndarray]
+
+
+def _raster(file: BinaryIO, rgb: bool) -> _Raster | None:
+    """How an open file is read that Pillow does not hold whole; None: by Pillow."""
+    start = file.read(6)
+    file.seek(0)
+    if start == rasters.NPY:
+        return _Raster(rasters.npy_header, rasters.read_npy)
+    if start[:4] in rasters.TIFF and not rasters.pillow_holds(file, rgb):
+        return _Raster(rasters.tiff_header, rasters.read_tiff)
+    return None
+
+
+def _deep_png(file: BinaryIO) -> bool:
+    """Whether an open file is a PNG of 16-bit colours, with or without alpha."""
+    start = file.read(26)
+    file.seek(0)
+    return start[:4] == b"\x89PNG" and start[24:] in (b"\x10\x02", b"\x10\x06")
+
+
+def _deep(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndarray:
+    """Such a PNG as H,W,N uint16. Pillow keeps one byte of the two: the first if told that the values are big-endian,
+    as they are, and the second if told that they are little-endian.
+    """
+    halves = []
+    for order in "BL":
+        file.seek(0)
+        with decoded(file, name, max_pixels, decode=False) as image:
+            assert isinstance(image, ImageFile.ImageFile)
+            image.tile = [tile._replace(args=f"{image.mode};16{order}") for tile in image.tile]
+            halves.append(np.asarray(_upright(image)).astype(np.uint16))
+    return halves[0] << 8 | halves[1]
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
+    """A Pillow picture's bands as they are, H,W,N uint8 or uint16; palettes and other colour spaces as RGB."""
+    if image.mode == "F":
+        raise InputError(name, "holds floating-point values", "convert it to 8 or 16 bits first")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise InputError(name, f"holds 32-bit values up to {grey.max()}", "convert it to 8 or 16 bits first")
+        return grey.astype(np.uint16)[..., None]
+    mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
+    image = image.convert(mode if mode in ("L", "LA", "RGB", "RGBA") else "RGB")
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def _upright(image: Image.Image) -> Image.Image:

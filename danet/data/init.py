@@ -39,6 +39,7 @@ class Proposal:
         ignore: the mask value that means unlabelled; None if there is none.
         label_map: mask value -> train id or 255; None if the values are the train ids.
         notes: what is doubtful or missing, a line each.
+        channels, transparent: see `Survey`.
     """
 
     images: str
@@ -52,6 +53,8 @@ class Proposal:
     ignore: int | None
     label_map: dict[int, int] | None
     notes: tuple[str, ...]
+    channels: int | None
+    transparent: int | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def _proposal(
     notes: tuple[str, ...],
 ) -> Proposal:
     where = found.images, found.masks, found.mask_suffix, found.splits, found.pairs
-    return Proposal(*where, kind, values, classes, ignore, label_map, (*found.notes, *notes))
+    bands = found.channels, found.transparent
+    return Proposal(*where, kind, values, classes, ignore, label_map, (*found.notes, *notes), *bands)
 
 
 def _meaning(found: Survey, listed: int, ignore: int | None) -> _Meaning:
@@ -259,6 +263,11 @@ def _lines(proposal: Proposal) -> list[str]:
         text.append(f"mask_suffix: {_yaml(proposal.mask_suffix)}   # the mask of a.jpg is a{proposal.mask_suffix}")
     if not proposal.splits:
         text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
+    if proposal.channels is not None:
+        text.append(f"channels: {proposal.channels}   # the bands of a picture, as they are stored")
+    elif proposal.transparent is not None:
+        what = "if the last band is no transparency but data, such as near infrared"
+        text.append(f"# channels: {proposal.transparent}   # {what}")
     text += ["", "classes:   # the id of a class is its place in this list, from 0"]
     text += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
     if proposal.kind == "rgb":

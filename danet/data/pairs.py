@@ -7,13 +7,16 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from danet.data.images import image_size, read_image, read_mask
+from danet.data.bands import RGB, Bands
+from danet.data.images import read_image, read_mask
 from danet.data.labels import Classes, LabelMap
 from danet.errors import InputError
 
 
 class Sample(NamedTuple):
-    """One picture with its labels: image H,W,3 uint8 RGB; labels H,W uint8 train ids, 255 = ignore."""
+    """One picture with its labels: image H,W,N (RGB as a rule) uint8, or float32 of deeper files, 255 being white;
+    labels H,W uint8 train ids, 255 = ignore.
+    """
 
     name: str
     image: np.ndarray
@@ -26,8 +29,13 @@ class Samples(Protocol):
 
     @property
     def classes(self) -> Classes: ...
+    @property
+    def bands(self) -> Bands: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
+    def labels(self, index: int) -> np.ndarray:
+        """The sample's labels alone, sparing its picture."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,23 @@ class PairedFiles:
     pairs: Sequence[Pair]
     label_map: LabelMap
     read_mask: Callable[[Path], np.ndarray] = read_mask
+    bands: Bands = RGB
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_image(pair.image)
+        image = read_image(pair.image, bands=self.bands)
         mask = self.read_mask(pair.mask)
         if mask.shape != image.shape[:2]:
-            raise InputError(pair.mask, _size_mismatch(pair, mask), "make both of one size, pixel on pixel")
+            raise InputError(pair.mask, _size_mismatch(image, mask), "make both of one size, pixel on pixel")
         return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
+
+    def labels(self, index: int) -> np.ndarray:
+        """H,W uint8 train ids, the picture left unread."""
+        mask = self.pairs[index].mask
+        return self.label_map.apply(self.read_mask(mask), mask)
 
 
 def pair_files(
@@ -85,7 +99,7 @@ def pair_files(
     return pairs
 
 
-def _size_mismatch(pair: Pair, mask: np.ndarray) -> str:
-    height, width = image_size(pair.image)
+def _size_mismatch(image: np.ndarray, mask: np.ndarray) -> str:
+    height, width = image.shape[:2]
     text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of {width} x {height}"
     return text + (" (the picture is turned by its EXIF orientation)" if mask.shape == (width, height) else "")

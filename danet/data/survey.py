@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from danet.data.bands import Bands
 from danet.data.colours import count_colours, palette_of, read_colours
 from danet.data.examine import each, histogram
-from danet.data.images import SUFFIXES, list_images, read_mask
+from danet.data.images import ARRAYS, SUFFIXES, read_header, read_image, read_mask
 from danet.data.labels import Colour
+from danet.data.rasters import Header
 from danet.errors import InputError
 
 _IMAGES = (
@@ -37,6 +39,8 @@ class Survey:
         palette: mask value -> colour, for palette masks.
         label_ids: whether the masks' names say that they hold Cityscapes' labelIds.
         notes: what a user should know, a line each.
+        channels: the bands of a picture, where they are not read as RGB; else None.
+        transparent: the bands of a picture with its transparency, where that differs within a picture; else None.
     """
 
     images: str
@@ -49,6 +53,8 @@ class Survey:
     palette: dict[int, Colour]
     label_ids: bool
     notes: tuple[str, ...]
+    channels: int | None = None
+    transparent: int | None = None
 
 
 def survey(root: Path) -> Survey:
@@ -63,7 +69,7 @@ def survey(root: Path) -> Survey:
     images, masks = _find(root, _IMAGES, "pictures"), _find(root, _MASKS, "masks")
     splits, notes = _splits(images)
     places = [(images / split, masks / split) for split in splits] or [(images, masks)]
-    pictures = [(picture, place) for where, place in places for picture in list_images(where)]
+    pictures = [(picture, place) for where, place in places for picture in _pictures(where)]
     found = [mask for _, place in places for mask in _mask_files(place)]
     suffix = _suffix({picture.stem for picture, _ in pictures}, [mask.name for mask in found], masks)
     wanted = [place / f"{picture.stem}{suffix}" for picture, place in pictures]
@@ -71,6 +77,7 @@ def survey(root: Path) -> Survey:
     notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in set(found)])
     notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in set(wanted)])
     values, colours, palette, more = _contents(paired)
+    channels, transparent, told = _bands([picture for picture, _ in pictures])
     return Survey(
         images.relative_to(root).as_posix(),
         masks.relative_to(root).as_posix(),
@@ -81,7 +88,9 @@ def survey(root: Path) -> Survey:
         colours,
         palette,
         "labelids" in suffix.lower(),
-        (*notes, *more),
+        (*notes, *more, *told),
+        channels,
+        transparent,
     )
 
 
@@ -113,7 +122,12 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
 def _picture_folders(place: Path) -> list[str]:
     """Where in a folder pictures lie: "" for the folder itself, and the names of the folders directly in it."""
     inner = sorted(child.name for child in place.iterdir() if child.is_dir())
-    return [name for name in ("", *inner) if _mask_files(place / name)]
+    return [name for name in ("", *inner) if _pictures(place / name)]
+
+
+def _pictures(place: Path) -> list[Path]:
+    """The pictures directly in a folder; arrays where there are no others."""
+    return _mask_files(place) or sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS)
 
 
 def _mask_files(place: Path) -> list[Path]:
@@ -198,3 +212,39 @@ def _colours(file: Path) -> dict[Colour, int]:
         return count_colours(read_colours(file))
     except InputError:
         return {}
+
+
+def _bands(pictures: Sequence[Path]) -> tuple[int | None, int | None, list[str]]:
+    """`Survey.channels`, `Survey.transparent` and notes of pictures."""
+    headers = [(file, header) for file, header in zip(pictures, each(_header, pictures), strict=True) if header]
+    if not headers:
+        return None, None, []
+    counts = Counter((header.channels, header.alpha) for _, header in headers)
+    count, alpha = counts.most_common(1)[0][0]
+    arrays = any(file.suffix.lower() in ARRAYS for file, _ in headers)
+    channels = count if arrays or (count not in (1, 3) and not alpha) else None
+    notes = []
+    others = [file.name for file, header in headers if header.channels != count]
+    if channels is not None and others:
+        notes.append(f"{len(others)} pictures have not {count} bands as most: {', '.join(others[:5])}")
+    deep = sum(header.bits == 16 for _, header in headers)
+    if deep:
+        notes.append(f"{deep} pictures have 16 bits a value: if 65535 is not what means white, write white: VALUE")
+    seen = [file for file, header in headers if header.alpha and header.channels == count][:50]
+    varies = alpha and any(each(lambda file: _varies(file, count), seen))
+    return channels, count if varies else None, notes
+
+
+def _header(file: Path) -> Header | None:
+    try:
+        return read_header(file)
+    except InputError:  # danet check names it
+        return None
+
+
+def _varies(file: Path, count: int) -> bool:
+    try:
+        last = read_image(file, bands=Bands(count))[..., -1]
+    except InputError:
+        return False
+    return bool(last.min() != last.max())

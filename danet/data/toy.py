@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from danet.data.bands import RGB, Bands
 from danet.data.labels import Classes
 from danet.data.pairs import Sample
 from danet.errors import InputError
@@ -42,6 +43,7 @@ class DrawnScenes:
     count: int
     draw: Callable[["_Canvas", np.random.Generator], None]
     size: tuple[int, int]
+    bands: Bands = RGB
 
     def __len__(self) -> int:
         return self.count
@@ -51,6 +53,10 @@ class DrawnScenes:
         canvas = _Canvas(*self.size)
         self.draw(canvas, rng)
         return Sample(f"{self.split}-{index:04d}", _lit(np.asarray(canvas.image), rng), np.asarray(canvas.labels))
+
+    def labels(self, index: int) -> np.ndarray:
+        """H,W uint8 train ids."""
+        return self[index].labels
 
 
 def load(_root: Path, split: str) -> DrawnScenes:

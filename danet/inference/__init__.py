@@ -9,6 +9,7 @@ from danet.inference.picture import normalise, resized, scores, segment
 from danet.inference.protocol import (
     MMSEG_SLIDE_769,
     MMSEG_WHOLE,
+    MMSEG_WHOLE_512,
     PAPER_MULTI,
     PROTOCOLS,
     RELEASED_MULTI_CITYSCAPES,
@@ -21,6 +22,7 @@ from danet.inference.protocol import (
 __all__ = [
     "MMSEG_SLIDE_769",
     "MMSEG_WHOLE",
+    "MMSEG_WHOLE_512",
     "PAPER_MULTI",
     "PROTOCOLS",
     "RELEASED_MULTI_CITYSCAPES",

@@ -27,8 +27,8 @@ are brought to it.
 @torch.inference_mode()
 def averaged(
     logits: Logits,
-    image: Float[Tensor, "1 3 h w"],
-    black: Float[Tensor, "1 3 1 1"],
+    image: Float[Tensor, "1 N h w"],
+    black: Float[Tensor, "1 N 1 1"],
     size: tuple[int, int],
     protocol: Protocol,
     batch: int,
@@ -146,7 +146,8 @@ def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
 
 
 def _scaled(image: Tensor, scale: float, protocol: Protocol) -> Tensor:
-    height, width = scaled_size((image.shape[2], image.shape[3]), scale, protocol.long_side)
+    size = image.shape[2], image.shape[3]
+    height, width = scaled_size(size, scale, protocol.base(*size))
     rows = linear(height, image.shape[2], protocol.align_corners)
     return resample(image, rows, linear(width, image.shape[3], protocol.align_corners))
 

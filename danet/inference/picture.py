@@ -4,18 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from danet.data import bands
 from danet.inference.averaging import Logits, averaged
 from danet.inference.protocol import WHOLE, Average, Protocol
 
 
 def normalise(
-    images: UInt8[Tensor, "B H W 3"], mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float[Tensor, "B 3 H W"]:
+    images: UInt8[Tensor, "B H W N"] | Float32[Tensor, "B H W N"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "B N H W"]:
     """(x / 255 - mean) / std, float32, in channels_last memory."""
+    assert images.shape[-1] == len(mean) == len(std)
     scale = 255 * torch.tensor(std, device=images.device)
     shift = torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
     return (images.float() / scale - shift).permute(0, 3, 1, 2)
@@ -26,12 +27,12 @@ def resized(image: np.ndarray, long_side: int | None) -> np.ndarray:
     if long_side is None or max(image.shape[:2]) == long_side:
         return image
     height, width = (max(1, round(side * long_side / max(image.shape[:2]))) for side in image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return bands.resize(image, (height, width))
 
 
 def scores(
     logits: Logits,
-    image: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     device: torch.device,
@@ -50,8 +51,8 @@ def scores(
     Raises:
         InputError: a protocol that cannot be followed; exponentials beyond the number format.
     """
-    shown = image if protocol.long_side is not None else resized(image, long_side)
-    black = normalise(torch.zeros(1, 1, 1, 3, dtype=torch.uint8, device=device), mean, std)
+    shown = image if protocol.base(*image.shape[:2]) is not None else resized(image, long_side)
+    black = normalise(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=device), mean, std)
     pixels = normalise(torch.tensor(shown, device=device)[None], mean, std)
     return averaged(logits, pixels, black, (image.shape[0], image.shape[1]), protocol, batch)
 
@@ -59,7 +60,7 @@ def scores(
 @torch.inference_mode()
 def segment(
     logits: Logits,
-    image: UInt8[np.ndarray, "H W 3"],
+    image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     device: torch.device,

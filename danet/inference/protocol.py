@@ -29,6 +29,8 @@ class Protocol:
             mmsegmentation's rule within a slide. "exp": exp(logits + mirrored logits), the mean over windows and the
             sum over scales, the released code's rule; it lets views with large logits weigh more.
         long_side: the base size: the picture's longer side at scale 1, in pixels; None: as the picture is.
+        short_side: in its stead the base size of the picture's shorter side; the longer one is kept to four times it,
+            mmsegmentation's (2048, 512).
         align_corners: how pictures and scores are interpolated (bilinear, not antialiased), and logits that come
             smaller than the network's input.
     """
@@ -40,7 +42,14 @@ class Protocol:
     flip: bool = False
     average: Average = "softmax"
     long_side: int | None = None
+    short_side: int | None = None
     align_corners: bool = True
+
+    def base(self, height: int, width: int) -> int | None:
+        """The longer side at scale 1, in pixels; None: as the picture is."""
+        if self.short_side is None:
+            return self.long_side
+        return min(4 * self.short_side, round(self.short_side * max(height, width) / min(height, width)))
 
 
 WHOLE = Protocol(average="logits", align_corners=False)
@@ -64,7 +73,10 @@ MMSEG_SLIDE_769 = Protocol(crop=769, stride=513 / 769, windows="shifted", averag
 """mmsegmentation's networks of crop 769: stride 513, align_corners."""
 
 MMSEG_WHOLE = WHOLE
-"""mmsegmentation's networks of crop 512 x 1024 and 512 x 512."""
+"""mmsegmentation's networks of crop 512 x 1024."""
+
+MMSEG_WHOLE_512 = replace(MMSEG_WHOLE, short_side=512)
+"""mmsegmentation's networks of crop 512 x 512: VOC and ADE20K."""
 
 PROTOCOLS = {
     "whole": WHOLE,
@@ -73,6 +85,7 @@ PROTOCOLS = {
     "paper-multi": PAPER_MULTI,
     "mmseg-slide-769": MMSEG_SLIDE_769,
     "mmseg-whole": MMSEG_WHOLE,
+    "mmseg-whole-512": MMSEG_WHOLE_512,
 }
 
 
@@ -103,8 +116,11 @@ def check(protocol: Protocol) -> None:
     for scale in protocol.scales:
         if not (scale > 0 and math.isfinite(scale)):
             raise InputError("protocol's scales", f"{scale} is not a positive number", "give factors such as 0.75")
-    if protocol.long_side is not None and protocol.long_side < 1:
-        raise InputError("protocol's long side", f"{protocol.long_side} is less than 1", "give pixels, or None")
+    for name, side in (("long", protocol.long_side), ("short", protocol.short_side)):
+        if side is not None and side < 1:
+            raise InputError(f"protocol's {name} side", f"{side} is less than 1", "give pixels, or None")
+    if protocol.long_side is not None and protocol.short_side is not None:
+        raise InputError("protocol's short side", "is given beside a long side", "give one of them")
     for name, value, known in (("windows", protocol.windows, Windows), ("average", protocol.average, Average)):
         if value not in get_args(known):
             raise InputError(f"protocol's {name}", f"{value!r} is unknown", f"give one of {', '.join(get_args(known))}")

@@ -1,0 +1,82 @@
+"""Weights of the classes in the loss, from the pixels that each has in the training set. Command: `danet train RECIPE
+--class-weights auto`.
+
+    enet              1 / ln(1.02 + share of the pixels)                      Paszke et al. 2016, section 5.1
+    median-frequency  median of the frequencies / frequency, the frequency of a class being its share of the pixels of
+                      the pictures that show it                               Eigen and Fergus, ICCV 2015, section 6.3.2
+    effective-number  (1 - beta) / (1 - beta^n) with n the pictures that show the class and beta = (N - 1) / N for N
+                      pictures                                                Cui et al., CVPR 2019, section 4
+
+Each is scaled so that the mean weight over the valid pixels is 1: the learning rate keeps its meaning.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from danet.data.labels import IGNORE
+from danet.data.pairs import Samples
+from danet.errors import InputError
+
+
+class Census(NamedTuple):
+    """What a set of label maps holds of each class, K each.
+
+    Args:
+        pixels: of the class.
+        pictures: that show it.
+        pixels_beside: valid pixels of the pictures that show it.
+        samples: label maps in all.
+    """
+
+    pixels: np.ndarray
+    pictures: np.ndarray
+    pixels_beside: np.ndarray
+    samples: int
+
+
+def census(samples: Samples) -> Census:
+    """Count every label map of a training set once."""
+    pixels, pictures, beside = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
+    for index in range(len(samples)):
+        labels = samples.labels(index)
+        counts = np.bincount(labels[labels != IGNORE], minlength=len(samples.classes))
+        pixels += counts
+        pictures += counts > 0
+        beside += (counts > 0) * counts.sum()
+    return Census(pixels, pictures, beside, len(samples))
+
+
+def class_weights(way: str, counted: Census) -> tuple[float, ...]:
+    """One weight a class. A class without a pixel gets 1: no pixel asks for it.
+
+    Args:
+        way: enet, median-frequency, effective-number, or auto (enet, the mildest of them for rare classes).
+
+    Raises:
+        InputError: the training set has no valid pixel.
+    """
+    if not counted.pixels.sum():
+        raise InputError("--class-weights", "the training set has no labelled pixel", "mend the masks: danet check")
+    share = counted.pixels / counted.pixels.sum()
+    seen = counted.pixels > 0
+    raw = np.ones(len(share))
+    raw[seen] = {"enet": _enet, "auto": _enet, "median-frequency": _median, "effective-number": _effective}[way](
+        Census(*(array[seen] for array in counted[:3]), counted.samples), share[seen]
+    )
+    raw[seen] /= (raw * share).sum()
+    return tuple(raw.tolist())
+
+
+def _enet(_: Census, share: np.ndarray) -> np.ndarray:
+    return 1 / np.log(1.02 + share)
+
+
+def _median(counted: Census, _: np.ndarray) -> np.ndarray:
+    frequency = counted.pixels / counted.pixels_beside
+    return np.median(frequency) / frequency
+
+
+def _effective(counted: Census, _: np.ndarray) -> np.ndarray:
+    beta = (counted.samples - 1) / counted.samples
+    return (1 - beta) / (1 - beta**counted.pictures)
