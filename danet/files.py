@@ -1,9 +1,24 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
+import errno
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from danet.errors import InputError
+
+_NUMBERS = itertools.count()
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, where there is none yet; raises InputError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(folder, f"cannot be written ({error.strerror})", "give --out another folder") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -12,20 +27,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
+        what = f"{len(content):,} bytes cannot be written ({error.strerror})"
+        remedy = "free some space" if error.errno in _FULL else "give another folder, or change its permissions"
+        raise InputError(path, what, remedy) from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name beside `path`, hidden and of its suffix, to write to. When the block has ended that file becomes `path`;
+    when the block fails it is removed.
+    """
+    temporary = path.with_name(f".danet-{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise InputError(
-            path, f"{len(content):,} bytes cannot be written ({error.strerror})", "free some space"
-        ) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,7 @@ from danet.model.loss import multi_loss
 
 def outputs_and_labels(batch: int = 4) -> tuple[Outputs, torch.Tensor]:
     torch.manual_seed(0)
-    outputs = Outputs(*(torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)))
+    outputs = Outputs(*(torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(4)))
     labels = torch.randint(0, 3, (batch, 6, 5))
     labels[0, :, :3] = 255
     return outputs, labels
@@ -18,9 +18,9 @@ def outputs_and_labels(batch: int = 4) -> tuple[Outputs, torch.Tensor]:
 
 def test_it_is_the_weighted_sum_of_the_mean_cross_entropies_over_valid_pixels():
     outputs, labels = outputs_and_labels()
-    total, parts = multi_loss(outputs, labels, (1.0, 0.5, 0.25))
+    total, parts = multi_loss(outputs, labels, (1.0, 0.5, 0.25, 0.1))
     means = [F.cross_entropy(logits, labels, ignore_index=255) for logits in outputs if logits is not None]
-    torch.testing.assert_close(total, means[0] + 0.5 * means[1] + 0.25 * means[2])
+    torch.testing.assert_close(total, means[0] + 0.5 * means[1] + 0.25 * means[2] + 0.1 * means[3])
     torch.testing.assert_close(list(parts.values()), means)
 
 
@@ -50,3 +50,12 @@ def test_a_network_with_one_output_has_one_loss():
     total, parts = multi_loss(Outputs(outputs.fused), labels)
     assert list(parts) == ["fused"]
     torch.testing.assert_close(total, F.cross_entropy(outputs.fused, labels, ignore_index=255))
+
+
+def test_class_weights_weigh_each_pixel_by_its_class_and_leave_the_divisor():
+    outputs, labels = outputs_and_labels()
+    weights = torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64)
+    total, _ = multi_loss(Outputs(outputs.fused), labels, class_weights=weights)
+    by_pixel = F.cross_entropy(outputs.fused, labels, ignore_index=255, reduction="none")
+    factor = torch.cat([weights, torch.zeros(253, dtype=torch.float64)])[labels]
+    torch.testing.assert_close(total, (by_pixel * factor).sum() / (labels != 255).sum())

@@ -9,12 +9,29 @@ from danet.errors import InputError
 def run(args: Sequence[str]) -> int:
     if args:
         raise InputError(args[0], "danet recipes takes nothing", "use danet train RECIPE --help for a recipe's values")
+    from danet.data import COUNTS
+
     for name, recipe in recipes.RECIPES.items():
-        settings = f"{recipe.network.backbone} stride {recipe.network.output_stride}, {recipe.optim.epochs} epochs"
-        print(f"{name:29} {settings}, batch {recipe.data.batch}, crop {recipe.data.crop[0]} x {recipe.data.crop[1]}")
-        print(f"{'':29} {recipe.about}")
+        network, optim, source = recipe.network, recipe.optim, recipe.data
+        pictures = COUNTS.get(source.dataset, {}).get(source.train_split)
+        per_epoch = None if pictures is None else pictures // source.batch
+        steps = optim.steps or (None if per_epoch is None else optim.epochs * per_epoch)
+        length = f"{optim.epochs} epochs" if optim.steps is None else ""
+        fixed, per_picture = recipes.MEMORY[name]
+        lines = [
+            recipe.about,
+            f"{network.backbone} stride {network.output_stride}, batch {source.batch}, "
+            f"crop {source.crop[0]} x {source.crop[1]}; "
+            + ", ".join(
+                part
+                for part in (length, f"{steps:,} steps" if steps else "", f"{pictures:,} pictures" if pictures else "")
+                if part
+            ),
+            f"memory of a GPU, estimated: {fixed / 1024:.1f} GiB and {per_picture / 1024:.1f} GiB for each picture",
+        ]
         if name in recipes.PUBLISHED:
             row = recipes.PUBLISHED[name]
-            others = f"; {row.ports}" if row.ports else ""
-            print(f"{'':29} mIoU {row.miou} in the paper{others}; evaluate with --protocol {row.protocol}")
+            whose = "mmsegmentation" if row.table == "mmseg" else f"Table {row.table} of the paper"
+            lines.append(f"mIoU {row.miou} in {whose}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}")
+        print(name, *lines, sep="\n    ")
     return 0

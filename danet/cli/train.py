@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -31,10 +31,16 @@ class Train:
     """ImageNet weights of the backbone (.safetensors with timm's keys), instead of timm's hub"""
     initial_weights: Path | None = None
     """a .safetensors of the same network to begin from, for fine-tuning"""
+    dry_run: bool = False
+    """build everything, print what the run would be and what memory it needs, and train nothing"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
     """processes that load pictures"""
+    tensorboard: bool = False
+    """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
+    deterministic: bool = False
+    """the same bits in every run on this device, or an error that names the operation which cannot give them"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Resume:
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
     """processes that load pictures"""
+    tensorboard: bool = False
+    """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
+    deterministic: bool = False
+    """the same bits in every run on this device, or an error that names the operation which cannot give them"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -55,7 +65,7 @@ def run(args: Sequence[str]) -> int:
         from danet.train.folder import read_recipe
         from danet.train.loop import Where
 
-        where = Where(options.resume, device=options.device, workers=options.workers)
+        where = Where(options.resume, **_how(options))
         return _train(read_recipe(options.resume), where, resume=True)
     if not args or args[0].startswith("-"):
         if set(args) & {"-h", "--help"}:
@@ -65,11 +75,16 @@ def run(args: Sequence[str]) -> int:
             return 0
         raise InputError("RECIPE", "missing", "danet recipes lists them; or --resume RUN")
     options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])))
+    if options.dry_run:
+        from danet.train.dry_run import describe
+
+        print(describe(options.recipe))
+        return 0
     from danet.train.loop import Where
 
     folder = options.out or _free_folder(args[0])
-    initial = options.backbone_weights, options.initial_weights
-    return _train(options.recipe, Where(folder, *initial, options.device, options.workers), resume=False)
+    where = Where(folder, options.backbone_weights, options.initial_weights, **_how(options))
+    return _train(options.recipe, where, resume=False)
 
 
 def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
@@ -82,6 +97,10 @@ def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
     best = where.folder / "best.safetensors"
     print(f"{where.folder}: best validation mIoU {result.miou:.4f}, weights in {best}")
     return 0
+
+
+def _how(options: Train | Resume) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("device", "workers", "tensorboard", "deterministic")}
 
 
 def _free_folder(name: str) -> Path:

@@ -6,12 +6,15 @@ Any field can be given on the command line: `danet train camvid --data.root DIR 
 from difflib import get_close_matches
 
 from danet.errors import InputError
-from danet.recipes.published import PUBLISHED, Published
-from danet.recipes.schema import Data, Network, Optim, Recipe, check, from_dict, to_dict
+from danet.recipes.memory import MEMORY
+from danet.recipes.mmsegmentation import MMSEG
+from danet.recipes.published import PAPER
+from danet.recipes.schema import Data, Network, Optim, Published, Recipe, check, from_dict, to_dict
 from danet.recipes.small import CAMVID, SMALL, TOY
 
 __all__ = [
     "CAMVID",
+    "MEMORY",
     "PUBLISHED",
     "RECIPES",
     "TOY",
@@ -26,6 +29,7 @@ __all__ = [
     "to_dict",
 ]
 
+PUBLISHED: dict[str, Published] = {**PAPER, **MMSEG}
 RECIPES: dict[str, Recipe] = {**SMALL, **{name: row.recipe for name, row in PUBLISHED.items()}}
 
 

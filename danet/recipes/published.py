@@ -4,28 +4,9 @@ Where the paper's words differ, its word stands in docs/paper.md. Epochs, batche
 options', a rate for a batch of 8 multiplied out for 16; the head learns ten times faster than the backbone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from danet.recipes.schema import Data, Network, Optim, Recipe
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of a table.
-
-    Args:
-        table: of the paper.
-        miou: the paper's, in %.
-        protocol: how it was tested: a name of `danet.inference.PROTOCOLS`.
-        ports: mIoU of other implementations, in %, with their settings.
-        recipe: what to train.
-    """
-
-    table: str
-    miou: float
-    protocol: str
-    ports: str
-    recipe: Recipe
+from danet.recipes.schema import Data, Network, Optim, Published, Recipe
 
 
 _CITYSCAPES = Data("cityscapes", batch=8, crop=(768, 768), scale=(1.0, 1.0))
@@ -85,7 +66,7 @@ _SINGLE, _MULTI, _OTHERS_MULTI = "released-single-cityscapes", "released-multi-c
 _MMSEG_50 = "mmseg 78.74 (512x1024, 40k steps), 79.27 (769, 80k); SSSeg 79.47; Paddle 80.27; Gluon 78.5"
 _MMSEG_101 = "mmseg 80.52 (512x1024, 40k), 80.47 (769, 80k); SSSeg 80.55; Gluon 80.1; released 79.93"
 
-PUBLISHED = {
+PAPER = {
     "cityscapes-fcn50": Published("1", 70.03, _SINGLE, "", _ablation(50, False, False)),
     "cityscapes-position50": Published("1", 75.74, _SINGLE, "", _ablation(50, True, False)),
     "cityscapes-channel50": Published("1", 74.28, _SINGLE, "", _ablation(50, False, True)),

@@ -32,6 +32,8 @@ class Network:
     """probability of dropping a channel before each classifier"""
     align_corners: bool = True
     """of the bilinear upsampling of the logits"""
+    auxiliary: bool = False
+    """train an FCN head on the backbone's last stage but one beside, as mmsegmentation does"""
     pretrained: bool = True
     """begin with ImageNet weights from timm's hub, unless --backbone-weights is given"""
 
@@ -58,8 +60,12 @@ class Data:
     """pictures' short side is brought to this before the random resizing; their own size if not given"""
     flip: float = 0.5
     """probability of a left-right flip"""
+    largest_share: float = 1.0
+    """a crop in which one class has a larger share of the valid pixels is drawn again, up to ten times"""
     jitter: float = 0.0
     """strength of random brightness, contrast and saturation"""
+    photometric: bool = False
+    """SSD's photometric distortion: brightness, contrast, saturation and hue, each with probability a half"""
     size: int | None = None
     """long side to which pictures are brought for validation and prediction; their own size if not given"""
 
@@ -70,6 +76,8 @@ class Optim:
 
     epochs: int = 240
     """an epoch is as many steps as whole batches fit into the training set"""
+    steps: int | None = None
+    """steps in all, instead of whole epochs"""
     lr: float = 0.01
     """base learning rate, of the backbone"""
     head_lr_factor: float = 1.0
@@ -79,7 +87,9 @@ class Optim:
     weight_decay: float = 1e-4
     """on every parameter"""
     power: float = 0.9
-    """the learning rate is multiplied by (1 - step / steps) to this power"""
+    """the learning rate falls with (1 - step / steps) to this power"""
+    lr_floor: float = 0.0
+    """the learning rate it falls to"""
     warmup: int = 0
     """steps over which the learning rate rises linearly to its value"""
     accumulate: int = 1
@@ -99,12 +109,35 @@ class Recipe:
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
-    loss: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """factors of the losses of the fused, position and channel output"""
+    loss: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.4)
+    """factors of the losses of the fused, position, channel and auxiliary output"""
+    class_weights: Literal["none", "auto", "enet", "median-frequency", "effective-number"] = "none"
+    """weights of the classes in the loss, from their pixels in the training set: see danet.data.balance; auto is enet"""
     seed: int = 1
     """of the initial weights, the order of samples, their augmentation and dropout"""
     validate_every: int = 1
     """epochs between two validations"""
+    skip_bad: int = 0
+    """pictures that may be left out because they cannot be read; one more ends the run"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a table.
+
+    Args:
+        table: of the paper; "mmseg" for a row that mmsegmentation published.
+        miou: the paper's or mmsegmentation's, in %.
+        protocol: how it was tested: a name of `danet.inference.PROTOCOLS`.
+        ports: mIoU of other implementations, in %, with their settings.
+        recipe: what to train.
+    """
+
+    table: str
+    miou: float
+    protocol: str
+    ports: str
+    recipe: Recipe
 
 
 def check(recipe: Recipe, processes: int = 1) -> None:
@@ -116,10 +149,13 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two rising factors above 0"),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "a probability"),
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
+        ("data.largest-share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
         ("data.short-side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
         ("data.size", data.size, data.size is None or data.size >= 32, "at least 32 pixels"),
         ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
+        ("optim.steps", optim.steps, optim.steps is None or optim.steps >= 1, "at least 1"),
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
+        ("optim.lr-floor", optim.lr_floor, 0 <= optim.lr_floor <= optim.lr, "from 0 to the learning rate"),
         ("optim.head-lr-factor", optim.head_lr_factor, 0 < optim.head_lr_factor < float("inf"), "a number above 0"),
         ("optim.momentum", optim.momentum, 0 <= optim.momentum < 1, "from 0 to below 1"),
         ("optim.weight-decay", optim.weight_decay, 0 <= optim.weight_decay < 1, "from 0 to below 1"),
@@ -127,8 +163,9 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("optim.warmup", optim.warmup, optim.warmup >= 0, "0 or more"),
         ("optim.accumulate", optim.accumulate, optim.accumulate >= 1, "at least 1"),
         ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),
-        ("loss", recipe.loss, min(recipe.loss) >= 0 < sum(recipe.loss), "three factors of 0 or more"),
+        ("loss", recipe.loss, min(recipe.loss) >= 0 < sum(recipe.loss), "four factors of 0 or more"),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
+        ("skip-bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate-every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
         ("network.width", recipe.network.width, (recipe.network.width or 8) >= 8, "at least 8"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),

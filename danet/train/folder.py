@@ -14,30 +14,28 @@ from typing import Any
 import torch
 import yaml
 
-from danet import recipes
+from danet import recipes, weights
 from danet.errors import InputError
 from danet.files import write_atomically
 from danet.recipes import Recipe
+from danet.report import Run
+from danet.train import checkpoint, claim
 
-CHECKPOINT, BEST = "last.ckpt", "best.safetensors"
+BEST, METRICS = "best.safetensors", "metrics.csv"
 
 
 def create(folder: Path, recipe: Recipe) -> None:
-    """Make a new run folder with its recipe and environment.
+    """Begin a run in a folder that is claimed and empty: its recipe and environment.
 
     Raises:
         InputError: it holds something already, or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
-    except OSError as error:
-        raise InputError(
-            folder, f"cannot be made a run folder ({error.strerror})", "give --out another folder"
-        ) from error
+    taken = next((entry for entry in folder.iterdir() if entry.name != claim.LOCK), None)
     if taken is not None:
         remedy = (
-            f"go on with danet train --resume {folder}" if (folder / CHECKPOINT).exists() else "give --out a new folder"
+            f"go on with danet train --resume {folder}"
+            if (folder / checkpoint.LAST).exists()
+            else "give --out a new folder"
         )
         raise InputError(folder, f"is not empty: it holds {taken.name}", remedy)
     text = yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False)
@@ -67,7 +65,39 @@ def write_metrics(folder: Path, history: Sequence[dict[str, Any]]) -> None:
     table = csv.DictWriter(text, fieldnames=list(history[-1]))
     table.writeheader()
     table.writerows(history)
-    write_atomically(folder / "metrics.csv", text.getvalue().encode())
+    write_atomically(folder / METRICS, text.getvalue().encode())
+
+
+def read(folder: Path) -> Run:
+    """A run that was validated at least once.
+
+    Raises:
+        InputError: not the folder of such a run, or a file of it that was damaged.
+    """
+    recipe, history = read_recipe(folder), _read_metrics(folder / METRICS)
+    tensors, card = weights.read(folder / BEST)
+    trained = [t.numel() for key, t in tensors.items() if key.split(".")[-1] not in _COUNTED_ALONG]
+    return Run(folder.resolve().name, recipe, history, card, sum(trained))
+
+
+_COUNTED_ALONG = ("running_mean", "running_var", "num_batches_tracked")  # by batch normalisation; no parameters
+
+
+def _read_metrics(file: Path) -> list[dict[str, float]]:
+    try:
+        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        history = [{name: float(number) for name, number in row.items()} for row in rows]
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", "wait for the run's first validation") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(file, f"is no table of numbers ({error})", "restore it from a copy") from error
+    if not history or not history[0].keys() >= _NEEDED:
+        missing = ", ".join(sorted(_NEEDED - history[0].keys())) if history else "every row"
+        raise InputError(file, f"{missing} is missing", "restore it from a copy")
+    return history
+
+
+_NEEDED = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
 
 
 def _environment() -> dict[str, Any]:

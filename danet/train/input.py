@@ -1,7 +1,8 @@
 """Samples -> the batches of each step, in the order that (seed, position) decides, loaded by worker processes."""
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,28 +11,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from danet.data import order
+from danet.data.labels import IGNORE
 from danet.data.pairs import Samples
 from danet.data.transforms import Augmentation
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train.distributed import Process
+from danet.train.quarantine import Quarantine
 
 
 class Batch(NamedTuple):
-    """Part of a step: the pictures' names, images B,H,W,3 uint8, labels B,H,W int64 (255 = ignore)."""
+    """Part of a step: the pictures' names, images B,H,W,N uint8 or float32, labels B,H,W int64 (255 = ignore); and what
+    is wrong with the pictures that should have been in it.
+    """
 
     names: list[str]
     images: Tensor
     labels: Tensor
+    bad: list[InputError]
 
 
 def batches(
-    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int
+    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int, quarantine: Quarantine
 ) -> Generator[Batch, None, None]:
-    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step.
+    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step. Pictures that the
+    quarantine takes are missing from theirs.
 
     Raises:
-        InputError: a picture or mask that cannot be read, from whichever worker met it.
+        InputError: a picture or mask that cannot be read, from whichever worker met it; a worker that was killed.
     """
     parts = recipe.optim.accumulate
     positions = [
@@ -44,14 +51,27 @@ def batches(
         _Stream(samples, recipe),
         batch_sampler=positions,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, crop=recipe.data.crop, channels=samples.bands.count),
         worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=process.device.type == "cuda",
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
+    for batch in _unless_killed(iter(loader), workers):
+        for error in batch.bad:
+            quarantine.note(error)
         yield batch
+
+
+def _unless_killed(loaded: Iterator[Batch], workers: int) -> Iterator[Batch]:
+    while True:
+        try:
+            yield next(loaded)
+        except StopIteration:
+            return
+        except (RuntimeError, ConnectionError, EOFError) as error:  # what torch makes of a lost worker
+            if not isinstance(error, ConnectionError | EOFError) and "DataLoader worker" not in str(error):
+                raise
+            what = "one was killed while it loaded pictures: out of memory, or /dev/shm is full"
+            raise InputError(f"{workers} workers", what, "free memory, or give fewer --workers") from error
 
 
 class _Stream(Dataset):
@@ -62,7 +82,15 @@ class _Stream(Dataset):
     def __init__(self, samples: Samples, recipe: Recipe):
         self.samples, self.seed = samples, recipe.seed
         chosen = recipe.data
-        self.augment = Augmentation(chosen.crop, chosen.scale, chosen.flip, chosen.jitter, chosen.short_side)
+        self.augment = Augmentation(
+            chosen.crop,
+            chosen.scale,
+            chosen.flip,
+            chosen.jitter,
+            chosen.short_side,
+            chosen.photometric,
+            chosen.largest_share,
+        )
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:
@@ -72,12 +100,15 @@ class _Stream(Dataset):
         return sample.name, *self.augment(sample.image, sample.labels, order.generator(self.seed, position))
 
 
-def _collate(items: list[tuple[str, np.ndarray, np.ndarray] | InputError]) -> Batch | InputError:
+def _collate(
+    items: list[tuple[str, np.ndarray, np.ndarray] | InputError], crop: tuple[int, int], channels: int
+) -> Batch:
+    bad = [item for item in items if isinstance(item, InputError)]
     good = [item for item in items if not isinstance(item, InputError)]
-    if len(good) < len(items):
-        return next(item for item in items if isinstance(item, InputError))
+    if not good:  # a black picture that teaches nothing
+        good = [("", np.zeros((*crop, channels), np.uint8), np.full(crop, IGNORE, np.uint8))]
     names, images, labels = zip(*good, strict=True)
-    return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long())
+    return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), bad)
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:

@@ -8,6 +8,7 @@ workers.
 
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danet import data, recipes, weights
+from danet.data.balance import census, class_weights
+from danet.data.bands import RGB, Bands
 from danet.data.labels import IGNORE, Classes
 from danet.data.pairs import Samples
 from danet.errors import InputError
@@ -33,11 +36,13 @@ from danet.model.backbone import load_backbone, normalisation
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, folder, report
+from danet.train import accidents, checkpoint, distributed, events, folder, report
+from danet.train.claim import claimed
 from danet.train.distributed import Process
 from danet.train.input import Batch, batches
 from danet.train.interruption import Interruption
 from danet.train.progress import TrainingProgress
+from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
 
 
@@ -52,6 +57,9 @@ class Where:
         device: "cpu", "cuda"; None: a GPU if there is one.
         workers: processes that load pictures, beside each computing one.
         checkpoint_seconds: the most that a kill -9 costs.
+        tensorboard: write the numbers of metrics.csv to FOLDER/tensorboard too.
+        deterministic: refuse every operation that would not give the same bits again (on a GPU; on a CPU all do, for
+            one number of threads).
     """
 
     folder: Path
@@ -60,6 +68,8 @@ class Where:
     device: str | None = None
     workers: int = 1
     checkpoint_seconds: float = 60.0
+    tensorboard: bool = False
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,47 +86,69 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
     Raises:
         InputError: what the user can mend: the recipe, the data, the folder, a loss that is not finite.
     """
-    with Interruption() as interruption:
-        return _train(recipe, where, resume, interruption)
-
-
-def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruption) -> Result:
+    if where.tensorboard:
+        events.require()
     process = distributed.start(where.device)
+    if where.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+    with contextlib.ExitStack() as held:
+        if process.main:
+            held.enter_context(claimed(where.folder))
+        interruption = held.enter_context(Interruption())
+        result = _train(recipe, where, resume, process, interruption)
+        if process.main and result.stopped_by is None:
+            report.finish(where.folder, str(process.device))
+    return result
+
+
+def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interruption: Interruption) -> Result:
     recipes.check(recipe, process.world)
     samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
     held_back = data.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
-    steps = recipe.optim.epochs * per_epoch
+    steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
-    state = checkpoint.load(where.folder / folder.CHECKPOINT) if resume else None
-    network, card = build(recipe, samples.classes, where.backbone_weights, where.initial_weights, fresh=state is None)
+    state = checkpoint.newest(where.folder) if resume else None
+    network, card = build(
+        recipe, samples.classes, where.backbone_weights, where.initial_weights, fresh=state is None, bands=samples.bands
+    )
     network = distributed.synchronise_batch_norm(network, process).to(process.device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
-    first, best, history, losses = 0, math.nan, [], []
+    first, best, history, losses, balance = 0, math.nan, [], [], None
     if state is not None:
-        first, best, history, losses = (state[key] for key in ("step", "best", "history", "losses"))
+        first, best, history, losses, balance = (
+            state[key] for key in ("step", "best", "history", "losses", "class_weights")
+        )
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
             average.load_state_dict(state["average"])
     elif process.main:
         folder.create(where.folder, recipe)
+    if state is None and recipe.class_weights != "none":
+        balance = class_weights(recipe.class_weights, census(samples))
     parallel = process.wrap(network)
 
     def save_checkpoint(step: int) -> float:
         if process.main:
-            entries = {"step": step, "best": best, "history": history, "losses": losses}
+            entries = {"step": step, "best": best, "history": history, "losses": losses, "class_weights": balance}
             tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             averaged = {} if average is None else {"average": average.state_dict()}
-            checkpoint.save(where.folder / folder.CHECKPOINT, entries | tensors | averaged)
+            checkpoint.save(where.folder, entries | tensors | averaged)
         return time.monotonic()
 
     saved_at = save_checkpoint(first)
-    stream = batches(samples, recipe, process, first, steps, where.workers)
+    if process.main:
+        checkpoint.check_space(where.folder)
+    quarantine = Quarantine(where.folder, recipe.skip_bad)
+    stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
     shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
-    with contextlib.closing(stream), shown as progress:
+    track = events.Events(where.folder / "tensorboard" if where.tensorboard and process.main else None)
+    explained = accidents.explained(recipe, process.world, len(samples.classes), samples.bands.count)
+    with explained, contextlib.closing(stream), shown as progress, track:
         for step in range(first, steps):
             rate = learning_rate(recipe.optim, step, steps)
             set_learning_rate(optimizer, rate)
@@ -125,7 +157,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruptio
 
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             optimizer.zero_grad()
-            loss = compute_gradients(parallel, parts, recipe, card, process)
+            loss = compute_gradients(parallel, parts, recipe, card, process, balance)
             _check_finite(loss, network, step, rate, parts)
             optimizer.step()
             if average is not None:
@@ -134,7 +166,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruptio
             losses.append(loss)
             progress.advance(loss["total"])
             epoch, past = divmod(step + 1, per_epoch)
-            if past == 0 and (epoch % recipe.validate_every == 0 or epoch == recipe.optim.epochs):
+            if (past == 0 and epoch % recipe.validate_every == 0) or step + 1 == steps:
                 judged = network if average is None else average.module
                 confusion = validate(judged, card, held_back, process)
                 miou = confusion.scores().miou
@@ -146,6 +178,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, interruption: Interruptio
                 progress.validated(epoch, miou, best)
                 if process.main:
                     folder.write_metrics(where.folder, history)
+                    track.add(history)
                     report.write(where.folder, recipe, history, confusion, samples.classes)
                 saved_at = save_checkpoint(step + 1)
             if interruption.agreed(process):
@@ -162,6 +195,7 @@ def build(
     backbone_weights: Path | None = None,
     initial_weights: Path | None = None,
     fresh: bool = True,
+    bands: Bands = RGB,
 ) -> tuple[DANet, weights.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
@@ -169,27 +203,33 @@ def build(
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
     fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
-    arguments["num_classes"] = len(classes)
+    arguments |= {"num_classes": len(classes), "in_channels": bands.count}
     network = DANet(**arguments, pretrained=fetch)
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
     if initial_weights is not None and fresh:
         weights.load_into(network, initial_weights)
-    mean, std = normalisation(recipe.network.backbone)
+    mean, std = normalisation(recipe.network.backbone, bands.count)
     return network, weights.Card(
-        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset
+        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )
 
 
 def compute_gradients(
-    network: nn.Module, parts: Sequence[Batch], recipe: Recipe, card: weights.Card, process: Process
+    network: nn.Module,
+    parts: Sequence[Batch],
+    recipe: Recipe,
+    card: weights.Card,
+    process: Process,
+    balance: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Forward and backward over a step's parts; the gradient is that of the whole step's batch over all processes.
-    Returns the losses by name.
+    `balance` holds a weight for each class. Returns the losses by name.
     """
     network.train()
     valid = process.sum(torch.stack([(part.labels != IGNORE).sum() for part in parts]).sum())
+    by_class = None if balance is None else torch.tensor(balance)
     sums: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         images, labels = part.images.to(process.device), part.labels.to(process.device)
@@ -199,7 +239,7 @@ def compute_gradients(
         ):
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
                 outputs = network(normalise(images, card.mean, card.std))
-            total, by_name = multi_loss(outputs, labels, recipe.loss, valid)
+            total, by_name = multi_loss(outputs, labels, recipe.loss, valid, by_class)
             (total * process.world).backward()  # gradients are averaged over the processes, the loss is a sum over them
         for name, value in {"total": total, **by_name}.items():
             sums[name] = sums.get(name, 0) + value.detach()

@@ -1,5 +1,5 @@
-"""The learning rate and the parameter groups (section 4.1): poly, (1 - step / steps)^0.9, after an optional linear
-warm-up.
+"""The learning rate and the parameter groups (section 4.1): poly, (1 - step / steps)^0.9 above an optional floor
+(mmsegmentation's eta_min), after an optional linear warm-up.
 """
 
 import torch
@@ -10,8 +10,8 @@ from danet.recipes import Optim
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
     """The base learning rate of a step in [0, steps): a function of the step alone; nothing of it needs saving."""
-    poly = (1 - step / steps) ** optim.power
-    return optim.lr * poly * min(1.0, (step + 1) / (optim.warmup + 1))
+    poly = optim.lr_floor + (optim.lr - optim.lr_floor) * (1 - step / steps) ** optim.power
+    return poly * min(1.0, (step + 1) / (optim.warmup + 1))
 
 
 def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.SGD:

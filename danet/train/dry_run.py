@@ -1,0 +1,83 @@
+"""Everything about a run before it runs: settings, network, steps, learning rate, memory. Command: `danet train RECIPE
+--dry-run`.
+"""
+
+from typing import NamedTuple
+
+import yaml
+
+from danet import data, recipes
+from danet.data.balance import census, class_weights
+from danet.data.bands import RGB, Bands
+from danet.recipes import Recipe
+from danet.train.estimate import Estimate, estimate
+from danet.train.schedule import learning_rate
+
+
+class _Set(NamedTuple):
+    """What is known of a data set: from its files, or, where no root is given, from its paper."""
+
+    classes: int
+    bands: Bands
+    train: int
+    val: int
+    weights: tuple[float, ...] | None
+    read: bool
+
+
+def describe(recipe: Recipe, processes: int = 1) -> str:
+    """The text. Where the recipe names a data root its files are counted (and, for class weights, their labels read),
+    else a published data set's own numbers are taken.
+
+    Raises:
+        InputError: what would end the run at its start: the recipe, the data, the network.
+    """
+    recipes.check(recipe, processes)
+    found = _look_at(recipe)
+    cost = estimate(recipe, found.classes, found.bands.count)
+    per_epoch = max(1, found.train // recipe.data.batch)
+    steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
+    at_once = recipe.data.batch // (processes * recipe.optim.accumulate)
+    lines = [
+        yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).rstrip(),
+        "",
+        f"data set       {found.train} pictures to train on, {found.val} to validate on, {found.classes} classes, "
+        f"{found.bands.count} channels" + ("" if found.read else " (as published: no --data.root given)"),
+        *([f"class weights  {' '.join(f'{w:.3g}' for w in found.weights)}"] if found.weights else []),
+        f"steps          {steps} of {recipe.data.batch} pictures, {per_epoch} an epoch: {steps / per_epoch:.1f} epochs",
+        f"learning rate  {_rates(recipe, steps)}; the head's {recipe.optim.head_lr_factor:g} times that",
+        f"network        {cost.parameters:,} parameters, {cost.backbone:,} of them the backbone's",
+        f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {recipe.data.crop[0]} x {recipe.data.crop[1]}: "
+        f"N = {cost.grid[0] * cost.grid[1]:,} positions",
+        f"memory         {memory(cost, at_once)}",
+    ]
+    return "\n".join(lines)
+
+
+def memory(cost: Estimate, pictures: int) -> str:
+    """The estimate in words, for so many pictures at once on a device."""
+    return (
+        f"about {in_words(cost.bytes(pictures))} on a device for {pictures} pictures at once: {in_words(cost.fixed)} "
+        f"and {in_words(cost.per_picture)} a picture; what the library keeps for itself comes on top"
+    )
+
+
+def in_words(size: int) -> str:
+    """Bytes as MiB or GiB."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
+
+
+def _look_at(recipe: Recipe) -> _Set:
+    name, root = recipe.data.dataset, recipe.data.root
+    if root is None and name in data.COUNTS:
+        counts = data.COUNTS[name]
+        train, val = counts[recipe.data.train_split], counts[recipe.data.val_split]
+        return _Set(len(data.CLASSES[name]), RGB, train, val, None, read=False)
+    train, val = (data.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
+    weights = None if recipe.class_weights == "none" else class_weights(recipe.class_weights, census(train))
+    return _Set(len(train.classes), train.bands, len(train), len(val), weights, read=True)
+
+
+def _rates(recipe: Recipe, steps: int) -> str:
+    rates = [learning_rate(recipe.optim, step, steps) for step in (0, steps // 2, steps - 1)]
+    return "{:.3g} at the first step, {:.3g} half way, {:.3g} at the last".format(*rates)
