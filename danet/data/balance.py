@@ -61,9 +61,8 @@ def class_weights(way: str, counted: Census) -> tuple[float, ...]:
     share = counted.pixels / counted.pixels.sum()
     seen = counted.pixels > 0
     raw = np.ones(len(share))
-    raw[seen] = {"enet": _enet, "auto": _enet, "median-frequency": _median, "effective-number": _effective}[way](
-        Census(*(array[seen] for array in counted[:3]), counted.samples), share[seen]
-    )
+    present = Census(counted.pixels[seen], counted.pictures[seen], counted.pixels_beside[seen], counted.samples)
+    raw[seen] = _WAYS[way](present, share[seen])
     raw[seen] /= (raw * share).sum()
     return tuple(raw.tolist())
 
@@ -80,3 +79,6 @@ def _median(counted: Census, _: np.ndarray) -> np.ndarray:
 def _effective(counted: Census, _: np.ndarray) -> np.ndarray:
     beta = (counted.samples - 1) / counted.samples
     return (1 - beta) / (1 - beta**counted.pictures)
+
+
+_WAYS = {"auto": _enet, "enet": _enet, "median-frequency": _median, "effective-number": _effective}

@@ -76,15 +76,17 @@ def as_type(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def resize(
     image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
-    """A picture H,W,N, or its part (left, top, right, bottom), at `size` (height, width): bilinear, antialiased."""
+    """A picture H,W,N, or its part (left, top, right, bottom), at `size` (height, width): bilinear, antialiased;
+    within one level of resizing the whole, since Pillow orders its two passes by the size of what it is given.
+    """
     flipped = size[1], size[0]
     left, top, right, bottom = box or (0, 0, image.shape[1], image.shape[0])
-    if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize(flipped, Image.Resampling.BILINEAR, box))
-    # a band at a time: Pillow multiplies two and four by the last, which it takes for transparency
     x, y = (math.ceil(max(1.0, part / whole)) + 1 for part, whole in ((right - left, size[1]), (bottom - top, size[0])))
     x0, y0 = max(0, math.floor(left) - x), max(0, math.floor(top) - y)  # the part, and what the filter sees beside it
-    seen = image[y0 : math.ceil(bottom) + y, x0 : math.ceil(right) + x]
+    seen = np.ascontiguousarray(image[y0 : math.ceil(bottom) + y, x0 : math.ceil(right) + x])
     within = left - x0, top - y0, right - x0, bottom - y0
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(seen).resize(flipped, Image.Resampling.BILINEAR, within))
+    # a band at a time: Pillow multiplies two and four by the last, which it takes for transparency
     parts = [Image.fromarray(np.ascontiguousarray(seen[..., i])) for i in range(image.shape[2])]
     return np.stack([np.asarray(part.resize(flipped, Image.Resampling.BILINEAR, within)) for part in parts], axis=2)

@@ -89,6 +89,7 @@ class LabelMap:
         self._table = np.full(1 << 16, _UNKNOWN, np.int16)
         for value, target in self.mapping.items():
             self._table[value] = target
+        self._bytes = self._table[:256].astype(np.uint8)
 
     @classmethod
     def identity(cls, classes: int, ignore: int = IGNORE) -> "LabelMap":
@@ -102,6 +103,10 @@ class LabelMap:
             InputError: values that mean nothing: the first such value, how many pixels have it, and where the first one
                 is.
         """
+        if mask.dtype == np.uint8:
+            found = np.bincount(mask.ravel(), minlength=256)
+            if not found[self._table[:256] == _UNKNOWN].any():
+                return self._bytes[mask]
         outside = (mask < 0) | (mask >= len(self._table))
         labels = self._table[np.where(outside, 0, mask)]
         unknown = outside | (labels == _UNKNOWN)

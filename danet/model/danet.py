@@ -94,7 +94,8 @@ class DANet(nn.Module):
 
     def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs:
         up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return Outputs(*(None if logits is None else up(logits) for logits in self.logits(images)))
+        small = self.logits(images)
+        return Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
 
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
         """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling."""

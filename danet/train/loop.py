@@ -10,14 +10,14 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -25,18 +25,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danet import data, recipes, weights
 from danet.data.balance import census, class_weights
-from danet.data.bands import RGB, Bands
-from danet.data.labels import IGNORE, Classes
+from danet.data.cache import Cached, cached, space
+from danet.data.labels import IGNORE
 from danet.data.pairs import Samples
 from danet.errors import InputError
 from danet.evaluate import evaluate
 from danet.inference import normalise
 from danet.metrics import Confusion
-from danet.model.backbone import load_backbone, normalisation
-from danet.model.danet import DANet
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
 from danet.train import accidents, checkpoint, distributed, events, folder, report
+from danet.train.build import build
 from danet.train.claim import claimed
 from danet.train.distributed import Process
 from danet.train.input import Batch, batches
@@ -57,6 +56,7 @@ class Where:
         device: "cpu", "cuda"; None: a GPU if there is one.
         workers: processes that load pictures, beside each computing one.
         checkpoint_seconds: the most that a kill -9 costs.
+        cache: a folder where decoded training samples are kept, see `data/cache.py`.
         tensorboard: write the numbers of metrics.csv to FOLDER/tensorboard too.
         deterministic: refuse every operation that would not give the same bits again (on a GPU; on a CPU all do, for
             one number of threads).
@@ -68,6 +68,7 @@ class Where:
     device: str | None = None
     workers: int = 1
     checkpoint_seconds: float = 60.0
+    cache: Path | None = None
     tensorboard: bool = False
     deterministic: bool = False
 
@@ -105,6 +106,8 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
 def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interruption: Interruption) -> Result:
     recipes.check(recipe, process.world)
     samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
+    if where.cache is not None:
+        samples = _through_cache(samples, where.cache, process)
     held_back = data.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
@@ -189,33 +192,6 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interru
     return Result(best)
 
 
-def build(
-    recipe: Recipe,
-    classes: Classes,
-    backbone_weights: Path | None = None,
-    initial_weights: Path | None = None,
-    fresh: bool = True,
-    bands: Bands = RGB,
-) -> tuple[DANet, weights.Card]:
-    """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
-    so none are fetched.
-    """
-    torch.manual_seed(recipe.seed)
-    arguments = asdict(recipe.network)
-    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
-    arguments |= {"num_classes": len(classes), "in_channels": bands.count}
-    network = DANet(**arguments, pretrained=fetch)
-    if backbone_weights is not None and fresh:
-        state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
-        load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
-    if initial_weights is not None and fresh:
-        weights.load_into(network, initial_weights)
-    mean, std = normalisation(recipe.network.backbone, bands.count)
-    return network, weights.Card(
-        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
-    )
-
-
 def compute_gradients(
     network: nn.Module,
     parts: Sequence[Batch],
@@ -253,6 +229,15 @@ def validate(network: nn.Module, card: weights.Card, samples: Samples, process: 
     confusion = evaluate(lambda images: network(images).fused, card, samples, process.device, indices)
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     return confusion
+
+
+def _through_cache(samples: Samples, cache: Path, process: Process) -> Cached:
+    through = cached(samples, cache)
+    if process.main:
+        whole, missing = space(through)
+        sizes = f"{whole / 1e9:.1f} GB for {len(samples)} pictures, {missing / 1e9:.1f} GB of it still to be written"
+        print(f"{cache}: {sizes}", file=sys.stderr)
+    return through
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:
@@ -302,12 +287,3 @@ def _save_best(run: Path, network: nn.Module, card: weights.Card, epoch: int, co
     scores = confusion.scores()
     metrics = {"epoch": epoch, **scores.as_dict(card.classes.names)}
     weights.save(run / folder.BEST, network, replace(card, metrics=metrics))
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            path, f"cannot be read as .safetensors ({error})", "give the backbone's weights under timm's keys"
-        ) from error

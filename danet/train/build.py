@@ -1,0 +1,53 @@
+"""A recipe's network with its initial weights, and its card. Used by `train.loop`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from danet import recipes, weights
+from danet.data.bands import RGB, Bands
+from danet.data.labels import Classes
+from danet.errors import InputError
+from danet.model.backbone import load_backbone, normalisation
+from danet.model.danet import DANet
+from danet.recipes import Recipe
+
+
+def build(
+    recipe: Recipe,
+    classes: Classes,
+    backbone_weights: Path | None = None,
+    initial_weights: Path | None = None,
+    fresh: bool = True,
+    bands: Bands = RGB,
+) -> tuple[DANet, weights.Card]:
+    """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
+    so none are fetched.
+    """
+    torch.manual_seed(recipe.seed)
+    arguments = asdict(recipe.network)
+    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
+    arguments |= {"num_classes": len(classes), "in_channels": bands.count}
+    network = DANet(**arguments, pretrained=fetch)
+    if backbone_weights is not None and fresh:
+        state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
+        load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
+    if initial_weights is not None and fresh:
+        weights.load_into(network, initial_weights)
+    mean, std = normalisation(recipe.network.backbone, bands.count)
+    return network, weights.Card(
+        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            path, f"cannot be read as .safetensors ({error})", "give the backbone's weights under timm's keys"
+        ) from error
