@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from danet.data.balance import Census, census, class_weights
+from danet.data.bands import RGB
 from danet.data.labels import Classes
 from danet.data.pairs import Sample
 from danet.errors import InputError
@@ -15,6 +16,7 @@ class Labelled:
     """`Samples` of given label maps."""
 
     classes = Classes.named(("road", "pole", "sky", "never"))
+    bands = RGB
 
     def __init__(self, *maps: list[list[int]]):
         self.maps = [np.array(m, np.uint8) for m in maps]

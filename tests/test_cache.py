@@ -1,6 +1,5 @@
 """danet.data.cache: decoded once, the same samples for ever; and crops that read only their part."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -119,4 +118,4 @@ def test_training_through_a_cache_ends_with_the_same_weights(samples, tmp_path, 
     for name, tensor in plain.items():
         assert (tensor == first[name]).all(), name
         assert (tensor == second[name]).all(), name
-    assert len(os.listdir(tmp_path / "cache")) == 2 * 4
+    assert len(list((tmp_path / "cache").iterdir())) == 2 * 4

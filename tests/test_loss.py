@@ -5,12 +5,15 @@ import torch
 import torch.nn.functional as F
 
 from danet import Outputs
+from danet.model.danet import AuxiliaryOutputs
 from danet.model.loss import multi_loss
 
 
-def outputs_and_labels(batch: int = 4) -> tuple[Outputs, torch.Tensor]:
+def outputs_and_labels(batch: int = 4) -> tuple[AuxiliaryOutputs, torch.Tensor]:
     torch.manual_seed(0)
-    outputs = Outputs(*(torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(4)))
+    outputs = AuxiliaryOutputs(
+        *(torch.randn(batch, 3, 6, 5, dtype=torch.float64, requires_grad=True) for _ in range(4))
+    )
     labels = torch.randint(0, 3, (batch, 6, 5))
     labels[0, :, :3] = 255
     return outputs, labels
@@ -39,7 +42,7 @@ def test_parts_of_a_step_add_up_to_the_whole(cut):
     whole, _ = multi_loss(outputs, labels)
     valid = (labels != 255).sum()
     halves = [
-        multi_loss(Outputs(*(o[part] for o in outputs if o is not None)), labels[part], valid_pixels=valid)[0]
+        multi_loss(AuxiliaryOutputs(*(o[part] for o in outputs)), labels[part], valid_pixels=valid)[0]
         for part in (slice(None, cut), slice(cut, None))
     ]
     torch.testing.assert_close(halves[0] + halves[1], whole)

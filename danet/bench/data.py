@@ -1,10 +1,11 @@
 """`danet bench data`: what a training sample costs, from two 2048 x 1024 PNG files to a normalised crop.
 
-    released   the released code's pipeline (its Cityscapes options), restated: decode, flip, resize the whole picture, crop
+    released   the released code's steps with its Cityscapes options: decode, flip, resize the whole picture, crop
     ours       decode, and resize nothing but the crop
     cached     `--cache`: decoded before, memory-mapped, and nothing read but the crop
 
-Every way is shown the same pairs in turn; the files are drawn for the run, with noise, so that a PNG has Cityscapes' size.
+Every way is shown the same pairs in turn; the files are drawn for the run, with noise, so that a PNG has about the size
+of one of Cityscapes.
 """
 
 import itertools

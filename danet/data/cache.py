@@ -1,5 +1,5 @@
-"""Samples decoded once and memory-mapped, so that training reads only the crop that it takes. Command: `danet train RECIPE
---cache DIR`.
+"""Samples decoded once and memory-mapped, so that training reads only the crop that it takes. Command: `danet train
+RECIPE --cache DIR`.
 
 A file for the picture and one for the labels, named by a hash of where they come from and when that changed: a picture
 that is replaced is decoded again. Files are whole or not there; any number of processes may fill a cache together.
@@ -22,7 +22,8 @@ from danet.files import make_folder, written_whole
 
 @dataclass(frozen=True)
 class Cached:
-    """`Samples` that come from `folder` once they have been there; images and labels are read-only maps of its files."""
+    """`Samples` that come from `folder` once they have been there; images and labels are read-only maps of its
+    files."""
 
     samples: PairedFiles
     folder: Path
@@ -104,4 +105,6 @@ def _write(file: Path, array: np.ndarray) -> None:
         with written_whole(file) as temporary:
             np.save(temporary, array, allow_pickle=False)
     except OSError as error:
-        raise InputError(file, f"cannot be written ({error.strerror})", "free some space, or leave --cache out") from error
+        raise InputError(
+            file, f"cannot be written ({error.strerror})", "free some space, or leave --cache out"
+        ) from error

@@ -22,14 +22,22 @@ from danet.model.backbone import build_backbone
 
 
 class Outputs(NamedTuple):
-    """Logits at the input's size, B,K,H,W. `fused` is the prediction; `position` and `channel` exist, for the
-    multi-loss, when both modules are used, and `auxiliary` while a network that has this head is trained.
+    """Logits at the input's size, B,K,H,W. `fused` is the prediction; the other two exist, for the multi-loss, when
+    both modules are used.
     """
 
     fused: Float[Tensor, "B K H W"]
     position: Float[Tensor, "B K H W"] | None = None
     channel: Float[Tensor, "B K H W"] | None = None
-    auxiliary: Float[Tensor, "B K H W"] | None = None
+
+
+class AuxiliaryOutputs(NamedTuple):
+    """`Outputs`, and the logits of the auxiliary head: what a network that has one gives while it is trained."""
+
+    fused: Float[Tensor, "B K H W"]
+    position: Float[Tensor, "B K H W"] | None
+    channel: Float[Tensor, "B K H W"] | None
+    auxiliary: Float[Tensor, "B K H W"]
 
 
 class DANet(nn.Module):
@@ -92,15 +100,22 @@ class DANet(nn.Module):
         self.auxiliary_head = _fcn_head(sizes[0], num_classes) if auxiliary else None
         self.align_corners, self.in_channels = align_corners, in_channels
 
-    def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs:
+    def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs | AuxiliaryOutputs:
         up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        small = self.logits(images)
-        return Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
+        *earlier, features = self.backbone(images)
+        small = self._classified(features)
+        outputs = Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
+        if self.auxiliary_head is None or not self.training:
+            return outputs
+        return AuxiliaryOutputs(*outputs, up(self.auxiliary_head(earlier[0])))
 
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
-        """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling."""
-        *earlier, features = self.backbone(images)
-        auxiliary = None if self.auxiliary_head is None or not self.training else self.auxiliary_head(earlier[0])
+        """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling; without
+        the auxiliary head's.
+        """
+        return self._classified(self.backbone(images)[-1])
+
+    def _classified(self, features: Float[Tensor, "B C h w"]) -> Outputs:
         if self.position is not None and self.channel is not None:
             position, channel = self.position(features), self.channel(features)
             assert self.position_classifier is not None
@@ -109,11 +124,10 @@ class DANet(nn.Module):
                 self.classifier(position + channel),
                 self.position_classifier(position),
                 self.channel_classifier(channel),
-                auxiliary,
             )
         only = self.position or self.channel or self.reduce
         assert only is not None
-        return Outputs(self.classifier(only(features)), auxiliary=auxiliary)
+        return Outputs(self.classifier(only(features)))
 
 
 class Branch(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,8 +30,14 @@ def folded(network: Network, images: Float[Tensor, "B N H W"]) -> Network:
     shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
     copy = deepcopy(network, shared)
     for convolution, norm in _pairs(network, images):
-        conv, bn = network.get_submodule(convolution), network.get_submodule(norm)
-        copy.set_submodule(convolution, fuse_conv_bn_eval(conv, bn))  # pyright: ignore[reportArgumentType]
+        conv, bn = copy.get_submodule(convolution), copy.get_submodule(norm)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(bn, nn.BatchNorm2d)
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+        )
         copy.set_submodule(norm, getattr(bn, "act", nn.Identity()))
     return copy
 

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from danet.model.danet import Outputs
+from danet.model.danet import AuxiliaryOutputs, Outputs
 
 IGNORE = 255
 """The label that no loss and no metric sees."""
 
 
 def multi_loss(
-    outputs: Outputs,
+    outputs: Outputs | AuxiliaryOutputs,
     labels: Int64[Tensor, "B H W"],
     factors: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.4),
     valid_pixels: float | Tensor | None = None,
-    class_weights: Float[Tensor, "K"] | None = None,
+    class_weights: Float[Tensor, " K"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The weighted sum of the outputs' mean cross-entropies over the valid pixels, and each of them by the output's
     name.
@@ -51,6 +51,6 @@ def multi_loss(
         if logits is not None
     }
     total = torch.stack(
-        [factor * parts[name] for name, factor in zip(Outputs._fields, factors, strict=True) if name in parts]
+        [factor * parts[name] for name, factor in zip(AuxiliaryOutputs._fields, factors, strict=True) if name in parts]
     ).sum()
     return total, parts

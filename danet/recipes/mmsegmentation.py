@@ -1,7 +1,8 @@
-"""mmsegmentation's sixteen DANet models (its configs/danet): other schedule, weight decay, stem, jitter, an auxiliary head.
+"""mmsegmentation's sixteen DANet models (its configs/danet): other schedule, weight decay, stem, jitter, an auxiliary
+head.
 
-Not repeated: its initial weights of the head (kaiming-normal), padding with the mean colour (ours is black), and its loss
-averaged over all pixels of a crop, ignored ones included (ours: over the valid ones). docs/paper.md lists them.
+Not repeated: its initial weights of the head (kaiming-normal), padding with the mean colour (ours is black), and its
+loss averaged over all pixels of a crop, ignored ones included (ours: over the valid ones). docs/paper.md lists them.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from danet.recipes.schema import Data, Network, Optim, Published, Recipe
 
-
 _CITYSCAPES = Data("cityscapes", batch=8, crop=(768, 768), scale=(1.0, 1.0))
 _MULTI_GRID = (4, 8, 16)
 

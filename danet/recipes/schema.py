@@ -112,7 +112,8 @@ class Recipe:
     loss: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.4)
     """factors of the losses of the fused, position, channel and auxiliary output"""
     class_weights: Literal["none", "auto", "enet", "median-frequency", "effective-number"] = "none"
-    """weights of the classes in the loss, from their pixels in the training set: see danet.data.balance; auto is enet"""
+    """weights of the classes in the loss, from their pixels in the training set: see danet.data.balance; auto is
+    enet"""
     seed: int = 1
     """of the initial weights, the order of samples, their augmentation and dropout"""
     validate_every: int = 1
