@@ -1,0 +1,148 @@
+"""How fast `danet serve` answers: the attention of a point under the pointer, over a feature grid of 60 x 80 (an
+untrained network: the work is the same), and 200 uploads at once. Prints figures and writes JSON.
+
+    uv run python benchmarks/serve.py --json benchmarks/results/serve.json
+"""
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+from PIL import Image
+
+from danet import DANet, weights
+from danet.data import CLASSES
+
+
+@contextlib.contextmanager
+def server(path: Path) -> Iterator[tuple[int, str]]:
+    """`danet serve` of these weights: its process id and address."""
+    command = [sys.executable, "-m", "danet", "serve", "--weights", str(path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+        assert running.stdout is not None
+        try:
+            yield running.pid, running.stdout.readline().strip()
+        finally:
+            running.terminate()
+
+
+def save_network(path: Path, width: int) -> None:
+    """An untrained network of stride 8, shown 640 x 480 pixels: 60 x 80 features."""
+    arguments = {"num_classes": 11, "backbone": "test_resnet", "output_stride": 8, "width": width}
+    card = weights.Card(arguments, CLASSES["camvid"], (0.5,) * 3, (0.5,) * 3, size=640)
+    weights.save(path, DANet(**arguments), card)
+
+
+def picture() -> bytes:
+    """640 x 480 pixels of smoothed noise as JPEG."""
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize((640, 480)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    return {f"p{p}_ms": round(1000 * float(np.percentile(seconds, p)), 2) for p in (50, 95, 99)}
+
+
+def megabytes(pid: int, key: str) -> float:
+    """A line of the process's /proc status."""
+    found = re.search(rf"{key}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return round(int(found[1]) / 1024, 1)
+
+
+def hover(address: str, moves: int) -> dict[str, Any]:
+    """A pointer that moves as fast as the answers come."""
+    rng, seconds = np.random.default_rng(1), []
+    with httpx.Client(base_url=address, timeout=60) as client:
+        kept = client.post("/v1/segment?keep=true", content=picture()).json()
+        assert (kept["grid"]["height"], kept["grid"]["width"]) == (60, 80)
+        for _ in range(moves):
+            at = {"picture": kept["picture"], "x": int(rng.integers(640)), "y": int(rng.integers(480))}
+            begun = time.perf_counter()
+            client.post("/v1/attention", params=at).raise_for_status()
+            seconds.append(time.perf_counter() - begun)
+    return {"moves": moves, "grid": [60, 80], **percentiles(seconds)}
+
+
+async def load(address: str, pid: int, uploads: int) -> dict[str, Any]:
+    """All uploads at once, and /health asked meanwhile."""
+    content, seconds, healthy = picture(), [], []
+
+    async def upload(client: httpx.AsyncClient) -> int:
+        begun = time.perf_counter()
+        answer = await client.post("/v1/segment", content=content)
+        if answer.status_code == 200:
+            seconds.append(time.perf_counter() - begun)
+        return answer.status_code
+
+    async def health(client: httpx.AsyncClient) -> None:
+        while True:
+            begun = time.perf_counter()
+            await client.get("/health")
+            healthy.append(time.perf_counter() - begun)
+            await asyncio.sleep(0.05)
+
+    async with httpx.AsyncClient(
+        base_url=address, timeout=300, limits=httpx.Limits(max_connections=uploads + 5)
+    ) as client:
+        await asyncio.gather(*(client.post("/v1/segment", content=content) for _ in range(8)))
+        before, begun = megabytes(pid, "VmRSS"), time.perf_counter()
+        watch = asyncio.create_task(health(client))
+        statuses = await asyncio.gather(*(upload(client) for _ in range(uploads)))
+        wall = time.perf_counter() - begun
+        watch.cancel()
+        metrics = (await client.get("/metrics")).text
+    numbers = {key: float(value) for key, value in re.findall(r"^danet_(batche[sd]) (\S+)", metrics, re.MULTILINE)}
+    return {
+        "uploads": uploads,
+        "statuses": dict(collections.Counter(map(str, statuses))),
+        "pictures_a_second": round(statuses.count(200) / wall, 1),
+        "pictures_a_batch": round(numbers["batched"] / numbers["batches"], 2),
+        "answered": percentiles(seconds),
+        "health": percentiles(healthy),
+        "resident_mb": {"idle": before, "most": megabytes(pid, "VmHWM")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--moves", type=int, default=500)
+    parser.add_argument("--uploads", type=int, default=200)
+    options = parser.parse_args()
+    results: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
+    with tempfile.TemporaryDirectory() as folder:
+        for width in (64, 512):
+            path = Path(folder) / f"{width}.safetensors"
+            save_network(path, width)
+            with server(path) as (_, address):
+                results[f"hover_width_{width}"] = hover(address, options.moves)
+                print(f"attention under the pointer, branches of {width} channels:", results[f"hover_width_{width}"])
+        with server(Path(folder) / "64.safetensors") as (pid, address):
+            results["load"] = asyncio.run(load(address, pid, options.uploads))
+            print(f"{options.uploads} uploads at once:", results["load"])
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

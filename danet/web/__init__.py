@@ -1,0 +1,1 @@
+"""`danet serve`: the network over HTTP, and a page that shows where each pixel looks."""

@@ -1,0 +1,61 @@
+"""A request's picture, and whether its client still waits."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+
+async def picture_bytes(request: Request) -> bytes:
+    """The body, or the one file in its form.
+
+    Raises:
+        HTTPException: a form without or with several files; an address or JSON where a picture should be.
+    """
+    kind = request.headers.get("content-type", "").lower()
+    content = await (_file_in_form(request) if kind.startswith("multipart/form-data") else request.body())
+    if content[:8].lower().startswith((b"http://", b"https://", b"file:")):
+        raise HTTPException(422, "an address is not fetched; send the picture's bytes")
+    if content.lstrip()[:1] in (b"{", b"["):
+        raise HTTPException(400, "JSON is not taken; send the picture's bytes")
+    return content
+
+
+async def _file_in_form(request: Request) -> bytes:
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=4, max_part_size=1 << 10)
+    parser.spool_max_size = 1 << 40  # in memory, where it is bounded; never on disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from error
+    try:
+        files = [value for value in form.values() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(422, "the form holds no file; send the picture as file=@picture.jpg")
+        return await files[0].read()
+    finally:
+        await form.close()
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """The work's result; the work is given up if the client leaves before."""
+    task, left = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for other in (task, left):
+            other.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,88 @@
+// Drawing on canvases, for page.js.
+
+// Dark violet to pale yellow: lightness rises evenly, so that it reads without colour vision and in grey.
+const STOPS = [
+  [0, 24, 16, 60, 0], [0.25, 84, 34, 122, 110], [0.5, 178, 52, 106, 180], [0.75, 240, 126, 58, 225], [1, 255, 238, 170, 250],
+];
+const RAMP = new Uint8ClampedArray(4 * 256);
+for (let i = 0; i < 256; i++) {
+  const at = i / 255, k = Math.min(STOPS.findLastIndex((stop) => stop[0] <= at), STOPS.length - 2);
+  const [low, high] = [STOPS[k], STOPS[k + 1]], part = (at - low[0]) / (high[0] - low[0]);
+  for (let c = 0; c < 4; c++) RAMP[4 * i + c] = low[c + 1] + part * (high[c + 1] - low[c + 1]);
+}
+
+/** Values in [0, 1] of the feature grid over a picture of width x height, smooth between the cells. */
+export function drawHeat(context, values, grid, width, height) {
+  const small = new OffscreenCanvas(grid.width, grid.height), pixels = new ImageData(grid.width, grid.height);
+  for (let i = 0; i < values.length; i++) {
+    const from = 4 * Math.round(255 * Math.min(1, Math.max(0, values[i])));
+    for (let c = 0; c < 4; c++) pixels.data[4 * i + c] = RAMP[from + c];
+  }
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.imageSmoothingQuality = "high";
+  const x = context.canvas.width / width, y = context.canvas.height / height;
+  context.drawImage(small, 0, 0, grid.width * grid.cell_width * x, grid.height * grid.cell_height * y);
+}
+
+/** Attention weights -> [0, 1]: the square root shows the many small ones. */
+export function attentionScale(weights) {
+  const most = weights.reduce((a, b) => Math.max(a, b), 0) || 1;
+  return weights.map((value) => Math.sqrt(value / most));
+}
+
+/** Any values -> [0, 1], the smallest and the largest. */
+export function fullScale(values) {
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  return values.map((value) => (high > low ? (value - low) / (high - low) : 0));
+}
+
+/** A small picture, dimmed, under a heat map, with a dot at (x, y) if given. */
+export function drawSmall(canvas, photo, values, grid, point) {
+  const scale = Math.min(1, 420 / Math.max(photo.width, photo.height));
+  canvas.width = Math.round(photo.width * scale);
+  canvas.height = Math.round(photo.height * scale);
+  const context = canvas.getContext("2d");
+  context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+  context.globalCompositeOperation = "saturation";
+  context.fillStyle = "#808080";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.globalCompositeOperation = "source-over";
+  context.fillStyle = "rgb(0 0 0 / 50%)";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  drawHeat(context, values, grid, photo.width, photo.height);
+  if (point) drawDot(context, (point.x + 0.5) * scale, (point.y + 0.5) * scale, canvas.width / 60 + 2);
+}
+
+/** A ring that shows on any ground, with a number in it if given. */
+export function drawDot(context, x, y, radius, number) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fillStyle = number ? "#14161b" : "rgb(255 255 255 / 25%)";
+  context.fill();
+  context.lineWidth = Math.max(3, radius / 2.5);
+  context.strokeStyle = "#14161b";
+  context.stroke();
+  context.lineWidth /= 2;
+  context.strokeStyle = "#fff";
+  context.stroke();
+  if (!number) return;
+  context.fillStyle = "#fff";
+  context.font = `600 ${1.25 * radius}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillText(number, x, y + 1);
+}
+
+/** Class ids in their colours; pixels that `shown` refuses stay clear; white lines between classes. */
+export function drawClasses(context, labels, palette, shown) {
+  const { width, height } = context.canvas, pixels = new ImageData(width, height), data = pixels.data;
+  for (let i = 0; i < labels.length; i++) {
+    if (!shown(i)) continue;
+    const colour = palette[labels[i]] ?? [0, 0, 0];
+    const border = (i % width && labels[i] !== labels[i - 1]) || (i >= width && labels[i] !== labels[i - width]);
+    for (let c = 0; c < 3; c++) data[4 * i + c] = border ? 0.4 * colour[c] + 153 : colour[c];
+    data[4 * i + 3] = 255;
+  }
+  context.putImageData(pixels, 0, 0);
+}

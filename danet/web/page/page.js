@@ -1,0 +1,528 @@
+// The page of danet serve: a picture, its classes, and where each of its pixels looks.
+// One request for attention at a time, always for the newest place of the pointer.
+
+import { request, unpack } from "./api.js";
+import { attentionScale, drawClasses, drawDot, drawHeat, drawSmall, fullScale } from "./draw.js";
+
+const LONGEST = 2048; // pixels; larger pictures are made smaller before they are sent
+const MOST_PINS = 6;
+
+const $ = (id) => document.getElementById(id);
+const body = document.body, frame = $("frame"), stage = $("stage");
+const layers = { photo: $("photo"), overlay: $("overlay"), heat: $("heat"), marks: $("marks") };
+
+let model; // GET /v1/model
+let picture = null; // what is on the page, see show()
+let point = null; // { x, y } in pixels of the picture
+let attention = null; // of the last answered point: { x, y, weights, scaled, grid, classes, class }
+let pins = [];
+let channel = null; // the channel map in the stage: { number, scaled }
+
+// ---- a picture comes ------------------------------------------------------------------------------------------
+
+async function open(file) {
+  if (!file) return;
+  setError(null);
+  const before = body.dataset.state;
+  try {
+    body.dataset.state = "busy";
+    const bitmap = await decode(file);
+    const sent = Math.max(bitmap.width, bitmap.height) > LONGEST ? await smaller(bitmap) : file;
+    const photo = sent === file ? bitmap : await createImageBitmap(sent);
+    forget();
+    paintPhoto(photo);
+    await show(sent, photo, file.name);
+    if (sent !== file) say(`Made smaller for this page: ${photo.width} by ${photo.height} pixels.`);
+  } catch (error) {
+    body.dataset.state = picture ? "ready" : before === "busy" ? "empty" : before;
+    if (!picture) body.dataset.state = "empty";
+    setError(error.message);
+  }
+}
+
+async function decode(file) {
+  if (file.size === 0) throw new Error("This file is empty.");
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Error("This file is not a picture that the browser can open. JPEG, PNG and WebP work.");
+  }
+}
+
+async function smaller(bitmap) {
+  const scale = LONGEST / Math.max(bitmap.width, bitmap.height);
+  const canvas = new OffscreenCanvas(Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
+}
+
+async function show(sent, photo, name) {
+  const summary = await (await request("/v1/segment?keep=true", { method: "POST", body: sent })).json();
+  const pixels = await classMap(summary.picture, summary.width * summary.height);
+  if (photo.width !== summary.width || photo.height !== summary.height) {
+    throw new Error("The browser and the server see this picture in different sizes. Save it anew and try again.");
+  }
+  picture = { id: summary.picture, sent, photo, name: stem(name), summary, grid: summary.grid, ...pixels, hidden: new Set() };
+  [picture.whole, picture.sure] = [picture.labels, picture.confidence]; // with both modules
+  body.dataset.state = "ready";
+  fillLegend();
+  fillChannelClasses();
+  paintClasses();
+  const found = summary.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
+  say(`Segmented: ${found}.`);
+  stage.setAttribute("aria-label", `Segmented picture: ${found}`);
+  moveTo(Math.floor(photo.width / 2), Math.floor(photo.height / 2));
+}
+
+async function classMap(id, count, without) {
+  const query = without ? `?without=${without}` : "";
+  const bytes = new Uint8Array(await (await request(`/v1/pictures/${id}/pixels${query}`)).arrayBuffer());
+  return { labels: bytes.subarray(0, count), confidence: bytes.subarray(count) };
+}
+
+function forget() {
+  picture = point = attention = channel = null;
+  pins = [];
+  for (const id of ["use-position", "use-channel"]) $(id).checked = true;
+  $("only-changes").checked = false;
+  $("only-changes").disabled = true;
+  $("change").textContent = "Switch one off to see what it is worth here.";
+  $("maps").replaceChildren();
+  for (const layer of Object.values(layers)) layer.getContext("2d").clearRect(0, 0, layer.width, layer.height);
+  paintPins();
+}
+
+// ---- the stage ------------------------------------------------------------------------------------------------
+
+function paintPhoto(photo) {
+  for (const layer of [layers.photo, layers.overlay]) [layer.width, layer.height] = [photo.width, photo.height];
+  layers.photo.getContext("2d").drawImage(photo, 0, 0);
+  stage.dataset.ratio = photo.width / photo.height;
+  fit();
+}
+
+/** The stage as large as the frame allows; heat and marks at the screen's own resolution. */
+function fit() {
+  const ratio = Number(stage.dataset.ratio) || 1.5;
+  const width = Math.min(frame.clientWidth, frame.clientHeight * ratio);
+  stage.style.width = `${width}px`;
+  stage.style.height = `${width / ratio}px`;
+  for (const layer of [layers.heat, layers.marks]) {
+    layer.width = Math.round(width * devicePixelRatio);
+    layer.height = Math.round((width / ratio) * devicePixelRatio);
+  }
+  paintHeat();
+  paintMarks();
+}
+
+function paintClasses() {
+  const { labels, whole, hidden } = picture, only = $("only-changes").checked && labels !== whole;
+  drawClasses(layers.overlay.getContext("2d"), labels, model.classes.palette, (i) =>
+    !hidden.has(labels[i]) && !(only && labels[i] === whole[i]));
+  layers.overlay.style.opacity = $("opacity").value / 100;
+}
+
+function paintHeat() {
+  const context = layers.heat.getContext("2d");
+  context.clearRect(0, 0, layers.heat.width, layers.heat.height);
+  const shown = view() === "channels" ? channel : attention;
+  if (picture && shown) drawHeat(context, shown.scaled, picture.grid, picture.photo.width, picture.photo.height);
+}
+
+function paintMarks() {
+  const canvas = layers.marks, context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  if (!picture) return;
+  const scale = canvas.width / picture.photo.width;
+  const at = ({ x, y }) => [(x + 0.5) * scale, (y + 0.5) * scale];
+  pins.forEach((pin, i) => drawDot(context, ...at(pin), 10 * devicePixelRatio, i + 1));
+  if (point) drawDot(context, ...at(point), 6 * devicePixelRatio);
+}
+
+// ---- the point ------------------------------------------------------------------------------------------------
+
+function moveTo(x, y, told = false) {
+  if (!picture) return;
+  const { width, height } = picture.photo;
+  point = { x: Math.min(width - 1, Math.max(0, x)), y: Math.min(height - 1, Math.max(0, y)) };
+  const at = point.y * width + point.x, id = picture.labels[at], confidence = picture.confidence[at] / 255;
+  const name = model.classes.names[id] ?? "none";
+  $("pixel-class").textContent = name;
+  $("pixel-confidence").textContent = percent(confidence);
+  $("pixel").querySelector(".swatch").style.background = colour(id);
+  $("pixel-place").textContent = `x ${point.x}, y ${point.y}`;
+  placeTip(name, confidence, id);
+  paintMarks();
+  if (model.attention.position) follow(told);
+  else if (told) say(`${name}, ${percent(confidence)}`);
+}
+
+function placeTip(name, confidence, id) {
+  const tip = $("tip"), scale = stage.clientWidth / picture.photo.width;
+  tip.querySelector("span").textContent = `${name} ${percent(confidence)}`;
+  tip.querySelector(".swatch").style.background = colour(id);
+  const x = (point.x + 0.5) * scale, y = (point.y + 0.5) * scale;
+  const left = Math.max(0, x + 14 + tip.offsetWidth > stage.clientWidth ? x - 14 - tip.offsetWidth : x + 14);
+  tip.style.translate = `${left}px ${y > 44 ? y - 40 : y + 18}px`;
+}
+
+const asking = { busy: false, again: false, told: false };
+
+/** Ask for the attention of the newest point; while an answer is on its way, remember only that there is a newer one. */
+async function follow(told) {
+  asking.told ||= told;
+  if (asking.busy) {
+    asking.again = true;
+    return;
+  }
+  asking.busy = true;
+  do {
+    asking.again = false;
+    const from = picture, at = point;
+    if (!from || !at || sameCell(at, attention)) break;
+    try {
+      const found = await attentionOf(from, at);
+      if (from !== picture) continue;
+      attention = found;
+      paintHeat();
+      paintPixel();
+    } catch (error) {
+      if (from === picture && error.status !== 503) await explain(error); // busy: the next move asks again
+    }
+  } while (asking.again);
+  asking.busy = false;
+  if (asking.told && attention && point) say(spoken(attention));
+  asking.told = false;
+}
+
+async function attentionOf(from, { x, y }) {
+  const answer = await (await request(`/v1/attention?picture=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
+  const weights = unpack(answer.weights);
+  return { ...answer, weights, scaled: attentionScale(weights), from };
+}
+
+function sameCell(at, other) {
+  if (!other || other.from !== picture) return false;
+  const cell = ({ x, y }) => `${Math.floor(x / picture.grid.cell_width)} ${Math.floor(y / picture.grid.cell_height)}`;
+  return cell(at) === cell(other);
+}
+
+function paintPixel() {
+  drawSmall($("mini"), picture.photo, attention.scaled, attention.grid, attention);
+  fillBars($("shares"), attention.classes.slice(0, 5));
+}
+
+function spoken(found) {
+  const shares = found.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
+  return `x ${found.x}, y ${found.y}: ${found.class.name}, ${percent(found.class.confidence)}. Looks at ${shares}.`;
+}
+
+/** The server has dropped the picture: send it once more; anything else is told. */
+async function explain(error) {
+  if (error.status !== 404 || !picture) return setError(error.message);
+  const { sent, photo, name } = picture;
+  try {
+    await show(sent, photo, name);
+  } catch (second) {
+    setError(second.message);
+  }
+}
+
+// ---- pins -----------------------------------------------------------------------------------------------------
+
+async function pin() {
+  if (!picture || !point || !model.attention.position) return;
+  if (pins.length === MOST_PINS) return setError(`${MOST_PINS} points are pinned; take one away first.`, 4000);
+  const from = picture, at = { ...point };
+  try {
+    const found = attention && attention.x === at.x && attention.y === at.y ? attention : await attentionOf(from, at);
+    if (from !== picture) return;
+    pins.push(found);
+    paintPins();
+    say(`Pinned point ${pins.length}. ${spoken(found)}`);
+  } catch (error) {
+    await explain(error);
+  }
+}
+
+function unpin(index) {
+  pins.splice(index, 1);
+  paintPins();
+  say(`${pins.length} points are pinned.`);
+}
+
+function paintPins() {
+  $("no-pins").hidden = pins.length > 0;
+  $("pins").replaceChildren(...pins.map((found, i) => {
+    const item = document.createElement("li"), canvas = document.createElement("canvas");
+    drawSmall(canvas, found.from.photo, found.scaled, found.grid, found);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `Point ${i + 1}: ${spoken(found)}`);
+    const head = make("div", "head", make("span", "number", String(i + 1)), make("b", "", found.class.name));
+    const away = make("button", "", "×");
+    away.type = "button";
+    away.setAttribute("aria-label", `Take point ${i + 1} away`);
+    away.addEventListener("click", () => unpin(i));
+    head.append(away);
+    const bars = make("ul", "bars");
+    fillBars(bars, found.classes.slice(0, 3));
+    item.append(canvas, head, bars);
+    return item;
+  }));
+  paintMarks();
+}
+
+// ---- classes, modules, channels -------------------------------------------------------------------------------
+
+function fillLegend() {
+  $("legend").replaceChildren(...picture.summary.classes.map((entry) => {
+    const box = make("input");
+    box.type = "checkbox";
+    box.checked = true;
+    box.addEventListener("change", () => {
+      picture.hidden[box.checked ? "delete" : "add"](entry.id);
+      paintClasses();
+    });
+    const swatch = make("i", "swatch");
+    swatch.style.background = colour(entry.id);
+    return make("li", "", make("label", "", box, swatch, make("span", "name", entry.name), make("span", "value", percent(entry.share))));
+  }));
+}
+
+async function switchModules(event) {
+  const position = $("use-position"), channels = $("use-channel");
+  if (!position.checked && !channels.checked) (event.target === position ? channels : position).checked = true;
+  const off = !position.checked ? "position" : !channels.checked ? "channel" : null, from = picture;
+  try {
+    const pixels = off ? await classMap(from.id, from.whole.length, off) : { labels: from.whole, confidence: from.sure };
+    if (from !== picture) return;
+    Object.assign(from, pixels);
+    const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.whole[i]), 0) / from.whole.length;
+    $("only-changes").disabled = !off;
+    if (!off) $("only-changes").checked = false;
+    $("change").textContent = off
+      ? `Without ${off} attention, ${percent(changed, 1)} of the pixels get another class.`
+      : "Switch one off to see what it is worth here.";
+    say($("change").textContent);
+    paintClasses();
+    if (point) moveTo(point.x, point.y);
+  } catch (error) {
+    await explain(error);
+  }
+}
+
+function fillChannelClasses() {
+  if (!model.attention.channel) return;
+  $("channel-class").replaceChildren(...picture.summary.classes.map((entry) => new Option(entry.name, entry.id)));
+  fillChannels();
+}
+
+async function fillChannels() {
+  const from = picture, id = $("channel-class").value;
+  try {
+    const answer = await (await request(`/v1/pictures/${from.id}/channels?class_id=${id}&count=4`)).json();
+    if (from !== picture || id !== $("channel-class").value) return;
+    $("maps-note").textContent = "";
+    $("maps").replaceChildren(...answer.channels.map(({ channel: number, map }) => channelButton(number, fullScale(unpack(map)))));
+    channel = null;
+    if (view() === "channels") $("maps").firstElementChild?.click();
+  } catch (error) {
+    if (error.status === 404) return explain(error);
+    $("maps").replaceChildren();
+    $("maps-note").textContent = error.message;
+    channel = null;
+    paintHeat();
+  }
+}
+
+function channelButton(number, scaled) {
+  const button = make("button"), canvas = make("canvas");
+  button.type = "button";
+  button.setAttribute("aria-pressed", "false");
+  button.setAttribute("aria-label", `Show channel ${number}`);
+  drawSmall(canvas, picture.photo, scaled, picture.grid);
+  button.append(canvas, make("span", "", `channel ${number}`));
+  button.addEventListener("click", () => {
+    channel = { number, scaled };
+    for (const other of $("maps").children) other.setAttribute("aria-pressed", String(other === button));
+    setView("channels");
+  });
+  return button;
+}
+
+const view = () => document.querySelector("[name=view]:checked").value;
+
+function setView(name) {
+  document.querySelector(`[name=view][value=${name}]`).checked = true;
+  stage.dataset.view = name;
+  $("opacity").disabled = name !== "classes";
+  if (name === "channels" && !channel) $("maps").firstElementChild?.click();
+  paintHeat();
+}
+
+// ---- downloads ------------------------------------------------------------------------------------------------
+
+async function saveOverlay() {
+  const canvas = new OffscreenCanvas(picture.photo.width, picture.photo.height), context = canvas.getContext("2d");
+  if (view() === "classes") {
+    context.drawImage(picture.photo, 0, 0);
+    context.globalAlpha = $("opacity").value / 100;
+    context.drawImage(layers.overlay, 0, 0);
+  } else {
+    context.filter = "grayscale(.9) brightness(.5)";
+    context.drawImage(picture.photo, 0, 0);
+    context.filter = "none";
+    context.drawImage(layers.heat, 0, 0, canvas.width, canvas.height);
+  }
+  save(await canvas.convertToBlob({ type: "image/png" }), `${picture.name}_${view() === "classes" ? "overlay" : view()}.png`);
+}
+
+async function saveLabels() {
+  const off = !$("use-position").checked ? "?without=position" : !$("use-channel").checked ? "?without=channel" : "";
+  try {
+    save(await (await request(`/v1/pictures/${picture.id}/labels${off}`)).blob(), `${picture.name}_labels.png`);
+  } catch (error) {
+    await explain(error);
+  }
+}
+
+function saveJson() {
+  const { width, height, classes } = picture.summary;
+  const points = pins.map((found) => ({ x: found.x, y: found.y, class: found.class, looks_at: found.classes }));
+  const text = JSON.stringify({ name: picture.name, width, height, classes, points }, null, 2);
+  save(new Blob([text, "\n"], { type: "application/json" }), `${picture.name}.json`);
+}
+
+function save(blob, name) {
+  const link = make("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// ---- small things ---------------------------------------------------------------------------------------------
+
+function make(tag, name = "", ...content) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  element.append(...content);
+  return element;
+}
+
+function fillBars(list, entries) {
+  list.replaceChildren(...entries.map((entry) => {
+    const bar = make("i");
+    bar.style.width = `${100 * entry.share}%`;
+    bar.style.background = colour(entry.id);
+    return make("li", "", make("span", "name", entry.name), make("span", "bar", bar), make("span", "value", percent(entry.share)));
+  }));
+}
+
+const colour = (id) => `rgb(${(model.classes.palette[id] ?? [0, 0, 0]).join(" ")})`;
+const percent = (share, digits = 0) => (share > 0 && share < 0.005 && !digits ? "< 1 %" : `${(100 * share).toFixed(digits)} %`);
+const stem = (name) => (name || "picture").replace(/\.[^.]*$/, "") || "picture";
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+let errorTimer;
+function setError(text, forMilliseconds) {
+  clearTimeout(errorTimer);
+  $("error").hidden = !text;
+  $("error").textContent = text ?? "";
+  if (forMilliseconds) errorTimer = setTimeout(() => setError(null), forMilliseconds);
+}
+
+function placeOf(event) {
+  const box = stage.getBoundingClientRect(), { width, height } = picture.photo;
+  return [Math.floor((event.clientX - box.left) / box.width * width), Math.floor((event.clientY - box.top) / box.height * height)];
+}
+
+// ---- events ---------------------------------------------------------------------------------------------------
+
+stage.addEventListener("pointermove", (event) => {
+  if (!picture) return;
+  $("tip").classList.add("on");
+  moveTo(...placeOf(event));
+});
+stage.addEventListener("pointerleave", () => $("tip").classList.remove("on"));
+stage.addEventListener("focus", () => $("tip").classList.toggle("on", stage.matches(":focus-visible")));
+stage.addEventListener("blur", () => $("tip").classList.remove("on"));
+stage.addEventListener("click", (event) => {
+  if (!picture) return;
+  moveTo(...placeOf(event));
+  if (event.pointerType !== "touch") pin(); // a finger has the button
+});
+stage.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (!picture) return;
+  if (step) {
+    const cell = event.shiftKey || !picture.grid ? [1, 1] : [picture.grid.cell_width, picture.grid.cell_height];
+    $("tip").classList.add("on");
+    moveTo(Math.round(point.x + step[0] * cell[0]), Math.round(point.y + step[1] * cell[1]), true);
+  } else if (event.key === "Enter" || event.key === " ") pin();
+  else if (event.key === "Delete" || event.key === "Backspace") pins.length && unpin(pins.length - 1);
+  else return;
+  event.preventDefault();
+});
+
+for (const input of document.querySelectorAll("[name=view]")) input.addEventListener("change", () => setView(input.value));
+$("opacity").addEventListener("input", () => (layers.overlay.style.opacity = $("opacity").value / 100));
+$("only-changes").addEventListener("change", paintClasses);
+$("use-position").addEventListener("change", switchModules);
+$("use-channel").addEventListener("change", switchModules);
+$("channel-class").addEventListener("change", fillChannels);
+$("pin").addEventListener("click", pin);
+$("save-overlay").addEventListener("click", saveOverlay);
+$("save-labels").addEventListener("click", saveLabels);
+$("save-json").addEventListener("click", saveJson);
+for (const id of ["choose", "another"]) $(id).addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => {
+  open($("file").files[0]);
+  $("file").value = "";
+});
+$("example").addEventListener("click", async () => {
+  try {
+    open(new File([await (await request("/page/example.jpg")).blob()], "example.jpg", { type: "image/jpeg" }));
+  } catch (error) {
+    setError(error.message);
+  }
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  frame.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget ?? frame.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  frame.classList.remove("over");
+  const file = event.dataTransfer.files[0];
+  if (file) open(file);
+  else setError("Only files can be dropped here: save the picture first, or copy and paste it.");
+});
+document.addEventListener("paste", (event) => {
+  const file = event.clipboardData?.files[0];
+  if (file) open(file);
+});
+new ResizeObserver(fit).observe(frame);
+
+// ---- begin ----------------------------------------------------------------------------------------------------
+
+async function begin() {
+  stage.dataset.view = "classes";
+  try {
+    model = await (await request("/v1/model")).json();
+  } catch (error) {
+    return setError(error.message);
+  }
+  const { position, channel: channels } = model.attention;
+  const there = { position, channel: channels, module: position && channels };
+  for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !there[element.dataset.needs];
+  const count = model.classes.names.length;
+  $("about").textContent = [model.network.backbone, `${count} classes`, model.dataset && `trained on ${model.dataset}`].filter(Boolean).join(" · ");
+  body.dataset.model = "ready";
+}
+
+begin();
