@@ -10,9 +10,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [  # downwards only: a room imports from its own floor or from one below
     {"cli", "__main__"},
-    {"web", "train", "look", "deploy"},
-    {"evaluate", "predict", "submit"},
-    {"weights", "inference", "draw", "metrics"},
+    {"web", "train", "deploy", "bench"},
+    {"evaluate", "predict", "pipeline", "video", "huge", "look", "report", "submit"},
+    {"weights", "exported", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
     {"devices", "files", "errors", "__init__"},
 ]

@@ -17,9 +17,14 @@ COMMANDS = {
     "train": "a recipe, on CamVid, on your own folder, or on drawn scenes",
     "init": "your own folder -> its dataset.yaml",
     "check": "everything that is wrong with a data set, in one run",
+    "look": "where a point of a picture looks, what a channel answers to, what each module changes",
     "evaluate": "weights + data set -> mean IoU, IoU of each class",
+    "report": "a run's page, or several runs side by side",
     "convert": "a released DANet checkpoint -> .safetensors",
+    "export": "weights -> ONNX or OpenVINO, int8 too, compared with the network",
+    "serve": "a page that shows where each pixel looks, and a REST interface",
     "recipes": "what can be trained",
+    "bench": "time and memory, the ways side by side",
 }
 """name -> one line; the function is `run` of the module of that name."""
 

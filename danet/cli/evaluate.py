@@ -23,7 +23,7 @@ class Evaluate:
     """
 
     weights: tyro.conf.Positional[Path]
-    """a .safetensors file"""
+    """a .safetensors file, or an exported model"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
@@ -39,6 +39,8 @@ class Evaluate:
     """write the scores of each picture to this CSV file"""
     confusion: Path | None = None
     """write the confusion matrix to this PNG file"""
+    report: Path | None = None
+    """write all of it to this HTML file, with the worst and best pictures"""
     submit: Path | None = None
     """write what the server of cityscapes or voc takes into this new folder"""
     device: str | None = None
@@ -55,7 +57,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict import load
     from danet.submit import begin
 
-    refuse_existing(options.json, options.pictures, options.confusion)
+    refuse_existing(options.json, options.pictures, options.confusion, options.report)
     samples = data.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device)
@@ -71,6 +73,12 @@ def run(args: Sequence[str]) -> int:
         write_atomically(options.pictures, pictures.to_csv(result.pictures).encode(errors="backslashreplace"))
     if options.confusion is not None:
         write_atomically(options.confusion, drawing.confusion_png(result.confusion, samples.classes))
+    if options.report is not None:
+        from danet.report import evaluation
+
+        names = ("weights", "dataset", "split", "protocol")
+        about = {name: str(getattr(options, name)) for name in names}
+        write_atomically(options.report, evaluation.page(result, predictor, samples, about))
     if options.json is not None:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256, "protocol": options.protocol}
         numbers = {"dataset": options.dataset, "split": options.split, "pictures": len(samples), **result.as_dict()}

@@ -12,11 +12,11 @@ from rich.progress import Progress
 from danet.errors import InputError
 
 
-def refuse_existing(*paths: Path | None) -> None:
+def refuse_existing(*paths: Path | None, remedy: str = "give another name or move it away") -> None:
     """Raises InputError, before the work, if a file to be written is there already; None and - are no files."""
     for path in paths:
         if path is not None and str(path) != "-" and path.exists():
-            raise InputError(path, "exists already", "give another name or move it away")
+            raise InputError(path, "exists already", remedy)
 
 
 @contextmanager
