@@ -1,56 +1,106 @@
 """`danet predict`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
+from danet.cli.output import progress
 from danet.cli.parsing import error_line, parse, printable
 from danet.errors import InputError
+
+if TYPE_CHECKING:
+    from danet.inference import Protocol
+    from danet.pipeline import Saved
+    from danet.predict import Kind, Predictor
 
 
 @dataclass(frozen=True)
 class Predict:
     """Segment pictures: for each an overlay with legend, its labels as a palette PNG, and JSON with each class's share.
 
-    For example: danet predict street.jpg photos/ --out results
+    A film becomes a film of overlays, and JSON with the shares of each frame. A TIFF, PNG or JPEG of more than 64
+    million pixels is read by rows, its labels are a TIFF with the same coordinates, and its overlay is a small one.
+
+    For example: danet predict street.jpg photos/ clip.mp4 --out results
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """pictures, and folders of pictures"""
+    """pictures, folders of pictures, films"""
     weights: Path | None = None
-    """a .safetensors file; the weights that come with the package if not given"""
+    """a .safetensors file, or an exported model; the weights that come with the package if not given"""
     out: Path = Path("segmented")
     """folder for the results"""
     overwrite: bool = False
     """replace results that exist"""
+    size: int | None = None
+    """long side in pixels that pictures are brought to before the network, of pictures read by rows the side of the
+    windows; the size that the weights were trained at if not given"""
+    protocol: str = "whole"
+    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole or
+    mmseg-slide-769"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
 
 
 def run(args: Sequence[str]) -> int:
     options = parse(Predict, args, "predict")
-    from danet.predict import find_images, load
+    from danet.inference import find_protocol
+    from danet.predict import find_images, kind_of, load
 
     if not options.images:
         raise InputError("IMAGE", "none given", "name pictures or folders of pictures")
-    files = find_images(options.images, options.out, options.overwrite)
+    protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device)
-    failed = 0
+    files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
+    failed, paces = 0, []
+    for kind, group in groupby(files, kind_of):
+        for result in _segmented(kind, group, predictor, protocol, options, paces):
+            if not isinstance(result, InputError):
+                shares = ", ".join(f"{found['name']} {found['share']:.0%}" for found in result.summary["classes"][:4])
+                print(printable(f"{result.paths[0]}  {shares}"))
+            elif len(files) == 1:
+                raise result
+            else:
+                failed += 1
+                print(error_line(result), file=sys.stderr)
+    if failed:
+        left = InputError(f"{failed} of {len(files)} pictures", "could not be segmented", "see the lines above")
+        print(error_line(left), file=sys.stderr)
+    for pace in paces:
+        if pace.count > 1:
+            print(pace.line(), file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _segmented(
+    kind: "Kind", files: Iterable[Path], predictor: "Predictor", protocol: "Protocol", options: Predict, paces: list
+) -> Iterator["Saved | InputError"]:
+    from danet import huge, pipeline, video
+
+    if kind == "picture":
+        with pipeline.Pace("picture") as pace:
+            paces.append(pace)
+            yield from pipeline.segment_pictures(
+                predictor, files, options.out, options.overwrite, protocol, options.size, pace
+            )
+        return
     for file in files:
         try:
-            segmentation = predictor(file)
-            written = segmentation.save(options.out, options.overwrite)
+            with progress(printable(file.name)) as advance:
+                if kind == "huge":
+                    yield huge.segment_file(
+                        predictor, file, options.out, options.overwrite, protocol, options.size, advance=advance
+                    )
+                    continue
+                with pipeline.Pace("frame") as pace:
+                    paces.append(pace)
+                    yield video.segment_video(
+                        predictor, file, options.out, options.overwrite, protocol, options.size, pace, advance
+                    )
         except InputError as error:
-            if len(files) == 1:
-                raise
-            failed += 1
-            print(error_line(error), file=sys.stderr)
-            continue
-        shares = ", ".join(f"{found['name']} {found['share']:.0%}" for found in segmentation.summary()["classes"][:4])
-        print(printable(f"{written[0]}  {shares}"))
-    if failed:
-        raise InputError(f"{failed} of {len(files)} pictures", "could not be segmented", "see the lines above")
-    return 0
+            yield error

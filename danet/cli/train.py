@@ -37,6 +37,8 @@ class Train:
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
     """processes that load pictures"""
+    cache: Path | None = None
+    """keep decoded training pictures in this folder, uncompressed, and read only the crops of them"""
     tensorboard: bool = False
     """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
     deterministic: bool = False
@@ -53,6 +55,8 @@ class Resume:
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
     """processes that load pictures"""
+    cache: Path | None = None
+    """keep decoded training pictures in this folder, uncompressed, and read only the crops of them"""
     tensorboard: bool = False
     """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
     deterministic: bool = False
@@ -100,7 +104,7 @@ def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
 
 
 def _how(options: Train | Resume) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("device", "workers", "tensorboard", "deterministic")}
+    return {name: getattr(options, name) for name in ("device", "workers", "cache", "tensorboard", "deterministic")}
 
 
 def _free_folder(name: str) -> Path:
