@@ -1,0 +1,174 @@
+"""Time, matrix-product rate and peak memory, for every `danet bench`.
+
+Times are compared only within a run: the callables take turns, so that a machine that slows down slows all of them.
+Memory is measured in a fresh process, from just before the call to its highest point.
+"""
+
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+Prepare = Callable[..., Callable[[], object]]
+"""A function of a module's own level that makes the inputs and returns the call to be measured."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each run, in the order they were taken."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """Seconds of the middle run."""
+        return median(self.seconds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the median, the fastest, the slowest, and every run."""
+        ends = {"fastest_s": min(self.seconds), "slowest_s": max(self.seconds)}
+        return {"median_s": self.median, **ends, "runs_s": self.seconds}
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warmup: int = 1,
+    device: torch.device | str = "cpu",
+) -> dict[str, Timing]:
+    """Seconds of each way; in every round each of them runs once, in turn.
+
+    Args:
+        warmup: rounds before the first that counts.
+        device: on "cuda" a run ends when the GPU is done.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(warmup + repeats):
+        for name, way in ways.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            way()
+            _synchronise(device)
+            if i >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(runs) for name, runs in seconds.items()}
+
+
+def gemm(size: int = 4096, device: torch.device | str = "cpu") -> tuple[Callable[[], object], int]:
+    """(a call that multiplies two square float32 matrices, its floating-point operations): put the call among the ways
+    of `interleaved`; operations / median is the rate that the ways' products are held against.
+    """
+    left, right = torch.rand(2, size, size, device=device)
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=out), 2 * size**3
+
+
+def peak_memory(prepare: Prepare, *args: object) -> int | None:
+    """Bytes at the highest point of a call above those held before it, measured in a fresh process.
+
+    On the CPU this is resident memory; if `prepare` leaves tensors on a GPU, it is the GPU's allocated memory.
+
+    Args:
+        prepare: `prepare(*args)` runs in the fresh process and returns the call; what it makes is not counted. It and
+            its arguments must survive pickling.
+
+    Returns:
+        None where the process was ended from outside, as the kernel does when memory runs out.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(_peak, torch.get_num_threads(), prepare, *args).result()
+        except BrokenProcessPool:
+            return None
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, threads, memory, versions, device."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {
+        "device": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "memory_bytes": available_memory(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def announce(text: str) -> None:
+    """What is being measured, to standard error if it is a terminal."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that a new process may take without swapping; None where the system does not tell."""
+    return _proc("meminfo", "MemAvailable")
+
+
+def _synchronise(device: torch.device | str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(threads: int, prepare: Prepare, *args: object) -> int:
+    torch.set_num_threads(threads)
+    call = prepare(*args)
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        start = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - start
+    start = _reset_peak()
+    result = call()
+    peak = _resident_peak()
+    del result
+    return peak - start
+
+
+def _reset_peak() -> int:
+    """Begin a new peak of resident memory and return where it begins, in bytes."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM = VmRSS
+    except OSError:
+        return _resident_peak()  # elsewhere the peak so far; what stays below it is not seen
+    return _proc("self/status", "VmRSS") or 0
+
+
+def _resident_peak() -> int:
+    if (peak := _proc("self/status", "VmHWM")) is not None:
+        return peak
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _proc(file: str, field: str) -> int | None:
+    path = Path("/proc") / file
+    if not path.exists():
+        return None
+    values = [line.split()[1] for line in path.read_text().splitlines() if line.startswith(f"{field}:")]
+    return 1024 * int(values[0]) if values else None
