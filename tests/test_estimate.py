@@ -75,7 +75,9 @@ def test_every_recipe_has_its_memory():
 
 def test_a_dry_run_prints_the_run_and_leaves_no_folder(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "toy", "--dry-run", "--class-weights", "auto", "--optim.steps", "7", "--data.batch", "8"]) == 0
+    assert (
+        main(["train", "toy", "--dry-run", "--class-weights", "auto", "--optim.steps", "7", "--data.batch", "8"]) == 0
+    )
     said = capsys.readouterr().out
     assert "5000 pictures to train on, 80 to validate on, 6 classes" in said
     assert "7 of 8 pictures, 625 an epoch" in said

@@ -90,7 +90,6 @@ def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path
     page = (run / "report.html").read_text()
     assert page.count("<svg") >= 4  # losses, learning rate, mIoU, scales
     assert all(name in page for name in samples.classes.names)
-    assert "http" not in page.replace("http://www.w3.org", "")
 
 
 def test_fine_tuning_begins_from_the_given_weights(recipe, tmp_path):
@@ -349,7 +348,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(recipe, tmp_path, monke
     """DDP and synchronised batch normalisation over gloo, unequal numbers of valid pixels included."""
     recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
     torch.multiprocessing.spawn(_one_of_two, (recipe, tmp_path / "two"), nprocs=2)
-    for module, name in ((loop, "build"), (loop, "normalise"), (picture, "normalise")):
+    for module, name in ((loop, "build"), (loop, "normalise"), (picture, "normalise"), (loop.report, "finish")):
         monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
     _in_float64()
     train(recipe, Where(tmp_path / "one", device="cpu", workers=0))

@@ -1,0 +1,252 @@
+"""Pictures read by rows: no seams, no pixel twice, coordinates kept, memory bounded."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from danet import InputError, huge
+from danet.cli import main
+from danet.data.images import read_image, read_mask
+from danet.inference import find_protocol
+from danet.predict import load
+
+rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the tests' own reading
+
+
+@pytest.fixture
+def predictor(tiny_weights):
+    """Its classes are decided by each pixel's colour alone."""
+    predictor = load(tiny_weights)
+    weights = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    predictor.logits = lambda images: torch.einsum("kc,bchw->bkhw", weights, images)
+    return predictor
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (130, 170, 3), np.uint8)
+
+
+def write(path, image: np.ndarray, **form):
+    image = image if image.ndim == 3 else image[..., None]
+    shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2]}
+    with rasterio.open(path, "w", **({"driver": "GTiff", "dtype": image.dtype} | shape | form)) as target:
+        target.write(image.transpose(2, 0, 1))
+        if image.shape[2] == 4:
+            target.colorinterp = [*target.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+    return path
+
+
+def blended(predictor, image: np.ndarray, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    labels, confidence = np.full(image.shape[:2], 255, np.uint8), np.zeros(image.shape[:2], np.float32)
+    read = lambda rows, columns: image[rows, columns]  # noqa: E731
+    for block in huge.segment_blocks(predictor, read, image.shape[:2], window, overlap):
+        assert (labels[block.rows, block.columns] == 255).all()
+        assert np.array_equal(block.pixels, image[block.rows, block.columns])
+        labels[block.rows, block.columns], confidence[block.rows, block.columns] = block.labels, block.confidence
+    return labels, confidence
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(64, 16), (64, 0), (50, 49), (130, 20), (200, 50), (7, 3)])
+def test_windows_change_nothing_where_the_network_sees_single_pixels(predictor, picture, window, overlap):
+    image = picture[:40, :60] if window < 10 or overlap == 49 else picture
+    whole = predictor(image, size=max(image.shape))
+    labels, confidence = blended(predictor, image, window, overlap)
+    assert np.abs(confidence - whole.confidence).max() < 1e-5
+    assert (labels != whole.labels).mean() < 1e-3  # ties
+
+
+def test_a_window_fades_into_the_next_without_a_seam(predictor, picture):
+    """A network that says another class the nearer a window's right border: alone, its answer jumps from 0 to 1."""
+    ramp = torch.linspace(-4, 4, 64).repeat(64, 1)
+    predictor.logits = lambda images: torch.stack([ramp, -ramp, *[ramp - 99] * 4])[None, :, : images.shape[2]]
+
+    def largest_step(overlap: int) -> float:
+        signed = np.where((found := blended(predictor, picture[:64], 64, overlap))[0] == 0, found[1], 1 - found[1])
+        return float(np.abs(np.diff(signed, axis=1)).max())
+
+    assert largest_step(0) > 0.95
+    assert largest_step(16) < 0.13
+
+
+def test_weights_of_windows_sum_to_one():
+    for side, window, overlap in [(1000, 480, 120), (481, 480, 120), (100, 480, 120), (1000, 64, 63), (999, 64, 0)]:
+        total = torch.zeros(side)
+        for cover, weights in huge._weighted(side, window, overlap):
+            total[cover.start : cover.stop] += weights
+        assert (total - 1).abs().max() < 1e-6
+
+
+def test_stripes_change_nothing(predictor, monkeypatch):
+    """The network sees its surroundings here, so that a stripe computed without its neighbours' windows would show."""
+    image = np.random.default_rng(1).integers(0, 256, (90, 900, 3), np.uint8)
+    predictor.logits = lambda images: (
+        torch.nn.functional.avg_pool2d(images, 9, stride=1, padding=4).repeat(1, 2, 1, 1)
+        * torch.arange(1, 7)[:, None, None]
+    )
+    labels, confidence = blended(predictor, image, 64, 16)
+    monkeypatch.setattr(huge, "_HELD", 0)
+    assert len(huge._stripes(900, 64, 16, 6)) == 4
+    striped = blended(predictor, image, 64, 16)
+    assert np.array_equal(labels, striped[0])
+    assert np.abs(confidence - striped[1]).max() < 1e-6
+
+
+def test_labels_lie_where_the_picture_lies(predictor, picture, tmp_path):
+    where = rasterio.Affine(0.05, 0, 500_000, 0, -0.05, 5_400_000)
+    source = write(tmp_path / "town.tif", picture, crs="EPSG:25832", transform=where, tiled=True)
+    told = []
+    saved = huge.segment_file(
+        predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: told.append(numbers)
+    )
+    names = ["town_overlay.png", "town_labels.tif", "town.json"]
+    assert [path.name for path in saved.paths] == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    whole = predictor(picture, size=170)
+    with rasterio.open(saved.paths[1]) as labels:
+        assert (labels.crs, labels.transform, labels.dtypes) == (rasterio.CRS.from_epsg(25832), where, ("uint8",))
+        assert labels.block_shapes == [(256, 256)]
+        assert labels.compression.value == "DEFLATE"
+        assert labels.colormap(1)[2][:3] == predictor.classes.palette[2]
+        assert (labels.read(1) != whole.labels).mean() < 1e-3
+    assert np.array_equal(read_mask(saved.paths[1]), rasterio.open(saved.paths[1]).read(1))
+    summary = json.loads(saved.paths[2].read_text())
+    assert (summary["width"], summary["height"], summary["window"], summary["overlap"]) == (170, 130, 64, 16)
+    for found, other in zip(summary["classes"], whole.summary()["classes"], strict=True):
+        assert found["id"] == other["id"]
+        assert found["share"] == pytest.approx(other["share"], abs=1e-3)
+        assert found["mean_confidence"] == pytest.approx(other["mean_confidence"], abs=1e-3)
+    assert told == [(i, 12) for i in range(1, 13)]
+    assert read_image(saved.paths[0])[:130, :170].shape == (130, 170, 3)
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "deep", "palette", "png", "jpeg"])
+def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, picture, tmp_path, kind):
+    image, name = picture, "town.tif"
+    if kind == "grey":
+        write(tmp_path / name, picture[..., 0])
+        image = picture[..., :1].repeat(3, 2)
+    elif kind == "alpha":
+        write(tmp_path / name, np.dstack([picture, picture[..., 0]]))
+    elif kind == "deep":
+        write(tmp_path / name, picture.astype(np.uint16) * 257)
+    elif kind == "palette":
+        paletted = Image.fromarray(picture).quantize(256)
+        paletted.save(tmp_path / name)
+        image = np.asarray(paletted.convert("RGB"))
+    else:
+        name = f"town.{kind}"
+        Image.fromarray(picture).save(tmp_path / name, **({"subsampling": 0} if kind == "jpeg" else {}))
+        image = read_image(tmp_path / name)
+    saved = huge.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
+    with rasterio.open(saved.paths[1]) as labels:
+        assert (labels.read(1) != predictor(image, size=170).labels).mean() < (0.02 if kind == "jpeg" else 1e-3)
+
+
+def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, picture, tmp_path, monkeypatch):
+    cases = {
+        "float.tif": (write(tmp_path / "float.tif", picture.astype(np.float32)), "holds float32 values"),
+        "five.tif": (write(tmp_path / "five.tif", np.dstack([picture, picture[..., :2]])), "has 5 bands of 8 bits"),
+    }
+    (tmp_path / "vrt.tif").write_text("<VRTDataset rasterXSize='9' rasterYSize='9'/>")
+    cases["vrt.tif"] = (tmp_path / "vrt.tif", "of a format that cannot be read by rows")
+    cut = write(tmp_path / "cut.tif", picture)
+    cut.write_bytes(cut.read_bytes()[:30_000])
+    cases["cut.tif"] = (cut, "truncated or damaged")
+    os.mkfifo(tmp_path / "pipe.tif")
+    cases["pipe.tif"] = (tmp_path / "pipe.tif", "is not a regular file")
+    cases["absent.tif"] = (tmp_path / "absent.tif", "no such file")
+    for path, what in cases.values():
+        with pytest.raises(InputError, match=what):
+            huge.segment_file(predictor, path, tmp_path / "out", window=64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "side.jpg", exif=exif)
+    with pytest.raises(InputError, match="lies on its side"):
+        huge.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
+    good = write(tmp_path / "good.tif", picture)
+    with pytest.raises(InputError, match="none but whole"):
+        huge.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
+    with pytest.raises(InputError, match="64 pixels that overlap by 64"):
+        huge.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
+    monkeypatch.setattr("danet.data.by_rows._MAX_STORED", 1000)
+    with pytest.raises(InputError, match=r"unpacked whole; write it tiled"):
+        huge.segment_file(predictor, good, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing(predictor, picture, tmp_path):
+    source = write(tmp_path / "town.tif", picture)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        huge.segment_file(predictor, source, tmp_path / "out", window=64, overlap=16, advance=interrupt)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [2_000, 9_000])
+def test_a_full_disk_is_noticed(predictor, picture, tmp_path, limit):
+    """GDAL closes such a file without an error."""
+    source, before = write(tmp_path / "town.tif", picture), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"town_labels\.tif: cannot be written.*free some space"):
+            huge.segment_file(predictor, source, tmp_path / "out", window=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_takes_what_is_above_the_limit(tiny_weights, picture, tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "town.tif", picture)
+    monkeypatch.setattr("danet.predict.MAX_PIXELS", 130 * 170 - 1)
+    args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--size", "64"]
+    assert main(args) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(str(tmp_path / "out/town_overlay.png"))
+    assert printed.err == ""
+    assert json.loads((tmp_path / "out/town.json").read_text())["window"] == 64
+    assert main(args) == 2
+    assert "exists already" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert main([*args, "--overwrite"]) == 2
+    assert "is not installed; pip install 'danet[geo]'" in capsys.readouterr().err
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from danet import huge
+from danet.predict import load
+predictor = load(sys.argv[1])
+predictor.logits = lambda images: torch.nn.functional.avg_pool2d(images, 16, ceil_mode=True).repeat(1, 2, 1, 1)
+huge.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss begins with the parent's peak
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["big.tif", "big.png", "big.jpg"])
+def test_108_million_pixels_take_less_than_1_5_gb(tiny_weights, tmp_path, name):
+    rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8).repeat(100, 1)
+    image = Image.fromarray(rows).resize((12_000, 9_000), Image.Resampling.NEAREST)
+    image.save(tmp_path / name, **({"compression": "tiff_lzw"} if name.endswith("tif") else {}))
+    call = [sys.executable, "-c", MEASURED, str(tiny_weights), str(tmp_path / name), str(tmp_path / "out")]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    peak = 1024 * int(done.stdout)
+    print(f"{peak:,} bytes")
+    assert peak < 1.5e9, f"{peak:,} bytes"
+    assert json.loads((tmp_path / "out/big.json").read_text())["width"] == 12_000
