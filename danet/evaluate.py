@@ -20,11 +20,15 @@ from danet.weights import Card
 
 
 def check_classes(card: Card, samples: Samples, source: str) -> None:
-    """A network's numbers mean nothing on a data set of other classes.
+    """A network's numbers mean nothing on a data set of other classes, or of other bands.
 
     Raises:
-        InputError: the classes are not the same, by number or by name.
+        InputError: the classes are not the same, by number or by name; the pictures have other bands.
     """
+    bands = card.bands.count, samples.bands.count
+    if bands[0] != bands[1]:
+        what = f"the network takes pictures of {bands[0]} bands, the data set has {bands[1]}"
+        raise InputError(source, what, "evaluate on the data set it was trained for")
     ours, theirs = card.classes.names, samples.classes.names
     if ours != theirs:
         different = next(

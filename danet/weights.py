@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from danet.data.bands import Bands
 from danet.data.labels import Classes
 from danet.errors import InputError
 from danet.files import write_atomically
@@ -41,6 +42,7 @@ class Card:
         dataset: what it was trained on.
         metrics: what was measured, by name.
         licence: of the weights.
+        white: the value in the pictures' files that means 1; None: the largest of their type.
     """
 
     network: dict[str, Any]
@@ -53,6 +55,13 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     sha256: str = ""
+    white: int | None = None
+
+    @property
+    def bands(self) -> Bands:
+        """How the pictures are read that the network takes; RGB if it takes three channels."""
+        count = self.network.get("in_channels", 3)
+        return Bands(None if count == 3 else count, self.white)
 
     @classmethod
     def from_json(cls, text: str) -> "Card":

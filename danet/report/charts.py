@@ -61,12 +61,17 @@ def lines(title: str, series: Sequence[Series], x_title: str, y_title: str) -> s
     y = [value for line in series for value in line.y if math.isfinite(value)]
     if not y:
         return ""
-    y_ticks, x_ticks = ticks(min(y), max(y)), [t for t in ticks(min(x), max(x), 6) if min(x) <= t <= max(x)]
+    y_ticks, x_ticks = ticks(min(y), max(y)), ticks(min(x), max(x), whole=all(value == round(value) for value in x))
+    x_ticks = [tick for tick in x_ticks if min(x) <= tick <= max(x)]
     frame = Frame((min(x), max(x)), (min(*y, y_ticks[0]), max(*y, y_ticks[-1])))
     drawn = [_line(line, frame, i, x_title) for i, line in enumerate(series)]
-    legend = "".join(f"{key(i)}{escape(line.name)}" for i, line in enumerate(series)) if len(series) > 1 else ""
+    legend = (
+        "".join(f"<span>{key(i)}{escape(line.name)}</span> " for i, line in enumerate(series))
+        if len(series) > 1
+        else ""
+    )
     svg = _svg(frame.width, frame.height, title, frame.axes(x_ticks, y_ticks, x_title, y_title) + "".join(drawn))
-    return f"<figure><figcaption><b>{escape(title)}</b>{legend}</figcaption>{svg}</figure>"
+    return f"<figure><figcaption><b>{escape(title)}</b> {legend}</figcaption>{svg}</figure>"
 
 
 def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
@@ -80,8 +85,8 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
     cell = min(34, max(7, 680 // len(names)))
     font, labels = min(11.5, cell - 1.0), [short(name, 22) for name in names]
     left = round(0.62 * font * max(len(name) for name in labels)) + 10
-    top, side = left + 22, cell * len(names)
-    parts = ['<text class="soft" x="0" y="12">row: true class; column: predicted; in % of the row</text>']
+    top, side = left, cell * len(names)
+    parts = []
     for i, name in enumerate(labels):
         at, style = (i + 0.5) * cell + font / 3, f'style="font-size:{font:.1f}px"'
         parts.append(f'<text {style} x="{left - 6}" y="{top + at:.1f}" text-anchor="end">{escape(name)}</text>')
@@ -97,7 +102,8 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
         corner = left + column * cell, top + row * cell
         parts.append(_cell(float(shares[row, column]), int(counts[row, column]), row == column, corner, cell, told))
     svg = _svg(left + side + 2, top + side + 2, "confusion matrix", "".join(parts))
-    return f'<div class="wide">{svg}</div><p class="note">Shares below {percent(least)} % are left empty.</p>'
+    note = f"Row: true class; column: predicted; in % of the row. Shares below {percent(least)} % are left empty."
+    return f'<p class="note">{note}</p><div class="wide">{svg}</div>'
 
 
 def _cell(share: float, pixels: int, right: bool, corner: tuple[int, int], side: int, told: str) -> str:
@@ -142,11 +148,12 @@ def reliability(table: Sequence[Bin], error: float) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers, about `count` of them, from at most `low` to at least `high`."""
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Round numbers, at most seven, from at most `low` to at least `high`; with whole steps for whole numbers."""
     span = high - low or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / count))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * count >= span)
+    power = 10 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span)
+    step = max(step, 1) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
@@ -163,6 +170,8 @@ def key(index: int) -> str:
 
 def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:
     points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not points:
+        return ""
     path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in _thinned(points, _POINTS))
     dashes = f'stroke-dasharray="{_DASHES[index // _COLOURS % 3][1]}"'
     parts = [f'<polyline points="{path}" fill="none" stroke="{colour(index)}" stroke-width="2" {dashes}/>']

@@ -39,10 +39,10 @@ def document(title: str, lead: str, facts: Iterable[tuple[str, str]], sections: 
     return page.encode(errors="backslashreplace")
 
 
-def escape(text: str) -> str:
-    """Plain text as HTML; only what can be shown, and at most 80 characters of it."""
+def escape(text: str, length: int = 80) -> str:
+    """Plain text as HTML; only what can be shown, and at most so many characters of it."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return html.escape(short(shown, 80))
+    return html.escape(short(shown, length))
 
 
 def short(text: str, length: int) -> str:
@@ -85,8 +85,8 @@ def swatch(colour: tuple[int, int, int]) -> str:
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--soft:#5c5c5c;--line:#8883;--card:#f5f5f3;
 --c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#aa4b82;--c4:#8a6100;--c5:#333;--strong:#fff}
-@media (prefers-color-scheme:dark){:root{--paper:#141517;--ink:#e8e8e6;--soft:#a4a4a0;--line:#9994;--card:#1e2023;
---c0:#56b4e9;--c1:#e8792a;--c2:#2fbf93;--c3:#cc79a7;--c4:#e69f00;--c5:#ddd;--strong:#000}}
+@media screen and (prefers-color-scheme:dark){:root{--paper:#141517;--ink:#e8e8e6;--soft:#a4a4a0;--line:#9994;
+--card:#1e2023;--c0:#56b4e9;--c1:#e8792a;--c2:#2fbf93;--c3:#cc79a7;--c4:#e69f00;--c5:#ddd;--strong:#000}}
 *{box-sizing:border-box}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;max-width:74rem;margin:0 auto;
 padding:1.5rem 1.25rem 4rem;background:var(--paper);color:var(--ink)}
@@ -116,7 +116,8 @@ background:linear-gradient(var(--c0) 0 0) 0 0/calc(100%*var(--w)) 100% no-repeat
 .slim .bar{width:4rem;height:.45em}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.45em;border:1px solid var(--line);border-radius:2px;
 vertical-align:-.05em}
-.key{display:inline-block;width:1.5em;height:0;vertical-align:.25em;margin:0 .35em 0 .6em}
+.key{display:inline-block;width:1.5em;height:0;vertical-align:.25em;margin:0 .35em 0 .5em}
+figcaption span{white-space:nowrap}
 .shown{display:grid;grid-template-columns:repeat(3,1fr);gap:.8rem;margin-bottom:1.6rem}
 .shown img{display:block;width:100%;height:auto;border-radius:3px;image-rendering:auto}
 .shown .said{font-size:.86rem}.shown .said p{margin:0 0 .5rem}.chips{display:flex;flex-wrap:wrap;gap:.1rem .9rem}
@@ -125,9 +126,7 @@ pre{font-size:.82rem;line-height:1.4;background:var(--card);border-radius:6px;pa
 columns:22rem}
 @media (max-width:50rem){body{padding:1rem .8rem 3rem}.shown{grid-template-columns:repeat(2,1fr);gap:.6rem}
 .shown .said,.shown figure:nth-of-type(5){grid-column:1/-1}.bar{width:5rem}.facts div{flex:1 0 7rem}}
-@media print{:root{--paper:#fff;--ink:#000;--soft:#444;--card:#f3f3f3;--line:#8883;--c0:#0072b2;
---c1:#d55e00;--c2:#009e73;--strong:#fff}
-*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{max-width:none;padding:0;font-size:11px}
+@media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{max-width:none;padding:0;font-size:11px}
 nav{display:none}figure,tr,.shown{break-inside:avoid}h2,h3{break-after:avoid}.wide{overflow:visible}
 .wide svg{max-width:100%}pre{white-space:pre-wrap}}
 """

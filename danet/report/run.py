@@ -39,8 +39,8 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
     """The page of a run after a validation, from its confusion matrix; nothing is computed but the page."""
     last, best = history[-1], best_row(history)
     lead = (
-        f"{escape(recipe.about)}. Below are the numbers of the last validation, in epoch {last['epoch']:.0f}. Pictures,"
-        f" calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
+        f"{escape(recipe.about, 300)}. Below are the numbers of the last validation, in epoch {last['epoch']:.0f}."
+        f" Pictures, calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
     )
     sections = [
         _curves(recipe, history),
@@ -48,20 +48,22 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
         scores.confusion(confusion, classes.names),
         scores.settings(recipes.to_dict(recipe)),
     ]
-    facts = [("last mIoU", f"{percent(last['miou'], 2)} %"), *_facts(recipe, history, best)]
+    scored = [(f"{which} mIoU", f"{percent(row['miou'], 2)} %") for which, row in (("last", last), ("best", best))]
+    facts = [*scored, *_facts(recipe, history, best)]
     return document(name, lead, facts, sections)
 
 
 def page(run: Run, measured: Evaluation, predictor: Predictor, samples: Samples) -> bytes:
     """The page of a run whose best weights have been measured over these samples."""
     best, found = best_row(run.history), measured.confusion.scores()
-    data = run.recipe.data
+    data, recorded = run.recipe.data, f"{percent(best['miou'], 2)} %"
     lead = (
-        f"{escape(run.recipe.about)}. Below is what best.safetensors, the weights of epoch {best['epoch']:.0f}, does on"
-        f" the {len(samples)} full pictures of {escape(data.dataset)} {escape(data.val_split)}."
+        f"{escape(run.recipe.about, 300)}. Below is what best.safetensors, the weights of epoch {best['epoch']:.0f},"
+        f" does on the {len(samples)} full pictures of {escape(data.dataset)} {escape(data.val_split)}."
     )
     facts = [
         ("mIoU", f"{percent(found.miou, 2)} %"),
+        *([("as validated in training", recorded)] if recorded != f"{percent(found.miou, 2)} %" else []),
         *_facts(run.recipe, run.history, best),
         ("pixel accuracy", f"{percent(found.pixel_accuracy, 2)} %"),
         ("calibration error", f"{percent(measured.calibration.error, 2)} %"),
@@ -87,8 +89,7 @@ def best_row(history: History) -> dict[str, float]:
 def _facts(recipe: Recipe, history: History, best: dict[str, float]) -> list[tuple[str, str]]:
     x, total = curves.axis([recipe]), recipe.optim.steps or recipe.optim.epochs
     return [
-        ("best validated mIoU", f"{percent(best['miou'], 2)} %"),
-        (f"in {x}", f"{best[x]:.0f} of {total}"),
+        (f"best {x}", f"{best[x]:.0f} of {total}"),
         ("trained at", f"{history[-1]['images_per_second']:.3g} pictures/s"),
     ]
 
