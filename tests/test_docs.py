@@ -71,10 +71,17 @@ def test_the_readmes_python_runs(workplace):
     assert (workplace / "overlay.png").exists()
 
 
+def test_the_guides_snippets_run(workplace):
+    (snippet,) = blocks(ROOT / "docs/guide.md", "python")
+    names: dict = {}
+    exec(snippet, names)
+    assert abs(names["row"].sum() - 1) < 1e-5
+
+
 def test_the_readmes_first_two_commands_are_what_ci_runs():
     first, second = (block.strip() for block in blocks(ROOT / "README.md", "bash")[:2])
     assert first == "pip install -q uv && uv run danet predict examples/china.jpg"
-    assert second == "pip install -q uv && uv run pytest"
+    assert second == "pip install -q uv && uv run --all-extras pytest"
     assert "pip install -q uv && uv run $1" in (ROOT / ".ci/run").read_text()
 
 
