@@ -83,7 +83,7 @@ def test_recipes_are_listed(capsys):
         ("train --resume absent", "error: absent/recipe.yaml: cannot be read"),
         ("evaluate {w} --dataset camvidd", "error: --dataset: 'camvidd' is unknown; use one of"),
         ("evaluate {w} --dataset toy-context", "error: {w}: class 3 is 'car', not 'lamp'"),
-        ("evaluate", "error: danet evaluate: PATH a .safetensors file (required) is missing"),
+        ("evaluate", "error: danet evaluate: PATH a .safetensors file, or an exported model (required) is missing"),
         ("convert absent.pth w.safetensors", "error: absent.pth: no such file"),
         ("recipes all", "error: all: danet recipes takes nothing"),
     ],

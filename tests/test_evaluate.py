@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from danet.data.bands import RGB
 from danet.data.labels import Classes
 from danet.data.pairs import Sample
 from danet.errors import InputError
@@ -23,6 +24,7 @@ class Drawn:
     """`Samples` of random pictures of different sizes."""
 
     classes = CLASSES
+    bands = RGB
 
     def __len__(self) -> int:
         return 5

@@ -116,7 +116,9 @@ BENCHES: dict[str, type] = {
 def run(args: Sequence[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         lines = [f"  danet bench {name:10} {(kind.__doc__ or '').splitlines()[0]}" for name, kind in BENCHES.items()]
-        print("\n".join(["Ratios measured side by side in one run.", "", *lines]))
+        print(
+            "\n".join(["usage: danet bench NAME [options]", "", "Ratios measured side by side in one run.", "", *lines])
+        )
         return 0
     name = args[0]
     if name not in BENCHES:
