@@ -4,7 +4,6 @@ The crop is computed first, and only that part of the picture is resized: same p
 cropping, at a fraction of the cost.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,21 +76,13 @@ def scaled_crop(
     for _ in range(1 if largest_share == 1 else 10):
         top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
         box = left * x, top * y, min((left + size[1]) * x, width), min((top + size[0]) * y, height)
-        cut = _nearest(labels, part, box)
+        cut = np.asarray(Image.fromarray(labels).resize(part, Image.Resampling.NEAREST, box))
         if _largest_share(cut) < largest_share:
             break
     out_image, out_labels = np.zeros((*crop, image.shape[2]), image.dtype), np.full(crop, IGNORE, np.uint8)
     out_image[: size[0], : size[1]] = resize(image, size, box)
     out_labels[: size[0], : size[1]] = cut
     return out_image, out_labels
-
-
-def _nearest(labels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """Pillow's, of the part (left, top, right, bottom) alone, at `size` (width, height)."""
-    x0, y0 = int(box[0]), int(box[1])
-    seen = np.ascontiguousarray(labels[y0 : math.ceil(box[3]), x0 : math.ceil(box[2])])
-    within = box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0
-    return np.asarray(Image.fromarray(seen).resize(size, Image.Resampling.NEAREST, within))
 
 
 def _largest_share(labels: np.ndarray) -> float:
