@@ -152,8 +152,8 @@ class Predictor:
         """What a call does with a picture once it is read: pixels as `read_image` gives them for the card's bands."""
         if size is not None and size < 1:
             raise InputError("--size", f"{size} is less than 1", "give the long side in pixels")
-        if size is not None and protocol.long_side is not None:
-            what = f"the protocol has a base size of its own, {protocol.long_side}"
+        if size is not None and (own := protocol.long_side or protocol.short_side) is not None:
+            what = f"the protocol has a base size of its own, {own}"
             raise InputError("--size", what, "give --size or such a --protocol")
         card, shown = self.card, self.shown_by(protocol)
         side = card.size if size is None else size
