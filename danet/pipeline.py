@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
 from danet.errors import InputError
 from danet.inference import WHOLE, Protocol
@@ -85,11 +83,9 @@ def overlapped(
     """
     items, coming, going = iter(items), deque[Future[Read]](), deque[Future[Written | InputError]]()
     with (
-        _Cores() as cores,
         ThreadPoolExecutor(1, "danet-read") as reader,
         ThreadPoolExecutor(writers, "danet-write") as writer,
     ):
-        read, write, work = cores.beside(read), cores.beside(write), cores.network(work)
         try:
             while True:
                 coming.extend(reader.submit(read, item) for item in islice(items, AHEAD - len(coming)))
@@ -106,41 +102,6 @@ def overlapped(
         finally:
             for future in (*coming, *going):
                 future.cancel()
-
-
-class _Cores:
-    """Takes a core from the network on the CPU where the threads beside it have half as much to do or more. Its own
-    threads wait for each other at every layer, and so all for the one whose core an encoder has.
-    """
-
-    def __enter__(self) -> "_Cores":
-        self._all, self._lock = torch.get_num_threads(), Lock()
-        self._beside = self._network = 0.0
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._all)
-
-    def beside(self, step: Callable[[Item], Done]) -> Callable[[Item], Done]:
-        def timed(x: Item) -> Done:
-            start = time.perf_counter()
-            done = step(x)
-            with self._lock:
-                self._beside += time.perf_counter() - start
-            return done
-
-        return timed
-
-    def network(self, step: Callable[[Item], Done]) -> Callable[[Item], Done]:
-        def timed(x: Item) -> Done:
-            busy = self._beside > self._network / 2
-            torch.set_num_threads(max(1, self._all - 1) if busy else self._all)
-            start = time.perf_counter()
-            done = step(x)
-            self._network += time.perf_counter() - start
-            return done
-
-        return timed
 
 
 def _known(error: InputError) -> Future:
