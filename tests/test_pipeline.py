@@ -94,25 +94,6 @@ def test_the_three_run_at_the_same_time():
     assert list(overlapped(range(4), read, work, write, writers=1)) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("network", "writing", "threads"), [(0.0, 0.02, 1), (0.02, 0.0, 2)])
-def test_a_core_is_left_to_threads_that_have_much_to_do(network, writing, threads):
-    def work(_: int) -> int:
-        time.sleep(network)
-        return torch.get_num_threads()
-
-    def write(n: int) -> int:
-        time.sleep(writing)
-        return n
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert list(overlapped(range(6), lambda i: i, work, write, writers=1))[-1] == threads
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_a_bounded_number_of_items_is_held():
     held, most, lock = 0, 0, threading.Lock()
 
