@@ -52,7 +52,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)], ids=lambda p: p.name)
 def test_the_commands_of_a_page_run_one_after_the_other(page, workplace, monkeypatch):
     found = commands(page)
     assert len(found) >= 4
