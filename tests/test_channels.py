@@ -343,7 +343,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
     (root / "dataset.yaml").write_text(text + more)
     assert main(["check", str(root)]) == 0, capsys.readouterr().out
     options = "--network.backbone test_resnet --network.width 16 --network.no-pretrained --network.output-stride 8 "
-    options += "--data.crop 48 48 --data.scale 1 1 --data.batch 2 --optim.epochs 12 --validate-every 12 --optim.ema 0 "
+    options += "--data.crop 48 48 --data.scale 1 1 --data.batch 2 --optim.epochs 20 --validate-every 20 --optim.ema 0 "
     options += "--optim.lr 0.05 --optim.head-lr-factor 1 --optim.warmup 0 --workers 0 --device cpu --data.size 48"
     assert main(["train", "folder", "--data.root", str(root), "--out", str(run), *options.split()]) == 0
     best = run / "best.safetensors"
