@@ -161,6 +161,7 @@ def in_a_child(code: str, **environment: str) -> str:
     return child.stdout
 
 
+@pytest.mark.slow
 def test_the_triton_kernels_equal_plain_in_the_interpreter():
     assert in_a_child(TRITON, TRITON_INTERPRET="1").strip() == "same"
 
