@@ -43,6 +43,14 @@ def tiny_weights(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, whatever ran before it: the fixtures it is the first to ask for, too."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that load ONNX and OpenVINO come last: beside all else in one process they have crashed tests after them
     (docs/log.md).
