@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import danet
+from danet.look import see
+from danet.look.answers import default_points
+
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -86,6 +90,16 @@ def open_page(browser):
     assert wrong == []
 
 
+@pytest.fixture(scope="module")
+def places() -> dict[str, tuple[float, float]]:
+    """A place well inside each of the two largest classes of the page's example, in shares of its width and height."""
+    seen = see(danet.load(), ROOT / "danet/web/page/example.jpg")
+    height, width = seen.image.shape[:2]
+    points = default_points(seen)
+    names = [seen.segmentation.classes.names[seen.segmentation.labels[y, x]] for x, y in points]
+    return {name: (x / width, y / height) for name, (x, y) in zip(names, points, strict=True)}
+
+
 def example(page):
     page.wait_for_selector("[data-model=ready]")
     page.click("#example")
@@ -133,8 +147,9 @@ def test_a_dropped_picture_is_segmented(open_page, address):
     assert "sky" in page.locator("#status").inner_text()
 
 
-def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, address):
+def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, address, places):
     page = example(open_page(address))
+    (one, start), (other, end) = places.items()
     page.locator("label", has_text="Attention").first.click()
     open_requests, most, sent = [], [], []
 
@@ -146,14 +161,14 @@ def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, addr
 
     page.on("request", begun)
     page.on("requestfinished", lambda r: open_requests.remove(r) if r in open_requests else None)
-    page.mouse.move(*at(page, 0.2, 0.2))
-    until(page, "document.getElementById('pixel-class').textContent === 'sky'")
+    page.mouse.move(*at(page, *start))
+    until(page, f"document.getElementById('pixel-class').textContent === '{one}'")
     first = pixels(page, "heat")
     assert first.any()
     for step in range(60):
         page.mouse.move(*at(page, 0.2 + step / 100, 0.2 + step / 100))
-    page.mouse.move(*at(page, 0.25, 0.5))
-    until(page, "document.getElementById('pixel-class').textContent === 'building'")
+    page.mouse.move(*at(page, *end))
+    until(page, f"document.getElementById('pixel-class').textContent === '{other}'")
     page.wait_for_timeout(300)
     assert max(most) == 1
     assert len(sent) <= 61
@@ -161,21 +176,21 @@ def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, addr
     x, y = (int(n) for n in re.findall(r"\d+", place))
     assert f"x={x}&y={y}" in sent[-1], "the last request is for where the pointer rests"
     assert (pixels(page, "heat") != first).any()
-    assert re.search(r"building \d+ %", page.locator("#tip").inner_text())
+    assert re.search(rf"{other} \d+ %", page.locator("#tip").inner_text())
 
 
-def test_points_are_pinned_compared_and_taken_away(open_page, address):
+def test_points_are_pinned_compared_and_taken_away(open_page, address, places):
     page = example(open_page(address))
-    for i, place in enumerate([(0.2, 0.2), (0.25, 0.5), (0.8, 0.9)], 1):
+    for i, place in enumerate(places.values(), 1):
         page.mouse.click(*at(page, *place))
         until(page, f"document.querySelectorAll('#pins > li').length === {i}")
-    assert [t.strip() for t in page.locator("#pins .head b").all_inner_texts()] == ["sky", "building", "tree"]
+    assert [t.strip() for t in page.locator("#pins .head b").all_inner_texts()] == list(places)
     for bars in page.locator("#pins .bars").all():
         shares = [int(n) for n in re.findall(r"(\d+) %", bars.inner_text())]
         assert len(shares) == 3
         assert shares == sorted(shares, reverse=True)
     page.get_by_label("Take point 2 away").click()
-    assert page.locator("#pins > li").count() == 2
+    assert page.locator("#pins > li").count() == 1
 
 
 def test_classes_are_switched_and_the_overlay_is_slid(open_page, address):
@@ -353,3 +368,19 @@ def test_the_interface_is_listed(open_page, address):
     page.wait_for_selector("#operations section")
     assert "POST/v1/segment" in page.locator("#operations").inner_text().replace(" ", "").replace("\n", "")
     assert f"{address}/v1/segment" in page.locator("pre").inner_text()
+
+
+def test_an_exported_network_segments_and_hides_what_it_cannot_show(open_page, tmp_path):
+    exported = tmp_path / "default.onnx"
+    command = [sys.executable, "-m", "danet", "export", "--to", "onnx", "--no-verify", "--out", str(exported)]
+    subprocess.run(command, check=True, capture_output=True)
+    with server("--weights", str(exported)) as address:
+        page = open_page(address)
+        page.wait_for_selector("[data-model=ready]")
+        page.click("#example")
+        page.wait_for_selector("[data-state=ready]")
+        assert re.match(r"sky\s+\d+ %", page.locator("#legend li").all_inner_texts()[0])
+        page.mouse.move(*at(page, 0.2, 0.2))
+        until(page, "document.getElementById('tip').textContent.includes('sky')")
+        for module in ("Position attention", "Channel attention"):
+            assert page.get_by_label(module).is_disabled() or page.get_by_label(module).is_hidden()

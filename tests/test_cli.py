@@ -39,6 +39,27 @@ def test_predict_goes_on_after_a_bad_picture_and_says_so(pictures, tiny_weights,
     assert (tmp_path / "out/p2.json").exists()
 
 
+def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights, tmp_path):
+    confidence = []
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        args = [
+            "predict",
+            str(pictures / "p1.png"),
+            "--weights",
+            str(tiny_weights),
+            "--out",
+            str(out),
+            "--dtype",
+            dtype,
+        ]
+        assert main(args) == 0
+        (summary,) = out.glob("*.json")
+        confidence.append(json.loads(summary.read_text())["classes"][0]["mean_confidence"])
+    assert confidence[0] != confidence[1]
+    assert confidence[0] == pytest.approx(confidence[1], abs=0.02)
+
+
 def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("danet.data.toy._SIZES", {"train": 4, "val": 3})
     file = tmp_path / "scores.json"

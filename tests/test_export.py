@@ -1,3 +1,5 @@
+import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -94,6 +96,29 @@ def test_predict_and_evaluate_take_it(files, tmp_path, capsys):
     assert cli.main(["evaluate", str(files["openvino"]), "--root", str(root), "--json", str(scores)]) == 0
     assert json.loads(scores.read_text())["pictures"] > 0
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_server_takes_it(files, runtime):
+    pytest.importorskip("fastapi")
+    from httpx import ASGITransport, AsyncClient
+
+    from danet.web.server import create_app
+
+    predictor = danet.load(files[runtime])
+
+    async def questions():
+        app = create_app(predictor)
+        transport, address = ASGITransport(app), "http://127.0.0.1:8000"
+        async with app.router.lifespan_context(app), AsyncClient(transport=transport, base_url=address) as client:
+            content = EXAMPLE.read_bytes()
+            segmented = await client.post("/v1/segment?output=labels", content=content, timeout=60)
+            return segmented, await client.get("/v1/model"), await client.post("/v1/attention?x=1&y=1", content=content)
+
+    segmented, model, attention = asyncio.run(questions())
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(segmented.content))), predictor(EXAMPLE).labels)
+    assert model.json()["attention"] == {"position": False, "channel": False}
+    assert attention.status_code == 409
 
 
 @pytest.fixture

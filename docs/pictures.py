@@ -1,0 +1,76 @@
+"""Draws the pictures of the documentation again, with the weights that come with the package.
+
+    uv run --all-extras python docs/pictures.py
+
+Needs Debian's chromium for the picture of the page.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+DOCS = Path(__file__).parent
+PHOTO = DOCS.parent / "examples/china.jpg"
+POINTS = ((0.28, 0.42), (0.2, 0.12), (0.75, 0.9))
+"""On the picture, in shares of its width and height: temple, sky, trees."""
+
+
+def danet(*args: str | Path) -> list[str]:
+    return [sys.executable, "-m", "danet", *map(str, args)]
+
+
+def overlay() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(danet("predict", PHOTO, "--out", folder), check=True)
+        shutil.copy(Path(folder) / "china_overlay.png", DOCS / "china_overlay.png")
+
+
+def look() -> None:
+    """In half of the size for print."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "look.png"
+        points = ["--point", "455", "155", "--point", "555", "345"]
+        subprocess.run(danet("look", PHOTO, *points, "--without", "--out", out), check=True)
+        with Image.open(out) as drawn:
+            drawn.reduce(2).save(DOCS / "look_china.png", optimize=True)
+
+
+def page() -> None:
+    """The page of `danet serve` with the attention of one point drawn and two more pinned."""
+    with subprocess.Popen(danet("serve", "--port", "0"), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+                shot = browser.new_page(viewport={"width": 1280, "height": 860})
+                shot.goto(address)
+                _use(shot)
+                shot.screenshot(path=DOCS / "page.png")
+                browser.close()
+        finally:
+            server.terminate()
+
+
+def _use(page: Page) -> None:
+    page.wait_for_selector("[data-model=ready]")
+    page.click("#example")
+    page.wait_for_selector("[data-state=ready]")
+    page.locator("label", has_text=re.compile("Attention")).first.click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    for x, y in reversed(POINTS):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.wait_for_timeout(500)
+
+
+if __name__ == "__main__":
+    overlay()
+    look()
+    page()
