@@ -43,17 +43,8 @@ def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights
     confidence = []
     for dtype in ("float32", "bfloat16"):
         out = tmp_path / dtype
-        args = [
-            "predict",
-            str(pictures / "p1.png"),
-            "--weights",
-            str(tiny_weights),
-            "--out",
-            str(out),
-            "--dtype",
-            dtype,
-        ]
-        assert main(args) == 0
+        args = ["--weights", str(tiny_weights), "--out", str(out), "--dtype", dtype]
+        assert main(["predict", str(pictures / "p1.png"), *args]) == 0
         (summary,) = out.glob("*.json")
         confidence.append(json.loads(summary.read_text())["classes"][0]["mean_confidence"])
     assert confidence[0] != confidence[1]

@@ -17,7 +17,7 @@ from timm.models import FeatureInfo, adapt_input_conv
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from danet.errors import InputError
+from danet.errors import InputError, first_of
 
 
 def build_backbone(
@@ -111,10 +111,8 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
         if key in state and state[key].shape != tensor.shape
     ]
     if wrong:
-        shown = "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise InputError(
-            source, f"not the weights of {name}: {shown}", "give a file with timm's keys for this backbone"
-        )
+        what = f"not the weights of {name}: {first_of(wrong)}"
+        raise InputError(source, what, "give a file with timm's keys for this backbone")
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 

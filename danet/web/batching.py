@@ -5,6 +5,8 @@ with it. A request whose client left is taken out.
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Worker:
     """The thread and its line. `run` must be running, as a task, in the loop whose requests ask."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "danet-compute")
+        self._thread = ThreadPoolExecutor(1, "danet-compute", _give_way)
         self._waiting: list[_Job] = []
         self._wake = asyncio.Event()
         self.batches = self.batched = 0
@@ -91,6 +93,12 @@ class Worker:
         self.batches += 1
         self.batched += len(jobs)
         return jobs
+
+
+def _give_way() -> None:
+    """The thread that answers goes first: on Linux each has a priority of its own, which torch's threads inherit."""
+    if sys.platform == "linux":
+        os.nice(5)
 
 
 @torch.inference_mode()
