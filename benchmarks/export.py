@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     network, card = weights.load(options.weights)
+    assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
     pictures = spaced(options.camvid / "images/train", options.count, card)
     for name, contents in _files(network, card, pictures):

@@ -21,6 +21,7 @@ from danet.files import make_folder, write_atomically
 from danet.inference import WHOLE, Protocol, segment
 from danet.model.danet import DANet
 from danet.model.fold import folded
+from danet.model.peers import Peer
 
 Kind = Literal["picture", "video", "huge"]
 
@@ -97,24 +98,25 @@ class Predictor:
     """A network and its card, ready for pictures.
 
     Args:
-        network: a `DANet`, which is put into evaluation mode, or an exported one.
+        network: a `DANet` or a peer, which is put into evaluation mode, or an exported one.
         card: what its file says of it.
         device: "cpu", "cuda"; None: a GPU if there is one.
-        dtype: of the products of a `DANet`: float32, or bfloat16 for speed where the processor or GPU has it.
+        dtype: of the products, but for an exported one: float32, or bfloat16 for speed where the processor or GPU has
+            it.
 
     `folded` is what predicts: the network with its batch normalisation folded, see `model.fold`, or the exported one.
     """
 
     def __init__(
         self,
-        network: DANet | exported.Exported,
+        network: DANet | Peer | exported.Exported,
         card: weights.Card,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
     ):
         self.device, self.network, self.card, self.dtype = devices.choose(device), network, card, dtype
         self.folded = network
-        if isinstance(network, DANet):
+        if not isinstance(network, exported.Exported):
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.folded = folded(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))
 
@@ -123,7 +125,9 @@ class Predictor:
         return self.card.classes
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The prediction's logits at the feature grid, B,K,h,w, of normalised images B,3,H,W; see `shown_by`."""
+        """The prediction's logits B,K,h,w of normalised images B,3,H,W: at the feature grid, a peer's at the images'
+        size; see `shown_by`.
+        """
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.folded.logits(images).fused
 
@@ -179,12 +183,16 @@ def load(path: Path | str | None = None, device: str | None = None, dtype: torch
     exported; the weights that come with the package if none is named. `device` and `dtype` are those of `Predictor`.
 
     Raises:
-        InputError: no such file, or not a whole one; another device than the processor for an exported file.
+        InputError: no such file, or not a whole one; for an exported file, another device than the processor or another
+            dtype than float32.
     """
     if path is None or Path(path).suffix not in exported.SUFFIXES:
         return Predictor(*weights.load(path), device, dtype)
     if device not in (None, "cpu"):
         raise InputError(f"--device {device}", "exported files run on the processor", "use cpu, or a .safetensors file")
+    if dtype != torch.float32:
+        what = "an exported file computes in the type it was exported in"
+        raise InputError("--dtype", what, "leave it out, or use a .safetensors file")
     return Predictor(*exported.load(Path(path)), "cpu")
 
 
@@ -224,8 +232,8 @@ def kind_of(file: Path) -> Kind:
         return "video"
     try:
         header = read_header(file) if suffix in _BY_ROWS else None
-    except InputError:
-        return "picture"
+    except InputError as error:
+        return "huge" if isinstance(error.__cause__, Image.DecompressionBombError) else "picture"
     return "huge" if header is not None and header.height * header.width > MAX_PIXELS else "picture"
 
 

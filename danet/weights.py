@@ -17,11 +17,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from danet.data.bands import Bands
-from danet.data.labels import Classes
-from danet.errors import InputError
+from danet.data.bands import MAX_CHANNELS, Bands
+from danet.data.labels import IGNORE, Classes
+from danet.errors import InputError, first_of
 from danet.files import write_atomically
 from danet.model.danet import DANet
+from danet.model.peers import Peer, build_network
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "default.safetensors"
@@ -33,7 +34,7 @@ class Card:
     """Everything about a network but its numbers.
 
     Args:
-        network: the arguments of `DANet` that rebuild it.
+        network: the arguments of `build_network` that rebuild it.
         classes: names and palette, by train id.
         mean, std: per channel, of images in [0, 1].
         size: the long side, in pixels, of the pictures it was trained on: other pictures are brought to it before they
@@ -65,18 +66,48 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """The inverse of `json`; raises KeyError, TypeError or ValueError when it is not a card."""
-        entries = json.loads(text)
+        """The inverse of `json`; raises KeyError, TypeError, ValueError or AttributeError when it is not a card."""
+        try:
+            entries = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         if entries.pop("format") != FORMAT:
             raise ValueError("of another format version")
         classes = entries.pop("classes")
         names, palette = tuple(classes["names"]), tuple(tuple(colour) for colour in classes["palette"])
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}
         mean, std = tuple(entries.pop("mean")), tuple(entries.pop("std"))
-        return cls(network, Classes(names, palette), mean, std, **entries)
+        card = cls(network, Classes(names, palette), mean, std, **entries)
+        _check_values(card)
+        return card
 
     def json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)})
+
+
+_MOST = {"num_classes": IGNORE, "in_channels": MAX_CHANNELS, "width": 4096, "size": 8192, "white": 65535}
+
+
+def _check_values(card: Card) -> None:
+    """Raises ValueError for a card that asks for more than any network has, or for weights from elsewhere: a file may
+    come from anybody, and its card is believed.
+    """
+    given = {**card.network, "size": card.size, "white": card.white}
+    for name, most in _MOST.items():
+        value = given.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            raise ValueError(f"{name}: {value!r} is no number from 1 to {most}")
+    if "pretrained" in card.network:
+        raise ValueError("pretrained: the weights are here")
+    for name, values in (("mean", card.mean), ("std", card.std)):
+        if len(values) != card.bands.count or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in values):
+            raise ValueError(f"{name}: {values!r} is not one number a channel")
+    if min(card.std) <= 0:
+        raise ValueError("std: not above 0")
+    if not all(isinstance(name, str) for name in card.classes.names):
+        raise ValueError("classes: a name is no text")
+    if not all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in card.classes.palette):
+        raise ValueError("classes: a colour is not three numbers from 0 to 255")
 
 
 def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None) -> Card:
@@ -94,7 +125,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     return card
 
 
-def load(path: Path | str | None = None) -> tuple[DANet, Card]:
+def load(path: Path | str | None = None) -> tuple[DANet | Peer, Card]:
     """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named.
 
     Raises:
@@ -103,11 +134,12 @@ def load(path: Path | str | None = None) -> tuple[DANet, Card]:
     path = DEFAULT if path is None else Path(path)
     tensors, card = read(path)
     try:
-        network = DANet(**card.network)
-    except TypeError as error:
-        raise InputError(
-            path, f"its architecture is not known here ({error})", "use the danet version that wrote it"
-        ) from error
+        network = build_network(**card.network)
+    except InputError as error:
+        raise InputError(path, f"{error.where}: {error.what}", error.remedy) from error
+    except Exception as error:  # of timm and torch, for values that no network has
+        what = f"its architecture is not known here ({' '.join(str(error).split())[:200]})"
+        raise InputError(path, what, "use the danet version that wrote it") from error
     _load_state(network, tensors, path)
     return network.eval(), card
 
@@ -131,8 +163,8 @@ def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
         if key in tensors and tensors[key].shape != shape
     ]
     if wrong:
-        shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise InputError(path, f"does not fit the network: {shown}", "use weights of the same architecture and classes")
+        what = f"does not fit the network: {first_of(wrong)}"
+        raise InputError(path, what, "use weights of the same architecture and classes")
     network.load_state_dict(tensors)
 
 
@@ -154,7 +186,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         )
     try:
         card = Card.from_json(metadata["danet"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             path, f"its description cannot be read ({error!r})", "use the danet version that wrote it"
         ) from error

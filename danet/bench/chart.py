@@ -1,11 +1,12 @@
-"""Curves over logarithmic axes as an SVG text, for `danet bench cost`."""
+"""Curves over logarithmic axes as an SVG picture, for `danet bench cost`."""
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 400, 76, 130, 34, 46
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
+from danet.report.charts import colour, picture
+from danet.report.page import escape
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 400, 76, 130, 54, 46
 
 Curve = Sequence[tuple[float, float]]
 
@@ -25,21 +26,19 @@ def loglog(title: str, across: str, up: str, curves: Mapping[str, Curve]) -> str
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * math.log(value / y0) / math.log(y1 / y0)
 
-    parts = [_text(LEFT, 18, title, size=14), _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle")]
-    parts.append(_text(12, TOP - 6, up))
-    for value in _ticks(x0, x1):
+    parts = [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle"), _text(12, TOP - 10, up)]
+    for value in log_ticks(x0, x1):
         parts += [_line(x(value), TOP, x(value), HEIGHT - BOTTOM)]
         parts += [_text(x(value), HEIGHT - BOTTOM + 16, f"{value:,g}", anchor="middle")]
-    for value in _ticks(y0, y1):
+    for value in log_ticks(y0, y1):
         parts += [_line(LEFT, y(value), WIDTH - RIGHT, y(value))]
         parts += [_text(LEFT - 6, y(value) + 4, f"{value:,g}", anchor="end")]
-    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+    for i, (name, curve) in enumerate(curves.items()):
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in curve]
-        parts.append(_text(x(curve[-1][0]) + 8, y(curve[-1][1]) + 4, name, colour=colour))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
-    return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *parts, "</svg>"]) + "\n"
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour(i)}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour(i)}"/>' for a, b in curve]
+        parts.append(_text(x(curve[-1][0]) + 8, y(curve[-1][1]) + 4, name, fill=colour(i)))
+    return picture(WIDTH, HEIGHT, title, "\n".join(parts))
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -47,17 +46,17 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return (low / 2, high * 2) if low == high else (low / 1.2, high * 1.2)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with their halves and fifths where there are few."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`, with their halves and fifths where there are few."""
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
 
 
 def _line(x0: float, y0: float, x1: float, y1: float) -> str:
-    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="#dddddd"/>'
+    return f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12, colour: str = "#333333") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}"'
-    return f"<text {place}>{escape(text)}</text>"
+def _text(x: float, y: float, text: str, anchor: str = "start", fill: str = "var(--ink)") -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="fill:{fill}"'
+    return f'<text class="halo" {place}>{escape(text)}</text>'

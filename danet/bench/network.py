@@ -89,7 +89,9 @@ def prepare(way: str, case: Case, device: str) -> Callable[[], Tensor]:
 
 def _network(case: Case) -> DANet:
     if case.network == "default":
-        return weights.load()[0]
+        network, _ = weights.load()
+        assert isinstance(network, DANet)
+        return network
     torch.manual_seed(0)
     network = DANet(19, "resnet50", layer4_dilations=(4, 8, 16))
     for module in network.modules():

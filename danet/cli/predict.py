@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -45,18 +45,24 @@ class Predict:
     mmseg-slide-769"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: nearly the same labels, about twice as fast where the processor or GPU computes in it"""
 
 
 def run(args: Sequence[str]) -> int:
     options = parse(Predict, args, "predict")
+    import torch
+
+    from danet.files import check_writable
     from danet.inference import find_protocol
     from danet.predict import find_images, kind_of, load
 
     if not options.images:
         raise InputError("IMAGE", "none given", "name pictures or folders of pictures")
     protocol = find_protocol(options.protocol)
-    predictor = load(options.weights, options.device)
+    predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
+    check_writable(options.out)
     failed, paces = 0, []
     for kind, group in groupby(files, kind_of):
         for result in _segmented(kind, group, predictor, protocol, options, paces):

@@ -108,7 +108,7 @@ def export(
         pictures: compared on too.
 
     Raises:
-        InputError: a missing package, a file that exists, a wrong suffix, wrong weights or pictures.
+        InputError: a missing package, a file that exists, a wrong suffix, wrong weights or pictures, no DANet.
     """
     suffix = ".onnx" if runtime == "onnx" else ".xml"
     if destination.suffix != suffix:
@@ -120,6 +120,8 @@ def export(
         if path.exists() and not overwrite:
             raise InputError(path, "exists already", "give --out another name, or --overwrite")
     network, card = weights.load(source)
+    if not isinstance(network, DANet):
+        raise InputError(source, f"holds {card.network['architecture']}", "only DANet can be exported")
     calibrated = () if calibration is None else spaced(calibration, count, card)
     shown = {str(file): normalised(file, card) for file in (*pictures, *calibrated[:: -(-len(calibrated) // 8) or 1])}
     if calibrated:

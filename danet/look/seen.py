@@ -225,7 +225,7 @@ def see(predictor: Predictor, image: Path | str | Image.Image | np.ndarray) -> S
         image: a path, a Pillow image or an array, of any size; see `danet.predict.read_pixels`.
 
     Raises:
-        InputError: no picture; a predictor whose network is not a `DANet`, as an exported model.
+        InputError: no picture; a predictor whose network is not a `DANet`, as an exported model or a peer.
     """
     return see_pixels(predictor, *read_pixels(image, predictor.card.bands))
 
@@ -236,7 +236,9 @@ def see_pixels(predictor: Predictor, name: str, pixels: np.ndarray) -> Seen:
     network, card = predictor.folded, predictor.card
     if not isinstance(network, DANet):
         raise InputError(
-            "look", "an exported model keeps its attention to itself", "look needs the .safetensors weights"
+            "look",
+            "an exported model, or one that is no DANet, shows no attention",
+            "look needs the .safetensors weights of a DANet",
         )
     shown = resized(pixels, card.size)
     images = normalise(torch.tensor(shown, device=predictor.device)[None], card.mean, card.std)

@@ -12,7 +12,9 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Network:
-    """The network: the arguments of `danet.DANet`."""
+    """The network: its architecture, and the arguments of `danet.DANet`, of which others take those that are not of its
+    head.
+    """
 
     backbone: str = "resnet50"
     """a timm model name"""
@@ -36,6 +38,9 @@ class Network:
     """train an FCN head on the backbone's last stage but one beside, as mmsegmentation does"""
     pretrained: bool = True
     """begin with ImageNet weights from timm's hub, unless --backbone-weights is given"""
+    architecture: str = "danet"
+    """danet, or for comparison smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (pip install
+    'danet[compare]')"""
 
 
 @dataclass(frozen=True)

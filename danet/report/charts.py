@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from danet.metrics.calibration import Bin
-from danet.report.page import escape, percent, short
+from danet.report.page import CHART_STYLE, escape, percent, short
 
 _COLOURS = 6
 _DASHES = (("solid", "none"), ("dashed", "7 4"), ("dotted", "2 3"))
@@ -156,6 +156,15 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     step = max(step, 1) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def picture(width: float, height: float, title: str, content: str) -> str:
+    """A file of its own, which brings its paper, its ink and its title, in light and dark."""
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" role="img">'
+    paper = f'<rect width="{width:.0f}" height="{height:.0f}" style="fill:var(--paper)"/>'
+    top = f'<text x="12" y="20" style="font-size:14px;font-weight:600">{escape(title)}</text>'
+    return f"{head}<title>{escape(title)}</title><style>{CHART_STYLE}</style>{paper}{top}{content}</svg>\n"
 
 
 def colour(index: int) -> str:

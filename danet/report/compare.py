@@ -47,6 +47,7 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     yield row("pictures/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
     yield row("data set", *(escape(run.recipe.data.dataset) for run in runs))
     yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
+    yield row("architecture", *(escape(run.recipe.network.architecture) for run in runs))
     yield row("attention", *(_attention(run) for run in runs))
     yield row("parameters, millions", *(f"{run.parameters / 1e6:.2f}" for run in runs))
     yield row("seed", *(str(run.recipe.seed) for run in runs))
@@ -81,6 +82,8 @@ def _classes(runs: Sequence[Run]) -> Iterator[list[str]]:
 
 def _attention(run: Run) -> str:
     network = run.recipe.network
+    if network.architecture != "danet":
+        return "none"
     return " and ".join(name for name in ("position", "channel") if getattr(network, name)) or "none"
 
 

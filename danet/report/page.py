@@ -82,12 +82,18 @@ def swatch(colour: tuple[int, int, int]) -> str:
 
 
 # the colours of Okabe and Ito, told apart by every eye; in the dark the brighter ones come first
-_STYLE = """
+CHART_STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--soft:#5c5c5c;--line:#8883;--card:#f5f5f3;
 --c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#aa4b82;--c4:#8a6100;--c5:#333;--strong:#fff}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#141517;--ink:#e8e8e6;--soft:#a4a4a0;--line:#9994;
 --card:#1e2023;--c0:#56b4e9;--c1:#e8792a;--c2:#2fbf93;--c3:#cc79a7;--c4:#e69f00;--c5:#ddd;--strong:#000}}
-*{box-sizing:border-box}
+svg text{font-size:11.5px;fill:var(--ink)}
+svg .strong{fill:var(--strong)}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}
+svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
+"""
+_STYLE = (
+    CHART_STYLE
+    + """*{box-sizing:border-box}
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;max-width:74rem;margin:0 auto;
 padding:1.5rem 1.25rem 4rem;background:var(--paper);color:var(--ink)}
 h1{font-size:1.7rem;line-height:1.2;margin:.5rem 0 .3rem;overflow-wrap:anywhere}
@@ -101,9 +107,7 @@ a{color:var(--c0)}nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92
 .facts dt{font-size:.8rem;color:var(--soft)}.facts dd{margin:0;font-size:1.25rem;font-variant-numeric:tabular-nums}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1.2rem 1.6rem}
 figure{margin:0;min-width:0}figcaption b{color:var(--ink);font-weight:600}
-svg{display:block;max-width:100%;height:auto;overflow:visible}svg text{font-size:11.5px;fill:var(--ink)}
-svg .strong{fill:var(--strong)}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}
-svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
+svg{display:block;max-width:100%;height:auto;overflow:visible}
 .wide{overflow-x:auto;margin:.4rem 0 1rem}.wide svg{max-width:none}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -130,3 +134,4 @@ columns:22rem}
 nav{display:none}figure,tr,.shown{break-inside:avoid}h2,h3{break-after:avoid}.wide{overflow:visible}
 .wide svg{max-width:100%}pre{white-space:pre-wrap}}
 """
+)

@@ -14,6 +14,7 @@ from danet.data.labels import Classes
 from danet.errors import InputError
 from danet.model.backbone import load_backbone, normalisation
 from danet.model.danet import DANet
+from danet.model.peers import Peer, build_network
 from danet.recipes import Recipe
 
 
@@ -24,7 +25,7 @@ def build(
     initial_weights: Path | None = None,
     fresh: bool = True,
     bands: Bands = RGB,
-) -> tuple[DANet, weights.Card]:
+) -> tuple[DANet | Peer, weights.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
     """
@@ -32,7 +33,7 @@ def build(
     arguments = asdict(recipe.network)
     fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
     arguments |= {"num_classes": len(classes), "in_channels": bands.count}
-    network = DANet(**arguments, pretrained=fetch)
+    network = build_network(**arguments, pretrained=fetch)
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
+from danet.model.peers import Peer, build_network
 from danet.recipes import Recipe
 
 _PICTURES = 2  # batch normalisation in training wants more than one where the features are one pixel
@@ -51,10 +52,10 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
     """
     arguments = asdict(recipe.network) | {"pretrained": False, "num_classes": num_classes, "in_channels": in_channels}
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
-        network = DANet(**arguments).train()
+        network = build_network(**arguments).train()
         kept, largest = _kept(network, recipe, in_channels, _PICTURES)
         with torch.no_grad():
-            grid = network.logits(torch.zeros(1, in_channels, *recipe.data.crop)).fused.shape[-2:]
+            grid = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))[-1].shape[-2:]
     parameters = sum(p.numel() for p in network.parameters())
     copies = 4 if recipe.optim.ema else 3  # weights, gradients, momentum, moving average: float32
     return Estimate(
@@ -67,7 +68,7 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
     )
 
 
-def _kept(network: DANet, recipe: Recipe, channels: int, pictures: int) -> tuple[int, tuple[int, ...]]:
+def _kept(network: DANet | Peer, recipe: Recipe, channels: int, pictures: int) -> tuple[int, tuple[int, ...]]:
     """Bytes of the distinct tensors that a step of so many pictures keeps, and of the largest of them once more, the
     gradient that meets it; and the shape of the largest, without the batch.
     """

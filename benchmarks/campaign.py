@@ -1,0 +1,318 @@
+"""Networks side by side on CamVid: equal backbone, recipe and budget, seed by seed. What ablation.py and peers.py
+share.
+
+A run is a folder OUT/NAME-SEED as `danet train` makes it, and in it PROTOCOL.npz, the confusion matrix of each
+validation picture. A campaign can be killed at any time: the same command reads the runs that are finished and goes on
+with the one that was interrupted. Nothing is chosen by the validation pictures: each run is measured once, at its end.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from intervals import SEEDS, by_pictures, by_seeds
+
+import danet
+from danet import data, recipes
+from danet.bench.measure import environment
+from danet.devices import choose
+from danet.errors import InputError
+from danet.evaluate import predictions
+from danet.files import write_atomically
+from danet.inference import find_protocol
+from danet.metrics import Confusion
+from danet.recipes import Data, Network, Optim, Recipe
+from danet.train import checkpoint, folder
+from danet.train.claim import claimed
+from danet.train.loop import Where, train
+
+SHRINK = 0.8
+"""CamVid's 480 x 360 pictures are brought to 384 x 288, so that every stride divides them."""
+
+BASE = Recipe(
+    about="CamVid in small, to compare networks",
+    network=Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False),
+    data=Data("camvid", batch=4, crop=(192, 256), scale=(SHRINK, SHRINK), jitter=0.3, size=384),
+    optim=Optim(epochs=5, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=50),
+)
+
+
+class Row(NamedTuple):
+    """A row of a campaign's table.
+
+    Args:
+        name: in --only, in the names of folders, and in the JSON.
+        about: what it is, in a few words.
+        recipe: how it is trained, with any seed.
+        against: names of the rows that it is compared with.
+        run: the row whose weights are shown; "" for its own.
+        protocol: how they are shown the pictures.
+        published: the paper's mIoU in %, by its backbone.
+        left_out: why it cannot be run; "" if it can.
+    """
+
+    name: str
+    about: str
+    recipe: Recipe
+    against: tuple[str, ...] = ()
+    run: str = ""
+    protocol: str = "whole"
+    published: Mapping[str, float] = {}
+    left_out: str = ""
+
+
+class Measured(NamedTuple):
+    """A row's result with one seed.
+
+    Args:
+        matrices: P,K,K int64, the confusion matrix of each picture.
+        facts: what the JSON says of the run.
+    """
+
+    matrices: np.ndarray
+    facts: dict[str, Any]
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options of every campaign."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
+    options.add_argument("--out", type=Path, default=Path("runs/campaign"), help="folder of the runs")
+    options.add_argument("--json", type=Path, help="file for the numbers, written again after each run")
+    options.add_argument("--backbone", default=BASE.network.backbone, help="a timm name")
+    options.add_argument("--output-stride", type=int, default=BASE.network.output_stride)
+    options.add_argument("--backbone-weights", type=Path, help="its ImageNet weights, instead of timm's hub")
+    options.add_argument("--epochs", type=int, default=BASE.optim.epochs)
+    options.add_argument("--seeds", type=int, default=1, help=f"1 to {SEEDS}")
+    options.add_argument("--only", nargs="+", help="rows to train; those of others that are finished are read")
+    options.add_argument("--threads", type=int, help="of each computation; torch's choice if not given")
+    options.add_argument("--device", help="cpu or cuda; a GPU if there is one")
+    return options
+
+
+def base(options: argparse.Namespace) -> Recipe:
+    """The recipe that all rows share."""
+    width = BASE.network.width if options.backbone == BASE.network.backbone else None
+    network = replace(BASE.network, backbone=options.backbone, output_stride=options.output_stride, width=width)
+    return replace(
+        BASE,
+        network=network,
+        data=replace(BASE.data, root=options.camvid),
+        optim=replace(BASE.optim, epochs=options.epochs),
+        validate_every=options.epochs,
+    )
+
+
+def run(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
+    """Train and measure what is missing, seed by seed, in the order of the rows, and return the result.
+
+    Returns:
+        `{"environment", "recipe", "pictures", "rows": [...], "runs": [...]}`: a run is one row with one seed, its
+        scores fractions; a row is their mean, spread and differences, with the paper's mIoU in %.
+
+    Raises:
+        InputError: an option that cannot be; a folder that holds a run of another recipe, or that another process uses.
+        SystemExit: by SIGINT or SIGTERM.
+    """
+    names = [row.name for row in rows]
+    if unknown := set(options.only or ()) - set(names):
+        raise InputError("--only", f"{', '.join(sorted(unknown))} is no row", f"use {', '.join(names)}")
+    if not 1 <= options.seeds <= SEEDS:
+        raise InputError("--seeds", f"{options.seeds} is not from 1 to {SEEDS}", "give a number in between")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    seeds = range(1, options.seeds + 1)
+    runnable = [row for row in rows if not row.left_out]
+    found: dict[tuple[str, int], Measured] = {}
+    for seed, row in ((seed, row) for seed in seeds for row in runnable):
+        if (there := _npz(row, seed, options).exists()) or row.name in (options.only or names):
+            found[row.name, seed] = _measured(row, seed, options)
+            if not there:
+                print(f"{row.name} seed {seed}: mIoU {found[row.name, seed].facts['miou']:.4f}", flush=True)
+                write(options.json, result(rows, found, options))
+    return result(rows, found, options)
+
+
+def result(
+    rows: Sequence[Row], found: Mapping[tuple[str, int], Measured], options: argparse.Namespace
+) -> dict[str, Any]:
+    """What `run` returns, of what has been measured so far."""
+    shared = base(options)
+    recipe = recipes.to_dict(replace(shared, data=replace(shared.data, root=None)))
+    weights = None if options.backbone_weights is None else options.backbone_weights.name
+    return {
+        "environment": environment(choose(options.device)),
+        "recipe": recipe,
+        "backbone_weights": weights,
+        "pictures": data.COUNTS["camvid"],
+        "rows": [_summary(row, found) for row in rows],
+        "runs": [measured.facts for measured in found.values()],
+    }
+
+
+def write(path: Path | None, entries: dict[str, Any]) -> None:
+    """The JSON, whole or not at all; nothing where no file is named."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(entries, indent=2) + "\n").encode())
+
+
+def table(entries: dict[str, Any]) -> str:
+    """The result for people; mIoU and differences in %, beside them the paper's mIoU on Cityscapes."""
+    lines = [
+        f"{'':36}{'mIoU %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  differences, 95 % by seeds, by pictures"
+    ]
+    for row in entries["rows"]:
+        published = " / ".join(f"{value:.2f}" for value in row["published"].values())
+        if row["miou"] is None:
+            lines.append(f"{row['about']:36}{'n/a':>14}{published:>16}  {row['left_out'] or 'not run yet'}")
+            continue
+        spread = "" if row["spread"] is None else f" +- {100 * row['spread']:.1f}"
+        scores = f"{100 * row['miou']:.2f}{spread}"
+        seconds = "n/a" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        cost = f"{row['parameters'] / 1e6:10.2f}{seconds:>7}"
+        told = "; ".join(_difference_in_words(entry) for entry in row["differences"])
+        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {told}")
+    return "\n".join(lines)
+
+
+def weights_of(row: Row, seed: int, options: argparse.Namespace) -> Path:
+    """The weights that a row's run with this seed ended with."""
+    return _folder(row, seed, options) / folder.BEST
+
+
+def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
+    """Of this row and seed, from its folder; trained and shown the pictures first where that has not been done."""
+    run, file = _folder(row, seed, options), _npz(row, seed, options)
+    wanted = replace(row.recipe, seed=seed)
+    if not (run / folder.METRICS).exists():  # the only validation is the last thing that a run does
+        _train(run, wanted, options)
+    read = folder.read(run)
+    _check_same(run, read.recipe, wanted)
+    if not file.exists():
+        _show(run, file, row, options)
+    with np.load(file) as stored:
+        matrices = stored["matrices"]
+    confusion = Confusion(len(read.card.classes))
+    confusion.matrix = matrices.sum(0)
+    last = read.history[-1]
+    pace = last["images_per_second"]  # 0 where the run was killed between its last step and its validation
+    facts = {
+        "name": row.name,
+        "seed": seed,
+        "protocol": row.protocol,
+        "epochs": wanted.optim.epochs,
+        "parameters": read.parameters,
+        "seconds": last["step"] * wanted.data.batch / pace if pace else None,
+        **confusion.scores().as_dict(read.card.classes.names),
+    }
+    return Measured(matrices, facts)
+
+
+def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
+    """To the end, from the start or from the last checkpoint."""
+    begun = any((run / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
+    if begun:
+        _check_same(run, folder.read_recipe(run), recipe)
+    else:
+        with claimed(run):
+            for name in (folder.RECIPE, folder.ENVIRONMENT):
+                (run / name).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+    where = Where(run, backbone_weights=options.backbone_weights, device=options.device)
+    ended = train(recipe, where, resume=begun)
+    if ended.stopped_by is not None:
+        raise SystemExit(128 + ended.stopped_by)
+
+
+def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
+    """Write each validation picture's confusion matrix."""
+    predictor = danet.load(run / folder.BEST, options.device)
+    samples = data.load("camvid", options.camvid, row.recipe.data.val_split)
+    protocol = predictor.shown_by(find_protocol(row.protocol))
+    names, matrices = [], []
+    for sample, labels, _ in predictions(
+        predictor.logits, predictor.card, samples, predictor.device, protocol=protocol
+    ):
+        confusion = Confusion(len(samples.classes))
+        confusion.update(sample.labels, labels)
+        names.append(sample.name)
+        matrices.append(confusion.matrix)
+    content = io.BytesIO()
+    np.savez_compressed(content, names=np.array(names), matrices=np.array(matrices))
+    write_atomically(file, content.getvalue())
+
+
+def _check_same(run: Path, found: Recipe, wanted: Recipe) -> None:
+    """Where the pictures lie does not matter."""
+    if replace(found, data=replace(found.data, root=wanted.data.root)) != wanted:
+        raise InputError(run, "holds a run of another recipe", "give --out another folder")
+
+
+def _folder(row: Row, seed: int, options: argparse.Namespace) -> Path:
+    return options.out / f"{row.run or row.name}-{seed}"
+
+
+def _npz(row: Row, seed: int, options: argparse.Namespace) -> Path:
+    return _folder(row, seed, options) / f"{row.protocol}.npz"
+
+
+def _summary(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
+    entries = {
+        "name": row.name,
+        "about": row.about,
+        "published": dict(row.published),
+        "left_out": row.left_out or None,
+        "miou": None,
+    }
+    own = {seed: measured for (name, seed), measured in found.items() if name == row.name}
+    if not own:
+        return entries
+    facts = [measured.facts for measured in own.values()]
+    mious = [fact["miou"] for fact in facts]
+    return entries | {
+        "miou": mean(mious),
+        "spread": stdev(mious) if len(mious) > 1 else None,
+        "seeds": list(own),
+        "iou": {name: _mean_of([fact["iou"][name] for fact in facts]) for name in facts[0]["iou"]},
+        "parameters": facts[0]["parameters"],
+        "seconds": _mean_of([fact["seconds"] for fact in facts]),
+        "differences": list(_differences(row, own, found)),
+    }
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return mean(there) if there else None
+
+
+def _differences(
+    row: Row, own: Mapping[int, Measured], found: Mapping[tuple[str, int], Measured]
+) -> Iterator[dict[str, Any]]:
+    for other in row.against:
+        pairs = {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found}
+        if pairs:
+            gains = [a.facts["miou"] - b.facts["miou"] for a, b in pairs.values()]
+            yield {
+                "against": other,
+                "seeds": list(pairs),
+                "mean": mean(gains),
+                "by_seeds_95": by_seeds(gains),
+                "by_pictures_95": by_pictures(
+                    *zip(*((a.matrices, b.matrices) for a, b in pairs.values()), strict=True)
+                ),
+            }
+
+
+def _difference_in_words(entry: dict[str, Any]) -> str:
+    def interval(ends: Sequence[float] | None) -> str:
+        return "[n/a]" if ends is None else f"[{100 * ends[0]:+.1f} {100 * ends[1]:+.1f}]"
+
+    intervals = f"{interval(entry['by_seeds_95'])} {interval(entry['by_pictures_95'])}"
+    return f"{100 * entry['mean']:+.2f} to {entry['against']} {intervals}"

@@ -1,0 +1,162 @@
+"""The plots of docs/results.md, from the numbers in benchmarks/results alone; the same numbers give the same bytes.
+
+python benchmarks/plots.py
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from danet.bench import cost
+from danet.bench.chart import log_ticks
+from danet.files import write_atomically
+from danet.report.charts import Frame, colour, picture, ticks
+from danet.report.page import escape
+
+ROOT = Path(__file__).parents[1]
+RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
+
+LEFT, RIGHT, TOP, ROW, BOTTOM, WIDTH = 190, 120, 40, 30, 70, 720  # of the ablation's bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the pictures")
+    options = parser.parse_args()
+    for name, content in drawn(options.results).items():
+        write_atomically(options.out / name, content)
+        print(options.out / name)
+
+
+def drawn(results: Path) -> dict[str, bytes]:
+    """File name -> SVG, of those whose numbers are there."""
+    files = {name: results / f"{name}.json" for name in PLOTS}
+    return {
+        f"{name}.svg": PLOTS[name](json.loads(file.read_text())).encode()
+        for name, file in files.items()
+        if file.exists()
+    }
+
+
+def ablation(result: dict[str, Any]) -> str:
+    """Bars of each row's gain over the dilated FCN with its 95 % interval, and the paper's gain beside it."""
+    rows = [row for row in result["rows"] if row["miou"] is not None]
+    fcn = next(row for row in rows if row["name"] == "fcn")
+    gains = {row["name"]: _gain(row) for row in rows}
+    papers = {row["name"]: _published_gains(row, fcn) for row in rows}
+    values = [value for gain in gains.values() for value in gain]
+    values += [value for paper in papers.values() for value in paper.values()]
+    steps = ticks(min(*values, 0), max(*values, 1))
+    floor = TOP + ROW * len(rows)
+
+    def x(points: float) -> float:
+        return LEFT + (points - steps[0]) / (steps[-1] - steps[0]) * (WIDTH - LEFT - RIGHT)
+
+    parts = []
+    for step in steps:
+        ends = f'x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{TOP}" y2="{floor}"'
+        parts.append(f'<line class="{"grid" if step else "axis"}" {ends}/>')
+        parts.append(_text(x(step), floor + 16, f"{step:+g}" if step else "0", "middle"))
+    for i, row in enumerate(rows):
+        parts += _bar(x, TOP + ROW * (i + 0.5), row, gains[row["name"]], papers[row["name"]])
+    seeds = max(len(row["seeds"]) for row in rows)
+    sample = f"{seeds} seeds" if seeds > 1 else "the pictures, one seed"
+    parts += [_text(WIDTH - RIGHT + 40, TOP - 6, "gain", "end"), _text(WIDTH - 20, TOP - 6, "mIoU %", "end")]
+    parts.append(
+        _text(12, floor + 38, f"Bars: gain in points, CamVid; lines: its 95 % interval over {sample}.", kind="soft")
+    )
+    marks = "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and ResNet-101."
+    parts.append(_text(12, floor + 56, marks, kind="soft"))
+    return picture(
+        WIDTH, floor + BOTTOM, "What each part is worth: gain in mIoU over the dilated FCN", "\n".join(parts)
+    )
+
+
+def peers(result: dict[str, Any]) -> str:
+    """mIoU of each network, with its spread over the seeds, against its latency."""
+    rows = [row for row in result["rows"] if row["miou"] is not None and "speed" in row]
+    latencies = [1000 * row["speed"]["latency"]["median_s"] for row in rows]
+    ends = [100 * (row["miou"] + sign * (row["spread"] or 0)) for row in rows for sign in (-1, 1)]
+    up, (low, high) = ticks(min(ends), max(ends)), (min(latencies) / 1.2, 2 * max(latencies))
+    frame = Frame((math.log(low), math.log(high)), (up[0], up[-1]), 360, 640)
+    width = result["recipe"]["data"]["size"]
+    about = "mIoU %, CamVid; lines: standard deviation over the seeds" if rows[0]["spread"] else "mIoU %, CamVid"
+    parts = [frame.axes([], up, f"milliseconds for a picture of {width} x {width * 3 // 4}", about)]
+    for value in log_ticks(low, high):
+        at = frame.x(math.log(value))
+        parts.append(
+            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.y(up[0]):.1f}" y2="{frame.y(up[-1]):.1f}"/>'
+        )
+        parts.append(_text(at, frame.y(up[0]) + 17, f"{value:g}", "middle"))
+    for row, latency in zip(rows, latencies, strict=True):
+        x, y, spread = frame.x(math.log(latency)), frame.y(100 * row["miou"]), 100 * (row["spread"] or 0)
+        fill = colour(1 if row["name"] == "both" else 0)
+        if spread:
+            low, high = (frame.y(100 * row["miou"] + sign * spread) for sign in (-1, 1))
+            parts.append(_line(x, low, x, high, fill))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" style="fill:{fill}"/>')
+        parts.append(_text(x + 9, y + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
+    content = f'<g transform="translate(12 36)">{"".join(parts)}</g>'
+    return picture(664, 400, "Equal backbone, recipe and budget", content)
+
+
+PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {"ablation": ablation, "peers": peers, "cost": cost.chart}
+"""Name of the JSON and of the picture -> what draws it."""
+
+
+def _gain(row: dict[str, Any]) -> tuple[float, float, float]:
+    """Points of mIoU over the FCN, and the ends of their interval: over the seeds where there are several."""
+    for entry in row["differences"]:
+        if entry["against"] == "fcn":
+            low, high = entry["by_seeds_95"] or entry["by_pictures_95"]
+            return 100 * entry["mean"], 100 * low, 100 * high
+    return 0.0, 0.0, 0.0
+
+
+def _published_gains(row: dict[str, Any], fcn: dict[str, Any]) -> dict[str, float]:
+    if row is fcn:
+        return {}
+    return {backbone: miou - fcn["published"][backbone] for backbone, miou in row["published"].items()}
+
+
+def _bar(
+    x: Callable[[float], float], y: float, row: dict[str, Any], gain: Sequence[float], paper: dict[str, float]
+) -> Iterator[str]:
+    """A row: name, bar, interval, the paper's marks, numbers."""
+    mean, low, high = gain
+    start, end = sorted((x(0), x(mean)))
+    yield _text(LEFT - 10, y + 4, row["about"].strip(), "end")
+    yield f'<rect x="{start:.1f}" y="{y - 8:.1f}" width="{end - start:.1f}" height="16" style="fill:{colour(0)}"/>'
+    if low < high:
+        yield _line(x(low), y, x(high), y, "var(--ink)")
+        yield from (_line(x(value), y - 4, x(value), y + 4, "var(--ink)") for value in (low, high))
+    for backbone, value in paper.items():
+        yield _mark(x(value), y, backbone)
+    if row["name"] != "fcn":
+        yield _text(WIDTH - RIGHT + 40, y + 4, f"{mean:+.1f}", "end")
+    yield _text(WIDTH - 20, y + 4, f"{100 * row['miou']:.1f}", "end")
+
+
+def _mark(x: float, y: float, backbone: str) -> str:
+    style = f'style="fill:var(--paper);stroke:{colour(1)};stroke-width:2"'
+    told = f"<title>the paper, {escape(backbone)}</title>"
+    if backbone == "ResNet-50":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {style}>{told}</circle>'
+    return f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" {style}>{told}</path>'
+
+
+def _line(x0: float, y0: float, x1: float, y1: float, stroke: str) -> str:
+    ends = f'x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"'
+    return f'<line {ends} style="stroke:{stroke};stroke-width:1.5"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text, 120)}</text>'
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""benchmarks/: the comparisons on CamVid, on a few small pictures; plots and model card from committed numbers."""
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from danet import InputError, weights
+from danet.metrics import Confusion
+from danet.train import loop
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A module of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def campaign(load, monkeypatch):
+    """With a recipe of two steps."""
+    module = load("campaign")
+    small = replace(
+        module.BASE,
+        network=replace(module.BASE.network, backbone="test_resnet", width=16, pretrained=False),
+        data=replace(module.BASE.data, batch=2, crop=(32, 32), size=64),
+        optim=replace(module.BASE.optim, epochs=1, warmup=0),
+    )
+    monkeypatch.setattr(module, "BASE", small)
+    return module
+
+
+@pytest.fixture
+def camvid(tmp_path) -> Path:
+    root, rng = tmp_path / "camvid", np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 3)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            labels = rng.integers(0, 12, (6, 8), np.uint8).repeat(8, 0).repeat(8, 1)
+            image = (20 * labels[..., None] + rng.integers(0, 15, (48, 64, 3))).astype(np.uint8)
+            Image.fromarray(image).save(root / f"images/{split}/{i}.png")
+            Image.fromarray(labels).save(root / f"labels/{split}/{i}.png")
+    return root
+
+
+def options(campaign, camvid, *more):
+    fixed = ["--camvid", str(camvid), "--out", str(camvid.parent / "runs"), "--backbone", "test_resnet"]
+    return campaign.parser("").parse_args([*fixed, "--device", "cpu", *more])
+
+
+def test_mean_iou_is_that_of_the_confusion_matrix(load):
+    intervals = load("intervals")
+    confusion = Confusion(4)
+    confusion.matrix = np.array([[5, 1, 0, 0], [2, 7, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
+    assert intervals.mean_iou(confusion.matrix) == pytest.approx(confusion.scores().miou)
+    both = np.stack([confusion.matrix, 2 * confusion.matrix])
+    assert intervals.mean_iou(both) == pytest.approx([confusion.scores().miou] * 2)
+
+
+def test_the_interval_over_seeds_is_students(load):
+    intervals = load("intervals")
+    from scipy.special import stdtrit
+
+    assert intervals.by_seeds([0.3]) is None
+    for count in range(2, 11):
+        gains = np.random.default_rng(count).normal(1, 2, count)
+        half = stdtrit(count - 1, 0.975) * gains.std(ddof=1) / count**0.5
+        assert intervals.by_seeds(gains.tolist()) == pytest.approx((gains.mean() - half, gains.mean() + half), rel=1e-3)
+
+
+def test_the_interval_over_pictures_is_paired(load):
+    intervals = load("intervals")
+    rng = np.random.default_rng(0)
+    easy = rng.integers(1, 9, (40, 3, 3))
+    better = easy + 2 * np.eye(3, dtype=int)
+    assert intervals.by_pictures([easy], [easy]) == (0, 0)
+    low, high = intervals.by_pictures([better, better], [easy, easy])
+    gain = intervals.mean_iou(better.sum(0)) - intervals.mean_iou(easy.sum(0))
+    assert 0 < low < gain < high < low + 0.05
+    assert intervals.by_pictures([easy], [better]) == pytest.approx((-high, -low))
+
+
+def test_a_campaign_is_trained_once_goes_on_after_a_kill_and_tells_the_same(campaign, load, camvid, monkeypatch):
+    chosen = options(campaign, camvid, "--only", "fcn", "multi-grid", "multi-scale", "--seeds", "2")
+    chosen.json = camvid.parent / "ablation.json"
+    rows = load("ablation").rows(campaign.base(chosen))
+    killed = chosen.out / "fcn-1"  # before its first step
+    killed.mkdir(parents=True)
+    (killed / "recipe.yaml").write_text("half a ")
+    whole, steps = loop.compute_gradients, []
+
+    def kill(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 4:  # the second of the second run
+            raise KeyboardInterrupt
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "compute_gradients", kill)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(rows, chosen)
+    assert [run["name"] for run in json.loads(chosen.json.read_text())["runs"]] == ["fcn"]
+    result = campaign.run(rows, chosen)
+    assert len(steps) == 4 + 2 * 3  # nothing was done twice but the run that was killed
+    assert [(run["name"], run["seed"]) for run in result["runs"]] == [
+        (name, seed) for seed in (1, 2) for name in ("fcn", "multi-grid", "multi-scale")
+    ]
+    assert {path.name for path in chosen.out.iterdir()} == {"fcn-1", "fcn-2", "multi-grid-1", "multi-grid-2"}
+    assert json.loads(chosen.json.read_text())["runs"] == result["runs"]
+    monkeypatch.setattr(campaign, "train", None)
+    (killed / "whole.npz").unlink()
+    again = campaign.run(rows, chosen)
+    assert again["runs"] == result["runs"]
+    assert len(steps) == 10
+    check_rows(campaign, result)
+    chosen.epochs = 2
+    with pytest.raises(InputError, match="fcn-1: holds a run of another recipe; give --out another folder"):
+        campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
+
+
+def check_rows(campaign, result: dict) -> None:
+    found = {row["name"]: row for row in result["rows"]}
+    assert found["position"]["miou"] is None
+    assert found["fcn"]["published"] == {"ResNet-50": 70.03, "ResNet-101": 72.54}
+    assert found["multi-scale"]["published"] == {"ResNet-101": 81.5}
+    assert found["fcn"]["differences"] == []
+    gain, tested = (found[name]["differences"][0] for name in ("multi-grid", "multi-scale"))
+    assert gain["against"] == tested["against"] == "fcn"
+    assert gain["mean"] == pytest.approx(found["multi-grid"]["miou"] - found["fcn"]["miou"])
+    assert gain["by_seeds_95"][0] <= gain["mean"] <= gain["by_seeds_95"][1]
+    assert gain["by_pictures_95"][0] <= gain["by_pictures_95"][1]
+    assert [entry["against"] for entry in found["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
+    said = campaign.table(result)
+    assert "70.03 / 72.54" in said
+    assert "not run yet" in said
+
+
+def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
+    rows = {row.name: row for row in load("ablation").rows(campaign.base(options(campaign, camvid)))}
+    modules = {name: (row.recipe.network.position, row.recipe.network.channel) for name, row in rows.items()}
+    assert modules["fcn"] == (False, False)
+    assert modules["position"] == (True, False)
+    assert modules["channel"] == modules["channel-eq3"] == (False, True)
+    assert {name for name, row in rows.items() if row.recipe.network.channel_form == "paper"} == {
+        "channel-eq3",
+        "both-eq3",
+    }
+    assert rows["multi-grid"].recipe.network.layer4_dilations == (2, 4, 8)  # 4, 8, 16 at stride 8
+    assert rows["multi-scale"].run == "multi-grid"
+    assert rows["scaling"].recipe.data.scale == pytest.approx((0.6, 1.6))
+    plain = replace(rows["both"].recipe.network, position=False, channel=False)
+    assert replace(rows["both"].recipe, network=plain) == rows["fcn"].recipe
+    lite = options(campaign, camvid)
+    lite.backbone = "tf_efficientnet_lite0"
+    rows = {row.name: row for row in load("ablation").rows(campaign.base(lite))}
+    assert "multi-grid needs a ResNet's layer4" in rows["multi-grid"].left_out
+    assert rows["multi-scale"].run == "scaling"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--only", "psp"), "--only: psp is no row; use fcn, position"),
+        (("--seeds", "0"), "--seeds: 0 is not from 1 to 10"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(campaign, load, camvid, more, message):
+    chosen = options(campaign, camvid, *more)
+    with pytest.raises(InputError, match=message):
+        campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
+
+
+def test_the_peers_are_trained_and_timed_side_by_side(campaign, load, camvid, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("segmentation_models_pytorch")
+    peers, plots = load("peers"), load("plots")
+    monkeypatch.setattr(peers, "PEERS", ("PSPNet",))
+    monkeypatch.setattr(peers, "REPEATS", 2)
+    monkeypatch.setattr(peers, "peak_memory", lambda prepare, *args: prepare(*args)() and 5_000_000)
+    line = [
+        "peers.py",
+        "--camvid",
+        str(camvid),
+        "--out",
+        str(tmp_path / "runs"),
+        "--json",
+        str(tmp_path / "peers.json"),
+    ]
+    monkeypatch.setattr("sys.argv", [*line, "--backbone", "test_resnet", "--device", "cpu"])
+    peers.main()
+    said = capsys.readouterr().out
+    assert "5 MB above" in said
+    result = json.loads((tmp_path / "peers.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["pspnet", "fcn", "both"]
+    assert all(row["speed"]["images_per_s"] > 0 for row in result["rows"])
+    assert [entry["against"] for entry in result["rows"][0]["differences"]] == ["both"]
+    drawing = plots.drawn(tmp_path)
+    assert list(drawing) == ["peers.svg"]
+    assert plots.drawn(tmp_path) == drawing
+    texts = " ".join(e.text or "" for e in ElementTree.fromstring(drawing["peers.svg"]).iter())
+    assert "PSPNet" in texts
+    assert "64 x 48" in texts
+
+
+def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
+    def row(name: str, miou: float, gain: float, **more) -> dict:
+        difference = {"against": "fcn", "mean": gain, "by_seeds_95": None, "by_pictures_95": [gain - 0.01, gain + 0.01]}
+        entries = {
+            "name": name,
+            "about": name,
+            "miou": miou,
+            "published": {},
+            "seeds": [1],
+            "differences": [difference],
+        }
+        return entries | more
+
+    fcn = row("fcn", 0.5, 0.0, differences=[], published={"ResNet-50": 70.0})
+    rows = [fcn, row("a < b", 0.52, 0.02, published={"ResNet-50": 74.0}), row("worse", 0.49, -0.01)]
+    (tmp_path / "ablation.json").write_text(json.dumps({"rows": [*rows, row("later", 0, 0) | {"miou": None}]}))
+    (content,) = load("plots").drawn(tmp_path).values()
+    picture = ElementTree.fromstring(content)
+    _, zero, better, worse = (e for e in picture.iter() if e.tag.endswith("rect"))
+    widths = [float(e.get("width", "")) for e in (zero, better, worse)]
+    assert widths == pytest.approx([0, widths[1], widths[1] / 2], abs=0.2)
+    assert float(worse.get("x", "")) < float(better.get("x", "")) == float(zero.get("x", ""))
+    circle = next(e for e in picture.iter() if e.tag.endswith("circle"))
+    start = float(better.get("x", ""))
+    assert float(circle.get("cx", "")) - start == pytest.approx(2 * widths[1], abs=0.3)
+    assert "later" not in content.decode()
+
+
+def test_the_plots_in_docs_are_those_of_the_committed_numbers(load):
+    plots = load("plots")
+    for name, content in plots.drawn(plots.RESULTS).items():
+        assert (plots.DOCS / name).read_bytes() == content, f"run python benchmarks/plots.py: {name} is older"
+
+
+def test_the_model_card_is_that_of_the_weights_and_of_their_evaluation(load, tmp_path):
+    card = load("model_card")
+    measured = json.loads(card.EVALUATION.read_text())
+    text = card.page(weights.DEFAULT, measured)
+    assert card.PAGE.read_text() == text, "evaluate danet/default.safetensors again, see benchmarks/model_card.py"
+    assert f"mIoU {100 * measured['miou']:.1f} %" in text
+    with pytest.raises(InputError, match=r"measures other weights than default\.safetensors"):
+        card.page(weights.DEFAULT, measured | {"sha256": "0"})
