@@ -10,7 +10,7 @@ from pathlib import Path
 from danet.errors import InputError
 
 _NUMBERS = itertools.count()
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_folder(folder: Path) -> None:
@@ -19,6 +19,16 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(folder, f"cannot be written ({error.strerror})", "give --out another folder") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raises InputError if results could not be written into a folder that is there, or is still to be made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise InputError(folder, f"cannot be written ({there} is no folder)", "give --out another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        what = "no permission, or a read-only disk"
+        raise InputError(folder, f"cannot be written ({what})", "give --out another folder")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -32,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
     except OSError as error:
         what = f"{len(content):,} bytes cannot be written ({error.strerror})"
-        remedy = "free some space" if error.errno in _FULL else "give another folder, or change its permissions"
+        remedy = "free some space" if error.errno in FULL else "give another folder, or change its permissions"
         raise InputError(path, what, remedy) from error
 
 
@@ -44,14 +54,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".danet-{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,9 +3,16 @@ skipped where they are not.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from killed import Warm
+
+settings.register_profile("quick", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("stress", settings.get_profile("quick"), max_examples=2000)
+settings.load_profile("quick")
 
 SHARED = Path(os.environ.get("DANET_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -43,6 +50,14 @@ def tiny_weights(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Starts programs that are killed, see killed.py."""
+    process = Warm()
+    yield process
+    process.close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Every test draws the same numbers, whatever ran before it: the fixtures it is the first to ask for, too."""
@@ -51,8 +66,20 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that load ONNX and OpenVINO come last: beside all else in one process they have crashed tests after them
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "stress":
+        settings.load_profile("stress")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With -m stress the property tests run too, on 2,000 examples each.
+
+    Tests that load ONNX and OpenVINO come last: beside all else in one process they have crashed tests after them
     (docs/log.md).
     """
+    if config.option.markexpr == "stress":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("stress")
     items.sort(key=lambda item: item.path.name in ("test_docs.py", "test_export.py"))

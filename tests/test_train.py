@@ -12,13 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 import yaml
 from torch import nn
 
 from danet import InputError, data, recipes, weights
 from danet.data.pairs import Sample
-from danet.inference import picture
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, folder, loop
 from danet.train.loop import Where, train
@@ -319,45 +317,3 @@ def test_every_recipe_can_be_built_and_written_down(name):
     assert recipes.from_dict(yaml.safe_load(yaml.safe_dump(recipes.to_dict(recipe))), name) == recipe
     with torch.device("meta"):
         loop.build(replace(recipe, network=replace(recipe.network, pretrained=False)), data.CLASSES["toy"], None)
-
-
-def _in_float64() -> None:
-    """Patch training to float64: what remains between two ways to the same sums is then far below any mistake."""
-    build, normalise = loop.build, picture.normalise
-
-    def double_build(*args, **kwargs):
-        network, card = build(*args, **kwargs)
-        return network.double(), card
-
-    loop.build = double_build
-    loop.normalise = picture.normalise = lambda *args: normalise(*args).double()
-    loop.report.finish = lambda *_: None  # it would show the float32 weights of the file double pictures
-
-
-def _one_of_two(rank: int, recipe: Recipe, run) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    os.environ["MASTER_PORT"] = "29531"
-    data.toy._SIZES = {"train": 10, "val": 3}
-    _in_float64()
-    torch.set_num_threads(1)
-    train(recipe, Where(run, device="cpu", workers=0))
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_train_as_one_with_the_whole_batch(recipe, tmp_path, monkeypatch):
-    """DDP and synchronised batch normalisation over gloo, unequal numbers of valid pixels included."""
-    recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
-    torch.multiprocessing.spawn(_one_of_two, (recipe, tmp_path / "two"), nprocs=2)
-    for module, name in ((loop, "build"), (loop, "normalise"), (picture, "normalise"), (loop.report, "finish")):
-        monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
-    _in_float64()
-    train(recipe, Where(tmp_path / "one", device="cpu", workers=0))
-    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
-    assert one["step"] == two["step"] == 6
-    for key, tensor in one["network"].items():
-        torch.testing.assert_close(
-            two["network"][key], tensor, rtol=0, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}"
-        )
-    for a, b in zip(one["history"], two["history"], strict=True):
-        assert b["miou"] == a["miou"]
-        assert b["loss_total"] == pytest.approx(a["loss_total"], rel=1e-10)

@@ -1,5 +1,6 @@
 """`danet train`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,5 +109,7 @@ def _how(options: Train | Resume) -> dict[str, Any]:
 
 
 def _free_folder(name: str) -> Path:
+    if "WORLD_SIZE" in os.environ:
+        raise InputError("--out", "missing: torchrun's processes share one folder", "give it")
     numbered = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in numbered if not folder.exists())

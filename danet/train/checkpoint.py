@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from danet.errors import InputError
-from danet.files import write_atomically
+from danet.files import flush, write_atomically
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _MAGIC = b"danet-checkpoint-1 "
@@ -39,6 +39,7 @@ def save(run: Path, state: dict[str, Any]) -> None:
     if (run / LAST).exists():
         (run / LAST).replace(run / PREVIOUS)
     fresh.replace(run / LAST)
+    flush(run)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -57,7 +58,10 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(
             path, f"damaged: its {len(content)} bytes are not those that were saved", "restore it from a copy"
         )
-    return torch.load(io.BytesIO(content.partition(b"\n")[2]), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content.partition(b"\n")[2]), map_location="cpu", weights_only=True)
+    except Exception as error:  # whole, so somebody made it
+        raise InputError(path, "holds more than plain values and tensors", "use one that danet train wrote") from error
 
 
 def newest(run: Path) -> dict[str, Any]:

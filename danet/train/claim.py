@@ -1,4 +1,6 @@
-"""One run, one process: a lock on the run's folder, which the system takes back from a process that dies."""
+"""One run, one process: a lock on the run's folder, which the system takes back from a process that dies, though its
+workers may outlive it for seconds.
+"""
 
 import fcntl
 import os
@@ -24,13 +26,7 @@ def claimed(run: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(run, f"cannot be made a run folder ({error.strerror})", "give --out another folder") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "another"
-            raise InputError(run, f"in use by process {holder}", "wait for it, or give --out a new folder") from error
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _lock(descriptor, run)
         for left_over in run.glob(".danet-*"):
             left_over.unlink()
         try:
@@ -39,3 +35,19 @@ def claimed(run: Path) -> Iterator[None]:
             (run / LOCK).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, run: Path) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
+        if not os.fstat(descriptor).st_nlink:  # its holder ended, and removed it, since we opened it
+            raise BlockingIOError
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip() or "another"
+        raise InputError(run, f"in use by process {holder}", "wait for it, or give --out a new folder") from error
+    except OSError as error:
+        raise InputError(
+            run, f"cannot be locked ({error.strerror})", "free some space, or give another folder"
+        ) from error

@@ -59,6 +59,11 @@ def start(device: str | None) -> Process:
     return Process(rank, world, chosen)
 
 
+def restarted() -> bool:
+    """Whether torchrun has started these processes again, since one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 

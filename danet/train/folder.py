@@ -19,28 +19,47 @@ from danet.errors import InputError
 from danet.files import write_atomically
 from danet.recipes import Recipe
 from danet.report import Run
+from danet.settings import read_yaml
 from danet.train import checkpoint, claim
 
-BEST, METRICS = "best.safetensors", "metrics.csv"
+RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
 
 
 def create(folder: Path, recipe: Recipe) -> None:
-    """Begin a run in a folder that is claimed and empty: its recipe and environment.
+    """Begin a run in a folder that is claimed and empty, or where this command was killed before its first checkpoint:
+    its recipe and environment.
 
     Raises:
         InputError: it holds something already, or cannot be written.
     """
-    taken = next((entry for entry in folder.iterdir() if entry.name != claim.LOCK), None)
-    if taken is not None:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name != claim.LOCK)
+    if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _begun(folder, recipe)):
         remedy = (
             f"go on with danet train --resume {folder}"
             if (folder / checkpoint.LAST).exists()
             else "give --out a new folder"
         )
-        raise InputError(folder, f"is not empty: it holds {taken.name}", remedy)
-    text = yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False)
-    write_atomically(folder / "recipe.yaml", text.encode())
-    write_atomically(folder / "environment.json", json.dumps(_environment(), indent=2).encode())
+        raise InputError(folder, f"is not empty: it holds {names[0]}", remedy)
+    write_atomically(folder / ENVIRONMENT, json.dumps(_environment(), indent=2).encode())
+    write_atomically(folder / RECIPE, _text(recipe))
+
+
+def can_go_on(folder: Path, recipe: Recipe) -> bool:
+    """Whether this very command, started again, finds its own run there with a checkpoint."""
+    return _begun(folder, recipe) and any((folder / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
+
+
+def _begun(folder: Path, recipe: Recipe) -> bool:
+    try:
+        command = json.loads((folder / ENVIRONMENT).read_bytes())["command"]
+        file = folder / RECIPE
+        return command == sys.argv and (not file.exists() or file.read_bytes() == _text(recipe))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _text(recipe: Recipe) -> bytes:
+    return yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).encode()
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -49,13 +68,13 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         InputError: not a run folder, or a recipe.yaml that was damaged.
     """
-    file = folder / "recipe.yaml"
+    file = folder / RECIPE
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = read_yaml(file)
     except OSError as error:
         raise InputError(file, f"cannot be read ({error.strerror})", "give the folder of a run") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(file, f"is no YAML ({' '.join(str(error).split())})", "restore it from a copy") from error
+    except ValueError as error:
+        raise InputError(file, f"is no YAML ({error})", "restore it from a copy") from error
     return recipes.from_dict(entries, str(file))
 
 

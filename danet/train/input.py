@@ -1,6 +1,8 @@
 """Samples -> the batches of each step, in the order that (seed, position) decides, loaded by worker processes."""
 
 import signal
+import sys
+import time
 from collections.abc import Generator, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -38,7 +40,7 @@ def batches(
     quarantine takes are missing from theirs.
 
     Raises:
-        InputError: a picture or mask that cannot be read, from whichever worker met it; a worker that was killed.
+        InputError: a picture or mask that cannot be read, from whichever worker met it.
     """
     parts = recipe.optim.accumulate
     positions = [
@@ -52,26 +54,24 @@ def batches(
         batch_sampler=positions,
         num_workers=workers,
         collate_fn=partial(_collate, crop=recipe.data.crop, channels=samples.bands.count),
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_leave_ends_to_the_main_process,
         pin_memory=process.device.type == "cuda",
     )
-    for batch in _unless_killed(iter(loader), workers):
+    for batch in _loaded(loader):
         for error in batch.bad:
             quarantine.note(error)
         yield batch
 
 
-def _unless_killed(loaded: Iterator[Batch], workers: int) -> Iterator[Batch]:
-    while True:
-        try:
-            yield next(loaded)
-        except StopIteration:
-            return
-        except (RuntimeError, ConnectionError, EOFError) as error:  # what torch makes of a lost worker
-            if not isinstance(error, ConnectionError | EOFError) and "DataLoader worker" not in str(error):
-                raise
-            what = "one was killed while it loaded pictures: out of memory, or /dev/shm is full"
-            raise InputError(f"{workers} workers", what, "free memory, or give fewer --workers") from error
+def _loaded(loader: DataLoader) -> Iterator[Batch]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until each worker has its own handlers
+    loaded = iter(loader)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    try:
+        yield from loaded
+    except (ConnectionError, EOFError):  # a worker was lost
+        time.sleep(1)  # in which torch's handler of SIGCHLD raises a RuntimeError that says by which signal
+        raise
 
 
 class _Stream(Dataset):
@@ -111,10 +111,15 @@ def _collate(
     return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), bad)
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """A terminal sends its signals to all of them; the main process finishes its step and then ends its workers."""
+def _leave_ends_to_the_main_process(_worker: int) -> None:
+    """A terminal sends its signals to all of them; the main process finishes its step and then ends its workers. When
+    it has lost one of them it says so itself; the others need not say that it no longer listens to them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_FINISH) and None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    sys.excepthook = lambda kind, *rest: None if issubclass(kind, ConnectionError) else sys.__excepthook__(kind, *rest)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_FINISH = 20  # then SIGALRM ends a worker that nobody ended

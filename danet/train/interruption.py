@@ -26,6 +26,11 @@ class Interruption:
         """Whether a signal came to any of the processes, so that all of them stop after the same step."""
         return bool(process.sum(torch.tensor(int(self.signal is not None))))
 
+    def check(self, *_: object) -> None:
+        """Raises KeyboardInterrupt once a signal has come: in work of which nothing needs saving."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None:
             self.__exit__()

@@ -7,6 +7,7 @@ workers.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -96,14 +97,16 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
     with contextlib.ExitStack() as held:
         if process.main:
             held.enter_context(claimed(where.folder))
-        interruption = held.enter_context(Interruption())
-        result = _train(recipe, where, resume, process, interruption)
+        resume = resume or (distributed.restarted() and folder.can_go_on(where.folder, recipe))
+        result = _train(recipe, where, resume, process)
         if process.main and result.stopped_by is None:
-            report.finish(where.folder, str(process.device))
+            with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
+                report.finish(where.folder, str(process.device), interruption.check)
+            result = replace(result, stopped_by=interruption.signal)
     return result
 
 
-def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interruption: Interruption) -> Result:
+def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Result:
     recipes.check(recipe, process.world)
     samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
     if where.cache is not None:
@@ -143,16 +146,40 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interru
             checkpoint.save(where.folder, entries | tensors | averaged)
         return time.monotonic()
 
-    saved_at = save_checkpoint(first)
-    if process.main:
-        checkpoint.check_space(where.folder)
     quarantine = Quarantine(where.folder, recipe.skip_bad)
     stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
     shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
     track = events.Events(where.folder / "tensorboard" if where.tensorboard and process.main else None)
-    explained = accidents.explained(recipe, process.world, len(samples.classes), samples.bands.count)
-    with explained, contextlib.closing(stream), shown as progress, track:
-        for step in range(first, steps):
+    explained = accidents.explained(recipe, process.world, where.workers, len(samples.classes), samples.bands.count)
+    with Interruption() as interruption, explained, contextlib.closing(stream), shown as progress, track:
+        saved_at = save_checkpoint(first)
+        if process.main:
+            checkpoint.check_space(where.folder)
+        for step in range(first, steps + 1):
+            epoch, past = divmod(step, per_epoch)
+            due = step == steps or (step > 0 and past == 0 and epoch % recipe.validate_every == 0)
+            if due and not (history and history[-1]["step"] == step):
+                judged = network if average is None else average.module
+                confusion = validate(judged, card, held_back, process, interruption)
+                if interruption.agreed(process):
+                    save_checkpoint(step)
+                    return Result(best, stopped_by=interruption.signal or signal.SIGTERM)
+                miou = confusion.scores().miou
+                rate = learning_rate(recipe.optim, step - 1, steps)
+                history.append(_row(step, epoch, rate, losses, confusion, judged) | progress.speed())
+                losses = []
+                if process.main and not miou <= best:
+                    _save_best(where.folder, judged, card, epoch, confusion)
+                best = miou if math.isnan(best) else max(best, miou)
+                progress.validated(epoch, miou, best)
+                if process.main:
+                    folder.write_metrics(where.folder, history)
+                    track.add(history)
+                    report.write(where.folder, recipe, history, confusion, samples.classes)
+                saved_at = save_checkpoint(step)
+            if step == steps:
+                break
+
             rate = learning_rate(recipe.optim, step, steps)
             set_learning_rate(optimizer, rate)
             with progress.waiting():
@@ -168,22 +195,6 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process, interru
 
             losses.append(loss)
             progress.advance(loss["total"])
-            epoch, past = divmod(step + 1, per_epoch)
-            if (past == 0 and epoch % recipe.validate_every == 0) or step + 1 == steps:
-                judged = network if average is None else average.module
-                confusion = validate(judged, card, held_back, process)
-                miou = confusion.scores().miou
-                history.append(_row(step + 1, epoch, rate, losses, confusion, judged) | progress.speed())
-                losses = []
-                if process.main and not miou <= best:
-                    _save_best(where.folder, judged, card, epoch, confusion)
-                best = miou if math.isnan(best) else max(best, miou)
-                progress.validated(epoch, miou, best)
-                if process.main:
-                    folder.write_metrics(where.folder, history)
-                    track.add(history)
-                    report.write(where.folder, recipe, history, confusion, samples.classes)
-                saved_at = save_checkpoint(step + 1)
             if interruption.agreed(process):
                 save_checkpoint(step + 1)
                 return Result(best, stopped_by=interruption.signal or signal.SIGTERM)
@@ -222,10 +233,21 @@ def compute_gradients(
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def validate(network: nn.Module, card: weights.Card, samples: Samples, process: Process) -> Confusion:
-    """The confusion matrix over all full validation pictures, shared out over the processes and each counted once."""
+def validate(
+    network: nn.Module,
+    card: weights.Card,
+    samples: Samples,
+    process: Process,
+    interruption: Interruption | None = None,
+) -> Confusion:
+    """The confusion matrix over all full validation pictures, shared out over the processes and each counted once. An
+    interruption leaves out those that have not been begun.
+    """
     network.eval()
-    indices = range(process.rank, len(samples), process.world)
+    indices = itertools.takewhile(
+        lambda _: interruption is None or interruption.signal is None,
+        range(process.rank, len(samples), process.world),
+    )
     confusion = evaluate(lambda images: network(images).fused, card, samples, process.device, indices)
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     return confusion

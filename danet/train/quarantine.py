@@ -11,7 +11,7 @@ FILE = "bad.txt"
 
 
 class Quarantine:
-    """Counts the bad pictures of a run, each once, over interruptions too.
+    """Counts the bad pictures of a run, each once, over all its processes and over interruptions.
 
     Args:
         run: its folder.
@@ -20,8 +20,6 @@ class Quarantine:
 
     def __init__(self, run: Path, limit: int):
         self.file, self.limit = run / FILE, limit
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.names = {line.split("\t")[0] for line in lines}
 
     def note(self, error: InputError) -> None:
         """Leave a picture out.
@@ -30,12 +28,13 @@ class Quarantine:
             InputError: the picture's own, where none more may be left out.
         """
         name = str(error.where)
-        if name in self.names:
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        names = {line.split("\t")[0] for line in lines}
+        if name in names:
             return
-        if len(self.names) >= self.limit:
+        if len(names) >= self.limit:
             allowed = "" if not self.limit else f" ({self.limit} bad pictures are left out already: {self.file})"
             raise InputError(error.where, f"{error.what}{allowed}", error.remedy)
-        self.names.add(name)
         with self.file.open("a") as file:
             file.write(f"{name}\t{error}\n")
         print(f"left out: {error}", file=sys.stderr)

@@ -31,9 +31,9 @@ def write(
     write_atomically(run / FILE, report.run.unfinished(run.resolve().name, recipe, history, confusion, classes))
 
 
-def finish(run: Path, device: str | None = None) -> None:
-    """Write the page of a run that has ended."""
-    write_atomically(run / FILE, measured(run, device))
+def finish(run: Path, device: str, advance: Callable[[int, int], None]) -> None:
+    """Write the page of a run that has ended; `advance` as in `measured`."""
+    write_atomically(run / FILE, measured(run, device, advance=advance))
 
 
 def measured(

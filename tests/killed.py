@@ -1,0 +1,306 @@
+"""Programs that the tests of training kill: forks of one process that has imported torch, so that they start at once.
+
+`python killed.py` is that process. It reads a JSON line for each program to start, and prints lines `PID TEXT`: what
+the programs tell, and at last `ended STATUS`. The class `Warm` is its other end.
+"""
+
+import atexit
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+SECONDS = 300  # without a word from a program are a hang
+
+
+class Warm:
+    """Starts programs, each the leader of a process group of its own."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [sys.executable, __file__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._told: dict[int, deque[str]] = defaultdict(deque)
+        self._part = b""
+
+    def start(self, program: Callable, *args: Any, errors: Path, **environment: str) -> "Program":
+        """`errors` takes its standard error; `args` must fit JSON."""
+        line = {"program": program.__name__, "args": args, "errors": str(errors), "environment": environment}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        self._process.stdin.flush()
+        return Program(self, int(self.next_of(0, SECONDS)), errors)
+
+    def next_of(self, pid: int, seconds: float) -> str:
+        """The next line of a program."""
+        assert self._process.stdout is not None
+        while not self._told[pid]:
+            ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+            assert ready, f"process {pid} has told nothing for {seconds} s"
+            content = os.read(self._process.stdout.fileno(), 1 << 16)
+            assert content, "the process that forks has ended"
+            *lines, self._part = (self._part + content).split(b"\n")
+            for line in lines:
+                number, _, text = line.decode().partition(" ")
+                self._told[int(number)].append(text)
+        return self._told[pid].popleft()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+
+class Program:
+    """A running program. `status` is None until its end was read, then an exit status, or minus a signal's number."""
+
+    def __init__(self, warm: Warm, pid: int, errors: Path):
+        self._warm, self.pid, self.errors = warm, pid, errors
+        self.status: int | None = None
+
+    def read(self, seconds: float = SECONDS) -> str:
+        """The next line that it tells."""
+        text = self._warm.next_of(self.pid, seconds)
+        if text.startswith("ended "):
+            self.status = int(text.split()[1])
+        return text
+
+    def reaches(self, moment: str, times: int = 1) -> bool:
+        """Wait until it has told this so often; False: it ended before."""
+        while self.status is None:
+            times -= self.read() == moment
+            if times == 0:
+                return True
+        return False
+
+    def wait(self, seconds: float = SECONDS) -> int:
+        """Wait for its end, and return its status."""
+        while self.status is None:
+            self.read(seconds)
+        return self.status
+
+    def kill(self, number: int = signal.SIGKILL, group: bool = True) -> int:
+        """Send a signal, and wait."""
+        (os.killpg if group else os.kill)(self.pid, number)
+        return self.wait()
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def alive(self) -> list[int]:
+        """The processes of its group that run, its orphaned workers too."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group, *_ = file.read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            if int(group) == self.pid and state != "Z":
+                found.append(int(file.parent.name))
+        return found
+
+    def workers(self) -> list[int]:
+        return [pid for pid in self.alive() if pid != self.pid]
+
+
+def tell(text: str) -> None:
+    os.write(1, f"{os.getpid()} {text}\n".encode())
+
+
+# ---- the programs, which run in the forks
+
+
+def save_forever(run: str) -> None:
+    """Checkpoints whose tensors hold their step."""
+    import torch
+
+    from danet.train import checkpoint
+    from danet.train.claim import claimed
+
+    with claimed(Path(run)):
+        there = any((Path(run) / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
+        state = checkpoint.newest(Path(run)) if there else {"step": 0}
+        tell("ready")
+        for step in range(state["step"] + 1, 1 << 30):
+            checkpoint.save(Path(run), {"step": step, "network": {"a": torch.full((200_000,), float(step))}})
+
+
+def command(*args: str) -> int:
+    """The command line, over few scenes; told and noted as in `training`. The last argument is the run's folder."""
+    from danet.cli import main
+
+    _watch(Path(args[-1]).with_suffix(".order"))
+    return main(list(args))
+
+
+def elastic(*args: str) -> int:
+    """The same, with a checkpoint after every step. First tells how often torchrun has started it again."""
+    from danet.train import loop
+
+    tell(f"begun {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}")
+    loop.Where = partial(loop.Where, checkpoint_seconds=0)
+    return command(*args)
+
+
+def training(settings: dict, run: str, workers: int, resume: bool, double: bool = False) -> None:
+    """A recipe, with a checkpoint after every step. Tells `part` before each part of a step, `validation` before each
+    picture of one, `saving` before each checkpoint. RUN.order gets a line a step and process: the step, RANK/WORLD, the
+    samples' names, and the SHA-256 of everything random in the step.
+    """
+    import torch
+    import torch.distributed
+
+    from danet import recipes
+    from danet.train.loop import Where, train
+
+    _watch(Path(run).with_suffix(".order"))
+    if double:
+        _compute_in_float64()
+    where = Where(Path(run), device="cpu", workers=workers, checkpoint_seconds=0)
+    result = train(recipes.from_dict(settings, "test"), where, resume)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if result.stopped_by is not None:
+        sys.exit(128 + result.stopped_by)
+
+
+def validation(pictures: int) -> None:
+    """Tells the confusion matrix of an untrained network."""
+    import torch
+
+    from danet import data, recipes
+    from danet.train import distributed, loop
+
+    data.toy._SIZES["val"] = pictures
+    recipe = recipes.from_dict({**recipes.to_dict(recipes.TOY), "network": _NETWORK}, "test")
+    process = distributed.start("cpu")
+    samples = data.load("toy", None, "val")
+    network, card = loop.build(recipe, samples.classes)
+    tell(json.dumps(loop.validate(network, card, samples, process).matrix.tolist()))
+    if process.world > 1:
+        torch.distributed.destroy_process_group()
+
+
+_NETWORK = {"backbone": "test_resnet", "width": 16, "align_corners": False, "pretrained": False}
+
+
+def _watch(order: Path) -> None:
+    from danet import data
+    from danet.train import checkpoint, loop, report
+
+    data.toy._SIZES.update({"train": 10, "val": 3})
+    steps = [0]
+
+    def before(module, name: str, act: Callable) -> None:
+        original = getattr(module, name)
+
+        def watched(*args):
+            act(*args)
+            return original(*args)
+
+        setattr(module, name, watched)
+
+    def note(_network, parts, *_rest) -> None:
+        names = ",".join(name for part in parts for name in part.names)
+        process = os.environ.get("RANK", "0") + "/" + os.environ.get("WORLD_SIZE", "1")
+        with order.open("a") as file:
+            file.write(f"{steps[0]} {process} {names} {_randomness(parts)}\n")
+
+    before(loop, "learning_rate", lambda _optim, step, _steps: steps.__setitem__(0, step))
+    before(loop, "compute_gradients", note)
+    before(loop, "multi_loss", lambda *_: tell("part"))
+    before(checkpoint, "save", lambda *_: tell("saving"))
+    report.finish = lambda *_: None  # a second, of a run that is over
+    evaluate = loop.evaluate
+    loop.evaluate = lambda logits, *args: evaluate(lambda images: tell("validation") or logits(images), *args)
+
+
+def _randomness(parts) -> str:
+    import torch
+
+    digest = hashlib.sha256(torch.get_rng_state().numpy().tobytes())
+    for part in parts:
+        digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _compute_in_float64() -> None:
+    """What remains between two ways to the same sums is then far below any mistake."""
+    from danet.inference import picture
+    from danet.train import loop
+
+    build, normalise = loop.build, picture.normalise
+
+    def double_build(*args, **kwargs):
+        network, card = build(*args, **kwargs)
+        return network.double(), card
+
+    loop.build = double_build
+    loop.normalise = picture.normalise = lambda *args: normalise(*args).double()
+
+
+# ---- the process that forks
+
+
+def main() -> None:
+    """Imports what the programs need, starts no thread, and forks for each line."""
+    import danet.cli.train
+    import danet.train.loop  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, lambda *_: _report_the_ended())
+    for line in iter(sys.stdin.buffer.readline, b""):
+        request = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = os.fork()
+        if pid == 0:
+            _run(request)
+        os.write(1, f"0 {pid}\n".encode())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+
+def _run(request: dict) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    status: Any = 1
+    try:
+        os.setpgid(0, 0)
+        os.environ.update(request["environment"])
+        descriptor = os.open(request["errors"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        sys.stdout = sys.stderr  # the lines are the tests'
+        status = globals()[request["program"]](*request["args"]) or 0
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _report_the_ended() -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        os.write(1, f"{pid} ended {os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(elastic(*sys.argv[1:]) if sys.argv[1:] else main())
