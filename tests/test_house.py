@@ -14,7 +14,7 @@ FLOORS = [  # downwards only: a room imports from its own floor or from one belo
     {"evaluate", "predict", "pipeline", "video", "huge", "look", "report", "submit"},
     {"weights", "exported", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
-    {"devices", "files", "errors", "__init__"},
+    {"devices", "files", "settings", "errors", "__init__"},
 ]
 APART = [("model", "data"), ("data", "model"), ("recipes", "model"), ("recipes", "data")]
 
@@ -65,23 +65,63 @@ def test_no_file_imports_in_a_circle():
         visit(module, ())
 
 
+FORBIDDEN_MODULES = {
+    *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "runpy", "code"),
+    *("subprocess", "pty", "ctypes", "tarfile", "zipfile", "urllib3", "requests", "httpx", "ftplib", "telnetlib"),
+}
+FORBIDDEN_CALLS = {
+    *(("yaml", name) for name in ("load", "load_all", "Loader", "UnsafeLoader", "FullLoader")),
+    *(("os", name) for name in ("system", "popen", "execv", "spawnv", "posix_spawn")),
+    *(("torch", "load"), ("jit", "load"), ("hub", "load"), ("request", "urlopen")),
+    *(("_pipe", "recv"), ("pipe", "recv")),
+}
+"""By the name of their owner; torch.load may be called, with weights_only=True written there."""
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_dangerous_is_called(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            assert not {"pickle", "cPickle", "dill", "shelve", "marshal", "subprocess"} & {
-                n.split(".")[0] for n in names
-            }
+            assert not FORBIDDEN_MODULES & {n.split(".")[0] for n in names}
+            if isinstance(node, ast.ImportFrom):  # under another name they would not be seen below
+                owner = (node.module or "").split(".")[-1]
+                assert not {(owner, alias.name) for alias in node.names} & FORBIDDEN_CALLS, f"line {node.lineno}"
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            owner = getattr(getattr(node.func, "value", None), "id", "")
-            assert name not in {"exec", "unsafe_load", "full_load"}, f"line {node.lineno}: {name}"
+            value = getattr(node.func, "value", None)
+            owner = getattr(value, "id", getattr(value, "attr", ""))
+            assert name not in {"exec", "execv", "execve", "popen", "__import__"}, f"line {node.lineno}: {name}"
+            assert not name.startswith(("unsafe_load", "full_load")), f"line {node.lineno}: {name}"
             assert not (isinstance(node.func, ast.Name) and name in {"eval", "compile"}), f"line {node.lineno}: {name}"
-            assert (owner, name) != ("yaml", "load"), f"line {node.lineno}: yaml.load"
+            assert (owner, name) not in FORBIDDEN_CALLS - {("torch", "load")}, f"line {node.lineno}: {owner}.{name}"
             keywords = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
             assert (owner, name) != ("torch", "load") or keywords.get("weights_only") is True, f"line {node.lineno}"
+            assert keywords.get("weights_only") is not False, f"line {node.lineno}: weights_only=False"
+            assert keywords.get("allow_pickle") is not True, f"line {node.lineno}: allow_pickle=True"
             assert keywords.get("shell") is not True, f"line {node.lineno}: shell=True"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from marshal import loads", "import os.path, subprocess", "from torch import load"),
+        *("eval('1')", "exec('1')", "compile('1', '', 'eval')", "__import__('os')", "os.system('x')", "os.popen('x')"),
+        *("yaml.load(x)", "yaml.load_all(x)", "yaml.unsafe_load(x)", "yaml.full_load_all(x)", "from yaml import load"),
+        *("torch.load(x)", "torch.load(x, weights_only=False)", "anything(x, weights_only=False)", "torch.jit.load(x)"),
+        *(
+            "np.load(x, allow_pickle=True)",
+            "run(x, shell=True)",
+            "self._pipe.recv()",
+            "from os import system",
+            "torch.hub.load(x)",
+        ),
+    ],
+)
+def test_what_is_dangerous_is_seen(line, tmp_path):
+    (tmp_path / "file.py").write_text(f"def f():\n    {line}\n")
+    with pytest.raises(AssertionError):
+        test_nothing_dangerous_is_called(tmp_path / "file.py")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,13 +69,12 @@ def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 5, (height, width), np.uint8)
 
 
-@settings(deadline=None)
-@given(
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(st.integers(1, 30), st.integers(1, 30)),
-    st.floats(0.3, 3.0),
-    st.integers(0, 9),
-)
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+crops = st.tuples(st.integers(1, 30), st.integers(1, 30))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), seeds)
 def test_a_crop_has_its_size_and_ignores_what_lies_outside(size, crop, scale, seed):
     image, labels = picture(*size)
     out, out_labels = scaled_crop(image, labels, scale, crop, np.random.default_rng(seed))
@@ -108,6 +107,49 @@ def test_image_and_labels_are_flipped_together():
     flipped, flipped_labels = Augmentation((16, 16), flip=1.0)(image, labels, np.random.default_rng(0))
     assert np.array_equal(flipped[..., 0], flipped_labels)
     assert np.array_equal(flipped_labels, labels[:, ::-1])
+
+
+def ramps(height: int, width: int) -> np.ndarray:
+    """Every pixel holds its own row and column."""
+    return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=2).astype(np.float32)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), st.sampled_from([0.0, 1.0]), st.sampled_from([0.6, 1.0]), seeds)
+def test_a_label_comes_from_where_its_pixel_comes_from(size, crop, scale, flip, largest_share, seed):
+    """To half a pixel, what nearest and bilinear differ by; to the filter's width more at the picture's border."""
+    augment = Augmentation(crop, (scale, scale), flip, largest_share=largest_share)
+    image = ramps(*size)
+    for axis in (0, 1):  # the same numbers are drawn both times
+        out, labels = augment(image, image[..., axis].astype(np.uint8), np.random.default_rng(seed))
+        inside = labels != 255
+        assert not out[~inside].any()
+        place, label = out[inside, axis], labels[inside].astype(float)
+        step = size[axis] / max(1, round(size[axis] * scale))
+        within = (place > step + 1) & (place < size[axis] - step - 2)
+        assert np.abs(label - place)[within].max(initial=0) <= 0.501
+        assert np.abs(label - place).max() <= 0.501 + max(1, step)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), seeds)
+def test_a_flip_is_the_mirror_image_of_the_same_crop(size, crop, scale, seed):
+    image, labels = picture(*size)
+    straight, mirrored = (
+        Augmentation(crop, (scale, scale), flip)(image, labels, np.random.default_rng(seed)) for flip in (0.0, 1.0)
+    )
+    for one, other in zip(straight, mirrored, strict=True):
+        assert np.array_equal(one[:, ::-1], other)
+
+
+@given(sizes, st.sampled_from([1, 3, 4]), st.sampled_from([np.uint8, np.float32]), st.floats(0, 1), seeds)
+def test_colours_change_no_label_no_shape_and_no_type(size, bands, dtype, jitter, seed):
+    rng = np.random.default_rng(seed)
+    image, labels = rng.integers(0, 256, (*size, bands)).astype(dtype), rng.integers(0, 5, size, np.uint8)
+    augment = Augmentation(size, flip=0.0, jitter=jitter, photometric=True)
+    out, same = augment(image, labels, rng)
+    assert np.array_equal(same, labels)
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+    assert np.isfinite(out).all()
+    assert np.array_equal(Augmentation(size, flip=0.0)(image, labels, rng)[0], image)  # at scale 1: pixel for pixel
 
 
 def test_jitter_changes_colours_and_nothing_else():

@@ -52,15 +52,23 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         if debug:
             raise
-        from danet.cli.parsing import error_line
-
-        print(error_line(error), file=sys.stderr)
-        return 2
+        return _refused(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        return _refused(InputError(error.filename, str(error.strerror), "check the path and its permissions"))
+
+
+def _refused(error: InputError) -> int:
+    from danet.cli.parsing import error_line
+
+    print(error_line(error), file=sys.stderr)
+    return 2
 
 
 def _usage() -> str:

@@ -46,7 +46,7 @@ def opened_rows(file: BinaryIO, path: Path) -> Iterator["DatasetReader"]:
     if driver is None:
         raise InputError(path, "of a format that cannot be read by rows", "convert it to TIFF")
     logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own lines say less than the exceptions
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture without coordinates is none the worse
         with _reading(path):
             source = rasterio.open(file, driver=driver)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from danet.data.images import check_alpha
 from danet.data.labels import IGNORE, Colour
 from danet.data.opening import MAX_PIXELS, opened
 from danet.errors import InputError
@@ -55,10 +56,7 @@ def read_colours(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise InputError(
                 path, f"a mask of mode {image.mode} holds no colours", "save it as RGB, one colour a class"
             )
-        if image.mode.endswith("A"):
-            least, most = image.getchannel("A").getextrema()
-            if least != most:
-                raise InputError(path, "a mask with transparent and opaque pixels", "save it without transparency")
+        check_alpha(image, path)
         return np.asarray(image.convert("RGB"))
 
 

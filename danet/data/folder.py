@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from danet.data.bands import MAX_CHANNELS, Bands
 from danet.data.colours import read_coloured_mask
@@ -38,6 +37,7 @@ from danet.data.images import list_images, read_mask
 from danet.data.labels import IGNORE, Classes, Colour, LabelMap
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
+from danet.settings import read_yaml
 
 _KEYS = (
     *("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "mask_suffix", "val"),
@@ -117,11 +117,11 @@ def _digest(name: str) -> bytes:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = read_yaml(file)
     except FileNotFoundError as error:
         raise InputError(file, "no such file", f"let danet init {file.parent} write it") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(file, f"cannot be read ({' '.join(str(error).split())})", "mend the YAML") from error
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read ({error})", "mend the YAML") from error
     if not isinstance(settings, Mapping):
         raise InputError(file, "holds no `key: value` lines", "write at least classes: [background, thing]")
     for key in settings:

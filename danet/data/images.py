@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from danet.data import rasters
 from danet.data.bands import RGB, Bands, as_pixels
-from danet.data.opening import FORMATS, MAX_PIXELS, damage, decoded, opened, regular_file
+from danet.data.opening import FORMATS, MAX_PIXELS, check_png, damage, decoded, opened, regular_file
 from danet.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -90,6 +90,7 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise InputError(
                 path, f"a mask in a lossy format ({image.format}): its values are not those saved", "save masks as PNG"
             )
+        check_alpha(image, path)
         if image.mode in ("1", "L", "P"):
             return np.asarray(image, np.uint8)
         if image.mode.startswith("I"):
@@ -106,6 +107,14 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         )
 
 
+def check_alpha(image: Image.Image, path: Path | str) -> None:
+    """Raises InputError for a mask whose transparency differs from pixel to pixel: it may say what counts."""
+    if image.mode.endswith("A"):
+        least, most = image.getchannel("A").getextrema()
+        if least != most:
+            raise InputError(path, "a mask with transparent and opaque pixels", "save it without transparency")
+
+
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width of the upright picture, from its header alone."""
     with opened(path, max_pixels=None, decode=False) as image:
@@ -118,12 +127,15 @@ def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
     is said.
 
     Raises:
-        InputError: no such folder, or no picture in it.
+        InputError: no such folder, one that cannot be read, or no picture in it.
     """
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "give a folder with pictures")
     suffixes = SUFFIXES if bands.channels is None else SUFFIXES + ARRAYS
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    try:
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
     if not found:
         raise InputError(folder, f"no picture in it ({', '.join(suffixes)})", "give a folder with pictures")
     return found
@@ -170,6 +182,8 @@ def _deep(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndarray:
     as they are, and the second if told that they are little-endian.
     """
     halves = []
+    with damage(name):
+        check_png(file)
     for order in "BL":
         file.seek(0)
         with decoded(file, name, max_pixels, decode=False) as image:

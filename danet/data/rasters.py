@@ -45,13 +45,13 @@ def pillow_holds(file: BinaryIO, rgb: bool) -> bool:
         tags.load(file)
         bands, bits, planar = tags.get(277, 1), max(tags.get(258, (1,))), tags.get(284, 1)
         kind, alpha = (tags.get(262, 0), bands), any(tags.get(338, (0,)))
+        if bits > 8:
+            return kind in _GREY and planar == 1
+        return kind in _GREY + _COLOURS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
     except Exception:  # rasterio knows more kinds, or says what is wrong
         return False
     finally:
         file.seek(0)
-    if bits > 8:
-        return kind in _GREY and planar == 1
-    return kind in _GREY + _COLOURS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
 
 
 _GREY = (0, 1), (1, 1)  # photometric interpretation and number of bands

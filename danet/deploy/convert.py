@@ -18,7 +18,7 @@ from torch import Tensor
 from danet import weights
 from danet.data import CLASSES
 from danet.data.labels import Classes
-from danet.errors import InputError
+from danet.errors import InputError, first_of
 from danet.model.backbone import normalisation
 from danet.model.danet import DANet
 
@@ -162,6 +162,10 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise InputError(path, "holds no state dict (tensors by name)", "give a checkpoint of a whole network")
+    for key, value in state.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            what = f"{key} is no plain tensor ({value.dtype}, {value.layout}, on {value.device})"
+            raise InputError(path, what, "give a checkpoint of dense real numbers")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -220,8 +224,7 @@ def _load(network: DANet, state: Mapping[str, Tensor], known: Format, source: st
         if _rename(key, known) in wanted and tensor.numel() != wanted[_rename(key, known)].numel()
     ]
     if wrong:
-        shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise InputError(source, shown, f"give an unchanged {known.name} checkpoint")
+        raise InputError(source, first_of(wrong), f"give an unchanged {known.name} checkpoint")
     # scalars have shape (1,) in the released format
     filled = {key: renamed[key].reshape(wanted[key].shape) if key in renamed else wanted[key] for key in wanted}
     network.load_state_dict(filled)

@@ -1,8 +1,9 @@
 """Strangers' pictures are decoded in a process of their own, with bounded memory and time: a fault in a decoder ends
-that process, and the next picture gets a new one.
+that process, and the next picture gets a new one. It answers in bytes and JSON: nothing that it says is unpickled.
 """
 
 import asyncio
+import json
 import multiprocessing
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ class Decoder:
         )
         self._process.start()
         other.close()
-        self._pipe.recv()  # it is ready
+        self._pipe.recv_bytes()  # it is ready
 
     def close(self) -> None:
         """End the process."""
@@ -78,11 +79,10 @@ class Decoder:
             if not self._pipe.poll(self._seconds):
                 self._stop()
                 raise InputError(NAME, f"took over {self._seconds:g} s to decode", "save it anew, or smaller")
-            answer = self._pipe.recv()
-            if isinstance(answer, InputError):
-                raise answer
-            shape, kind = answer
-            return np.frombuffer(self._pipe.recv_bytes(), kind).reshape(shape)
+            answer = json.loads(self._pipe.recv_bytes())
+            if "refused" in answer:
+                raise InputError(NAME, *answer["refused"])
+            return np.frombuffer(self._pipe.recv_bytes(), answer["type"]).reshape(answer["shape"])
         except (EOFError, OSError) as error:
             self._stop()
             raise InputError(NAME, "cannot be decoded (the decoder failed on it)", "save it anew") from error
@@ -91,7 +91,7 @@ class Decoder:
 def _serve(pipe: Connection, max_pixels: int, bands: Bands) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the server's affair
     _bound_memory(16 * max_pixels + (1 << 30))
-    pipe.send(None)
+    pipe.send_bytes(b"ready")
     while True:
         try:
             content = pipe.recv_bytes()
@@ -100,12 +100,16 @@ def _serve(pipe: Connection, max_pixels: int, bands: Bands) -> None:
         try:
             pixels = decode_image(content, NAME, FORMATS, max_pixels, bands)
         except InputError as error:
-            pipe.send(error)
+            _answer(pipe, refused=(error.what, error.remedy))
         except MemoryError:
-            pipe.send(InputError(NAME, "takes too much memory to decode", "save it smaller"))
+            _answer(pipe, refused=("takes too much memory to decode", "save it smaller"))
         else:
-            pipe.send((pixels.shape, pixels.dtype.str))
+            _answer(pipe, shape=pixels.shape, type=pixels.dtype.str)
             pipe.send_bytes(np.ascontiguousarray(pixels).data.cast("B"))
+
+
+def _answer(pipe: Connection, **entries: tuple | str) -> None:
+    pipe.send_bytes(json.dumps(entries).encode())
 
 
 def _bound_memory(more: int) -> None:
