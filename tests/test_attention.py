@@ -1,9 +1,15 @@
 """Both attention modules against float64 sums written from the equations."""
 
+import random
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 
 from danet import ChannelAttention, InputError, PositionAttention
+from danet.model import attention, kernels
+from danet.model.kernels import tiles
 
 
 def position_oracle(module: PositionAttention, x: torch.Tensor) -> torch.Tensor:
@@ -44,6 +50,59 @@ def test_position_attention_is_equation_1_and_2(size, dtype, tolerance):
     assert (module.to(dtype)(x.to(dtype)) - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+counts = pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.mark.stress)])
+
+
+def features(count: int) -> Iterator[torch.Tensor]:
+    """B,C,H,W float64: one position, one row, one column, odd sides, then anything; in both layouts of memory."""
+    draw, generator = random.Random(count), torch.Generator().manual_seed(count)
+    shapes = [(1, 1, 1, 1), (2, 9, 1, 17), (1, 3, 23, 1), (3, 16, 7, 9)]
+    shapes += [(draw.randint(1, 3), *(draw.randint(1, 24) for _ in range(3))) for _ in range(count - len(shapes))]
+    for shape in shapes:
+        layout = draw.choice([torch.contiguous_format, torch.channels_last])
+        yield torch.randn(shape, dtype=torch.float64, generator=generator).to(memory_format=layout)
+
+
+def softmax(energy: np.ndarray) -> np.ndarray:
+    weights = np.exp(energy - energy.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def assert_equal_to_float64(found: torch.Tensor, expected: np.ndarray) -> None:
+    found = found.detach().numpy().reshape(expected.shape)
+    assert found.dtype == np.float64
+    assert np.abs(found - expected).max() <= 1e-12 * max(1, np.abs(expected).max())
+
+
+@counts
+@pytest.mark.parametrize("way", [kernels.plain, kernels.tiled, kernels.attend])
+def test_position_attention_of_any_shape_is_its_float64_sum(way, count, monkeypatch):
+    monkeypatch.setattr(attention, "attend", way)
+    draw = random.Random(count)
+    for x in features(count):
+        monkeypatch.setattr(tiles, "TILE", {"cpu": (draw.randint(1, 99), draw.randint(1, 99))})
+        module = position_attention(x.shape[1])
+        a = x.flatten(2).numpy()
+        b, c, d = (
+            np.einsum("oc,bcn->bon", conv.weight.detach()[..., 0, 0], a) + conv.bias.detach().numpy()[:, None]
+            for conv in (module.query, module.key, module.value)
+        )
+        attended = np.einsum("bij,bcj->bci", softmax(np.einsum("bci,bcj->bij", b, c)), d)
+        assert_equal_to_float64(module(x), 0.7 * attended + a)
+
+
+@counts
+@pytest.mark.parametrize("form", ["released", "paper"])
+def test_channel_attention_of_any_shape_is_its_float64_sum(form, count):
+    module = ChannelAttention(form).double()
+    torch.nn.init.constant_(module.scale, -0.4)
+    for x in features(count):
+        a = 0.3 * x.flatten(2).numpy()
+        energy = np.einsum("bin,bjn->bij", a, a)
+        weights = softmax(energy.max(-1, keepdims=True) - energy if form == "released" else energy)
+        assert_equal_to_float64(module(0.3 * x), -0.4 * np.einsum("bij,bjn->bin", weights, a) + a)
+
+
 @pytest.mark.parametrize("form", ["released", "paper"])
 @pytest.mark.parametrize("size", [(1, 1), (4, 5)])
 def test_channel_attention_is_equation_3_and_4(form, size):
@@ -63,6 +122,14 @@ def test_the_two_forms_of_channel_attention_look_at_opposite_channels():
 def test_an_unknown_form_is_refused():
     with pytest.raises(InputError, match="'released' or 'paper'"):
         ChannelAttention("softmax")
+
+
+@pytest.mark.parametrize(("channels", "reduction", "narrow"), [(64, 8, 8), (512, 8, 64), (7, 8, 1), (20, 3, 6)])
+def test_queries_and_keys_are_narrow_by_the_reduction(channels, reduction, narrow):
+    module = PositionAttention(channels, reduction)
+    widths = {name: conv.out_channels for name, conv in module.named_children()}
+    assert widths == {"query": narrow, "key": narrow, "value": channels}
+    assert PositionAttention(channels).query.out_channels == max(1, channels // 8)
 
 
 def test_both_modules_begin_as_the_identity():

@@ -93,6 +93,8 @@ def test_multi_grid_sets_the_absolute_dilation_of_each_block_of_layer4(given, ex
         ({"backbone": "mobilenetv2_100", "layer4_dilations": (4, 8, 16)}, "needs a ResNet"),
         ({"layer4_dilations": (0,)}, "no positive numbers"),
         ({"num_classes": 0}, "less than 1"),
+        ({"in_channels": 0}, "0 is not from 1 to 64"),
+        ({"in_channels": 65}, "65 is not from 1 to 64"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
@@ -114,6 +116,17 @@ def test_backbone_weights_are_loaded_whole_or_not_at_all():
         load_backbone(target, "test_resnet", {**state, "other": torch.zeros(1)}, "file")
     with pytest.raises(InputError, match="has shape"):
         load_backbone(target, "test_resnet", {k: v[:1] if v.ndim else v for k, v in state.items()}, "file")
+
+
+@pytest.mark.parametrize(("missing", "more"), [(3, ""), (4, "; and 1 more"), (6, "; and 3 more")])
+def test_three_keys_that_do_not_fit_are_named_and_the_others_counted(missing, more):
+    backbone, _ = build_backbone("test_resnet")
+    keys = [key for key in backbone.state_dict() if not key.endswith("num_batches_tracked")]
+    state = {key: tensor for key, tensor in backbone.state_dict().items() if key not in keys[:missing]}
+    with pytest.raises(InputError) as error:
+        load_backbone(backbone, "test_resnet", state, "file")
+    named = "; ".join(f"{key} is missing" for key in keys[:3])
+    assert str(error.value).startswith(f"file: not the weights of test_resnet: {named}{more}; give a file")
 
 
 def test_normalisation_is_that_of_the_backbones_weights():

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from danet.data.bands import RGB
@@ -65,7 +65,6 @@ def test_the_quick_way_that_validates_counts_the_same_and_takes_a_part_of_the_sa
     assert np.array_equal(sum(parts), whole.confusion.matrix)
 
 
-@settings(max_examples=30)
 @given(st.permutations(range(5)), st.integers(0, 5))
 def test_order_and_split_of_the_pictures_do_not_matter(order, cut):
     everything = predicted()

@@ -113,9 +113,56 @@ def test_fused_equals_plain_forward_and_backward():
         torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_fused_is_not_asked_for_widths_it_refuses():
-    assert not kernels.fits(torch.empty(1, 1, 12), torch.empty(1, 1, 96))
-    assert not kernels.fits(torch.empty(1, 1, 64), torch.empty(1, 1, 500))
+@pytest.mark.parametrize(
+    ("width", "channels", "fits"),
+    [(8, 8, True), (256, 512, True), (264, 528, False), (12, 96, False), (64, 500, False), (64, 32, False)],
+)
+def test_fused_is_not_asked_for_widths_it_refuses(width, channels, fits):
+    assert kernels.fits(torch.empty(1, 1, width), torch.empty(1, 1, channels)) == fits
+
+
+class OnAGpu(torch.Tensor):
+    """Says of itself what a tensor on a GPU says."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "channels", "triton", "chosen"),
+    [
+        (torch.float32, 64, 512, True, "tiled"),
+        (torch.bfloat16, 64, 512, True, "fused"),
+        (torch.float16, 64, 512, False, "fused"),
+        (torch.bfloat16, 64, 500, True, "triton_tiled"),
+        (torch.bfloat16, 128, 500, True, "triton_tiled"),
+        (torch.bfloat16, 129, 500, True, "tiled"),
+        (torch.bfloat16, 64, 500, False, "tiled"),
+    ],
+)
+def test_a_gpu_in_half_precision_is_given_the_kernel_that_takes_the_widths(
+    monkeypatch, dtype, width, channels, triton, chosen
+):
+    called = []
+    for name in ("plain", "tiled", "fused", "triton_tiled"):
+        monkeypatch.setattr(kernels, name, lambda query, key, value, name=name: called.append(name) or value[:, :2])
+    monkeypatch.setattr(kernels, "SMALL_MAP", 4)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton and name == "triton" else None)
+    query, key, value = (torch.zeros(1, 2, c, dtype=dtype).as_subclass(OnAGpu) for c in (width, width, channels))
+    kernels.attend(query, key[:, [0, 1, 1]], value[:, [0, 1, 1]])
+    kernels.attend(query, key, value)
+    assert called == [chosen, "plain"]  # 1 x 2 x 3 weights are more than 4, 1 x 2 x 2 are not
+
+
+def test_a_tile_stays_in_a_processors_cache_and_parts_are_few_and_even():
+    assert tiles.TILE["cpu"][0] * tiles.TILE["cpu"][1] * 4 == 8 << 20
+    assert kernels.SMALL_MAP == 1024 * 1024
+    for size, longest in product(range(1, 40), range(1, 12)):
+        parts = tiles._parts(size, longest)
+        assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
+        lengths = [part.stop - part.start for part in parts]
+        assert max(lengths) <= longest
+        assert len(parts) <= -(-size // longest)
+        assert len(set(lengths[:-1])) <= 1
 
 
 TRITON = """
@@ -258,6 +305,24 @@ def test_memory_is_what_was_predicted(peaks, way):
 def test_channel_attention_copies_no_features(peaks, memory_format):
     """What is attended and what is returned, twice 67 MB; a copy of the features would be a third."""
     assert peaks[memory_format] < 2.2 * 67.1e6
+
+
+def test_memory_is_that_of_the_tensors_one_by_one():
+    """B, N, M, D, C = 2, 3000, 5000, 64, 512; the tile is counted at its largest."""
+    sizes, tile = (2, 3000, 5000, 64, 512), 2048 * 1024
+    query, key, value, out = 2 * 3000 * 64, 2 * 5000 * 64, 2 * 5000 * 512, 2 * 3000 * 512
+    weights, rows = 2 * 3000 * 5000, 2 * 2 * 3000  # rows: the largest energy of each, and its sum
+    gradients = query + key + value
+    asked = kernels.attention_bytes
+    assert asked(*sizes, way="plain") == 4 * (2 * weights + out)
+    assert asked(*sizes, way="plain", backward=True) == 4 * (3 * weights + out + gradients)
+    assert asked(*sizes, torch.bfloat16, way="plain", backward=True) == 4 * 3 * weights + 2 * (out + gradients)
+    assert asked(*sizes) == 4 * (tile + out + rows)
+    slopes = 2 * 2048 * 512  # of a tile's rows, the gradient over the sum, and its product with the result
+    assert asked(*sizes, backward=True) == 4 * (2 * tile + slopes + out + gradients + rows)
+    assert asked(*sizes, torch.bfloat16) == 4 * (tile + query + 2 * 3000 * 512 + key + value + out + rows)
+    assert asked(1, 10, 20, 4, 8) == 4 * (10 * 20 + 10 * 8 + 2 * 10)
+    assert asked(1, 5000, 9000, 4, 8, device="cuda") == 4 * (4096 * 8192 + 5000 * 8 + 2 * 5000)
 
 
 def test_prediction_is_linear_for_tiles_and_quadratic_for_plain():

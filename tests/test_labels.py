@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from danet import InputError
 from danet.data.labels import IGNORE, Classes, LabelMap, distinct_palette
@@ -15,6 +16,43 @@ def test_mapped_values_become_their_targets(mapping, data):
     labels = LabelMap(mapping, 3).apply(np.array([values]), "mask.png")
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[mapping[value] for value in values]]
+
+
+few_values = st.dictionaries(st.integers(0, 9), st.sampled_from([0, 1, 2, 255]), min_size=5)
+masks = hnp.arrays(
+    st.sampled_from([np.uint8, np.uint16, np.int32, np.int64]),
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=4),
+    elements=st.integers(0, 9),
+)
+
+
+@given(few_values, masks)
+def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask):
+    unknown = [(y, x) for y, x in np.ndindex(*mask.shape) if int(mask[y, x]) not in mapping]
+    if not unknown:
+        labels = LabelMap(mapping, 3).apply(mask, "m.png")
+        assert labels.tolist() == [[mapping[value] for value in row] for row in mask.tolist()]
+        return
+    value = mask[unknown[0]]
+    place = f"value {value} is none of the 3 classes: {(mask == value).sum()} pixels, the first at "
+    with pytest.raises(InputError) as error:
+        LabelMap(mapping, 3).apply(mask, "m.png")
+    assert str(error.value).startswith(f"m.png: {place}x={unknown[0][1]}, y={unknown[0][0]}")
+    others = len({int(mask[place]) for place in unknown}) - 1
+    assert (f"(and {others} other such values)" in str(error.value)) == (others > 0)
+
+
+@given(st.integers(1, 255), st.data())
+def test_every_class_maps_to_itself_and_one_value_to_ignore(classes, data):
+    ignore = data.draw(st.integers(classes, 65535))
+    mask = np.array([[*range(classes), ignore]], np.uint16)
+    assert LabelMap.identity(classes, ignore).apply(mask, "m.png").tolist() == [[*range(classes), 255]]
+
+
+@given(st.integers(1, 255), st.integers(1, 255))
+def test_a_class_keeps_its_colour_when_others_are_added(first, second):
+    fewer, more = sorted((first, second))
+    assert distinct_palette(more)[:fewer] == distinct_palette(fewer)
 
 
 def test_an_unknown_value_is_told_with_its_count_and_first_place():

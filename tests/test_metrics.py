@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from danet.data.labels import Classes
 from danet.metrics import Boundary, BoundaryScores, Calibration, Confusion, PictureScores
+from danet.metrics.absent import plain
 from danet.metrics.drawing import confusion_png
 from danet.metrics.pictures import to_csv
 
@@ -78,6 +80,52 @@ def test_order_and_split_of_the_pictures_do_not_matter(maps, random):
     assert np.array_equal(whole.matrix, shuffled.matrix)
 
 
+@given(label_maps, seeds, seeds)
+def test_what_is_predicted_under_ignored_pixels_counts_nowhere(labels, seed, other):
+    prediction, ignored = guesses(labels, seed), labels == 255
+    changed = np.where(ignored, guesses(labels, other), prediction)
+    first, second = confusion(labels, prediction), confusion(labels, changed)
+    assert np.array_equal(first.matrix, second.matrix)
+    assert first.matrix.sum() == (~ignored).sum()
+    sure = np.full(labels.shape, 0.5, np.float32)
+    one, two = calibration(labels, prediction, sure), calibration(labels, changed, np.where(ignored, 1.0, sure))
+    assert one.as_dict() == two.as_dict()
+
+
+@given(label_maps, seeds, st.permutations(range(3)))
+def test_classes_in_another_order_have_the_same_scores_in_that_order(labels, seed, order):
+    table = np.full(256, 255, np.uint8)
+    table[:3] = order
+    prediction = guesses(labels, seed)
+    first, second = (c.scores() for c in (confusion(labels, prediction), confusion(table[labels], table[prediction])))
+    assert np.array_equal(second.iou[order], first.iou, equal_nan=True)
+    assert [second.miou, second.mean_accuracy] == pytest.approx([first.miou, first.mean_accuracy], nan_ok=True)
+    edges, renamed = boundary(labels, prediction), boundary(table[labels], table[prediction])
+    assert np.array_equal(renamed.predicted[order], edges.predicted)
+    assert np.array_equal(renamed.labelled[order], edges.labelled)
+
+
+@given(st.lists(st.tuples(wide_maps, seeds), min_size=1, max_size=4), st.data())
+def test_parts_of_several_processes_merge_to_the_whole(pictures, data):
+    def new():
+        return Confusion(3), Boundary(3), Calibration()
+
+    wholes, merged, parts = new(), new(), []
+    for labels, seed in pictures:
+        prediction = guesses(labels, seed)
+        sure = np.random.default_rng(seed).integers(0, 65, labels.shape) / 64  # their sums are exact in any order
+        parts.append(
+            (confusion(labels, prediction), boundary(labels, prediction), calibration(labels, prediction, sure))
+        )
+        for whole, more in zip(wholes, ((), (), (sure,)), strict=True):
+            whole.update(labels, prediction, *more)
+    for part in data.draw(st.permutations(parts)):
+        for into, one in zip(merged, part, strict=True):
+            into.merge(one)
+    for whole, into in zip(wholes, merged, strict=True):
+        assert all(np.array_equal(value, vars(into)[name]) for name, value in vars(whole).items())
+
+
 def test_ignored_pixels_never_count():
     counted = confusion(np.array([[0, 255, 255, 1]]), np.array([[0, 1, 2, 1]]))
     assert counted.matrix.sum() == 2
@@ -128,9 +176,11 @@ def share_near(pixels: list, others: list, d: int) -> float:
 @given(wide_maps, seeds)
 def test_boundary_scores_are_those_of_the_definition(labels, seed):
     prediction = guesses(labels, seed) // 2
-    scores = boundary(labels, prediction).scores()
+    counted = boundary(labels, prediction)
+    scores = counted.scores()
     for c in range(3):
         true, found = boundary_pixels(labels, labels, c), boundary_pixels(prediction, labels, c)
+        assert (counted.labelled[c].sum(), counted.predicted[c].sum()) == (len(true), len(found))
         for column, d in enumerate((1, 2, 3, 4, 5)):
             precision, recall = share_near(found, true, d), share_near(true, found, d)
             assert scores.precision[c, column] == pytest.approx(precision, nan_ok=True)
@@ -177,6 +227,15 @@ def test_precision_is_recall_with_labels_and_prediction_exchanged(labels, seed):
     assert np.array_equal(there.precision, back.recall, equal_nan=True)
     assert np.array_equal(there.f, back.f, equal_nan=True)
     assert (np.diff(there.f, axis=1)[~np.isnan(there.f[:, 0])] >= 0).all()  # a wider band finds no less
+
+
+@given(wide_maps, seeds, st.integers(0, 3), st.booleans())
+def test_boundaries_turn_with_the_picture(labels, seed, quarters, mirrored):
+    prediction = guesses(labels, seed)
+    turned = [np.rot90(ids[:, ::-1] if mirrored else ids, quarters) for ids in (labels, prediction)]
+    straight, other = boundary(labels, prediction), boundary(*turned)
+    assert np.array_equal(straight.predicted, other.predicted)
+    assert np.array_equal(straight.labelled, other.labelled)
 
 
 def test_neither_the_frame_nor_an_ignored_region_is_a_boundary():
@@ -242,6 +301,49 @@ def test_the_table_of_pictures_reads_back_whatever_their_names():
         ['x,"y"\n', "0.500000", "1.000000", "traffic, sign"],
         ["nothing labelled", "", "", ""],
     ]
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.floats(0, 1), st.text(max_size=9)), max_size=2))
+def test_any_name_comes_back_from_the_table_of_pictures(rows):
+    text = to_csv(PictureScores(name, score, 1.0, worst) for name, score, worst in rows)
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read[1:] == [[name, f"{score:.6f}", "1.000000", worst] for name, score, worst in rows]
+
+
+numbers = st.floats(allow_infinity=False) | st.integers(-5, 5) | st.none() | st.sampled_from("ab")
+
+
+@given(st.recursive(numbers, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("xyz"), inner)))
+def test_json_has_null_for_what_is_not_a_number_and_all_else_as_it_is(value):
+    told = json.dumps(plain(value), allow_nan=False)
+    assert told == json.dumps(value).replace("NaN", "null")
+
+
+@pytest.mark.parametrize(("count", "cell"), [(2, 120), (15, 120), (18, 100), (69, 26), (70, 25), (113, 16)])
+def test_a_cells_darkness_is_its_share_and_its_number_is_legible(count, cell):
+    counted = Confusion(count)
+    counted.matrix[0, :2] = 996, 4  # 0.4 %: no number
+    counted.matrix[1, :2] = 5, 995
+    counted.matrix[:2] *= 1000
+    page = Image.open(io.BytesIO(confusion_png(counted, Classes.named(tuple(str(i) for i in range(count))))))
+    pixels = np.asarray(page).astype(int)
+    lines = (pixels == 205).all(2)
+    top, left = (int(np.flatnonzero(lines.mean(axis) > 0.3)[0]) for axis in (1, 0))
+    assert np.flatnonzero(lines.mean(1) > 0.3).tolist() == [top + cell * i for i in range(count + 1)]
+    assert top == left + 56
+    inside = [
+        [pixels[top + cell * y + 1 :, left + cell * x + 1 :][: cell - 1, : cell - 1] for x in (0, 1)] for y in (0, 1)
+    ]
+    expected = [[0.996, 0.004], [0.005, 0.995]]
+    for cells, shares in zip(inside, expected, strict=True):
+        for part, share in zip(cells, shares, strict=True):
+            colour = np.round(255 - share * (255 - np.array((0, 90, 150))))
+            assert np.array_equal(part[1, 1], colour)
+            numbered = (part != part[1, 1]).any()
+            assert numbered == (cell >= 26 and share >= 0.005)
+            if numbered:
+                written = part.max() > colour.max() + 60 if share > 0.6 else part.min() < colour.min() - 60
+                assert written, "white on dark, black on light"
 
 
 @pytest.mark.parametrize("count", [2, 19, 60, 200])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_golden import fill_module
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -132,10 +132,8 @@ fields = st.fixed_dictionaries(
     }
 )
 sides = st.tuples(st.integers(1, 16), st.integers(1, 16))
-many = settings(deadline=None, max_examples=40)
 
 
-@many
 @given(fields, sides, st.sampled_from([sees_neighbours, at_stride_4]), st.integers(1, 9), st.integers(50, 5000))
 def test_scores_are_those_of_the_plain_way(fields, size, net, batch, elements):
     protocol, image = Protocol(**fields), picture(*size) / 4
@@ -145,7 +143,6 @@ def test_scores_are_those_of_the_plain_way(fields, size, net, batch, elements):
     torch.testing.assert_close(out, plainly(net, image, size, protocol))
 
 
-@many
 @given(fields, sides, sides)
 def test_windows_and_mirroring_change_nothing_for_a_network_that_sees_single_pixels(fields, shown, size):
     image, protocol = picture(*shown), Protocol(**fields)
@@ -212,6 +209,16 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
     torch.testing.assert_close(matrix(taps).T, expected[0, 0])
 
 
+def test_neighbouring_pixels_alone_are_selected_without_a_copy():
+    x, rows, columns = picture(7, 9)[0], interpolation.linear(7, 7, True), interpolation.linear(9, 9, False)
+    assert interpolation.resample(x, rows, columns).data_ptr() == x.data_ptr()
+    part = interpolation.resample(x, rows.cut(slice(2, 5)), columns)
+    assert part.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert torch.equal(part, x[:, 2:5])
+    every_other = interpolation.linear(4, 7, True)
+    assert torch.equal(interpolation.resample(x, every_other, columns), x[:, ::2])
+
+
 def test_cityscapes_is_laid_out_as_the_published_protocols_say():
     single, multi, slide = (PROTOCOLS[n] for n in ("released-single-cityscapes", "paper-multi", "mmseg-slide-769"))
     assert [span.start for span in spans(2048, single.crop, single.stride, single.windows)] == [0, 512, 1024, 1536]
@@ -222,6 +229,32 @@ def test_cityscapes_is_laid_out_as_the_published_protocols_say():
     assert [scaled_size((1024, 2048), scale, 2048) for scale in multi.scales][::7] == [(512, 1024), (2253, 4506)]
     assert scaled_size((90, 120), 1.0, 90) == (68, 90)  # 67.5, halves up
     assert scaled_size((3, 1000), 0.1) == (1, 100)
+
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("whole", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, None, False)),
+        ("released-single-cityscapes", Protocol(768, 2 / 3, "released", (1.0,), True, "exp", 2048, None, True)),
+        ("released-multi-cityscapes", Protocol(1024, 1 / 2, "released", SCALES, True, "exp", 2048, None, True)),
+        ("paper-multi", Protocol(1024, 1 / 2, "shifted", SCALES, True, "softmax", None, None, True)),
+        ("mmseg-slide-769", Protocol(769, 513 / 769, "shifted", (1.0,), False, "logits", None, None, True)),
+        ("mmseg-whole", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, None, False)),
+        ("mmseg-whole-512", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, 512, False)),
+    ],
+)
+def test_every_published_protocol_value_by_value(name, expected):
+    assert inference.find_protocol(name) == expected
+
+
+def test_an_unknown_protocol_is_told_with_the_nearest_or_all():
+    with pytest.raises(InputError, match=r"--protocol: 'paper-mutli' is unknown; did you mean paper-multi\?"):
+        inference.find_protocol("paper-mutli")
+    with pytest.raises(InputError, match="'x' is unknown; use whole, released-single-cityscapes"):
+        inference.find_protocol("x")
 
 
 def test_no_map_is_held_but_the_sum_at_the_pictures_size(monkeypatch):
@@ -316,11 +349,21 @@ def test_a_protocol_with_a_base_size_takes_the_picture_as_it_is():
         ({"scales": (math.inf,)}, "scales", "inf is not a positive number"),
         ({"scales": (math.nan,)}, "scales", "nan is not a positive number"),
         ({"long_side": 0}, "long side", "0 is less than 1"),
+        ({"short_side": 0}, "short side", "0 is less than 1"),
+        ({"long_side": 9, "short_side": 9}, "short side", "is given beside a long side"),
     ],
 )
 def test_a_protocol_that_cannot_be_followed_is_refused(change, where, what):
     with pytest.raises(InputError, match=f"protocol's {where}: {what}; "):
         whole_map(sees_neighbours, picture(8, 8), (8, 8), replace(Protocol(crop=4), **change))
+
+
+@pytest.mark.parametrize(("field", "known"), [("windows", "released, shifted"), ("average", "logits, softmax, exp")])
+def test_a_word_of_a_protocol_that_is_none_is_refused(field, known):
+    protocol = Protocol()
+    object.__setattr__(protocol, field, "mean")  # past the type checker of the tests
+    with pytest.raises(InputError, match=f"protocol's {field}: 'mean' is unknown; give one of {known}"):
+        whole_map(sees_neighbours, picture(8, 8), (8, 8), protocol)
 
 
 def test_a_batch_of_none_is_refused():

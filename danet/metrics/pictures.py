@@ -33,9 +33,9 @@ class PictureScores(NamedTuple):
 
 
 def to_csv(rows: Iterable[PictureScores]) -> str:
-    """A header and a line a picture; nan is an empty cell."""
+    """A header and a line a picture, as in RFC 4180; nan is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(PictureScores._fields)
     for name, *scores, worst in rows:
         writer.writerow([name, *("" if isnan(score) else f"{score:.6f}" for score in scores), worst])
