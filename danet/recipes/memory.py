@@ -4,7 +4,7 @@ classes."""
 
 MEMORY: dict[str, tuple[int, int]] = {
     "folder": (61, 297),
-    "camvid": (61, 234),
+    "camvid": (61, 414),
     "toy": (9, 14),
     "toy-context": (9, 10),
     "toy-context-fcn": (7, 8),
