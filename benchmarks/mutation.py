@@ -1,5 +1,5 @@
 """How many small faults of the numbers' code the tests notice: mutants of danet/model, metrics and inference, tried in
-an order drawn from a seed until the time is up. The checkout is copied and never touched.
+the order of their hashes, a fixed random one, until the time is up. The checkout is copied and never touched.
 
     .venv/bin/python benchmarks/mutation.py --minutes 25        goes on in benchmarks/results/mutation.json
     .venv/bin/python benchmarks/mutation.py --again             only the survivors there, after tests were added
@@ -11,9 +11,9 @@ every mutant. Here each mutant runs in a fork of a process that has torch and th
 
 import argparse
 import ast
+import hashlib
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -68,7 +68,8 @@ class Mutant(NamedTuple):
 
     def told(self, source: bytes) -> dict[str, str]:
         before, after = (text.decode().splitlines()[self.line - 1].strip() for text in (source, self.of(source)))
-        return {"where": f"{self.file}:{self.line}", "before": before, "after": after}
+        key = hashlib.sha256("\n".join((self.file, before, after)).encode()).hexdigest()[:8]
+        return {"id": key, "where": f"{self.file}:{self.line}", "before": before, "after": after}
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST]]:
@@ -163,47 +164,41 @@ def passes(tests: tuple[str, ...]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="only the survivors so far")
     parser.add_argument("--json", type=Path, default=RESULTS, help="what was found so far, and is added to")
     options = parser.parse_args()
     target, start = options.json.resolve(), time.monotonic()
-    result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+    last: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"tried": [], "survivors": []}
     with tempfile.TemporaryDirectory() as folder:
         sources = prepare(Path(folder))
-        every = [mutant for file, source in sources.items() for mutant in mutants(file, source)]
-        if (result.get("seed"), result.get("mutants")) != (options.seed, len(every)):
-            result = {"seed": options.seed, "mutants": len(every), "tried": {}, "seconds": 0, "survivors": []}
-        reasons = {(old["before"], old["after"]): old["why"] for old in result["survivors"]}
-        told = {mutant: mutant.told(sources[mutant.file]) for mutant in every}
-        wanted = random.Random(options.seed).sample(every, len(every))[sum(result["tried"].values()) :]
-        if options.again:
-            wanted = [mutant for mutant in every if (told[mutant]["before"], told[mutant]["after"]) in reasons]
-            result["survivors"] = []
-        for tests in {tests_of(mutant.file) for mutant in wanted}:
+        every = {(told := m.told(s))["id"]: (m, told) for file, s in sources.items() for m in mutants(file, s)}
+        tried = {key for key in last["tried"] if key in every}
+        survivors = {
+            old["id"]: {**every[old["id"]][1], "why": old["why"]} for old in last["survivors"] if old["id"] in every
+        }
+        wanted = sorted(survivors if options.again else every.keys() - tried)
+        for tests in {tests_of(every[key][0].file) for key in wanted}:
             assert passes(tests), f"{tests} fail without a mutant"
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # two mutants within a second could pass for one another
         sys.dont_write_bytecode = True
-        for mutant in wanted:
+        for key in wanted:
             if time.monotonic() - start > 60 * options.minutes:
                 break
-            file = Path(folder, mutant.file)
-            file.write_bytes(mutant.of(sources[mutant.file]))
+            mutant, told = every[key]
+            file, source = Path(folder, mutant.file), sources[mutant.file]
+            file.write_bytes(mutant.of(source))
+            old = survivors.pop(key, {"why": ""})
             if passes(tests_of(mutant.file)):
-                print(*(one := told[mutant]).values(), sep="\n    ", flush=True)
-                result["survivors"].append({**one, "why": reasons.get((one["before"], one["after"]), "")})
-            file.write_bytes(sources[mutant.file])
-            if not options.again:
-                result["tried"][mutant.file] = result["tried"].get(mutant.file, 0) + 1
-    tried = sum(result["tried"].values())
-    result["killed"] = 1 - len(result["survivors"]) / tried
-    result["seconds"] += round(time.monotonic() - start)
-    for name, count in sorted(result["tried"].items()):
-        alive = sum(one["where"].startswith(f"{name}:") for one in result["survivors"])
-        print(f"{name:40} {count:4} tried, {alive:3} survived")
-    print(f"{tried} of {len(every)} mutants tried, {100 * result['killed']:.1f} % killed")
-    result["survivors"].sort(key=lambda one: (one["where"].split(":")[0], one["before"]))
-    target.write_text(json.dumps(result, indent=1) + "\n")
+                survivors[key] = {**told, "why": old["why"]}
+                print(*told.values(), sep="\n    ", flush=True)
+            file.write_bytes(source)
+            tried.add(key)
+            result = {"mutants": len(every), "killed": 1 - len(survivors) / len(tried), "tried": sorted(tried)}
+            target.write_text(json.dumps(result | {"survivors": list(survivors.values())}, indent=1) + "\n")
+    for file in sources:
+        count = sum(every[key][0].file == file for key in tried)
+        print(f"{file:40} {count:4} tried, {sum(every[key][0].file == file for key in survivors):3} survived")
+    print(f"{len(tried)} of {len(every)} mutants tried, {100 - 100 * len(survivors) / len(tried):.1f} % killed")
 
 
 if __name__ == "__main__":

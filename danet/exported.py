@@ -7,6 +7,7 @@ hold `danet.card`, the JSON of `weights.Card`, and `danet.sha256`, of the weight
 """
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -88,11 +89,13 @@ def load(path: Path) -> tuple[Exported, Card]:
 
 
 def optional(name: str, extra: str, where: object) -> ModuleType:
-    """A package that comes with an extra of danet.
+    """A package that comes with an extra of danet. ONNX Runtime, whichever package imports it, from 1.29 on tells a
+    server of every session, unless the environment forbids it before.
 
     Raises:
         InputError: it is not there; `where` is what needs it.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
     except ImportError as error:
@@ -107,6 +110,14 @@ def openvino(where: object) -> ModuleType:
     return optional("openvino", "openvino", where)
 
 
+@cache
+def openvino_core() -> Any:
+    """The one of this process, never freed: a core's CPU plugin gives its thread a stack for signals, and a core freed
+    before a younger one leaves the thread a stack that is no more, on which the next signal ends the process.
+    """
+    return openvino("OpenVINO models").Core()
+
+
 def compiled(model: Any, output: str) -> Callable[[np.ndarray], np.ndarray]:
     """One output of an OpenVINO model, in float32 also where the processor has bfloat16."""
     ov = openvino("OpenVINO models")
@@ -116,7 +127,7 @@ def compiled(model: Any, output: str) -> Callable[[np.ndarray], np.ndarray]:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    infer = ov.Core().compile_model(kept, "CPU", options)
+    infer = openvino_core().compile_model(kept, "CPU", options)
     return lambda images: np.array(infer({"images": images})[output])
 
 
@@ -152,10 +163,10 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
 
 
 def _open_openvino(path: Path) -> tuple[Run, str]:
-    ov = openvino(path)
+    openvino(path)
     graph, weights = _read(path), _read(path.with_suffix(".bin"))
     try:
-        model = ov.Core().read_model(graph, weights)
+        model = openvino_core().read_model(graph, weights)
         known = model.has_rt_info([CARD]) and model.has_rt_info([SHA256])
         card, sha256 = (model.get_rt_info([key]).astype(str) if known else None for key in (CARD, SHA256))
         _check(path, card, sha256, hashlib.sha256(weights).hexdigest())

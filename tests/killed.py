@@ -13,12 +13,28 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SECONDS = 300  # without a word from a program are a hang
+
+
+def lines(pipe: IO[bytes], seconds: float) -> Iterator[tuple[int, str]]:
+    """What is told, with the number of the process that tells it, until all of them have ended; silence is an error."""
+    part = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], seconds)
+        assert ready, f"nothing was told for {seconds} s"
+        content = os.read(pipe.fileno(), 1 << 16)
+        if not content:
+            return
+        *whole, part = (part + content).split(b"\n")
+        for line in whole:
+            pid, _, text = line.decode().partition(" ")
+            if pid.isdigit():  # and not what a command prints
+                yield int(pid), text
 
 
 class Warm:
@@ -28,8 +44,9 @@ class Warm:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        assert self._process.stdout is not None
+        self._lines = lines(self._process.stdout, SECONDS)
         self._told: dict[int, deque[str]] = defaultdict(deque)
-        self._part = b""
 
     def start(self, program: Callable, *args: Any, errors: Path, **environment: str) -> "Program":
         """`errors` takes its standard error; `args` must fit JSON."""
@@ -37,20 +54,13 @@ class Warm:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         self._process.stdin.flush()
-        return Program(self, int(self.next_of(0, SECONDS)), errors)
+        return Program(self, int(self.next_of(0)), errors)
 
-    def next_of(self, pid: int, seconds: float) -> str:
+    def next_of(self, pid: int) -> str:
         """The next line of a program."""
-        assert self._process.stdout is not None
         while not self._told[pid]:
-            ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-            assert ready, f"process {pid} has told nothing for {seconds} s"
-            content = os.read(self._process.stdout.fileno(), 1 << 16)
-            assert content, "the process that forks has ended"
-            *lines, self._part = (self._part + content).split(b"\n")
-            for line in lines:
-                number, _, text = line.decode().partition(" ")
-                self._told[int(number)].append(text)
+            number, text = next(self._lines)
+            self._told[number].append(text)
         return self._told[pid].popleft()
 
     def close(self) -> None:
@@ -69,9 +79,9 @@ class Program:
         self._warm, self.pid, self.errors = warm, pid, errors
         self.status: int | None = None
 
-    def read(self, seconds: float = SECONDS) -> str:
+    def read(self) -> str:
         """The next line that it tells."""
-        text = self._warm.next_of(self.pid, seconds)
+        text = self._warm.next_of(self.pid)
         if text.startswith("ended "):
             self.status = int(text.split()[1])
         return text
@@ -84,10 +94,10 @@ class Program:
                 return True
         return False
 
-    def wait(self, seconds: float = SECONDS) -> int:
+    def wait(self) -> int:
         """Wait for its end, and return its status."""
         while self.status is None:
-            self.read(seconds)
+            self.read()
         return self.status
 
     def kill(self, number: int = signal.SIGKILL, group: bool = True) -> int:

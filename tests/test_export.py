@@ -294,6 +294,26 @@ def test_int8_and_its_pictures_belong_together(capsys):
     assert "--calibration: is for int8; add --int8" in capsys.readouterr().err
 
 
+_SIGNALS = """
+import signal, sys
+from pathlib import Path
+import danet
+
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+first, second = danet.load(Path(sys.argv[1])), danet.load(Path(sys.argv[1]))
+del first
+del second
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_two_openvino_models_were_freed_ends_nothing(files):
+    """With a core each, the first one freed took the stack for signals from the second."""
+    command = [sys.executable, "-X", "faulthandler", "-c", _SIGNALS, str(files["openvino"])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "alive"), ended.stderr[-500:]
+
+
 def test_openvino_is_imported_without_its_telemetry():
     ov = exported.openvino("a test")
     assert ov.tools.ovc.telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"

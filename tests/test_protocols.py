@@ -200,8 +200,11 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
 
     taps, windows = interpolation.linear(size, source, align_corners), spans(source, crop, stride, "shifted")
     seen = visits(source, windows)
-    total = sum(matrix(interpolation.share(taps, window, seen), window.start) for window in windows)
+    shares = [interpolation.share(taps, window, seen) for window in windows]
+    total = sum(matrix(part, window.start) for part, window in zip(shares, windows, strict=True))
     torch.testing.assert_close(total, matrix(taps))
+    read = [part.weights.sum(0) for part in shares if part.weights.numel()]
+    assert all(weights[0] > 0 and weights[-1] > 0 for weights in read), "outputs that the window does not reach"
     impulses = torch.eye(source, dtype=torch.float64)[None]
     expected = F.interpolate(
         impulses[:, None], size=(source, size), mode="bilinear", align_corners=align_corners

@@ -180,19 +180,22 @@ def test_torchrun_brings_a_run_to_its_end_though_its_processes_are_killed(warm, 
     command = [*torchrun, killed.__file__, *words, str(run)]
     with (
         (tmp_path / "torchrun").open("wb") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment) as process,
     ):
         assert process.stdout is not None
         last, done, until_next, current = time.monotonic(), 0, draw.randint(2, 8), set()
-        for line in process.stdout:
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
-            pid, _, told = line.strip().partition(" ")
-            if told == f"begun {done}":
-                current.add(pid)
-            until_next -= told in ("part", "validation") and pid in current
-            if until_next == 0 and done < kills:
-                os.kill(int(pid), signal.SIGKILL)
-                done, until_next, current = done + 1, draw.randint(2, 8), set()
+        try:
+            for pid, told in killed.lines(process.stdout, killed.SECONDS):
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                if told == f"begun {done}":
+                    current.add(pid)
+                until_next -= told in ("part", "validation") and pid in current
+                if until_next == 0 and done < kills:
+                    os.kill(pid, signal.SIGKILL)
+                    done, until_next, current = done + 1, draw.randint(2, 8), set()
+        except AssertionError:
+            process.terminate()
+            raise
     said = (tmp_path / "torchrun").read_text()
     assert process.returncode == 0, said[-3000:]
     assert done == kills

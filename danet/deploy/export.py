@@ -186,7 +186,7 @@ def to_openvino(graph: bytes, card: Card, calibrated: Sequence[Path] = ()) -> li
         InputError: a missing package; pictures that cannot be read.
     """
     ov = exported.openvino("--to openvino")
-    model = ov.Core().read_model(graph)
+    model = exported.openvino_core().read_model(graph)
     if calibrated:
         model = quantised(model, card, calibrated)
     with tempfile.TemporaryDirectory() as folder:

@@ -55,13 +55,26 @@ def start(device: str | None) -> Process:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_meeting_place(), rank=rank, world_size=world)
     return Process(rank, world, chosen)
 
 
 def restarted() -> bool:
     """Whether torchrun has started these processes again, since one was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _meeting_place() -> "dist.Store":  # pyright: ignore[reportPrivateImportUsage]
+    """Where the processes tell each other their addresses. torchrun keeps it when it starts them again (torch 2.15),
+    with the addresses of the lost ones in it; so each start uses names of its own. On several machines the starts are
+    counted apart, and the names are left as they are.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(start, store)  # pyright: ignore[reportPrivateImportUsage]
 
 
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
