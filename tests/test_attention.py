@@ -155,6 +155,13 @@ def test_single_rows_of_the_weights_are_rows_of_the_matrix():
     torch.testing.assert_close(module.weights(x, torch.tensor([3, 17])), whole[:, [3, 17]])
 
 
+def test_features_that_lie_in_memory_as_rows_are_multiplied_as_rows():
+    x = torch.randn(2, 5, 3, 4)
+    rows = x.to(memory_format=torch.channels_last)
+    assert [attention._is_rows(features) for features in (x, rows, x[..., ::2])] == [False, True, False]
+    assert ChannelAttention()(rows).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_energies_of_channel_attention_stay_float32_under_autocast():
     x = 30 + torch.randn(1, 8, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -325,6 +325,7 @@ def test_a_cells_darkness_is_its_share_and_its_number_is_legible(count, cell):
     counted.matrix[0, :2] = 996, 4  # 0.4 %: no number
     counted.matrix[1, :2] = 5, 995
     counted.matrix[:2] *= 1000
+    counted.matrix[2:, 2:] = np.eye(count - 2)  # rows of one pixel, which is right
     page = Image.open(io.BytesIO(confusion_png(counted, Classes.named(tuple(str(i) for i in range(count))))))
     pixels = np.asarray(page).astype(int)
     lines = (pixels == 205).all(2)
@@ -334,6 +335,7 @@ def test_a_cells_darkness_is_its_share_and_its_number_is_legible(count, cell):
     inside = [
         [pixels[top + cell * y + 1 :, left + cell * x + 1 :][: cell - 1, : cell - 1] for x in (0, 1)] for y in (0, 1)
     ]
+    assert count == 2 or pixels[top + cell * 2 + 2, left + cell * 2 + 2].tolist() == [0, 90, 150]
     expected = [[0.996, 0.004], [0.005, 0.995]]
     for cells, shares in zip(inside, expected, strict=True):
         for part, share in zip(cells, shares, strict=True):

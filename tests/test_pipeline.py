@@ -116,7 +116,7 @@ def test_a_bounded_number_of_items_is_held():
 
 
 def test_a_full_disk_ends_the_run_in_one_line(predictor, pictures, tmp_path, monkeypatch, tiny_weights, capsys):
-    real, flushed = files._flush, []
+    real, flushed = files.flush, []
 
     def full(path):
         if path.suffix == ".png" and len(flushed) > 4:
@@ -124,7 +124,7 @@ def test_a_full_disk_ends_the_run_in_one_line(predictor, pictures, tmp_path, mon
         flushed.append(path)
         real(path)
 
-    monkeypatch.setattr(files, "_flush", full)
+    monkeypatch.setattr(files, "flush", full)
     out = tmp_path / "out"
     assert main(["predict", str(pictures), "--weights", str(tiny_weights), "--out", str(out)]) == 2
     error = capsys.readouterr().err
