@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from danet import DANet, InputError
@@ -19,6 +20,17 @@ def tiny(**changes) -> DANet:
 def test_logits_have_the_size_of_the_input(size):
     out = tiny().eval()(torch.randn(2, 3, *size))
     assert [tuple(logits.shape) for logits in out] == [(2, 5, *size)] * 3
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_logits_of_the_feature_grid_brought_to_the_input_are_the_outputs(auxiliary, align_corners):
+    net, images = tiny(auxiliary=auxiliary, align_corners=align_corners).eval(), torch.randn(1, 3, 33, 65)
+    small = net.logits(images)
+    assert [tuple(logits.shape) for logits in small] == [(1, 5, 5, 9)] * 3
+    for logits, expected in zip(small, net(images), strict=True):
+        found = F.interpolate(logits, (33, 65), mode="bilinear", align_corners=align_corners)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

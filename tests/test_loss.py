@@ -27,6 +27,12 @@ def test_it_is_the_weighted_sum_of_the_mean_cross_entropies_over_valid_pixels():
     torch.testing.assert_close(list(parts.values()), means)
 
 
+def test_the_factors_are_the_released_codes_and_mmsegmentations():
+    outputs, labels = outputs_and_labels()
+    total, parts = multi_loss(outputs, labels)
+    torch.testing.assert_close(total, parts["fused"] + parts["position"] + parts["channel"] + 0.4 * parts["auxiliary"])
+
+
 def test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero():
     outputs, labels = outputs_and_labels()
     total, _ = multi_loss(outputs, torch.full_like(labels, 255))

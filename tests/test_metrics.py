@@ -279,6 +279,12 @@ def test_a_network_that_is_right_as_often_as_it_says_has_no_calibration_error():
     assert calibration(labels, np.ones_like(labels), np.ones_like(confidence)).error == 1
 
 
+def test_the_bins_of_confidence_are_fifteen_of_one_width():
+    table = Calibration().table()
+    assert [(row.low, row.high) for row in table] == [(i / 15, (i + 1) / 15) for i in range(15)]
+    assert all(row.pixels == 0 and np.isnan(row.confidence) and np.isnan(row.accuracy) for row in table)
+
+
 def test_a_bin_of_confidence_holds_its_upper_border():
     confidence = np.array([0.0, 0.2, np.nextafter(0.2, 1), 1.0])
     labels = np.zeros(4, np.uint8)

@@ -361,6 +361,21 @@ def test_a_protocol_that_cannot_be_followed_is_refused(change, where, what):
         whole_map(sees_neighbours, picture(8, 8), (8, 8), replace(Protocol(crop=4), **change))
 
 
+@pytest.mark.parametrize("fields", [{"crop": 1}, {"long_side": 1}, {"short_side": 1}, {"scales": (0.01,)}])
+def test_the_smallest_protocols_can_be_followed(fields):
+    out = whole_map(pixel_by_pixel, picture(3, 4), (3, 4), Protocol(**fields))
+    torch.testing.assert_close(out.sum(0), torch.ones(3, 4, dtype=torch.float64))
+
+
+def test_a_band_is_a_row_at_least_and_as_many_as_fit():
+    def sizes(rows: int, elements: int) -> list[int]:
+        return [band.stop - band.start for band in interpolation.bands(rows, elements)]
+
+    assert sizes(3, 2 * interpolation.BAND_ELEMENTS) == [1, 1, 1]
+    assert sizes(5, interpolation.BAND_ELEMENTS // 2) == [2, 2, 1]
+    assert sizes(0, 1) == []
+
+
 @pytest.mark.parametrize(("field", "known"), [("windows", "released, shifted"), ("average", "logits, softmax, exp")])
 def test_a_word_of_a_protocol_that_is_none_is_refused(field, known):
     protocol = Protocol()
