@@ -75,8 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With -m stress the property tests run too, on 2,000 examples each.
 
-    Tests that load ONNX and OpenVINO come last: beside all else in one process they have crashed tests after them
-    (docs/log.md).
+    Tests that load ONNX and OpenVINO come last: a library that harms the process harms no other test (docs/log.md).
     """
     if config.option.markexpr == "stress":
         for item in items:

@@ -199,7 +199,7 @@ for kernel in (t.forward_kernel, t.value_kernel, t.slope_kernel):
 
 
 def in_a_child(code: str, **environment: str) -> str:
-    if find_spec("triton") is None:  # not imported here: beside OpenVINO in one process it crashes
+    if find_spec("triton") is None:  # not imported here: only the child needs it
         pytest.skip("triton is not installed")
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=os.environ | environment, capture_output=True, text=True
