@@ -190,14 +190,15 @@ def validation(pictures: int) -> None:
     import torch
 
     from danet import data, recipes
-    from danet.train import distributed, loop
+    from danet.train import distributed, validation
+    from danet.train.build import build
 
     data.toy._SIZES["val"] = pictures
     recipe = recipes.from_dict({**recipes.to_dict(recipes.TOY), "network": _NETWORK}, "test")
     process = distributed.start("cpu")
     samples = data.load("toy", None, "val")
-    network, card = loop.build(recipe, samples.classes)
-    tell(json.dumps(loop.validate(network, card, samples, process).matrix.tolist()))
+    network, card = build(recipe, samples.classes)
+    tell(json.dumps(validation.validate(network, card, samples, process).matrix.tolist()))
     if process.world > 1:
         torch.distributed.destroy_process_group()
 
@@ -207,7 +208,7 @@ _NETWORK = {"backbone": "test_resnet", "width": 16, "align_corners": False, "pre
 
 def _watch(order: Path) -> None:
     from danet import data
-    from danet.train import checkpoint, loop, report
+    from danet.train import checkpoint, loop, report, validation
 
     data.toy._SIZES.update({"train": 10, "val": 3})
     steps = [0]
@@ -232,8 +233,8 @@ def _watch(order: Path) -> None:
     before(loop, "multi_loss", lambda *_: tell("part"))
     before(checkpoint, "save", lambda *_: tell("saving"))
     report.finish = lambda *_: None  # a second, of a run that is over
-    evaluate = loop.evaluate
-    loop.evaluate = lambda logits, *args: evaluate(lambda images: tell("validation") or logits(images), *args)
+    evaluate = validation.evaluate
+    validation.evaluate = lambda logits, *args: evaluate(lambda images: tell("validation") or logits(images), *args)
 
 
 def _randomness(parts) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from danet import InputError, data, recipes, weights
 from danet.data.pairs import Sample
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, folder, loop
+from danet.train import checkpoint, distributed, folder, loop, validation
 from danet.train.loop import Where, train
 from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate
@@ -83,7 +83,7 @@ def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path
     assert card.metrics["miou"] == pytest.approx(result.miou)
     assert recipes.from_dict(card.recipe, "card") == recipe
     samples = data.load("toy", None, "val")
-    again = loop.validate(network, card, samples, distributed.start("cpu")).scores()
+    again = validation.validate(network, card, samples, distributed.start("cpu")).scores()
     assert again.miou == pytest.approx(result.miou)
     page = (run / "report.html").read_text()
     assert page.count("<svg") >= 4  # losses, learning rate, mIoU, scales

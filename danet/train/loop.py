@@ -7,7 +7,6 @@ workers.
 """
 
 import contextlib
-import itertools
 import math
 import os
 import signal
@@ -16,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,20 +28,20 @@ from danet.data.cache import Cached, cached, space
 from danet.data.labels import IGNORE
 from danet.data.pairs import Samples
 from danet.errors import InputError
-from danet.evaluate import evaluate
 from danet.inference import normalise
-from danet.metrics import Confusion
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
 from danet.train import accidents, checkpoint, distributed, events, folder, report
 from danet.train.build import build
 from danet.train.claim import claimed
+from danet.train.course import Course
 from danet.train.distributed import Process
 from danet.train.input import Batch, batches
 from danet.train.interruption import Interruption
 from danet.train.progress import TrainingProgress
 from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
+from danet.train.validation import record, validate
 
 
 @dataclass(frozen=True)
@@ -123,11 +121,9 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
-    first, best, history, losses, balance = 0, math.nan, [], [], None
+    course = Course()
     if state is not None:
-        first, best, history, losses, balance = (
-            state[key] for key in ("step", "best", "history", "losses", "class_weights")
-        )
+        course = Course.resumed(state)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -135,17 +131,21 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     elif process.main:
         folder.create(where.folder, recipe)
     if state is None and recipe.class_weights != "none":
-        balance = class_weights(recipe.class_weights, census(samples))
+        course.class_weights = class_weights(recipe.class_weights, census(samples))
     parallel = process.wrap(network)
 
     def save_checkpoint(step: int) -> float:
         if process.main:
-            entries = {"step": step, "best": best, "history": history, "losses": losses, "class_weights": balance}
             tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
             averaged = {} if average is None else {"average": average.state_dict()}
-            checkpoint.save(where.folder, entries | tensors | averaged)
+            checkpoint.save(where.folder, {"step": step} | vars(course) | tensors | averaged)
         return time.monotonic()
 
+    def stopped(step: int) -> Result:
+        save_checkpoint(step)
+        return Result(course.best, stopped_by=interruption.signal or signal.SIGTERM)
+
+    first = 0 if state is None else state["step"]
     quarantine = Quarantine(where.folder, recipe.skip_bad)
     stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
     shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
@@ -158,24 +158,17 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
         for step in range(first, steps + 1):
             epoch, past = divmod(step, per_epoch)
             due = step == steps or (step > 0 and past == 0 and epoch % recipe.validate_every == 0)
-            if due and not (history and history[-1]["step"] == step):
+            if due and not course.validated(step):
                 judged = network if average is None else average.module
                 confusion = validate(judged, card, held_back, process, interruption)
                 if interruption.agreed(process):
-                    save_checkpoint(step)
-                    return Result(best, stopped_by=interruption.signal or signal.SIGTERM)
-                miou = confusion.scores().miou
+                    return stopped(step)
                 rate = learning_rate(recipe.optim, step - 1, steps)
-                history.append(_row(step, epoch, rate, losses, confusion, judged) | progress.speed())
-                losses = []
-                if process.main and not miou <= best:
-                    _save_best(where.folder, judged, card, epoch, confusion)
-                best = miou if math.isnan(best) else max(best, miou)
-                progress.validated(epoch, miou, best)
+                better = course.add(step, epoch, rate, confusion, judged, progress.speed())
                 if process.main:
-                    folder.write_metrics(where.folder, history)
-                    track.add(history)
-                    report.write(where.folder, recipe, history, confusion, samples.classes)
+                    record(where.folder, recipe, course.history, judged if better else None, card, confusion)
+                    track.add(course.history)
+                progress.validated(epoch, confusion.scores().miou, course.best)
                 saved_at = save_checkpoint(step)
             if step == steps:
                 break
@@ -187,20 +180,19 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
 
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             optimizer.zero_grad()
-            loss = compute_gradients(parallel, parts, recipe, card, process, balance)
+            loss = compute_gradients(parallel, parts, recipe, card, process, course.class_weights)
             _check_finite(loss, network, step, rate, parts)
             optimizer.step()
             if average is not None:
                 average.update_parameters(network)
 
-            losses.append(loss)
+            course.losses.append(loss)
             progress.advance(loss["total"])
             if interruption.agreed(process):
-                save_checkpoint(step + 1)
-                return Result(best, stopped_by=interruption.signal or signal.SIGTERM)
+                return stopped(step + 1)
             if time.monotonic() - saved_at > where.checkpoint_seconds:
                 saved_at = save_checkpoint(step + 1)
-    return Result(best)
+    return Result(course.best)
 
 
 def compute_gradients(
@@ -233,26 +225,6 @@ def compute_gradients(
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def validate(
-    network: nn.Module,
-    card: weights.Card,
-    samples: Samples,
-    process: Process,
-    interruption: Interruption | None = None,
-) -> Confusion:
-    """The confusion matrix over all full validation pictures, shared out over the processes and each counted once. An
-    interruption leaves out those that have not been begun.
-    """
-    network.eval()
-    indices = itertools.takewhile(
-        lambda _: interruption is None or interruption.signal is None,
-        range(process.rank, len(samples), process.world),
-    )
-    confusion = evaluate(lambda images: network(images).fused, card, samples, process.device, indices)
-    confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
-    return confusion
-
-
 def _through_cache(samples: Samples, cache: Path, process: Process) -> Cached:
     through = cached(samples, cache)
     if process.main:
@@ -279,33 +251,3 @@ def _check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: f
         names = ", ".join(name for part in parts for name in part.names)
         what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
         raise InputError(f"step {step}", what, "lower --optim.lr, or raise --optim.warmup")
-
-
-def _row(
-    step: int, epoch: int, rate: float, losses: Sequence[dict[str, float]], confusion: Confusion, network: nn.Module
-) -> dict[str, Any]:
-    """A row of metrics.csv: means of the losses since the last one, the scores, and the modules' scales (alpha and
-    beta).
-    """
-    scores = confusion.scores()
-    scales = {
-        name.split(".")[0] + "_scale": p.item()
-        for name, p in network.named_parameters()
-        if name.endswith("attention.scale")
-    }
-    return {
-        "step": step,
-        "epoch": epoch,
-        "lr": rate,
-        **{f"loss_{name}": sum(loss[name] for loss in losses) / len(losses) for name in losses[0]},
-        **scales,
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "mean_accuracy": scores.mean_accuracy,
-    }
-
-
-def _save_best(run: Path, network: nn.Module, card: weights.Card, epoch: int, confusion: Confusion) -> None:
-    scores = confusion.scores()
-    metrics = {"epoch": epoch, **scores.as_dict(card.classes.names)}
-    weights.save(run / folder.BEST, network, replace(card, metrics=metrics))
