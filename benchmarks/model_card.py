@@ -24,6 +24,14 @@ ROOT = Path(__file__).parents[1]
 EVALUATION, PAGE = ROOT / "benchmarks/results/default.json", ROOT / "docs/model_card.md"
 
 
+ELSEWHERE = """![A junction in France](street_overlay.png)
+
+A suburb in France (`examples/street.jpg`): road, sky, trees, houses and the sign with its pole are found; paths beside
+the road are called road or lawn, a shaded piece of road and a wall are called car. A temple by a lake
+([china_overlay.png](china_overlay.png)): a building between trees, parts of its roofs are called tree, and the lake,
+which no class stands for, is called sky. `python docs/pictures.py` draws both."""
+"""What was seen on pictures that are not of CamVid."""
+
 BEFORE = """It went on from the weights that came with the package before (`--initial-weights`): 20 epochs on the same
 pictures shown at 640 pixels, classes weighed by ENet's rule, mIoU 61.0. Neither run was one command: each was begun
 with more epochs (36, 28) and resumed with less, for want of time."""
@@ -88,6 +96,10 @@ Every setting stands in the file: `danet.weights.read(danet.weights.DEFAULT)`.
 ## How good it is
 
 {_scores(measured)}
+
+## On pictures from elsewhere
+
+{ELSEWHERE}
 
 ## Limits
 

@@ -16,7 +16,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 DOCS = Path(__file__).parent
-PHOTO = DOCS.parent / "examples/china.jpg"
+EXAMPLES = DOCS.parent / "examples"
+PHOTO = EXAMPLES / "china.jpg"
 POINTS = ((0.36, 0.62), (0.2, 0.12), (0.75, 0.9))
 """On the picture, in shares of its width and height: temple, sky, trees."""
 
@@ -25,10 +26,11 @@ def danet(*args: str | Path) -> list[str]:
     return [sys.executable, "-m", "danet", *map(str, args)]
 
 
-def overlay() -> None:
+def overlays() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(danet("predict", PHOTO, "--out", folder), check=True)
-        shutil.copy(Path(folder) / "china_overlay.png", DOCS / "china_overlay.png")
+        subprocess.run(danet("predict", EXAMPLES, "--out", folder), check=True)
+        for drawn in Path(folder).glob("*_overlay.png"):
+            shutil.copy(drawn, DOCS / drawn.name)
 
 
 def look() -> None:
@@ -71,6 +73,6 @@ def _use(page: Page) -> None:
 
 
 if __name__ == "__main__":
-    overlay()
+    overlays()
     look()
     page()

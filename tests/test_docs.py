@@ -39,7 +39,8 @@ def workplace(tmp_path, monkeypatch) -> Path:
             Image.fromarray(array).save(tmp_path / "my_pictures" / folder / f"{i}.png")
     Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "street.jpg")
     (tmp_path / "examples").mkdir()
-    (tmp_path / "examples/china.jpg").write_bytes((ROOT / "examples/china.jpg").read_bytes())
+    for picture in (ROOT / "examples").glob("*.jpg"):
+        (tmp_path / "examples" / picture.name).write_bytes(picture.read_bytes())
 
     torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, tmp_path / "DANet101.pth.tar")
     monkeypatch.setattr(data.toy, "_SIZES", {"train": 8, "val": 2})
@@ -80,7 +81,7 @@ def test_the_guides_snippets_run(workplace):
 
 def test_the_readmes_first_two_commands_are_what_ci_runs():
     first, second = (block.strip() for block in blocks(ROOT / "README.md", "bash")[:2])
-    assert first == "pip install -q uv && uv run danet predict examples/china.jpg"
+    assert first == "pip install -q uv && uv run danet predict examples/street.jpg"
     assert second == "pip install -q uv && uv run --all-extras pytest"
     assert "pip install -q uv && uv run $1" in (ROOT / ".ci/run").read_text()
 
