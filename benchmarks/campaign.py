@@ -40,8 +40,11 @@ BASE = Recipe(
     about="CamVid in small, to compare networks",
     network=Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False),
     data=Data("camvid", batch=4, crop=(192, 256), scale=(SHRINK, SHRINK), jitter=0.3, size=384),
-    optim=Optim(epochs=5, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=50),
+    optim=Optim(epochs=16, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=50),
 )
+
+GREEK = {"position": "alpha", "channel": "beta"}
+"""Eq. 2 and 4: what each module's output is multiplied by, 0 at the start."""
 
 
 class Row(NamedTuple):
@@ -167,7 +170,8 @@ def write(path: Path | None, entries: dict[str, Any]) -> None:
 def table(entries: dict[str, Any]) -> str:
     """The result for people; mIoU and differences in %, beside them the paper's mIoU on Cityscapes."""
     lines = [
-        f"{'':36}{'mIoU %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  differences, 95 % by seeds, by pictures"
+        f"{'':36}{'mIoU %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}"
+        "differences, 95 % by seeds, by pictures"
     ]
     for row in entries["rows"]:
         published = " / ".join(f"{value:.2f}" for value in row["published"].values())
@@ -176,10 +180,11 @@ def table(entries: dict[str, Any]) -> str:
             continue
         spread = "" if row["spread"] is None else f" +- {100 * row['spread']:.1f}"
         scores = f"{100 * row['miou']:.2f}{spread}"
+        scales = " ".join(f"{GREEK[name]} {value:+.2f}" for name, value in row["scales"].items())
         seconds = "n/a" if row["seconds"] is None else f"{row['seconds']:.0f}"
         cost = f"{row['parameters'] / 1e6:10.2f}{seconds:>7}"
         told = "; ".join(_difference_in_words(entry) for entry in row["differences"])
-        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {told}")
+        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {scales:24}{told}")
     return "\n".join(lines)
 
 
@@ -211,6 +216,7 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
         "epochs": wanted.optim.epochs,
         "parameters": read.parameters,
         "seconds": last["step"] * wanted.data.batch / pace if pace else None,
+        "scales": {name: last[f"{name}_scale"] for name in ("position", "channel") if f"{name}_scale" in last},
         **confusion.scores().as_dict(read.card.classes.names),
     }
     return Measured(matrices, facts)
@@ -283,6 +289,7 @@ def _summary(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, A
         "iou": {name: _mean_of([fact["iou"][name] for fact in facts]) for name in facts[0]["iou"]},
         "parameters": facts[0]["parameters"],
         "seconds": _mean_of([fact["seconds"] for fact in facts]),
+        "scales": {name: mean(fact["scales"][name] for fact in facts) for name in facts[0]["scales"]},
         "differences": list(_differences(row, own, found)),
     }
 

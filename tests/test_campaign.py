@@ -132,6 +132,8 @@ def check_rows(campaign, result: dict) -> None:
     assert found["fcn"]["published"] == {"ResNet-50": 70.03, "ResNet-101": 72.54}
     assert found["multi-scale"]["published"] == {"ResNet-101": 81.5}
     assert found["fcn"]["differences"] == []
+    assert found["fcn"]["scales"] == {}
+    assert found["multi-grid"]["scales"].keys() == {"position", "channel"}
     gain, tested = (found[name]["differences"][0] for name in ("multi-grid", "multi-scale"))
     assert gain["against"] == tested["against"] == "fcn"
     assert gain["mean"] == pytest.approx(found["multi-grid"]["miou"] - found["fcn"]["miou"])
@@ -140,6 +142,7 @@ def check_rows(campaign, result: dict) -> None:
     assert [entry["against"] for entry in found["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
     said = campaign.table(result)
     assert "70.03 / 72.54" in said
+    assert "alpha +0.00 beta +0.00" in said.replace("-0.00", "+0.00")
     assert "not run yet" in said
 
 
