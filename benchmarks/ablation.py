@@ -1,5 +1,6 @@
 """Tables 1 and 2 of the paper in small: the dilated FCN, each attention module, both, then random scaling, multi-grid
-and multi-scale testing added one by one; and both forms of channel attention, the released code's and Eq. 3.
+and multi-scale testing added one by one; both forms of channel attention, the released code's and Eq. 3; and what is
+left of the network with both when their attention is switched off.
 
     python benchmarks/ablation.py --camvid DIR --seeds 3 --json benchmarks/results/ablation.json
 """
@@ -46,6 +47,7 @@ def rows(base: Recipe) -> Sequence[Row]:
         Row("channel", "channel attention, released", using(position=False), fcn, published=published("channel{}")),
         Row("channel-eq3", "channel attention, Eq. 3", using(position=False, channel_form="paper"), (*fcn, "channel")),
         Row("both", "both, released", base, fcn, published=published("danet{}")),
+        Row("both-off", "  attention off in testing", base, (*fcn, "both"), run="both", off=("position", "channel")),
         Row("both-eq3", "both, Eq. 3", using(channel_form="paper"), (*fcn, "both")),
         Row("scaling", "both + random scaling", scaled, (*fcn, "both"), published=published("danet{}-da")),
         Row(

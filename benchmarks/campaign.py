@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from intervals import SEEDS, by_pictures, by_seeds
+from torch import nn
 
 import danet
 from danet import data, recipes
@@ -57,6 +58,7 @@ class Row(NamedTuple):
         against: names of the rows that it is compared with.
         run: the row whose weights are shown; "" for its own.
         protocol: how they are shown the pictures.
+        off: the modules whose attention is switched off for that: alpha or beta 0.
         published: the paper's mIoU in %, by its backbone.
         left_out: why it cannot be run; "" if it can.
     """
@@ -67,6 +69,7 @@ class Row(NamedTuple):
     against: tuple[str, ...] = ()
     run: str = ""
     protocol: str = "whole"
+    off: tuple[str, ...] = ()
     published: Mapping[str, float] = {}
     left_out: str = ""
 
@@ -216,7 +219,9 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
         "epochs": wanted.optim.epochs,
         "parameters": read.parameters,
         "seconds": last["step"] * wanted.data.batch / pace if pace else None,
-        "scales": {name: last[f"{name}_scale"] for name in ("position", "channel") if f"{name}_scale" in last},
+        "scales": {
+            name: 0.0 if name in row.off else last[f"{name}_scale"] for name in GREEK if f"{name}_scale" in last
+        },
         **confusion.scores().as_dict(read.card.classes.names),
     }
     return Measured(matrices, facts)
@@ -240,6 +245,9 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
 def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
     """Write each validation picture's confusion matrix."""
     predictor = danet.load(run / folder.BEST, options.device)
+    for module in row.off:
+        assert isinstance(predictor.folded, nn.Module)
+        predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
     samples = data.load("camvid", options.camvid, row.recipe.data.val_split)
     protocol = predictor.shown_by(find_protocol(row.protocol))
     names, matrices = [], []
@@ -266,7 +274,7 @@ def _folder(row: Row, seed: int, options: argparse.Namespace) -> Path:
 
 
 def _npz(row: Row, seed: int, options: argparse.Namespace) -> Path:
-    return _folder(row, seed, options) / f"{row.protocol}.npz"
+    return _folder(row, seed, options) / f"{'-without-'.join((row.protocol, *row.off))}.npz"
 
 
 def _summary(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import danet
 from danet import InputError, weights
 from danet.metrics import Confusion
 from danet.train import loop
@@ -144,6 +145,30 @@ def check_rows(campaign, result: dict) -> None:
     assert "70.03 / 72.54" in said
     assert "alpha +0.00 beta +0.00" in said.replace("-0.00", "+0.00")
     assert "not run yet" in said
+
+
+def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monkeypatch):
+    chosen = options(campaign, camvid, "--only", "both", "both-off")
+
+    load_as_it_is = danet.load
+
+    def awake(*args):
+        predictor = load_as_it_is(*args)
+        for module in ("position", "channel"):
+            predictor.folded.get_parameter(f"{module}.attention.scale").data.fill_(3)
+        return predictor
+
+    monkeypatch.setattr(campaign.danet, "load", awake)
+    on, off = campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]
+    assert {path.name for path in chosen.out.iterdir()} == {"both-1"}
+    whole, without = (
+        np.load(chosen.out / f"both-1/whole{name}.npz")["matrices"]
+        for name in ("", "-without-position-without-channel")
+    )
+    assert (whole.sum(2) == without.sum(2)).all()
+    assert (whole != without).any()
+    assert off["scales"] == {"position": 0, "channel": 0}
+    assert on["scales"]["position"] != 0
 
 
 def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
