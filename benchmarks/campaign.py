@@ -18,16 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from intervals import SEEDS, by_pictures, by_seeds
-from torch import nn
+from shown import matrices
 
-import danet
 from danet import data, recipes
 from danet.bench.measure import environment
 from danet.devices import choose
 from danet.errors import InputError
-from danet.evaluate import predictions
 from danet.files import write_atomically
-from danet.inference import find_protocol
 from danet.metrics import Confusion
 from danet.recipes import Data, Network, Optim, Recipe
 from danet.train import checkpoint, folder
@@ -78,10 +75,12 @@ class Measured(NamedTuple):
     """A row's result with one seed.
 
     Args:
+        names: of the pictures.
         matrices: P,K,K int64, the confusion matrix of each picture.
         facts: what the JSON says of the run.
     """
 
+    names: list[str]
     matrices: np.ndarray
     facts: dict[str, Any]
 
@@ -207,9 +206,9 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
     if not file.exists():
         _show(run, file, row, options)
     with np.load(file) as stored:
-        matrices = stored["matrices"]
+        names, of_pictures = stored["names"], stored["matrices"]
     confusion = Confusion(len(read.card.classes))
-    confusion.matrix = matrices.sum(0)
+    confusion.matrix = of_pictures.sum(0)
     last = read.history[-1]
     pace = last["images_per_second"]  # 0 where the run was killed between its last step and its validation
     facts = {
@@ -224,7 +223,7 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
         },
         **confusion.scores().as_dict(read.card.classes.names),
     }
-    return Measured(matrices, facts)
+    return Measured(names.tolist(), of_pictures, facts)
 
 
 def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
@@ -244,22 +243,9 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
 
 def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
     """Write each validation picture's confusion matrix."""
-    predictor = danet.load(run / folder.BEST, options.device)
-    for module in row.off:
-        assert isinstance(predictor.folded, nn.Module)
-        predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
-    samples = data.load("camvid", options.camvid, row.recipe.data.val_split)
-    protocol = predictor.shown_by(find_protocol(row.protocol))
-    names, matrices = [], []
-    for sample, labels, _ in predictions(
-        predictor.logits, predictor.card, samples, predictor.device, protocol=protocol
-    ):
-        confusion = Confusion(len(samples.classes))
-        confusion.update(sample.labels, labels)
-        names.append(sample.name)
-        matrices.append(confusion.matrix)
+    names, found = matrices(run / folder.BEST, options.camvid, row.protocol, row.off, options.device)
     content = io.BytesIO()
-    np.savez_compressed(content, names=np.array(names), matrices=np.array(matrices))
+    np.savez_compressed(content, names=np.array(names), matrices=found)
     write_atomically(file, content.getvalue())
 
 
@@ -313,6 +299,7 @@ def _differences(
     for other in row.against:
         pairs = {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found}
         if pairs:
+            assert all(a.names == b.names for a, b in pairs.values()), "shown other pictures"
             gains = [a.facts["miou"] - b.facts["miou"] for a, b in pairs.values()]
             yield {
                 "against": other,

@@ -61,11 +61,16 @@ def predictions(
 
 
 def evaluate(
-    logits: Logits, card: Card, samples: Samples, device: torch.device, indices: Iterable[int] | None = None
+    logits: Logits,
+    card: Card,
+    samples: Samples,
+    device: torch.device,
+    indices: Iterable[int] | None = None,
+    protocol: Protocol = WHOLE,
 ) -> Confusion:
     """The confusion matrix over whole pictures, each once, and nothing else: quick enough to validate by."""
     confusion = Confusion(len(samples.classes))
-    for sample, labels, _ in predictions(logits, card, samples, device, indices):
+    for sample, labels, _ in predictions(logits, card, samples, device, indices, protocol):
         confusion.update(sample.labels, labels)
     return confusion
 

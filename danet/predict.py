@@ -161,6 +161,9 @@ class Predictor:
             raise InputError("--size", what, "give --size or such a --protocol")
         card, shown = self.card, self.shown_by(protocol)
         side = card.size if size is None else size
+        if size is not None and (most := size**2 * min(pixels.shape[:2]) / max(pixels.shape[:2])) > MAX_PIXELS:
+            what = f"{size} makes a picture of {most:,.0f} pixels, more than {MAX_PIXELS:,}"
+            raise InputError("--size", what, "give a shorter side")
         labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, side, shown)
         return Segmentation(name, pixels, labels, confidence, self.classes)
 
@@ -264,4 +267,4 @@ def read_pixels(image: Path | str | Image.Image | np.ndarray, bands: Bands = RGB
     if stored.shape[2:] != (bands.count,) or stored.dtype not in (np.uint8, np.uint16) or 0 in stored.shape:
         wanted = "H,W,3 uint8 RGB (or uint16)" if bands.channels is None else f"H,W,{bands.count} uint8 or uint16"
         raise InputError("image", f"an array of shape {image.shape} and type {image.dtype}", f"give {wanted}")
-    return "image", as_pixels(stored, bands, "image")
+    return "image", as_pixels(np.ascontiguousarray(stored), bands, "image")

@@ -116,7 +116,14 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     Args:
         dtype: of the stored convolutions, torch.float16 for half the size; batch normalisation and None keep the
             network's own.
+
+    Raises:
+        InputError: a card that `read` would refuse; the file cannot be written.
     """
+    try:
+        _check_values(card)
+    except ValueError as error:
+        raise InputError(path, f"its card cannot be ({error})", "mend that entry") from error
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}

@@ -277,6 +277,22 @@ def test_the_quarantine_counts_over_interruptions_and_processes(tmp_path):
     assert (tmp_path / "bad.txt").read_text().count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["caf\udce9.jpg", "a\nb.jpg", "a\tb.jpg", "a\r.jpg", "a\x0bb\x85c\u2028d.jpg", "é.jpg"]
+)
+def test_the_quarantine_knows_any_name_again_and_gives_it_one_line(tmp_path, name):
+    for _ in range(3):
+        Quarantine(tmp_path, 1).note(InputError(tmp_path / name, "truncated", "copy it again"))
+    content = (tmp_path / "bad.txt").read_bytes()
+    assert content.count(b"\n") == 1
+    assert content.count(b"\t") == 1
+    if name.startswith("caf"):
+        assert b"caf\xe9.jpg\t" in content
+    with pytest.raises(InputError, match="1 bad pictures are left out already") as raised:
+        Quarantine(tmp_path, 1).note(InputError(tmp_path / f"other {name}", "truncated", "copy it again"))
+    assert "\n" not in str(raised.value)
+
+
 def poison(monkeypatch, recipe: Recipe, where: str, bad: float, step: int, generator: random.Random) -> None:
     """The loss, or one number of its gradient or of the input, becomes `bad` in a step, in the last of its parts."""
     multi_loss, normalise, calls = loop.multi_loss, loop.normalise, {"multi_loss": 0, "normalise": 0}

@@ -42,6 +42,26 @@ def test_the_census_counts_pixels_pictures_and_the_pixels_beside():
     assert counted.samples == 2
 
 
+class OneBad(Labelled):
+    """The second label map cannot be read."""
+
+    def labels(self, index: int) -> np.ndarray:
+        if index == 1:
+            raise InputError("1.png", "truncated or damaged", "copy it again")
+        return super().labels(index)
+
+
+def test_label_maps_that_cannot_be_read_are_left_out_where_somebody_is_told():
+    scenes, told = OneBad([[0, 1]], [[2, 2]], [[0, 0]]), []
+    counted = census(scenes, told.append)
+    assert [error.where for error in told] == ["1.png"]
+    assert counted.pixels.tolist() == [3, 1, 0, 0]
+    assert counted.pictures.tolist() == [2, 1, 0, 0]
+    assert counted.samples == 2
+    with pytest.raises(InputError, match=r"1\.png: truncated"):
+        census(scenes)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_mean_weight_over_the_pixels_is_one_and_rare_classes_weigh_more(way):
     counted = census(SCENES)

@@ -99,6 +99,57 @@ def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monke
         cached(samples, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("kind", ["npy", "tif", "deep"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # rasterio's, of a picture without coordinates
+def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    stored = np.random.default_rng(0).integers(0, 256, (20, 24, 5), np.uint16 if kind == "deep" else np.uint8)
+    for stem in "ab":  # one for each part
+        if kind == "tif":
+            rasterio = pytest.importorskip("rasterio")
+            form = {"driver": "GTiff", "dtype": "uint8", "height": 20, "width": 24, "count": 5}
+            with rasterio.open(tmp_path / "images" / f"{stem}.tif", "w", **form) as made:
+                made.write(stored.transpose(2, 0, 1))
+        else:
+            np.save(tmp_path / "images" / f"{stem}.npy", stored)
+        Image.fromarray((stored[..., 0] // 128).astype(np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
+    (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\nchannels: 5\n")
+    samples = folder.load(tmp_path, "train")
+    whole = len(samples) * 20 * 24 * (5 * (4 if kind == "deep" else 1) + 1)
+    through = cached(samples, tmp_path / "cache")
+    assert space(through) == (whole, whole)
+    for i in range(len(samples)):
+        assert np.array_equal(through[i].image, samples[i].image)
+    assert space(through) == (whole, 0)
+
+
+def test_a_picture_removed_meanwhile_is_an_input_error(samples, tmp_path):
+    through = cached(samples, tmp_path / "cache")
+    _ = through[0]
+    samples.pairs[0].mask.unlink()
+    with pytest.raises(
+        InputError, match=r"masks/0\.png: cannot be read \(No such file or directory\); check the path$"
+    ):
+        _ = through[0]
+    samples.pairs[0].image.unlink()
+    with pytest.raises(InputError, match=r"images/0\.png: cannot be read"):
+        _ = through[0]
+
+
+def test_samples_that_cannot_be_read_are_left_out_of_the_space(samples, tmp_path):
+    sizes = [4 * samples[i].labels.size for i in range(len(samples))]
+    for pair in samples.pairs[:2]:
+        pair.image.write_bytes(b"")
+    samples.pairs[3].mask.unlink()
+    told: list[InputError] = []
+    through = cached(samples, tmp_path / "cache", told.append)
+    assert [error.where for error in told] == [samples.pairs[0].image, samples.pairs[1].image, samples.pairs[3].mask]
+    assert space(through, told.append) == (sizes[2], sizes[2])
+    with pytest.raises(InputError, match=r"images/0\.png: empty file"):
+        cached(samples, tmp_path / "cache")
+
+
 def test_drawn_scenes_have_no_cache(tmp_path):
     with pytest.raises(InputError, match="drawn, not read"):
         cached(toy.load(tmp_path, "train"), tmp_path / "cache")

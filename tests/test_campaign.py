@@ -158,7 +158,7 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
             predictor.folded.get_parameter(f"{module}.attention.scale").data.fill_(3)
         return predictor
 
-    monkeypatch.setattr(campaign.danet, "load", awake)
+    monkeypatch.setattr(danet, "load", awake)
     on, off = campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]
     assert {path.name for path in chosen.out.iterdir()} == {"both-1"}
     whole, without = (

@@ -13,7 +13,10 @@ from PIL import Image
 
 from danet import InputError, huge
 from danet.cli import main
+from danet.data.bands import RGB
+from danet.data.by_rows import opened_rows, reader
 from danet.data.images import read_image, read_mask
+from danet.data.opening import regular_file
 from danet.inference import find_protocol
 from danet.predict import load
 
@@ -40,7 +43,7 @@ def write(path, image: np.ndarray, **form):
     shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2]}
     with rasterio.open(path, "w", **({"driver": "GTiff", "dtype": image.dtype} | shape | form)) as target:
         target.write(image.transpose(2, 0, 1))
-        if image.shape[2] == 4:
+        if image.shape[2] == 4 and "alpha" not in form:
             target.colorinterp = [*target.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
     return path
 
@@ -136,6 +139,7 @@ def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, picture, tmp_pat
         image = picture[..., :1].repeat(3, 2)
     elif kind == "alpha":
         write(tmp_path / name, np.dstack([picture, picture[..., 0]]))
+        image = read_image(tmp_path / name)
     elif kind == "deep":
         write(tmp_path / name, picture.astype(np.uint16) * 257)
     elif kind == "palette":
@@ -149,6 +153,70 @@ def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, picture, tmp_pat
     saved = huge.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
     with rasterio.open(saved.paths[1]) as labels:
         assert (labels.read(1) != predictor(image, size=170).labels).mean() < (0.02 if kind == "jpeg" else 1e-3)
+
+
+def by_rows(path) -> np.ndarray:
+    with regular_file(path) as file, opened_rows(file, path) as source:
+        return reader(source, RGB, path)(slice(0, source.height), slice(0, source.width))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_over_black_as_for_smaller_ones(tmp_path, picture, mode, suffix):
+    file = tmp_path / f"a{suffix}"
+    white = np.full_like(picture[:2], 255)
+    alpha = np.vstack([np.repeat([[0], [128]], 170, 1), picture[..., 1]]).astype(np.uint8)
+    image = Image.fromarray(np.dstack([np.vstack([white, picture]), alpha]))
+    if mode == "P":
+        paletted = image.convert("RGB").quantize(64)
+        if suffix == ".png":  # a TIFF's palette has none
+            paletted.info["transparency"] = bytes(range(64))
+        paletted.save(file)
+    else:
+        image.convert(mode).save(file)
+    whole, rows = read_image(file), by_rows(file)
+    assert rows.dtype == np.uint8
+    assert np.abs(rows.astype(int) - whole).max() <= 1
+    if mode != "P":
+        assert (rows[:2, 0] == [[0] * 3, [128] * 3]).all()
+
+
+def test_a_palettes_colour_for_no_data_stays(tmp_path):
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file, colours = tmp_path / "a.tif", {i: (i, 255 - i, 9, 255) for i in range(256)}
+    form = {"driver": "GTiff", "dtype": "uint8", "height": 16, "width": 16, "count": 1, "photometric": "palette"}
+    with rasterio.open(file, "w", nodata=3, **form) as made:
+        made.write(stored[None])
+        made.write_colormap(1, colours)
+    assert np.array_equal(by_rows(file), read_image(file))
+    assert by_rows(file)[0, 3].tolist() == [3, 252, 9]
+
+
+def test_transparency_of_16_bits_is_laid_over_black(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 1 << 16, (20, 24, 4), np.uint16)
+    stored[0] = 65535, 65535, 65535, 0
+    stored[1] = 65535
+    for name, driver in (("a.png", "PNG"), ("a.tif", "GTiff")):
+        rows = by_rows(write(tmp_path / name, stored, driver=driver, **ALPHA[driver]))
+        assert np.abs(rows - read_image(tmp_path / "a.png")).max() <= 1 / 257 + 1e-4
+
+
+ALPHA = {"PNG": {}, "GTiff": {"photometric": "RGB", "alpha": "NON-PREMULTIPLIED"}}
+
+
+def test_colours_that_lie_over_black_already_stay(tmp_path):
+    alpha = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    stored = np.dstack([alpha // 2, alpha // 3, alpha, alpha])
+    file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="PREMULTIPLIED")
+    assert np.array_equal(by_rows(file), stored[..., :3])
+    assert np.abs(read_image(file).astype(int) - stored[..., :3]).max() <= 1
+
+
+def test_a_fourth_band_that_is_no_transparency_is_left_out(tmp_path, picture):
+    stored = np.dstack([picture, picture[..., 0]])
+    file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="UNSPECIFIED")
+    assert np.array_equal(by_rows(file), picture)
+    assert np.array_equal(read_image(file), picture)
 
 
 def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, picture, tmp_path, monkeypatch):

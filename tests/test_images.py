@@ -89,6 +89,7 @@ def test_exif_orientation_is_applied(tmp_path, picture, orientation):
 def test_a_broken_exif_block_is_no_reason_to_refuse(tmp_path, picture, exif):
     Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").shape == (24, 32, 3)
+    assert image_size(tmp_path / "a.jpg") == (24, 32)
 
 
 def test_animations_give_their_first_frame(tmp_path, picture):

@@ -16,7 +16,7 @@ from danet.data import cityscapes, voc
 from danet.data.pairs import Pair, PairedFiles
 from danet.errors import InputError
 from danet.evaluate import Evaluation, Prediction, measure
-from danet.metrics.cityscapes import instance_files, read_instances
+from danet.metrics.cityscapes import Instances, instance_files, read_instances
 
 HEIGHT, WIDTH = 64, 96
 TRAIN = cityscapes.CLASSES.names.index("train")
@@ -163,6 +163,15 @@ def test_wrong_instance_files_are_named(tmp_path):
         read_instances(file, (2, 2))
     with pytest.raises(InputError, match="2 x 2 pixels for a picture of 3 x 2"):
         read_instances(file, (2, 3))
+
+
+def test_instance_ids_of_8_bits_are_those_of_a_picture_without_instances(tmp_path):
+    file, sums = tmp_path / "a_gtFine_instanceIds.png", Instances()
+    Image.fromarray(np.array([[7, 24], [26, 255]], np.uint8)).save(file)
+    ids = read_instances(file, (2, 2))
+    assert ids.tolist() == [[7, 24], [26, 255]]
+    sums.update(ids, np.zeros((2, 2), np.uint8))
+    assert not sums.count.any()
 
 
 def draw_voc(root: Path, split: str) -> PairedFiles:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import io
 import json
 import os
@@ -11,7 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import weakref
 import zlib
 from collections.abc import Awaitable, Callable
 from copy import copy
@@ -245,6 +248,28 @@ def test_card_health_metrics_and_interface(ask, predictor):
     operations = interface.json()["paths"]
     assert {"/v1/segment", "/v1/attention", "/v1/model", "/health", "/metrics"} <= set(operations)
     assert all(method.get("description") for path in operations.values() for method in path.values())
+
+
+def test_a_picture_sent_twice_at_once_has_one_id(ask):
+    async def questions(client):
+        posts = [client.post("/v1/segment?keep=true", content=picture(77)) for _ in range(2)]
+        names = [answer.json()["picture"] for answer in await asyncio.gather(*posts)]
+        return names, [await client.get(f"/v1/pictures/{name}/pixels") for name in names]
+
+    (one, other), found = ask(questions, Limits())
+    assert one == other
+    assert [answer.status_code for answer in found] == [200, 200]
+
+
+def test_questions_about_a_kept_picture_are_not_counted_as_pictures(ask):
+    async def questions(client):
+        name = (await client.post("/v1/segment?keep=true", content=picture())).json()["picture"]
+        for x in range(3):
+            await client.post("/v1/attention", params={"picture": name, "x": x, "y": 0})
+        return (await client.get("/metrics")).text
+
+    metrics = ask(questions, Limits())
+    assert re.findall(r"^(danet_batch\w+) (\d+)$", metrics, re.M) == [("danet_batches", "1"), ("danet_batched", "1")]
 
 
 # ---- the page's files
@@ -595,9 +620,15 @@ def test_the_last_pictures_are_kept_within_their_bounds(predictor):
     for i in range(3):
         small.add(bytes([i]), kept[i])
     assert len(small) == 1
-    small.add(b"\2", kept[3])
+    assert small.add(b"\2", kept[3]) == small.find(b"\2")
     assert len(small) == 1
     assert small.nbytes == kept[0].nbytes
+    assert pictures.add(b"\0", kept[3]) == names[0], "the id that was given first stays good"
+    assert pictures.get(names[0]) is kept[0]
+    pictures.add(b"\2", kept[2])
+    pictures.add(b"\0", kept[3])
+    pictures.add(b"\3", kept[3])
+    assert pictures.find(b"\2") is None, "to add anew is a use"
 
 
 def test_a_budget_is_given_back():
@@ -628,6 +659,38 @@ def test_the_decoder_survives_its_process(tmp_path):
             asyncio.run(decoder.decode(picture()))
     finally:
         decoder.close()
+
+
+def test_clients_that_left_leave_no_bytes_with_the_decoder():
+    class Content(bytearray):
+        """Can be referred to weakly."""
+
+    async def run():
+        decoder, begun, go = Decoder(10_000, 20), threading.Event(), threading.Event()
+
+        def slow(_):
+            begun.set()
+            go.wait(20)
+
+        decoder._decode = slow
+        contents = [Content(b"picture") for _ in range(5)]
+        left = [weakref.ref(content) for content in contents]
+        tasks = [asyncio.create_task(decoder.decode(contents.pop(0))) for _ in left]
+        try:
+            await asyncio.to_thread(begun.wait, 20)
+            for _ in range(4):  # the first of them is being decoded
+                tasks[0].cancel()
+                await asyncio.wait((tasks.pop(0),))
+            gc.collect()
+            held = [content() is not None for content in left]
+            go.set()
+            await tasks.pop()
+            return held
+        finally:
+            go.set()
+            decoder.close()
+
+    assert asyncio.run(run()) == [True, False, False, False, True]
 
 
 def test_addresses_and_tokens():

@@ -94,10 +94,14 @@ def crossings(sizes: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def crossing(rising: Curve, other: Curve) -> float | None:
-    """The last x from which on `rising` is above `other`, interpolated along straight lines over logarithms."""
+    """The last x from which on `rising` is above `other`, interpolated along straight lines over logarithms; the first
+    where it always is, None where it ends below.
+    """
     there = dict(other)
     ratios = [(math.log(x), math.log(y / there[x])) for x, y in rising if x in there]
-    found = None
+    if not ratios or ratios[-1][1] <= 0:
+        return None
+    found = math.exp(ratios[0][0])
     for (x0, r0), (x1, r1) in pairwise(ratios):
         if r0 <= 0 < r1:
             found = math.exp(x0 + (x1 - x0) * -r0 / (r1 - r0))

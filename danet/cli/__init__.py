@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from danet.errors import InputError
+from danet.files import FULL
 
 COMMANDS = {
     "predict": "pictures or folders -> overlay, labels, JSON",
@@ -59,7 +60,11 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
+            raise
+        if error.filename is None and error.errno in FULL:
+            error.filename = "standard output"
+        if error.filename is None:
             raise
         return _refused(InputError(error.filename, str(error.strerror), "check the path and its permissions"))
 

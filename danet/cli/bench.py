@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from danet.cli.output import refuse_existing, write_json
+from danet.cli.output import check_outputs, write_json
 from danet.cli.parsing import parse
 from danet.errors import InputError
 
@@ -125,7 +125,12 @@ def run(args: Sequence[str]) -> int:
         raise InputError(name, "is no benchmark", f"use {', '.join(BENCHES)}")
     options = vars(parse(BENCHES[name], args[1:], f"bench {name}")).copy()
     paths = {key: options.pop(key) for key in ("json", "plot") if key in options}
-    refuse_existing(*paths.values())
+    check_outputs(*paths.values())
+    for key in ("positions", "network_positions", "repeats", "pairs", "channels"):
+        least = 8 if key == "channels" else 1  # query and key have an eighth
+        given = options.get(key, least)
+        if (value := min(given) if isinstance(given, tuple) else given) < least:
+            raise InputError(f"--{key.replace('_', '-')}", f"{value} is too few", f"give at least {least}")
     from danet import devices
 
     options["device"] = str(devices.choose(options["device"]))

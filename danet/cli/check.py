@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.output import progress, refuse_existing, write_json
+from danet.cli.output import check_outputs, progress, write_json
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
@@ -39,7 +39,8 @@ def run(args: Sequence[str]) -> int:
     root = options.folder or options.root
     if root is None:
         raise InputError("--root", "missing", f"give the folder of {options.dataset}")
-    refuse_existing(options.json)
+    check_outputs(options.json)
+    check_outputs(options.json, options.manifest, overwrite=True)
     with progress("checking") as advance:
         if options.dataset is None:
             report = check.check_folder(root, advance)

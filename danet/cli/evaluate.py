@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import progress, refuse_existing, write_json
+from danet.cli.output import check_outputs, progress, write_json
 from danet.cli.parsing import parse
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Evaluate:
     split: str = "val"
     """val, train, or another that the data set has"""
     protocol: str = "whole"
-    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole or
-    mmseg-slide-769"""
+    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole,
+    mmseg-whole-512 or mmseg-slide-769"""
     json: Path | None = None
     """write all scores to this file too; - for standard output instead of the table"""
     pictures: Path | None = None
@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict import load
     from danet.submit import begin
 
-    refuse_existing(options.json, options.pictures, options.confusion, options.report)
+    check_outputs(options.json, options.pictures, options.confusion, options.report)
     samples = data.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
@@ -73,6 +73,15 @@ def run(args: Sequence[str]) -> int:
         )
         counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
         result = measure(counted, samples, submission)
+    if str(options.json) != "-":
+        _print_scores(result)
+        if submission is not None:
+            print(f"{len(samples)} files in {options.submit}")
+    if options.json is not None:
+        origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
+        origin |= {"protocol": options.protocol, "dtype": options.dtype}
+        numbers = {"dataset": options.dataset, "split": options.split, "pictures": len(samples), **result.as_dict()}
+        write_json(options.json, origin | numbers)
     if options.pictures is not None:
         write_atomically(options.pictures, pictures.to_csv(result.pictures).encode(errors="backslashreplace"))
     if options.confusion is not None:
@@ -83,15 +92,6 @@ def run(args: Sequence[str]) -> int:
         names = ("weights", "dataset", "split", "protocol", "dtype")
         about = {name: str(getattr(options, name)) for name in names}
         write_atomically(options.report, evaluation.page(result, predictor, samples, about))
-    if options.json is not None:
-        origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
-        origin |= {"protocol": options.protocol, "dtype": options.dtype}
-        numbers = {"dataset": options.dataset, "split": options.split, "pictures": len(samples), **result.as_dict()}
-        write_json(options.json, origin | numbers)
-    if str(options.json) != "-":
-        _print_scores(result)
-        if submission is not None:
-            print(f"{len(samples)} files in {options.submit}")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from danet.cli.output import refuse_existing, write_json
+from danet.cli.output import check_outputs, write_json
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
@@ -60,8 +60,7 @@ def run(args: Sequence[str]) -> int:
         raise InputError("--class", "given with --channels", "give one of them")
     if options.truth and len(options.truth) != len(options.images):
         raise InputError("--truth", f"{len(options.truth)} for {len(options.images)} pictures", "give one a picture")
-    if not options.overwrite:
-        refuse_existing(out, options.json, remedy="give another name, or --overwrite")
+    check_outputs(out, options.json, overwrite=options.overwrite, remedy="give another name, or --overwrite")
     from danet.files import write_atomically
     from danet.look.answers import look_at
     from danet.look.figure import to_png

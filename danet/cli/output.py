@@ -10,13 +10,27 @@ from rich.console import Console
 from rich.progress import Progress
 
 from danet.errors import InputError
+from danet.files import check_writable
 
 
-def refuse_existing(*paths: Path | None, remedy: str = "give another name or move it away") -> None:
-    """Raises InputError, before the work, if a file to be written is there already; None and - are no files."""
+def check_outputs(
+    *paths: Path | None, overwrite: bool = False, remedy: str = "give another name or move it away"
+) -> None:
+    """Raises InputError, before the work, if files could not be written side by side: one is there already, its folder
+    is not, or two have one name. None and - are no files.
+    """
+    seen = set()
     for path in paths:
-        if path is not None and str(path) != "-" and path.exists():
+        if path is None or str(path) == "-":
+            continue
+        if path.exists() and not overwrite:
             raise InputError(path, "exists already", remedy)
+        if not path.parent.is_dir():
+            raise InputError(path, f"cannot be written ({path.parent} is no folder)", "make it, or give another")
+        check_writable(path.parent)
+        if path.resolve() in seen:
+            raise InputError(path, "is to hold two results", "give each a file of its own")
+        seen.add(path.resolve())
 
 
 @contextmanager

@@ -7,6 +7,11 @@ from danet.errors import InputError
 
 
 def run(args: Sequence[str]) -> int:
+    if args and args[0] in ("-h", "--help"):
+        print(
+            "usage: danet recipes\n\nWhat can be trained: the paper's rows and others, their numbers, steps and memory."
+        )
+        return 0
     if args:
         raise InputError(args[0], "danet recipes takes nothing", "use danet train RECIPE --help for a recipe's values")
     from danet.data import COUNTS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.output import progress, refuse_existing
+from danet.cli.output import check_outputs, progress
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
@@ -40,16 +40,14 @@ def run(args: Sequence[str]) -> int:
 
     if not options.runs:
         raise InputError("RUN", "none given", "name folders of runs")
-    if not options.overwrite:
-        refuse_existing(options.out)
+    check_outputs(options.out, overwrite=options.overwrite)
     if len(options.runs) == 1:
         out = options.out or options.runs[0] / FILE
         with progress("measuring") as advance:
             page = measured(options.runs[0], options.device, options.root, advance)
     else:
         out = options.out or Path("comparison.html")
-        if not options.overwrite:
-            refuse_existing(out)
+        check_outputs(out, overwrite=options.overwrite)
         page = report.compare.page([folder.read(run) for run in options.runs])
     write_atomically(out, page)
     print(printable(str(out)))

@@ -10,6 +10,7 @@
 Each is scaled so that the mean weight over the valid pixels is 1: the learning rate keeps its meaning.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class Census(NamedTuple):
         pixels: of the class.
         pictures: that show it.
         pixels_beside: valid pixels of the pictures that show it.
-        samples: label maps in all.
+        samples: label maps counted.
     """
 
     pixels: np.ndarray
@@ -35,16 +36,28 @@ class Census(NamedTuple):
     samples: int
 
 
-def census(samples: Samples) -> Census:
-    """Count every label map of a training set once."""
+def census(samples: Samples, bad: Callable[[InputError], None] | None = None) -> Census:
+    """Count every label map of a training set once.
+
+    Args:
+        bad: told of each label map that cannot be read, which is then not counted; None: the first is raised.
+    """
     pixels, pictures, beside = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
+    counted = 0
     for index in range(len(samples)):
-        labels = samples.labels(index)
+        try:
+            labels = samples.labels(index)
+        except InputError as error:
+            if bad is None:
+                raise
+            bad(error)
+            continue
+        counted += 1
         counts = np.bincount(labels[labels != IGNORE], minlength=len(samples.classes))
         pixels += counts
         pictures += counts > 0
         beside += (counts > 0) * counts.sum()
-    return Census(pixels, pictures, beside, len(samples))
+    return Census(pixels, pictures, beside, counted)
 
 
 def class_weights(way: str, counted: Census) -> tuple[float, ...]:

@@ -82,20 +82,36 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     kinds = [kind.name for kind in source.colorinterp]
     palette = None
     if bands.channels is None and kinds == ["palette"]:
-        palette = np.zeros((256, 3), np.uint8)
+        palette = np.zeros((256, 4), np.uint8)
         for index, colour in source.colormap(1).items():
-            palette[index] = colour[:3]
+            palette[index] = colour
+        if source.driver != "PNG":  # of a TIFF's palette, GDAL clears the colour that means no data
+            palette[:, 3] = 255
+        palette = _over_black(palette)
     wanted = list(range(1, source.count + 1))
-    if bands.channels is None and source.count in (2, 4):  # transparency, or near infrared
+    extra = bands.channels is None and source.count in (2, 4)
+    transparent = extra and kinds[-1] == "alpha"
+    if extra and not transparent:  # near infrared
         wanted.pop()
+    # 1: TIFF's associated alpha, whose colours are stored as they lie over black; GDAL tells it nowhere else
+    laid = transparent and source.get_tag_item("TIFFTAG_EXTRASAMPLES", "_DEBUG_") == "1"
 
     def read(rows: slice, columns: slice) -> np.ndarray:
         place = (rows.start, rows.stop), (columns.start, columns.stop)
         with _reading(path):
             stored = source.read(wanted, window=place).transpose(1, 2, 0)  # H,W,N
+        if transparent:
+            stored = stored[..., :-1] if laid else _over_black(stored)
         return as_pixels(stored if palette is None else palette[stored[..., 0]], bands, path)
 
     return read
+
+
+def _over_black(stored: np.ndarray) -> np.ndarray:
+    """Colours ...,N and their alpha, the last of N + 1 uint8 or uint16 -> ...,N, rounded."""
+    white = np.uint32(np.iinfo(stored.dtype).max)  # uint32 holds white * white + white // 2
+    over = (stored[..., :-1] * stored[..., -1:].astype(np.uint32) + white // 2) // white
+    return over.astype(stored.dtype)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ that is replaced is decoded again. Files are whole or not there; any number of p
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,41 +60,63 @@ class Cached:
         return self.folder / f"{key}-image.npy", self.folder / f"{key}-labels.npy"
 
 
-def cached(samples: Samples, folder: Path) -> Cached:
+def cached(samples: Samples, folder: Path, bad: Callable[[InputError], None] | None = None) -> Cached:
     """The samples through a cache in `folder`, which is made if it is not there.
 
+    Args:
+        bad: see `space`.
+
     Raises:
-        InputError: samples that are drawn, not read; less space on the disk than the cache will take.
+        InputError: samples that are drawn, not read; less space on the disk than the cache will take; without `bad`, a
+            sample that cannot be read.
     """
     if not isinstance(samples, PairedFiles):
         raise InputError("--cache", "these scenes are drawn, not read", "leave it out")
     make_folder(folder)
     result = Cached(samples, folder)
-    missing, free = space(result)[1], shutil.disk_usage(folder).free
+    missing, free = space(result, bad)[1], shutil.disk_usage(folder).free
     if free < missing:
         what = f"{missing / 1e9:.1f} GB more are needed, and {free / 1e9:.1f} GB are free"
         raise InputError(folder, what, "give --cache a folder on another disk, or leave it out")
     return result
 
 
-def space(cache: Cached) -> tuple[int, int]:
+def space(cache: Cached, bad: Callable[[InputError], None] | None = None) -> tuple[int, int]:
     """Bytes that the whole cache takes, and those that are not there yet, from the pictures' headers; the depth of all
-    is taken to be that of the first.
+    is taken to be that of the first that can be read.
+
+    Args:
+        bad: told of each sample that cannot be read, which is then not counted; None: the first is raised.
     """
-    depth = cache.samples[0].image.itemsize
-    whole = missing = 0
+    depth = whole = missing = 0
     for index, pair in enumerate(cache.samples.pairs):
-        height, width = image_size(pair.image)
+        try:
+            depth = depth or cache.samples[index].image.itemsize
+            height, width = image_size(pair.image, cache.bands)
+            there = all(file.exists() for file in cache.files(index))
+        except InputError as error:
+            if bad is None:
+                raise
+            bad(error)
+            continue
         size = height * width * (cache.bands.count * depth + 1)
         whole += size
-        missing += 0 if all(file.exists() for file in cache.files(index)) else size
+        missing += 0 if there else size
     return whole, missing
 
 
 def _key(samples: PairedFiles, pair: Pair) -> str:
-    changed = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in (pair.image, pair.mask)]
+    changed = [_state(file) for file in (pair.image, pair.mask)]
     source = repr((changed, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette))
     return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:  # removed since the samples were listed
+        raise InputError(file, f"cannot be read ({error.strerror})", "check the path") from error
+    return str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
 def _mapped(file: Path) -> np.ndarray:

@@ -115,11 +115,19 @@ def check_alpha(image: Image.Image, path: Path | str) -> None:
             raise InputError(path, "a mask with transparent and opaque pixels", "save it without transparency")
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width of the upright picture, from its header alone."""
-    with opened(path, max_pixels=None, decode=False) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+def image_size(path: Path | str, bands: Bands = RGB) -> tuple[int, int]:
+    """Height and width that `read_image` gives the picture, upright, from its header alone.
+
+    Raises:
+        InputError: not a picture whose header can be read.
+    """
+    with regular_file(path) as file:
+        if (how := _raster(file, bands.channels is None)) is not None:  # `read_image` does not turn these
+            with damage(path):
+                return how.header(file, path)[:2]
+        with decoded(file, path, max_pixels=None, decode=False) as image:
+            lies = _orientation(image) in (5, 6, 7, 8)
+            return (image.width, image.height) if lies else (image.height, image.width)
 
 
 def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
@@ -216,7 +224,13 @@ def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-        return ImageOps.exif_transpose(image) if turned else image
+        return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
     except Exception:  # a broken EXIF block says nothing about the orientation
         return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as above
+        return 1

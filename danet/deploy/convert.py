@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from danet import weights
-from danet.data import CLASSES
+from danet.data import CLASSES, DRAWN
 from danet.data.labels import Classes
 from danet.errors import InputError, first_of
 from danet.model.backbone import normalisation
@@ -155,10 +155,8 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
             with torch.serialization.safe_globals(harmless):
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file provokes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            path, f"cannot be opened as a checkpoint without running its code ({reason})", "use another copy"
-        ) from error
+        what = "is damaged, no checkpoint, or one that would have to run code of its own"
+        raise InputError(path, f"{what} ({type(error).__name__})", "use another copy") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise InputError(path, "holds no state dict (tensors by name)", "give a checkpoint of a whole network")
@@ -239,7 +237,7 @@ def _rename(key: str, known: Format) -> str:
 
 def _named_classes(name: str | None, count: int) -> Classes:
     if name is None:
-        of_this_count = [classes for classes in CLASSES.values() if len(classes) == count]
+        of_this_count = [classes for known, classes in CLASSES.items() if len(classes) == count and known not in DRAWN]
         return of_this_count[0] if of_this_count else Classes.named(tuple(f"class {i}" for i in range(count)))
     if name not in CLASSES:
         raise InputError("--classes", f"{name!r} is no data set known here", f"use one of {', '.join(CLASSES)}")

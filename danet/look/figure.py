@@ -69,16 +69,25 @@ def _scale(low: str, high: str, width: int) -> Image.Image:
 
 def _bars(bars: Sequence[tuple[str, Colour, float]], width: int) -> Image.Image:
     """A line each: the name, a bar as long as the share, the share."""
-    line, left, right = 31, round(max(_TEXT.getlength(name) for name, _, _ in bars)) + 2 * _SPACE, 100
+    names = [_cut(name, width // 2) for name, _, _ in bars]
+    line, left, right = 31, round(max(map(_TEXT.getlength, names))) + 2 * _SPACE, 100
+    longest = max(width - left - right, 1)
     block = Image.new("RGB", (width, line * len(bars)), "white")
     pen = ImageDraw.Draw(block)
-    for i, (name, colour, share) in enumerate(bars):
+    for i, (name, (_, colour, share)) in enumerate(zip(names, bars, strict=True)):
         middle = (i + 0.5) * line
-        end = left + share * (width - left - right)
+        end = left + share * longest
         pen.text((0, middle), name, "black", _TEXT, "lm")
         pen.rectangle((left, middle - 9, end, middle + 9), colour, "black")
         pen.text((end + _SPACE, middle), f"{share:.1%}", "black", _TEXT, "lm")
     return block
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a text as fits into `width` pixels."""
+    if _TEXT.getlength(text) <= width:
+        return text
+    return next(text[:end] + "…" for end in range(len(text), -1, -1) if _TEXT.getlength(text[:end] + "…") <= width)
 
 
 def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:

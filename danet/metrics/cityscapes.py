@@ -146,12 +146,13 @@ def instance_files(samples: Samples) -> dict[str, Path]:
 
 
 def read_instances(file: Path, size: tuple[int, ...]) -> np.ndarray:
-    """An *_instanceIds.png of this height and width: label id * 1000 + number, or less than 1000: no single instance.
+    """An *_instanceIds.png of this height and width, as int64: label id * 1000 + number, or less than 1000: no single
+    instance.
 
     Raises:
         InputError: not a readable mask, of another size, or with instances of classes that have none.
     """
-    ids = read_mask(file)
+    ids = read_mask(file).astype(np.int64)  # from 8 bits, where nothing is an instance, 1000 would overflow
     if ids.shape != size:
         what = f"{ids.shape[1]} x {ids.shape[0]} pixels for a picture of {size[1]} x {size[0]}"
         raise InputError(file, what, "copy it again from gtFine_trainvaltest.zip")

@@ -89,7 +89,7 @@ class DANet(nn.Module):
             backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
         )
         channels = sizes[-1]
-        width = width or channels // 4
+        width = channels // 4 if width is None else width
         self.reduce = None if position or channel else conv_bn_relu(channels, width)
         self.position = Branch(channels, width, PositionAttention(width)) if position else None
         self.channel = Branch(channels, width, ChannelAttention(channel_form)) if channel else None

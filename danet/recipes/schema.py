@@ -157,7 +157,7 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
         ("data.largest-share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
         ("data.short-side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
-        ("data.size", data.size, data.size is None or data.size >= 32, "at least 32 pixels"),
+        ("data.size", data.size, data.size is None or 32 <= data.size <= 8192, "from 32 to 8192 pixels"),
         ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
         ("optim.steps", optim.steps, optim.steps is None or optim.steps >= 1, "at least 1"),
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
@@ -173,7 +173,7 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip-bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate-every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
-        ("network.width", recipe.network.width, (recipe.network.width or 8) >= 8, "at least 8"),
+        ("network.width", recipe.network.width, recipe.network.width in (None, *range(8, 4097)), "from 8 to 4096"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),
     ]
     for option, value, good, wanted in rules:

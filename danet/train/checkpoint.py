@@ -22,7 +22,7 @@ _MAGIC = b"danet-checkpoint-1 "
 
 def save(run: Path, state: dict[str, Any]) -> None:
     """Write RUN/last.ckpt beside the old one, flushed to the disk, read back and renamed; what was the last becomes the
-    previous one.
+    previous one, unless it is damaged: then the previous one is what the run went on from.
 
     Raises:
         InputError: it cannot be written, or comes back from the disk as other bytes; the checkpoints that were there
@@ -36,7 +36,7 @@ def save(run: Path, state: dict[str, Any]) -> None:
     if not _is_whole(fresh.read_bytes()):
         fresh.unlink()
         raise InputError(run / LAST, "the disk returned other bytes than were written", "use another disk")
-    if (run / LAST).exists():
+    if (run / LAST).exists() and _is_whole((run / LAST).read_bytes()):
         (run / LAST).replace(run / PREVIOUS)
     fresh.replace(run / LAST)
     flush(run)

@@ -69,8 +69,8 @@ def in_words(size: int) -> str:
 
 def _look_at(recipe: Recipe) -> _Set:
     name, root = recipe.data.dataset, recipe.data.root
-    if root is None and name in data.COUNTS:
-        counts = data.COUNTS[name]
+    counts = data.COUNTS.get(name, {})
+    if root is None and {recipe.data.train_split, recipe.data.val_split} <= counts.keys():
         train, val = counts[recipe.data.train_split], counts[recipe.data.val_split]
         return _Set(len(data.CLASSES[name]), RGB, train, val, None, read=False)
     train, val = (data.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))

@@ -20,7 +20,7 @@ from danet.files import write_atomically
 from danet.recipes import Recipe
 from danet.report import Run
 from danet.settings import read_yaml
-from danet.train import checkpoint, claim
+from danet.train import checkpoint, claim, quarantine
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
 
@@ -32,7 +32,7 @@ def create(folder: Path, recipe: Recipe) -> None:
     Raises:
         InputError: it holds something already, or cannot be written.
     """
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name != claim.LOCK)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (claim.LOCK, quarantine.FILE))
     if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _begun(folder, recipe)):
         remedy = (
             f"go on with danet train --resume {folder}"

@@ -29,7 +29,9 @@ from danet.data.labels import IGNORE
 from danet.data.pairs import Samples
 from danet.errors import InputError
 from danet.inference import normalise
+from danet.model.danet import DANet
 from danet.model.loss import multi_loss
+from danet.model.peers import Peer
 from danet.recipes import Recipe
 from danet.train import accidents, checkpoint, distributed, events, folder, report
 from danet.train.build import build
@@ -107,8 +109,9 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
 def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Result:
     recipes.check(recipe, process.world)
     samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
+    quarantine = Quarantine(where.folder, recipe.skip_bad)
     if where.cache is not None:
-        samples = _through_cache(samples, where.cache, process)
+        samples = _through_cache(samples, where.cache, process, quarantine)
     held_back = data.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
@@ -121,9 +124,10 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
-    course = Course()
+    course = Course(pictures=len(samples))
     if state is not None:
         course = Course.resumed(state)
+        _check_same(state["step"], steps, course.pictures, len(samples), where.folder)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -131,7 +135,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     elif process.main:
         folder.create(where.folder, recipe)
     if state is None and recipe.class_weights != "none":
-        course.class_weights = class_weights(recipe.class_weights, census(samples))
+        course.class_weights = class_weights(recipe.class_weights, census(samples, quarantine.note))
     parallel = process.wrap(network)
 
     def save_checkpoint(step: int) -> float:
@@ -146,7 +150,6 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
         return Result(course.best, stopped_by=interruption.signal or signal.SIGTERM)
 
     first = 0 if state is None else state["step"]
-    quarantine = Quarantine(where.folder, recipe.skip_bad)
     stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
     shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
     track = events.Events(where.folder / "tensorboard" if where.tensorboard and process.main else None)
@@ -160,6 +163,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
             due = step == steps or (step > 0 and past == 0 and epoch % recipe.validate_every == 0)
             if due and not course.validated(step):
                 judged = network if average is None else average.module
+                assert isinstance(judged, DANet | Peer)
                 confusion = validate(judged, card, held_back, process, interruption)
                 if interruption.agreed(process):
                     return stopped(step)
@@ -225,13 +229,22 @@ def compute_gradients(
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def _through_cache(samples: Samples, cache: Path, process: Process) -> Cached:
-    through = cached(samples, cache)
+def _through_cache(samples: Samples, cache: Path, process: Process, quarantine: Quarantine) -> Cached:
+    through = cached(samples, cache, quarantine.note)
     if process.main:
-        whole, missing = space(through)
+        whole, missing = space(through, quarantine.note)
         sizes = f"{whole / 1e9:.1f} GB for {len(samples)} pictures, {missing / 1e9:.1f} GB of it still to be written"
         print(f"{cache}: {sizes}", file=sys.stderr)
     return through
+
+
+def _check_same(step: int, steps: int, began_with: int | None, pictures: int, run: Path) -> None:
+    """Raises InputError for a run that cannot end as the uninterrupted one would have."""
+    if began_with not in (None, pictures):
+        what = f"began with {began_with} training pictures, and there are {pictures} now"
+        raise InputError(run, what, "bring them back, or begin a new run (--initial-weights goes on from its weights)")
+    if step > steps:
+        raise InputError(run, f"is at step {step} of {steps}", "give recipe.yaml its number of epochs back")
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,7 +1,8 @@
 """Pictures that cannot be read during training: the first stops the run, unless `--skip-bad N` allows N of them. Those
-left out stand in RUN/bad.txt, a name and its error a line.
+left out stand in RUN/bad.txt, a name and its error a line, with control characters escaped (\\n, \\x1b).
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,14 +28,22 @@ class Quarantine:
         Raises:
             InputError: the picture's own, where none more may be left out.
         """
-        name = str(error.where)
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        names = {line.split("\t")[0] for line in lines}
+        name = _one_line(error.where)
+        text = self.file.read_text("utf-8", _ANY_BYTES) if self.file.exists() else ""
+        names = {line.split("\t")[0] for line in text.split("\n") if line}  # splitlines knows more ends than \n
         if name in names:
             return
         if len(names) >= self.limit:
             allowed = "" if not self.limit else f" ({self.limit} bad pictures are left out already: {self.file})"
-            raise InputError(error.where, f"{error.what}{allowed}", error.remedy)
-        with self.file.open("a") as file:
-            file.write(f"{name}\t{error}\n")
-        print(f"left out: {error}", file=sys.stderr)
+            raise InputError(name, f"{error.what}{allowed}", error.remedy)
+        self.file.parent.mkdir(parents=True, exist_ok=True)  # a picture may be met before the run has begun
+        with self.file.open("a", encoding="utf-8", errors=_ANY_BYTES) as file:
+            file.write(f"{name}\t{_one_line(error)}\n")
+        print(f"left out: {_one_line(error)}", file=sys.stderr)
+
+
+_ANY_BYTES = "surrogateescape"  # a name on Linux need not be UTF-8
+
+
+def _one_line(text: object) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), str(text))

@@ -14,7 +14,10 @@ from torch import nn
 from danet import weights
 from danet.data.pairs import Samples
 from danet.evaluate import evaluate
+from danet.inference import WHOLE
 from danet.metrics import Confusion
+from danet.model.danet import DANet
+from danet.model.peers import Peer
 from danet.recipes import Recipe
 from danet.train import folder, report
 from danet.train.distributed import Process
@@ -22,7 +25,7 @@ from danet.train.interruption import Interruption
 
 
 def validate(
-    network: nn.Module,
+    network: DANet | Peer,
     card: weights.Card,
     samples: Samples,
     process: Process,
@@ -36,7 +39,8 @@ def validate(
         lambda _: interruption is None or interruption.signal is None,
         range(process.rank, len(samples), process.world),
     )
-    confusion = evaluate(lambda images: network(images).fused, card, samples, process.device, indices)
+    shown = replace(WHOLE, align_corners=network.align_corners)  # as Predictor shows them
+    confusion = evaluate(lambda images: network.logits(images).fused, card, samples, process.device, indices, shown)
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     return confusion
 

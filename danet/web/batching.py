@@ -90,8 +90,9 @@ class Worker:
         alike = [job for job in self._waiting if job.function == head.function and job.kind == head.kind]
         jobs = alike[: head.most]
         self._waiting = [job for job in self._waiting if job not in jobs]
-        self.batches += 1
-        self.batched += len(jobs)
+        if not head.urgent:  # a question about a kept picture is no picture
+            self.batches += 1
+            self.batched += len(jobs)
         return jobs
 
 

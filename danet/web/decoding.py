@@ -35,6 +35,7 @@ class Decoder:
     def __init__(self, max_pixels: int, seconds: float, bands: Bands = RGB):
         self._max_pixels, self._seconds, self._bands = max_pixels, seconds, bands
         self._thread = ThreadPoolExecutor(1, "danet-decode")
+        self._turn = asyncio.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -44,7 +45,11 @@ class Decoder:
         Raises:
             InputError: not one whole, still JPEG, PNG or WebP picture; too large; too slow.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, content)
+        loop = asyncio.get_running_loop()
+        await self._turn.acquire()  # not in the thread's queue: that holds the bytes of clients that have left
+        job = self._thread.submit(self._decode, content)
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turn.release))  # not before, if cancelled
+        return await asyncio.wrap_future(job)
 
     def start(self) -> None:
         """Start the process; the first picture does, too."""

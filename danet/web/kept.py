@@ -47,10 +47,12 @@ class Pictures:
         return len(self._kept)
 
     def add(self, content: bytes, kept: Kept) -> str:
-        """Keep what was made of a file's bytes, and return its id."""
-        digest, name = hashlib.sha256(content).hexdigest(), secrets.token_urlsafe(16)
-        if digest in self._ids:  # two requests with one picture at the same time
-            self._drop(self._ids[digest])
+        """Keep what was made of a file's bytes, and return its id: the one it has, where the bytes are kept already."""
+        digest = hashlib.sha256(content).hexdigest()
+        if (name := self._ids.get(digest)) is not None:  # two requests with one picture at the same time
+            self._kept.move_to_end(name)
+            return name
+        name = secrets.token_urlsafe(16)
         self._kept[name], self._ids[digest] = (digest, kept), name
         self.nbytes += kept.nbytes
         while len(self._kept) > self._count or (self.nbytes > self._limit and len(self._kept) > 1):

@@ -17,25 +17,30 @@ let point = null; // { x, y } in pixels of the picture
 let attention = null; // of the last answered point: { x, y, weights, scaled, grid, classes, class }
 let pins = [];
 let channel = null; // the channel map in the stage: { number, scaled }
+let opened = 0; // the number of the newest open() or sending again: what an older one still brings is dropped
 
 // ---- a picture comes ------------------------------------------------------------------------------------------
 
 async function open(file) {
   if (!file) return;
+  const mine = ++opened;
   setError(null);
-  const before = body.dataset.state;
   try {
     body.dataset.state = "busy";
     const bitmap = await decode(file);
+    if (mine !== opened) return;
     const sent = Math.max(bitmap.width, bitmap.height) > LONGEST ? await smaller(bitmap) : file;
+    if (mine !== opened) return;
     const photo = sent === file ? bitmap : await createImageBitmap(sent);
+    if (mine !== opened) return;
     forget();
     paintPhoto(photo);
-    await show(sent, photo, file.name);
+    await show(sent, photo, stem(file.name), mine);
+    if (mine !== opened) return;
     if (sent !== file) say(`Made smaller for this page: ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
-    body.dataset.state = picture ? "ready" : before === "busy" ? "empty" : before;
-    if (!picture) body.dataset.state = "empty";
+    if (mine !== opened) return;
+    body.dataset.state = picture ? "ready" : "empty";
     setError(error.message);
   }
 }
@@ -56,15 +61,18 @@ async function smaller(bitmap) {
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
 }
 
-async function show(sent, photo, name) {
+async function show(sent, photo, name, mine) {
   const summary = await (await request("/v1/segment?keep=true", { method: "POST", body: sent })).json();
+  if (mine !== opened) return;
   const pixels = await classMap(summary.picture, summary.width * summary.height);
+  if (mine !== opened) return;
   if (photo.width !== summary.width || photo.height !== summary.height) {
     throw new Error("The browser and the server see this picture in different sizes. Save it anew and try again.");
   }
-  picture = { id: summary.picture, sent, photo, name: stem(name), summary, grid: summary.grid, ...pixels, hidden: new Set() };
+  picture = { id: summary.picture, sent, photo, name, summary, grid: summary.grid, ...pixels, hidden: new Set() };
   [picture.whole, picture.sure] = [picture.labels, picture.confidence]; // with both modules
   body.dataset.state = "ready";
+  resetModules();
   fillLegend();
   fillChannelClasses();
   paintClasses();
@@ -83,13 +91,18 @@ async function classMap(id, count, without) {
 function forget() {
   picture = point = attention = channel = null;
   pins = [];
+  resetModules();
+  $("maps").replaceChildren();
+  for (const layer of Object.values(layers)) layer.getContext("2d").clearRect(0, 0, layer.width, layer.height);
+  paintPins();
+}
+
+/** Both modules on, as a picture is shown first. */
+function resetModules() {
   for (const id of ["use-position", "use-channel"]) $(id).checked = true;
   $("only-changes").checked = false;
   $("only-changes").disabled = true;
   $("change").textContent = "Switch one off to see what it is worth here.";
-  $("maps").replaceChildren();
-  for (const layer of Object.values(layers)) layer.getContext("2d").clearRect(0, 0, layer.width, layer.height);
-  paintPins();
 }
 
 // ---- the stage ------------------------------------------------------------------------------------------------
@@ -187,7 +200,7 @@ async function follow(told) {
       paintHeat();
       paintPixel();
     } catch (error) {
-      if (from === picture && error.status !== 503) await explain(error); // busy: the next move asks again
+      if (error.status !== 503) await explain(error, from); // busy: the next move asks again
     }
   } while (asking.again);
   asking.busy = false;
@@ -217,14 +230,15 @@ function spoken(found) {
   return `x ${found.x}, y ${found.y}: ${found.class.name}, ${percent(found.class.confidence)}. Looks at ${shares}.`;
 }
 
-/** The server has dropped the picture: send it once more; anything else is told. */
-async function explain(error) {
-  if (error.status !== 404 || !picture) return setError(error.message);
-  const { sent, photo, name } = picture;
+/** The server has dropped the picture: send it once more; anything else is told, unless another picture is coming or here. */
+async function explain(error, from) {
+  if (from !== picture || body.dataset.state === "busy") return;
+  if (error.status !== 404) return setError(error.message);
+  const mine = ++opened;
   try {
-    await show(sent, photo, name);
+    await show(from.sent, from.photo, from.name, mine);
   } catch (second) {
-    setError(second.message);
+    if (mine === opened) setError(second.message);
   }
 }
 
@@ -241,7 +255,7 @@ async function pin() {
     paintPins();
     say(`Pinned point ${pins.length}. ${spoken(found)}`);
   } catch (error) {
-    await explain(error);
+    await explain(error, from);
   }
 }
 
@@ -307,7 +321,7 @@ async function switchModules(event) {
     paintClasses();
     if (point) moveTo(point.x, point.y);
   } catch (error) {
-    await explain(error);
+    await explain(error, from);
   }
 }
 
@@ -327,7 +341,8 @@ async function fillChannels() {
     channel = null;
     if (view() === "channels") $("maps").firstElementChild?.click();
   } catch (error) {
-    if (error.status === 404) return explain(error);
+    if (error.status === 404) return explain(error, from);
+    if (from !== picture) return;
     $("maps").replaceChildren();
     $("maps-note").textContent = error.message;
     channel = null;
@@ -374,15 +389,17 @@ async function saveOverlay() {
     context.filter = "none";
     context.drawImage(layers.heat, 0, 0, canvas.width, canvas.height);
   }
-  save(await canvas.convertToBlob({ type: "image/png" }), `${picture.name}_${view() === "classes" ? "overlay" : view()}.png`);
+  const name = `${picture.name}_${view() === "classes" ? "overlay" : view()}.png`; // of what is drawn: another may come
+  save(await canvas.convertToBlob({ type: "image/png" }), name);
 }
 
 async function saveLabels() {
   const off = !$("use-position").checked ? "?without=position" : !$("use-channel").checked ? "?without=channel" : "";
+  const from = picture;
   try {
-    save(await (await request(`/v1/pictures/${picture.id}/labels${off}`)).blob(), `${picture.name}_labels.png`);
+    save(await (await request(`/v1/pictures/${from.id}/labels${off}`)).blob(), `${from.name}_labels.png`);
   } catch (error) {
-    await explain(error);
+    await explain(error, from);
   }
 }
 

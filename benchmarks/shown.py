@@ -1,0 +1,39 @@
+"""Weights shown the validation pictures of CamVid, each picture's confusion matrix kept. Used by campaign.py and
+without.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+import danet
+from danet import data
+from danet.evaluate import predictions
+from danet.inference import find_protocol
+from danet.metrics import Confusion
+
+
+def matrices(
+    weights: Path, camvid: Path, protocol: str = "whole", off: Sequence[str] = (), device: str | None = None
+) -> tuple[list[str], np.ndarray]:
+    """The pictures' names, and P,K,K int64.
+
+    Args:
+        protocol: how the pictures are shown to the network.
+        off: the modules whose attention is switched off: alpha or beta of Eq. 2 and 4 is 0.
+    """
+    predictor = danet.load(weights, device)
+    for module in off:
+        assert isinstance(predictor.folded, nn.Module)
+        predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
+    samples = data.load("camvid", camvid, "val")
+    shown = predictor.shown_by(find_protocol(protocol))
+    names, found = [], []
+    for sample, labels, _ in predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=shown):
+        confusion = Confusion(len(samples.classes))
+        confusion.update(sample.labels, labels)
+        names.append(sample.name)
+        found.append(confusion.matrix)
+    return names, np.array(found)

@@ -1,0 +1,55 @@
+"""What each module's attention is worth to weights that are trained: mIoU on CamVid's validation pictures with it
+switched off in testing. The branches and what was learned beside them stay.
+
+    python benchmarks/without.py --camvid DIR --json benchmarks/results/without.json
+"""
+
+import argparse
+from pathlib import Path
+
+from campaign import GREEK, write
+from intervals import by_pictures, mean_iou
+from shown import matrices
+
+from danet import weights
+from danet.bench.measure import environment
+from danet.devices import choose
+
+OFF = (("position",), ("channel",), ("position", "channel"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
+    parser.add_argument("--weights", type=Path, default=weights.DEFAULT, help="of a network with both modules")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
+    options = parser.parse_args()
+    network, card = weights.load(options.weights)
+    scales = {name: network.get_parameter(f"{name}.attention.scale").item() for name in GREEK}
+    print(", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in scales.items()))
+    rows = []
+    _, whole = matrices(options.weights, options.camvid, device=options.device)
+    for off in OFF:
+        _, shown = matrices(options.weights, options.camvid, off=off, device=options.device)
+        rows.append(
+            {
+                "off": off,
+                "miou": float(mean_iou(shown.sum(0))),
+                "difference": float(mean_iou(shown.sum(0)) - mean_iou(whole.sum(0))),
+                "by_pictures_95": by_pictures([shown], [whole]),
+            }
+        )
+        low, high = rows[-1]["by_pictures_95"]
+        print(
+            f"without {' and '.join(off):20} mIoU {100 * rows[-1]['miou']:.2f} %, "
+            f"{100 * rows[-1]['difference']:+.2f} [{100 * low:+.2f} {100 * high:+.2f}]",
+            flush=True,
+        )
+    found = {"environment": environment(choose(options.device)), "sha256": card.sha256, "scales": scales}
+    found |= {"miou": float(mean_iou(whole.sum(0))), "rows": rows}
+    write(options.json, found)
+
+
+if __name__ == "__main__":
+    main()
