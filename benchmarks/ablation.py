@@ -47,7 +47,7 @@ def rows(base: Recipe) -> Sequence[Row]:
         Row("channel", "channel attention, released", using(position=False), fcn, published=published("channel{}")),
         Row("channel-eq3", "channel attention, Eq. 3", using(position=False, channel_form="paper"), (*fcn, "channel")),
         Row("both", "both, released", base, fcn, published=published("danet{}")),
-        Row("both-off", "  attention off in testing", base, (*fcn, "both"), run="both", off=("position", "channel")),
+        Row("both-off", "both, off in testing", base, (*fcn, "both"), run="both", off=("position", "channel")),
         Row("both-eq3", "both, Eq. 3", using(channel_form="paper"), (*fcn, "both")),
         Row("scaling", "both + random scaling", scaled, (*fcn, "both"), published=published("danet{}-da")),
         Row(

@@ -22,7 +22,7 @@ def choose(name: str | None, index: int = 0) -> torch.device:
             torch.zeros(1, device=device).tolist()
             return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}", "is no device here", "use cpu or cuda, or leave it out") from error
+        raise InputError(f"--device {name}", "is no device", "use cpu or cuda, or leave it out") from error
     index = index if device.index is None else device.index
     if index >= torch.cuda.device_count() or not torch.cuda.is_available():
         raise InputError(f"--device {name}", "no such GPU was found", "leave it out or use --device cpu")

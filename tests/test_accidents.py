@@ -72,6 +72,15 @@ def test_every_flipped_bit_and_every_cut_of_a_checkpoint_is_noticed(tmp_path, co
             checkpoint.load(tmp_path / checkpoint.LAST)
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(tmp_path, capsys):
+    checkpoint.save(tmp_path, STATE)
+    checkpoint.save(tmp_path, STATE | {"step": 8})
+    (tmp_path / checkpoint.LAST).write_bytes(b"damaged")
+    checkpoint.save(tmp_path, STATE | {"step": 9})
+    assert checkpoint.load(tmp_path / checkpoint.PREVIOUS)["step"] == 7
+    assert checkpoint.load(tmp_path / checkpoint.LAST)["step"] == 9
+
+
 @pytest.mark.parametrize("damage", ["cut", "missing"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_in_one_line(tmp_path, capsys, damage):
     checkpoint.save(tmp_path, STATE)

@@ -121,6 +121,10 @@ def test_crossings_are_where_the_curves_cross():
     assert cost.crossing(square, line) == pytest.approx(1000)
     assert cost.crossing(square, [(n, 2 * y) for n, y in line]) == pytest.approx(2000)
     assert cost.crossing(line, line) is None
+    above = [(n, 3 * y) for n, y in line]
+    assert cost.crossing(above, line) == pytest.approx(line[0][0])
+    assert cost.crossing(line, above) is None
+    assert cost.crossing([], line) is None
 
 
 def test_the_map_that_fills_a_memory_is_found():

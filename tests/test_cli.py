@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from danet import recipes
 from danet.cli import COMMANDS, main
+from danet.inference.protocol import PROTOCOLS
 
 
 @pytest.fixture
@@ -37,6 +39,26 @@ def test_predict_goes_on_after_a_bad_picture_and_says_so(pictures, tiny_weights,
     assert error[0].startswith(f"error: {pictures / 'p1.png'}: truncated or damaged")
     assert error[1] == "error: 1 of 3 pictures: could not be segmented; see the lines above"
     assert (tmp_path / "out/p2.json").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_help_names_every_protocol(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert all(any(word.strip(",.") == name for word in words) for name in PROTOCOLS)
+
+
+def test_recipes_has_a_help_and_a_full_disk_is_told(capsys):
+    assert main(["recipes", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: danet recipes")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "danet", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: standard output: No space left on device")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights, tmp_path):
@@ -98,6 +120,13 @@ def test_recipes_are_listed(capsys):
         ("evaluate", "error: danet evaluate: PATH a .safetensors file, or an exported model (required) is missing"),
         ("convert absent.pth w.safetensors", "error: absent.pth: no such file"),
         ("recipes all", "error: all: danet recipes takes nothing"),
+        ("bench attention --positions 64 0", "error: --positions: 0 is too few; give at least 1"),
+        ("bench cost --repeats 0", "error: --repeats: 0 is too few; give at least 1"),
+        ("bench attention --channels 7", "error: --channels: 7 is too few; give at least 8"),
+        ("evaluate {w} --dataset toy --json a --pictures a", "error: a: is to hold two results"),
+        ("evaluate {w} --dataset toy --report absent/r.html", "error: absent/r.html: cannot be written (absent is no"),
+        ("check r --json a --manifest a", "error: a: is to hold two results"),
+        ("train toy --data.train-split trian --dry-run", "error: --split: 'trian'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(command, line, tiny_weights, tmp_path, monkeypatch, capsys):

@@ -340,9 +340,17 @@ def test_pictures_of_odd_shapes_make_a_page_too(classes, size):
     assert page.to_html(found).startswith(b"<!doctype html>")
 
 
+def test_names_wider_than_the_page_are_cut(classes):
+    names = [("a class whose name is wider than any page", (9, 9, 9), share) for share in (0.0, 1.0)]
+    for width in (40, 240, 768):
+        assert figure._bars(names, width).size == (width, 62)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        ("--out l.png --json l.png --overwrite", "l.png: is to hold two results; give each a file of its own"),
+        ("--out absent/l.png", "absent/l.png: cannot be written (absent is no folder); make it, or give another"),
         ("--point 93 5", "point: (93, 5) is outside the picture of 93 x 70 pixels; give x from 0 to 92"),
         ("--channels 16", "channel 16: the network has 16; give numbers from 0 to 15"),
         ("--class cat", "--class: 'cat' is no class; use one of "),

@@ -1,6 +1,7 @@
 """Pictures in, Segmentation out; what is written and what never is."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,17 @@ def test_a_path_an_image_and_an_array_give_the_same(predictor, picture, tmp_path
     for other in (by_array, predictor(Image.fromarray(picture)), predictor(str(tmp_path / "street.png"))):
         assert np.array_equal(by_path.labels, other.labels)
         assert np.array_equal(by_path.confidence, other.confidence)
+
+
+def test_an_array_may_run_backwards(predictor, picture):
+    predictor.card = replace(predictor.card, size=None)
+    mirrored = predictor(picture[:, ::-1, ::-1])
+    assert np.array_equal(mirrored.labels, predictor(picture[:, ::-1, ::-1].copy()).labels)
+
+
+def test_a_size_beyond_all_memory_is_refused(predictor, picture):
+    with pytest.raises(InputError, match="--size: 10000000 makes a picture of 71,428,571,428,571 pixels, more than"):
+        predictor(picture, size=10_000_000)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (7, 7), (333, 21)])

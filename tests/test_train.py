@@ -15,8 +15,11 @@ import torch
 import yaml
 from torch import nn
 
+import danet
 from danet import InputError, data, recipes, weights
 from danet.data.pairs import Sample
+from danet.evaluate import evaluate
+from danet.inference import WHOLE
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, folder, loop, validation
 from danet.train.loop import Where, train
@@ -137,6 +140,31 @@ def test_a_finished_run_resumed_is_left_as_it_is(recipe, tmp_path):
     before = state_of(tmp_path / "run")
     assert train(recipe, Where(tmp_path / "run", workers=0), resume=True).miou == first.miou
     assert_equal(state_of(tmp_path / "run"), before)
+
+
+def test_a_run_is_not_resumed_on_other_pictures_or_for_less_than_it_has_done(recipe, tmp_path, monkeypatch):
+    train(recipe, Where(tmp_path / "run", workers=0))
+    before = state_of(tmp_path / "run")
+    shorter = replace(recipe, optim=replace(recipe.optim, epochs=1))
+    with pytest.raises(InputError, match=r"is at step 6 of 2; give recipe\.yaml its number of epochs back"):
+        train(shorter, Where(tmp_path / "run", workers=0), resume=True)
+    monkeypatch.setitem(data.toy._SIZES, "train", 12)
+    with pytest.raises(InputError, match="began with 10 training pictures, and there are 12 now"):
+        train(recipe, Where(tmp_path / "run", workers=0), resume=True)
+    assert_equal(state_of(tmp_path / "run"), before)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_validation_gives_the_predictions_of_evaluate(recipe, tmp_path, align_corners):
+    changed = replace(recipe.network, align_corners=align_corners)
+    changed = replace(recipe, network=changed, data=replace(recipe.data, size=150))
+    train(changed, Where(tmp_path / "run", workers=0))
+    predictor, samples = danet.load(tmp_path / "run/best.safetensors"), data.load("toy", None, "val")
+    network, card = weights.load(tmp_path / "run/best.safetensors")
+    validated = validation.validate(network, card, samples, distributed.start("cpu"))
+    shown = predictor.shown_by(WHOLE)
+    evaluated = evaluate(predictor.logits, card, samples, predictor.device, protocol=shown)
+    assert np.abs(validated.matrix - evaluated.matrix).sum() <= 2  # batch normalisation is folded in one of them
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -299,6 +327,8 @@ def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
         ("data", {"batch": 0}, "--data.batch: 0 cannot be; give a multiple of 1"),
         ("data", {"crop": (64, 0)}, "--data.crop"),
         ("data", {"scale": (2.0, 1.0)}, "--data.scale"),
+        ("data", {"size": 9000}, "--data.size: 9000 cannot be; give from 32 to 8192 pixels"),
+        ("network", {"width": 0}, "--network.width: 0 cannot be; give from 8 to 4096"),
         ("optim", {"lr": float("nan")}, "--optim.lr: nan cannot be"),
         ("optim", {"lr": -1.0}, "--optim.lr"),
         ("optim", {"accumulate": 3}, "--data.batch: 4 cannot be; give a multiple of 3"),

@@ -25,6 +25,13 @@ def card() -> Card:
     return Card(arguments, classes, (0.5,) * 3, (0.25,) * 3, 128, {"seed": 1}, "toy", {"miou": 0.5}, "Apache-2.0")
 
 
+@pytest.mark.parametrize("change", [{"size": 9000}, {"mean": (0.5,)}])
+def test_what_could_not_be_read_again_is_not_written(network, card, tmp_path, change):
+    with pytest.raises(InputError, match="its card cannot be"):
+        weights.save(tmp_path / "w.safetensors", network, replace(card, **change))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 0), (torch.float16, 2e-3)])
 def test_a_network_comes_back_with_everything_needed_to_use_it(network, card, tmp_path, dtype, tolerance):
     saved = weights.save(tmp_path / "w.safetensors", network, card, dtype)

@@ -6,6 +6,7 @@ inside the functions that need it, so that --help answers at once.
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -49,7 +50,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise InputError(
                 args[0], "is no command", f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
             )
-        return import_module(f"danet.cli.{args[0]}").run(args[1:])
+        status = import_module(f"danet.cli.{args[0]}").run(args[1:])
+        sys.stdout.flush()
+        return status
     except InputError as error:
         if debug:
             raise
@@ -64,6 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         if error.filename is None and error.errno in FULL:
             error.filename = "standard output"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would be flushed at the end, and fail
         if error.filename is None:
             raise
         return _refused(InputError(error.filename, str(error.strerror), "check the path and its permissions"))
