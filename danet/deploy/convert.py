@@ -155,8 +155,8 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
             with torch.serialization.safe_globals(harmless):
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file provokes
-        what = "is damaged, no checkpoint, or one that would have to run code of its own"
-        raise InputError(path, f"{what} ({type(error).__name__})", "use another copy") from error
+        what = f"cannot be opened as a checkpoint without running its code ({type(error).__name__})"
+        raise InputError(path, what, "use another copy") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise InputError(path, "holds no state dict (tensors by name)", "give a checkpoint of a whole network")
