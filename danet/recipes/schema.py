@@ -107,7 +107,8 @@ class Optim:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run. Everything that decides its result, but the machine, is here."""
+    """A training run. Everything that decides its result is here, but the weights it begins with and
+    the machine."""
 
     about: str = "your own folder of pictures"
     """one line for danet recipes"""

@@ -48,7 +48,7 @@ from danet.train.validation import record, validate
 
 @dataclass(frozen=True)
 class Where:
-    """Where and how a run is computed; nothing here changes its result.
+    """Where and how a run is computed; nothing here but the weights it begins with changes its result.
 
     Args:
         folder: the run folder.
@@ -56,7 +56,7 @@ class Where:
         initial_weights: a weights file of the same network to begin from, for fine-tuning.
         device: "cpu", "cuda"; None: a GPU if there is one.
         workers: processes that load pictures, beside each computing one.
-        checkpoint_seconds: the most that a kill -9 costs.
+        checkpoint_seconds: the most that a kill -9 costs, but for a validation.
         cache: a folder where decoded training samples are kept, see `data/cache.py`.
         tensorboard: write the numbers of metrics.csv to FOLDER/tensorboard too.
         deterministic: refuse every operation that would not give the same bits again (on a GPU; on a CPU all do, for
