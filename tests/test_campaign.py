@@ -169,6 +169,14 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert (whole != without).any()
     assert off["scales"] == {"position": 0, "channel": 0}
     assert on["scales"]["position"] != 0
+    found = chosen.out / "without.json"
+    given = ["--camvid", str(camvid), "--weights", str(chosen.out / "both-1/best.safetensors"), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["without.py", *given, "--json", str(found)])
+    load("without").main()
+    told = json.loads(found.read_text())
+    assert told["miou"] == pytest.approx(on["miou"])
+    assert told["rows"][-1]["miou"] == pytest.approx(off["miou"])
+    assert [row["off"] for row in told["rows"]] == [["position"], ["channel"], ["position", "channel"]]
 
 
 def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
