@@ -299,7 +299,8 @@ def _differences(
     for other in row.against:
         pairs = {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found}
         if pairs:
-            assert all(a.names == b.names for a, b in pairs.values()), "shown other pictures"
+            if any(a.names != b.names for a, b in pairs.values()):
+                raise InputError(f"{row.name} and {other}", "were shown other pictures", "give --out another folder")
             gains = [a.facts["miou"] - b.facts["miou"] for a, b in pairs.values()]
             yield {
                 "against": other,

@@ -169,6 +169,9 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert (whole != without).any()
     assert off["scales"] == {"position": 0, "channel": 0}
     assert on["scales"]["position"] != 0
+    measured = {("a", 1): campaign.Measured(["p"], whole, on), ("b", 1): campaign.Measured(["q"], whole, on)}
+    with pytest.raises(InputError, match="b and a: were shown other pictures; give --out another folder"):
+        campaign.result([campaign.Row("b", "", campaign.BASE, ("a",))], measured, chosen)
     found = chosen.out / "without.json"
     given = ["--camvid", str(camvid), "--weights", str(chosen.out / "both-1/best.safetensors"), "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["without.py", *given, "--json", str(found)])

@@ -61,6 +61,13 @@ def test_recipes_has_a_help_and_a_full_disk_is_told(capsys):
     assert ended.stderr.count("\n") == 1
 
 
+def test_an_existing_manifest_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "m.json").write_text("{}")
+    monkeypatch.setattr("danet.files.os.access", lambda *_: False)
+    assert main(["check", str(tmp_path), "--manifest", str(tmp_path / "m.json")]) == 2
+    assert "cannot be written" not in capsys.readouterr().err
+
+
 def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights, tmp_path):
     confidence = []
     for dtype in ("float32", "bfloat16"):

@@ -63,14 +63,22 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if debug:
+        where = error.filename or ("standard output" if error.errno in FULL and _output_is_full() else None)
+        if debug or where is None:
             raise
-        if error.filename is None and error.errno in FULL:
-            error.filename = "standard output"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would be flushed at the end, and fail
-        if error.filename is None:
-            raise
-        return _refused(InputError(error.filename, str(error.strerror), "check the path and its permissions"))
+        return _refused(InputError(where, str(error.strerror), "check the path and its permissions"))
+
+
+def _output_is_full() -> bool:
+    """Whether standard output takes not one line more; what is left of it is then thrown away, since the interpreter
+    would try again at its end.
+    """
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
 
 
 def _refused(error: InputError) -> int:

@@ -39,8 +39,8 @@ def run(args: Sequence[str]) -> int:
     root = options.folder or options.root
     if root is None:
         raise InputError("--root", "missing", f"give the folder of {options.dataset}")
-    check_outputs(options.json)
-    check_outputs(options.json, options.manifest, overwrite=True)
+    begun = options.manifest is not None and options.manifest.exists()  # then it is read, not written
+    check_outputs(options.json, None if begun else options.manifest)
     with progress("checking") as advance:
         if options.dataset is None:
             report = check.check_folder(root, advance)

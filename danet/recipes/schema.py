@@ -107,8 +107,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run. Everything that decides its result is here, but the weights it begins with and
-    the machine."""
+    """A training run: everything that decides its result but the weights it begins with and the machine."""
 
     about: str = "your own folder of pictures"
     """one line for danet recipes"""

@@ -26,8 +26,8 @@ RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.sa
 
 
 def create(folder: Path, recipe: Recipe) -> None:
-    """Begin a run in a folder that is claimed and empty, or where this command was killed before its first checkpoint:
-    its recipe and environment.
+    """Begin a run in a folder that is claimed and empty but for a list of bad pictures, or where this command was
+    killed before its first checkpoint: its recipe and environment.
 
     Raises:
         InputError: it holds something already, or cannot be written.
