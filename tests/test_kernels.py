@@ -104,6 +104,22 @@ def test_half_precision_is_summed_in_float32(tiny_tiles):
         torch.testing.assert_close(rounded.float(), truth, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("way", ["half", "autocast"])
+def test_energies_keep_their_precision_in_half(dtype, way):
+    """Energies of about 60, which 8 bits of mantissa round by up to 0.125."""
+    query, key, _ = (x.detach().float() for x in inputs(1, 40, 40, 64, 8, torch.float32))
+    query, key = (3 * query).to(dtype), key.to(dtype)
+    exact = torch.softmax(query.double() @ key.double().transpose(1, 2), dim=-1)
+    if way == "half":
+        found = kernels.attention_weights(query, key)
+    else:
+        with torch.autocast("cpu", dtype):
+            found = kernels.attention_weights(query.float(), key.float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-7)
+
+
 def test_fused_equals_plain_forward_and_backward():
     tensors = inputs(queries=70, keys=90, width=8, channels=32, dtype=torch.float32)
     assert kernels.fits(tensors[0], tensors[2])
@@ -316,7 +332,9 @@ def test_memory_is_that_of_the_tensors_one_by_one():
     asked = kernels.attention_bytes
     assert asked(*sizes, way="plain") == 4 * (2 * weights + out)
     assert asked(*sizes, way="plain", backward=True) == 4 * (3 * weights + out + gradients)
-    assert asked(*sizes, torch.bfloat16, way="plain", backward=True) == 4 * 3 * weights + 2 * (out + gradients)
+    assert asked(*sizes, torch.bfloat16, way="plain", backward=True) == (
+        4 * (3 * weights + query + key) + 2 * (out + gradients)
+    )
     assert asked(*sizes) == 4 * (tile + out + rows)
     slopes = 2 * 2048 * 512  # of a tile's rows, the gradient over the sum, and its product with the result
     assert asked(*sizes, backward=True) == 4 * (2 * tile + slopes + out + gradients + rows)

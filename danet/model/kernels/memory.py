@@ -34,7 +34,8 @@ def attention_bytes(
     gradients = batch * (queries * width + keys * (width + channels)) if backward else 0
     if way == "plain":
         weights = batch * queries * keys * (3 if backward else 2)  # energies and their softmax; its gradient
-        return weights * full + (out + gradients) * size
+        copies = 0 if full == size else batch * (queries + keys) * width
+        return (weights + copies) * full + (out + gradients) * size
     rows, columns = (min(*pair) for pair in zip(TILE[device], (queries, keys), strict=True))
     copies = 0 if full == size else batch * (queries * (width + channels) + keys * (width + channels))
     tile = rows * columns * (2 if backward else 1) + (2 * rows * channels if backward else 0)
