@@ -21,14 +21,17 @@ def make_folder(folder: Path) -> None:
         raise InputError(folder, f"cannot be written ({error.strerror})", "give --out another folder") from error
 
 
-def check_writable(folder: Path) -> None:
-    """Raises InputError if results could not be written into a folder that is there, or is still to be made."""
+def check_writable(folder: Path) -> Path:
+    """Raises InputError if results could not be written into a folder that is there, or is still to be made; returns it
+    or the nearest folder around it that is there.
+    """
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
         raise InputError(folder, f"cannot be written ({there} is no folder)", "give --out another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         what = "no permission, or a read-only disk"
         raise InputError(folder, f"cannot be written ({what})", "give --out another folder")
+    return there
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """The whole network: shapes, ablations, gradients, backbones."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -112,6 +113,20 @@ def test_multi_grid_sets_the_absolute_dilation_of_each_block_of_layer4(given, ex
 def test_arguments_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         tiny(**arguments)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_nfnet", "resnetv2_18", "rexnet_100"])
+def test_weights_of_networks_that_timm_lists_part_by_part_are_loaded(name):
+    """Their parts are stages_0 where a whole network's file says stages.0."""
+    torch.manual_seed(1)
+    whole = timm.create_model(name, output_stride=16).eval()
+    backbone, _ = build_backbone(name, 16)
+    load_backbone(backbone, name, whole.state_dict(), "file")
+    x = torch.randn(1, 3, 64, 64)
+    expected = whole.forward_intermediates(x, indices=1, intermediates_only=True)[-1]
+    torch.testing.assert_close(backbone.eval()(x)[-1], expected)
+    grey, _ = build_backbone(name, 16, in_channels=1)
+    load_backbone(grey, name, whole.state_dict(), "file")
 
 
 def test_backbone_weights_are_loaded_whole_or_not_at_all():

@@ -103,6 +103,27 @@ def test_a_dry_run_tells_what_would_end_the_run(capsys):
     assert "--data.root" in capsys.readouterr().err
 
 
+def test_a_dry_run_looks_at_all_that_the_run_is_given(capsys, tmp_path):
+    """And leaves it as it is."""
+    tiny = ["train", "toy", "--dry-run", "--network.backbone", "test_resnet", "--network.width", "16"]
+    assert main([*tiny, "--out", str(tmp_path / "new" / "run")]) == 0
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "damaged.safetensors").write_bytes(b"not weights")
+    capsys.readouterr()
+    for option, what in (
+        (["--out", str(tmp_path / "full")], "is not empty: it holds notes.txt"),
+        (["--out", str(tmp_path / "full" / "notes.txt" / "run")], "notes.txt is no folder"),
+        (["--device", "abacus"], "--device abacus: is no device"),
+        (["--backbone-weights", str(tmp_path / "missing.safetensors")], "cannot be read as .safetensors"),
+        (["--initial-weights", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"),
+        (["--cache", str(tmp_path / "cache")], "these scenes are drawn, not read"),
+    ):
+        assert main([*tiny, *option]) == 2
+        assert what in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.safetensors", "full"]
+
+
 def test_recipes_are_listed_with_steps_pictures_memory_and_both_numbers(capsys):
     assert main(["recipes"]) == 0
     said = capsys.readouterr().out

@@ -80,15 +80,15 @@ def run(args: Sequence[str]) -> int:
             return 0
         raise InputError("RECIPE", "missing", "danet recipes lists them; or --resume RUN")
     options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])))
-    if options.dry_run:
-        from danet.train.dry_run import describe
-
-        print(describe(options.recipe))
-        return 0
     from danet.train.loop import Where
 
     folder = options.out or _free_folder(args[0])
     where = Where(folder, options.backbone_weights, options.initial_weights, **_how(options))
+    if options.dry_run:
+        from danet.train.dry_run import describe
+
+        print(describe(options.recipe, where))
+        return 0
     return _train(options.recipe, where, resume=False)
 
 

@@ -18,7 +18,7 @@ from danet.data.images import image_size
 from danet.data.labels import Classes
 from danet.data.pairs import Pair, PairedFiles, Sample, Samples
 from danet.errors import InputError
-from danet.files import make_folder, written_whole
+from danet.files import check_writable, make_folder, written_whole
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,27 @@ class Cached:
 
 
 def cached(samples: Samples, folder: Path, bad: Callable[[InputError], None] | None = None) -> Cached:
-    """The samples through a cache in `folder`, which is made if it is not there.
+    """The samples through a cache in `folder`, which is made if it is not there; see `planned`."""
+    result = planned(samples, folder, bad)
+    make_folder(folder)
+    return result
+
+
+def planned(samples: Samples, folder: Path, bad: Callable[[InputError], None] | None = None) -> Cached:
+    """What `cached` gives, before its folder is made.
 
     Args:
         bad: see `space`.
 
     Raises:
-        InputError: samples that are drawn, not read; less space on the disk than the cache will take; without `bad`, a
-            sample that cannot be read.
+        InputError: samples that are drawn, not read; a folder that cannot be written; less space on the disk than the
+            cache will take; without `bad`, a sample that cannot be read.
     """
     if not isinstance(samples, PairedFiles):
         raise InputError("--cache", "these scenes are drawn, not read", "leave it out")
-    make_folder(folder)
+    disk = check_writable(folder)
     result = Cached(samples, folder)
-    missing, free = space(result, bad)[1], shutil.disk_usage(folder).free
+    missing, free = space(result, bad)[1], shutil.disk_usage(disk).free
     if free < missing:
         what = f"{missing / 1e9:.1f} GB more are needed, and {free / 1e9:.1f} GB are free"
         raise InputError(folder, what, "give --cache a folder on another disk, or leave it out")

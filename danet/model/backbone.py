@@ -7,7 +7,7 @@ deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other mo
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from itertools import cycle, islice
 
 import timm
@@ -98,11 +98,13 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
         InputError: keys or shapes that do not fit, the first three named.
     """
     wanted = backbone.state_dict()
-    first = f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight"
+    parts = {part for part, _ in backbone.named_children()}
+    state = {_listed(key, parts): tensor for key, tensor in state.items()}
+    first = _listed(f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight", parts)
     if first in wanted and first in state and state[first].shape[1] == 3:
-        state = {**state, first: adapt_input_conv(wanted[first].shape[1], state[first])}
+        state |= {first: adapt_input_conv(wanted[first].shape[1], state[first])}
     with torch.device("meta"):
-        whole = timm.create_model(name).state_dict().keys()
+        whole = {_listed(key, parts) for key in timm.create_model(name).state_dict()}
     wrong = [f"{key} is missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} belongs to no part of {name}" for key in state if key not in wanted and key not in whole]
     wrong += [
@@ -114,6 +116,12 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
         what = f"not the weights of {name}: {first_of(wrong)}"
         raise InputError(source, what, "give a file with timm's keys for this backbone")
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def _listed(key: str, parts: Container[str]) -> str:
+    """The key in timm's feature networks, some of which list the parts of a sequence: stages_0.x for stages.0.x."""
+    joined = key.replace(".", "_", 1)
+    return joined if joined.split(".")[0] in parts else key
 
 
 def _set_multi_grid(net: nn.Module, name: str, dilations: tuple[int, ...]) -> None:

@@ -2,22 +2,33 @@
 --dry-run`.
 """
 
-from typing import NamedTuple
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from danet import data, recipes
+from danet import data, devices, recipes
 from danet.data.balance import census, class_weights
 from danet.data.bands import RGB, Bands
+from danet.data.cache import planned
+from danet.data.labels import Classes
+from danet.files import check_writable
 from danet.recipes import Recipe
+from danet.train import folder
+from danet.train.build import build
 from danet.train.estimate import Estimate, estimate
+from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from danet.train.loop import Where
 
 
 class _Set(NamedTuple):
     """What is known of a data set: from its files, or, where no root is given, from its paper."""
 
-    classes: int
+    classes: Classes
     bands: Bands
     train: int
     val: int
@@ -25,23 +36,30 @@ class _Set(NamedTuple):
     read: bool
 
 
-def describe(recipe: Recipe, processes: int = 1) -> str:
+def describe(recipe: Recipe, where: "Where | None" = None, processes: int = 1) -> str:
     """The text. Where the recipe names a data root its files are counted (and, for class weights, their labels read),
     else a published data set's own numbers are taken.
 
+    Args:
+        where: the run's folder, device, cache and weights, looked at and left as they are; None: nothing of them.
+
     Raises:
-        InputError: what would end the run at its start: the recipe, the data, the network.
+        InputError: what would end the run at its start: the recipe, the data, the network; the folder, the device, the
+            weights.
     """
     recipes.check(recipe, processes)
-    found = _look_at(recipe)
-    cost = estimate(recipe, found.classes, found.bands.count)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _look_at(recipe, where, Quarantine(Path(scratch), recipe.skip_bad))
+    if where is not None:
+        _check(recipe, where, found)
+    cost = estimate(recipe, len(found.classes), found.bands.count)
     per_epoch = max(1, found.train // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
     at_once = recipe.data.batch // (processes * recipe.optim.accumulate)
     lines = [
         yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).rstrip(),
         "",
-        f"data set       {found.train} pictures to train on, {found.val} to validate on, {found.classes} classes, "
+        f"data set       {found.train} pictures to train on, {found.val} to validate on, {len(found.classes)} classes, "
         f"{found.bands.count} channels" + ("" if found.read else " (as published: no --data.root given)"),
         *([f"class weights  {' '.join(f'{w:.3g}' for w in found.weights)}"] if found.weights else []),
         f"steps          {steps} of {recipe.data.batch} pictures, {per_epoch} an epoch: {steps / per_epoch:.1f} epochs",
@@ -67,15 +85,26 @@ def in_words(size: int) -> str:
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
-def _look_at(recipe: Recipe) -> _Set:
+def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _Set:
     name, root = recipe.data.dataset, recipe.data.root
     counts = data.COUNTS.get(name, {})
     if root is None and {recipe.data.train_split, recipe.data.val_split} <= counts.keys():
         train, val = counts[recipe.data.train_split], counts[recipe.data.val_split]
-        return _Set(len(data.CLASSES[name]), RGB, train, val, None, read=False)
+        return _Set(data.CLASSES[name], RGB, train, val, None, read=False)
     train, val = (data.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
-    weights = None if recipe.class_weights == "none" else class_weights(recipe.class_weights, census(train))
-    return _Set(len(train.classes), train.bands, len(train), len(val), weights, read=True)
+    if where is not None and where.cache is not None:
+        planned(train, where.cache, quarantine.note)
+    counted = None if recipe.class_weights == "none" else census(train, quarantine.note)
+    weights = None if counted is None else class_weights(recipe.class_weights, counted)
+    return _Set(train.classes, train.bands, len(train), len(val), weights, read=True)
+
+
+def _check(recipe: Recipe, where: "Where", found: _Set) -> None:
+    if check_writable(where.folder) == where.folder:
+        folder.check_free(where.folder, recipe)
+    devices.choose(where.device)
+    if where.backbone_weights is not None or where.initial_weights is not None:
+        build(recipe, found.classes, where.backbone_weights, where.initial_weights, bands=found.bands)
 
 
 def _rates(recipe: Recipe, steps: int) -> str:

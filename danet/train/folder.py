@@ -26,11 +26,19 @@ RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.sa
 
 
 def create(folder: Path, recipe: Recipe) -> None:
-    """Begin a run in a folder that is claimed and empty but for a list of bad pictures, or where this command was
-    killed before its first checkpoint: its recipe and environment.
+    """Begin a run in a folder that is claimed: its recipe and environment.
 
     Raises:
         InputError: it holds something already, or cannot be written.
+    """
+    check_free(folder, recipe)
+    write_atomically(folder / ENVIRONMENT, json.dumps(_environment(), indent=2).encode())
+    write_atomically(folder / RECIPE, _text(recipe))
+
+
+def check_free(folder: Path, recipe: Recipe) -> None:
+    """Raises InputError unless the folder is empty but for a list of bad pictures, or this command was killed in it
+    before its first checkpoint.
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (claim.LOCK, quarantine.FILE))
     if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _begun(folder, recipe)):
@@ -40,8 +48,6 @@ def create(folder: Path, recipe: Recipe) -> None:
             else "give --out a new folder"
         )
         raise InputError(folder, f"is not empty: it holds {names[0]}", remedy)
-    write_atomically(folder / ENVIRONMENT, json.dumps(_environment(), indent=2).encode())
-    write_atomically(folder / RECIPE, _text(recipe))
 
 
 def can_go_on(folder: Path, recipe: Recipe) -> bool:
