@@ -133,12 +133,13 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
 
 
 def load(path: Path | str | None = None) -> tuple[DANet | Peer, Card]:
-    """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named.
+    """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named,
+    or "default".
 
     Raises:
         InputError: no such file, not such a file, or a file whose tensors are not those that were saved.
     """
-    path = DEFAULT if path is None else Path(path)
+    path = DEFAULT if path is None or str(path) == "default" else Path(path)
     tensors, card = read(path)
     try:
         network = build_network(**card.network)

@@ -108,6 +108,8 @@ def test_multi_grid_sets_the_absolute_dilation_of_each_block_of_layer4(given, ex
         ({"num_classes": 0}, "less than 1"),
         ({"in_channels": 0}, "0 is not from 1 to 64"),
         ({"in_channels": 65}, "65 is not from 1 to 64"),
+        ({"width": 0}, "0 is less than 1"),
+        ({"dropout": 1.0}, "1.0 is not a probability below 1"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):

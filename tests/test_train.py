@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -311,14 +312,25 @@ def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
     for change, message in [
         ({"optim": {"lerning_rate": 1}}, "unknown key optim.lerning_rate"),
         ({"optim": {"epoch": 1}}, "did you mean optim.epochs?"),
-        ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' is of another type"),
-        ({"data": {"crop": [3]}}, "data.crop: [3] is of another type"),
+        ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' cannot be; give a number"),
+        ({"data": {"crop": [3]}}, "data.crop: [3] cannot be; give a list of 2 numbers"),
+        ({"network": {"output_stride": True}}, "network.output_stride: True cannot be; give a whole number"),
+        ({"class_weights": "some"}, "class_weights: 'some' cannot be; give none or auto or"),
+        ({"data": {"size": "big"}}, "data.size: 'big' cannot be; give a whole number or null"),
         ({"network": None}, "holds no `key: value` lines"),
     ]:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**entries, **change}))
         with pytest.raises(InputError) as error:
             folder.read_recipe(tmp_path)
         assert message in str(error.value)
+
+
+def test_numbers_are_read_as_people_write_them(recipe, tmp_path):
+    """YAML 1.1 takes 1e-3 for text."""
+    folder.create(tmp_path, recipe)
+    text = (tmp_path / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(re.sub(r"\n  lr: .*", "\n  lr: 1e-3", text))
+    assert folder.read_recipe(tmp_path).optim.lr == 1e-3
 
 
 @pytest.mark.parametrize(

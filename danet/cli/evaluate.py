@@ -23,7 +23,7 @@ class Evaluate:
     """
 
     weights: tyro.conf.Positional[Path]
-    """a .safetensors file, or an exported model"""
+    """a .safetensors file, an exported model, or default: the weights that come with the package"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None

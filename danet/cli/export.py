@@ -49,10 +49,9 @@ def run(args: Sequence[str]) -> int:
         raise InputError("--calibration", "is for int8", "add --int8")
     from danet.deploy.export import export
 
-    source = None if options.weights == Path("default") else options.weights
     report = export(
-        source,
-        options.out or _beside(options, source),
+        options.weights,
+        options.out or _beside(options),
         options.to,
         options.calibration,
         options.calibration_count,
@@ -73,6 +72,6 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _beside(options: Export, source: Path | None) -> Path:
-    stem = Path("default") if source is None else source.with_suffix("")
+def _beside(options: Export) -> Path:
+    stem = options.weights.with_suffix("")
     return stem.with_name(stem.name + ("-int8" if options.int8 else "") + (".onnx" if options.to == "onnx" else ".xml"))

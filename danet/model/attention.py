@@ -25,10 +25,16 @@ class PositionAttention(nn.Module):
     Args:
         channels: C of the input.
         reduction: C divided by the channels of query and key; at least one channel is kept.
+
+    Raises:
+        InputError: channels or reduction less than 1.
     """
 
     def __init__(self, channels: int, reduction: int = 8):
         super().__init__()
+        if min(channels, reduction) < 1:
+            what = f"{channels} channels and reduction {reduction} are not both at least 1"
+            raise InputError("position attention", what, "give the input's channels, and 8 as released")
         narrow = max(1, channels // reduction)
         self.query = nn.Conv2d(channels, narrow, 1)
         self.key = nn.Conv2d(channels, narrow, 1)

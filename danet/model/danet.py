@@ -84,6 +84,10 @@ class DANet(nn.Module):
             raise InputError("number of classes", f"{num_classes} is less than 1", "give one name a class")
         if not 1 <= in_channels <= 64:
             raise InputError("input channels", f"{in_channels} is not from 1 to 64", "give the number of bands")
+        if width is not None and width < 1:
+            raise InputError("width", f"{width} is less than 1", "give the branches' channels, or None")
+        if not 0 <= dropout < 1:
+            raise InputError("dropout", f"{dropout} is not a probability below 1", "use 0.1 as released, or 0 for none")
         stages = 2 if auxiliary else 1
         self.backbone, sizes = build_backbone(
             backbone, output_stride, layer4_dilations, pretrained, stages, in_channels

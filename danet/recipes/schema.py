@@ -1,11 +1,12 @@
 """What a training run is: frozen dataclasses, their checks, and their form in YAML and JSON."""
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from danet.errors import InputError
 
@@ -227,10 +228,21 @@ def _value(kind: Any, value: Any, source: str, name: str) -> Any:
     for choice in choices:
         if (converted := _converted(choice, value)) is not _WRONG:
             return converted
-    raise InputError(source, f"{name}: {value!r} is of another type", f"give {kind}")
+    raise InputError(source, f"{name}: {value!r} cannot be", f"give {' or '.join(map(_in_words, choices))}")
+
+
+def _in_words(kind: Any) -> str:
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, arguments))
+    if get_origin(kind) is tuple:
+        return f"a list of {'' if Ellipsis in arguments else f'{len(arguments)} '}numbers"
+    words = {float: "a number", int: "a whole number", bool: "true or false", type(None): "null"}
+    return words.get(kind, "text")
 
 
 _WRONG = object()
+_SHORT_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-3, which YAML 1.1 takes for text
 
 
 def _converted(kind: Any, value: Any) -> Any:
@@ -240,10 +252,12 @@ def _converted(kind: Any, value: Any) -> Any:
     if kind is Path:
         return Path(value) if isinstance(value, str) else _WRONG
     if kind is float:
+        if isinstance(value, str) and _SHORT_FLOAT.fullmatch(value):
+            return float(value)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _WRONG
-    if getattr(kind, "__origin__", None) is Literal:
+    if get_origin(kind) is Literal:
         return value if value in arguments else _WRONG
-    if getattr(kind, "__origin__", None) is tuple:
+    if get_origin(kind) is tuple:
         if not isinstance(value, list) or (Ellipsis not in arguments and len(value) != len(arguments)):
             return _WRONG
         parts = tuple(_converted(arguments[0], part) for part in value)
