@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from danet import InputError, data, recipes, report, weights
@@ -358,6 +360,17 @@ def test_runs_side_by_side(run, other_run, tmp_path, capsys):
     assert main(command) == 2
     assert f"error: {out}: exists already" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
+
+
+def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
+    by_steps = shutil.copytree(run, tmp_path / "by_steps")
+    entries = yaml.safe_load((by_steps / "recipe.yaml").read_text())
+    entries["optim"]["steps"] = 40
+    (by_steps / "recipe.yaml").write_text(yaml.safe_dump(entries))
+    page = report.compare.page([folder.read(by_steps), folder.read(other_run)]).decode()
+    assert "4 of 40 steps" in page
+    assert "2 of 2 epochs" in page
+    assert "in step" in page
 
 
 def test_one_run_is_measured_again(run, tmp_path, capsys):

@@ -37,13 +37,13 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     def row(name: str, *values: str) -> list[str]:
         return [name, *values]
 
-    bests = [best_row(run.history) for run in runs]
+    bests, x = [best_row(run.history) for run in runs], curves.axis([run.recipe for run in runs])
     shown = [percent(_miou(run), 2) for run in runs]
     yield row("best mIoU, %", *(_marked(text, run is best) for text, run in zip(shown, runs, strict=True)))
-    yield row("in epoch", *(f"{found['epoch']:.0f}" for found in bests))
+    yield row(f"in {x}", *(f"{found[x]:.0f}" for found in bests))
     yield row("pixel accuracy then, %", *(percent(found["pixel_accuracy"], 2) for found in bests))
     yield row("last mIoU, %", *(percent(run.history[-1]["miou"], 2) for run in runs))
-    yield row("epochs done", *(f"{run.history[-1]['epoch']:.0f} of {run.recipe.optim.epochs}" for run in runs))
+    yield row("done", *(_done(run) for run in runs))
     yield row("pictures/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
     yield row("data set", *(escape(run.recipe.data.dataset) for run in runs))
     yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
@@ -51,6 +51,11 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     yield row("attention", *(_attention(run) for run in runs))
     yield row("parameters, millions", *(f"{run.parameters / 1e6:.2f}" for run in runs))
     yield row("seed", *(str(run.recipe.seed) for run in runs))
+
+
+def _done(run: Run) -> str:
+    x, optim = curves.axis([run.recipe]), run.recipe.optim
+    return f"{run.history[-1][x]:.0f} of {optim.steps or optim.epochs} {x}s"
 
 
 def _differences(runs: Sequence[Run], head: Sequence[str]) -> str:

@@ -37,9 +37,9 @@ class Run(NamedTuple):
 
 def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion, classes: Classes) -> bytes:
     """The page of a run after a validation, from its confusion matrix; nothing is computed but the page."""
-    last, best = history[-1], best_row(history)
+    last, best, x = history[-1], best_row(history), curves.axis([recipe])
     lead = (
-        f"{escape(recipe.about, 300)}. Below are the numbers of the last validation, in epoch {last['epoch']:.0f}."
+        f"{escape(recipe.about, 300)}. Below are the numbers of the last validation, in {x} {last[x]:.0f}."
         f" Pictures, calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
     )
     sections = [
@@ -55,10 +55,10 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
 
 def page(run: Run, measured: Evaluation, predictor: Predictor, samples: Samples) -> bytes:
     """The page of a run whose best weights have been measured over these samples."""
-    best, found = best_row(run.history), measured.confusion.scores()
+    best, found, x = best_row(run.history), measured.confusion.scores(), curves.axis([run.recipe])
     data, recorded = run.recipe.data, f"{percent(best['miou'], 2)} %"
     lead = (
-        f"{escape(run.recipe.about, 300)}. Below is what best.safetensors, the weights of epoch {best['epoch']:.0f},"
+        f"{escape(run.recipe.about, 300)}. Below is what best.safetensors, the weights of {x} {best[x]:.0f},"
         f" does on the {len(samples)} full pictures of {escape(data.dataset)} {escape(data.val_split)}."
     )
     facts = [
