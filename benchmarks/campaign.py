@@ -25,6 +25,7 @@ from danet.bench.measure import environment
 from danet.devices import choose
 from danet.errors import InputError
 from danet.files import write_atomically
+from danet.inference import find_protocol
 from danet.metrics import Confusion
 from danet.recipes import Data, Network, Optim, Recipe
 from danet.train import checkpoint, folder
@@ -243,7 +244,7 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
 
 def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
     """Write each validation picture's confusion matrix."""
-    names, found = matrices(run / folder.BEST, options.camvid, row.protocol, row.off, options.device)
+    names, found = matrices(run / folder.BEST, options.camvid, find_protocol(row.protocol), row.off, options.device)
     content = io.BytesIO()
     np.savez_compressed(content, names=np.array(names), matrices=found)
     write_atomically(file, content.getvalue())

@@ -11,12 +11,12 @@ from torch import nn
 import danet
 from danet import data
 from danet.evaluate import predictions
-from danet.inference import find_protocol
+from danet.inference import WHOLE, Protocol
 from danet.metrics import Confusion
 
 
 def matrices(
-    weights: Path, camvid: Path, protocol: str = "whole", off: Sequence[str] = (), device: str | None = None
+    weights: Path, camvid: Path, protocol: Protocol = WHOLE, off: Sequence[str] = (), device: str | None = None
 ) -> tuple[list[str], np.ndarray]:
     """The pictures' names, and P,K,K int64.
 
@@ -29,7 +29,7 @@ def matrices(
         assert isinstance(predictor.folded, nn.Module)
         predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
     samples = data.load("camvid", camvid, "val")
-    shown = predictor.shown_by(find_protocol(protocol))
+    shown = predictor.shown_by(protocol)
     names, found = [], []
     for sample, labels, _ in predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=shown):
         confusion = Confusion(len(samples.classes))

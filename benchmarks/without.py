@@ -1,10 +1,13 @@
 """What each module's attention is worth to weights that are trained: mIoU on CamVid's validation pictures with it
-switched off in testing. The branches and what was learned beside them stay.
+switched off in testing. The branches and what was learned beside them stay. In windows attention has as few positions
+as it had in training.
 
     python benchmarks/without.py --camvid DIR --json benchmarks/results/without.json
+    python benchmarks/without.py --camvid DIR --window 448 --json benchmarks/results/without_windows.json
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from campaign import GREEK, write
@@ -14,6 +17,7 @@ from shown import matrices
 from danet import weights
 from danet.bench.measure import environment
 from danet.devices import choose
+from danet.inference import WHOLE
 
 OFF = (("position",), ("channel",), ("position", "channel"))
 
@@ -22,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--weights", type=Path, default=weights.DEFAULT, help="of a network with both modules")
+    parser.add_argument("--window", type=int, help="show windows of so many pixels a side instead of whole pictures")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
     options = parser.parse_args()
@@ -29,9 +34,11 @@ def main() -> None:
     scales = {name: network.get_parameter(f"{name}.attention.scale").item() for name in GREEK}
     print(", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in scales.items()))
     rows = []
-    _, whole = matrices(options.weights, options.camvid, device=options.device)
+    shown_by = replace(WHOLE, crop=options.window, stride=2 / 3, windows="shifted")
+    _, whole = matrices(options.weights, options.camvid, shown_by, device=options.device)
+    print(f"with both{'':15} mIoU {100 * mean_iou(whole.sum(0)):.2f} %", flush=True)
     for off in OFF:
-        _, shown = matrices(options.weights, options.camvid, off=off, device=options.device)
+        _, shown = matrices(options.weights, options.camvid, shown_by, off, options.device)
         rows.append(
             {
                 "off": off,
@@ -47,7 +54,7 @@ def main() -> None:
             flush=True,
         )
     found = {"environment": environment(choose(options.device)), "sha256": card.sha256, "scales": scales}
-    found |= {"miou": float(mean_iou(whole.sum(0))), "rows": rows}
+    found |= {"window": options.window, "miou": float(mean_iou(whole.sum(0))), "rows": rows}
     write(options.json, found)
 
 

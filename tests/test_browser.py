@@ -226,6 +226,49 @@ def test_modules_are_switched_off_and_channels_shown(open_page, address):
     assert pixels(page, "heat").any()
 
 
+def test_of_two_quick_switches_the_last_one_counts(open_page, address):
+    held = []
+    page = example(open_page(address, expected="503"))
+    before = pixels(page, "overlay")
+    page.route("**/pixels?without=position", lambda route: held.append(route), times=1)
+    page.get_by_label("Position attention").click()
+    page.get_by_label("Position attention").click()
+    wait_for(page, held)
+    with page.expect_response("**/pixels?without=position"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert np.array_equal(pixels(page, "overlay"), before)
+    assert page.locator("#change").inner_text().startswith("Switch one off")
+    busy = {"status": 503, "json": {"error": "busy"}}
+    page.route("**/pixels?without=channel", lambda route: route.fulfill(**busy), times=1)
+    page.get_by_label("Channel attention").click()  # what could not be had is not shown as switched off
+    until(page, "!document.getElementById('error').hidden && document.getElementById('use-channel').checked")
+    assert np.array_equal(pixels(page, "overlay"), before)
+
+
+def test_nothing_about_a_picture_can_be_used_before_there_is_one(open_page, address):
+    held = []
+    page = open_page(address)
+    page.wait_for_selector("[data-model=ready]")
+    unusable = "document.querySelectorAll('aside[inert], .tools[inert], #compare[inert]').length"
+    assert page.evaluate(unusable) == 3
+    page.route("**/v1/segment*", lambda route: held.append(route), times=1)
+    page.click("#example")
+    wait_for(page, held)
+    assert page.evaluate(unusable) == 3
+    held[0].continue_()
+    page.wait_for_selector("[data-state=ready]")
+    assert page.evaluate(unusable) == 0
+
+
+def wait_for(page, held: list) -> None:
+    for _ in range(300):
+        if held:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("no request was held")
+
+
 def test_a_picture_opened_meanwhile_is_the_one_shown(open_page, address, tmp_path):
     held = []
     Image.new("RGB", (600, 400), "grey").save(tmp_path / "first.png")
@@ -233,10 +276,7 @@ def test_a_picture_opened_meanwhile_is_the_one_shown(open_page, address, tmp_pat
     page.wait_for_selector("[data-model=ready]")
     page.route("**/v1/segment*", lambda route: route.continue_() if held else held.append(route))
     page.set_input_files("#file", tmp_path / "first.png")
-    for _ in range(300):
-        if held:
-            break
-        page.wait_for_timeout(50)
+    wait_for(page, held)
     page.set_input_files("#file", ROOT / "danet/web/page/example.jpg")
     page.wait_for_selector("[data-state=ready]")
     shown = pixels(page, "overlay"), page.locator("#legend").inner_text()

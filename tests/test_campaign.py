@@ -180,6 +180,11 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert told["miou"] == pytest.approx(on["miou"])
     assert told["rows"][-1]["miou"] == pytest.approx(off["miou"])
     assert [row["off"] for row in told["rows"]] == [["position"], ["channel"], ["position", "channel"]]
+    monkeypatch.setattr("sys.argv", ["without.py", *given, "--window", "96", "--json", str(found)])
+    load("without").main()
+    windowed = json.loads(found.read_text())
+    assert windowed["window"] == 96
+    assert windowed["miou"] != told["miou"]
 
 
 def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):

@@ -26,7 +26,7 @@ async function open(file) {
   const mine = ++opened;
   setError(null);
   try {
-    body.dataset.state = "busy";
+    become("busy");
     const bitmap = await decode(file);
     if (mine !== opened) return;
     const sent = Math.max(bitmap.width, bitmap.height) > LONGEST ? await smaller(bitmap) : file;
@@ -40,9 +40,15 @@ async function open(file) {
     if (sent !== file) say(`Made smaller for this page: ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
     if (mine !== opened) return;
-    body.dataset.state = picture ? "ready" : "empty";
+    become(picture ? "ready" : "empty");
     setError(error.message);
   }
+}
+
+/** Without a picture nothing that is about one can be used. */
+function become(state) {
+  body.dataset.state = state;
+  for (const part of document.querySelectorAll("aside, .tools, #compare")) part.inert = !picture;
 }
 
 async function decode(file) {
@@ -71,7 +77,7 @@ async function show(sent, photo, name, mine) {
   }
   picture = { id: summary.picture, sent, photo, name, summary, grid: summary.grid, ...pixels, hidden: new Set() };
   [picture.whole, picture.sure] = [picture.labels, picture.confidence]; // with both modules
-  body.dataset.state = "ready";
+  become("ready");
   resetModules();
   fillLegend();
   fillChannelClasses();
@@ -91,6 +97,7 @@ async function classMap(id, count, without) {
 function forget() {
   picture = point = attention = channel = null;
   pins = [];
+  become("busy");
   resetModules();
   $("maps").replaceChildren();
   for (const layer of Object.values(layers)) layer.getContext("2d").clearRect(0, 0, layer.width, layer.height);
@@ -306,10 +313,10 @@ function fillLegend() {
 async function switchModules(event) {
   const position = $("use-position"), channels = $("use-channel");
   if (!position.checked && !channels.checked) (event.target === position ? channels : position).checked = true;
-  const off = !position.checked ? "position" : !channels.checked ? "channel" : null, from = picture;
+  const off = switchedOff(), from = picture;
   try {
     const pixels = off ? await classMap(from.id, from.whole.length, off) : { labels: from.whole, confidence: from.sure };
-    if (from !== picture) return;
+    if (from !== picture || off !== switchedOff()) return;
     Object.assign(from, pixels);
     const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.whole[i]), 0) / from.whole.length;
     $("only-changes").disabled = !off;
@@ -321,8 +328,17 @@ async function switchModules(event) {
     paintClasses();
     if (point) moveTo(point.x, point.y);
   } catch (error) {
+    if (from === picture && off === switchedOff()) showWhole();
     await explain(error, from);
   }
+}
+
+const switchedOff = () => (!$("use-position").checked ? "position" : !$("use-channel").checked ? "channel" : null);
+
+function showWhole() {
+  Object.assign(picture, { labels: picture.whole, confidence: picture.sure });
+  resetModules();
+  paintClasses();
 }
 
 function fillChannelClasses() {
@@ -394,10 +410,9 @@ async function saveOverlay() {
 }
 
 async function saveLabels() {
-  const off = !$("use-position").checked ? "?without=position" : !$("use-channel").checked ? "?without=channel" : "";
-  const from = picture;
+  const off = switchedOff(), query = off ? `?without=${off}` : "", from = picture;
   try {
-    save(await (await request(`/v1/pictures/${from.id}/labels${off}`)).blob(), `${from.name}_labels.png`);
+    save(await (await request(`/v1/pictures/${from.id}/labels${query}`)).blob(), `${from.name}_labels.png`);
   } catch (error) {
     await explain(error, from);
   }
@@ -529,6 +544,7 @@ new ResizeObserver(fit).observe(frame);
 
 async function begin() {
   stage.dataset.view = "classes";
+  become("empty");
   try {
     model = await (await request("/v1/model")).json();
   } catch (error) {
