@@ -7,18 +7,15 @@ names of classes stand in no mask.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import yaml
 
 from danet.data import cityscapes
 from danet.data.labels import IGNORE, Classes, Colour, distinct_palette
+from danet.data.meaning import Kind, Meaning, meaning_of
 from danet.data.survey import Survey, survey
 from danet.errors import InputError
-
-Kind = Literal["ids", "0/255", "palette", "rgb", "off by one", "cityscapes labelIds"]
 
 _LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
 _BINARY = ("background", "foreground")
@@ -57,16 +54,6 @@ class Proposal:
     transparent: int | None
 
 
-@dataclass(frozen=True)
-class _Meaning:
-    """The mask value of each class, in order of their train ids, and the value that means unlabelled."""
-
-    kind: Kind
-    ids: tuple[int, ...]
-    ignore: int | None
-    notes: tuple[str, ...] = ()
-
-
 def propose(root: Path, ignore: int | None = None) -> Proposal:
     """Look at every mask below `root` and guess what it means.
 
@@ -84,7 +71,7 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
     if low < 0 or high > 255:
         what = f"values from {low} to {high}: numbers of instances or codes, not class ids from 0 to 255"
         raise InputError(root / found.masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
-    meaning = _meaning(found, len(listed), ignore)
+    meaning = meaning_of(found, len(listed), ignore)
     if not meaning.ids:
         raise InputError(root / found.masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
     if meaning.kind == "cityscapes labelIds":
@@ -116,76 +103,7 @@ def _proposal(
     return Proposal(*where, kind, values, classes, ignore, label_map, (*found.notes, *notes), *bands)
 
 
-def _meaning(found: Survey, listed: int, ignore: int | None) -> _Meaning:
-    values = tuple(found.values)
-    if ignore is None:
-        special = _binary(found) or _cityscapes(found) or _grey_coded(found)
-        if special:
-            return special
-    void = IGNORE if ignore is None else ignore
-    ids = tuple(value for value in values if value not in (void, IGNORE))
-    if ignore is None and ids == tuple(range(listed + 1)) and listed > 1:
-        void = min((0, listed), key=lambda value: found.values[value])
-        rest = _meaning(found, 0, void)
-        note = f"{listed} names for {listed + 1} values: {void}, the rarer of 0 and {listed}, is taken as unlabelled"
-        return _Meaning(rest.kind, rest.ids, void, (note, *rest.notes))
-    if not ids:
-        return _Meaning("ids", (), void)
-    first = 1 if ids[0] == 1 else 0
-    whole = tuple(value for value in range(first, ids[-1] + 1) if value != void)
-    notes = []
-    if ids != whole:
-        gaps = [value for value in whole if value not in ids]
-        if 2 * len(ids) >= len(whole):
-            notes.append(
-                f"no pixel of value {', '.join(map(str, gaps))}: kept as classes, for the values lie among others"
-            )
-            ids = whole
-        else:
-            notes.append("the values have wide gaps: only those found became classes; add others to label_map")
-    if len(ids) == 1:
-        notes.append("only one class: there is nothing to tell apart")
-    if ids[0] == 0 and len(ids) > 2 and ignore is None:
-        notes.append("value 0 is taken as a class; if it means unlabelled, use danet init DIR --ignore 0")
-    kind: Kind = "off by one" if first == 1 else "palette" if found.palette else "ids"
-    return _Meaning(kind, ids, void, tuple(notes))
-
-
-def _binary(found: Survey) -> _Meaning | None:
-    """Masks of 0 and 255, with or without smoothed edges."""
-    between = {value: pixels for value, pixels in found.values.items() if value not in (0, 255)}
-    if not {0, 255} <= found.values.keys():
-        return None
-    if not between:
-        return _Meaning("0/255", (0, 255), None)
-    smoothed = len(between) >= 3 and max(between) >= 128 and max(between.values()) < found.values[255]
-    if not smoothed or sum(between.values()) > 0.25 * sum(found.values.values()):
-        return None
-    what = f"{sum(between.values())} pixels with {len(between)} values between 0 and 255: smoothed edges"
-    return _Meaning("0/255", (0, 255), None, (f"{what}, which danet check refuses; save masks without smoothing",))
-
-
-def _cityscapes(found: Survey) -> _Meaning | None:
-    ids = found.values.keys() - {IGNORE}
-    frequent = {7, 11, 21, 23, 26}  # road, building, vegetation, sky, car
-    gaps = ids and len(ids) <= max(ids)
-    if not ids or max(ids) > 33 or not (found.label_ids or (frequent <= ids and gaps)):
-        return None
-    note = "the values look like Cityscapes' labelIds; if they are not, write your own classes and label_map"
-    return _Meaning("cityscapes labelIds", cityscapes.TRAIN_TO_LABEL_ID, IGNORE, () if found.label_ids else (note,))
-
-
-def _grey_coded(found: Survey) -> _Meaning | None:
-    """Classes spread evenly over 0..255 so that they can be seen: 0, 127, 255."""
-    values = tuple(found.values)
-    steps = [after - before for before, after in pairwise(values)]
-    if len(values) < 3 or min(steps) < 16 or max(steps) > 2 * min(steps) or found.palette:
-        return None
-    note = "the values are spread over 0..255, so 255 is taken as a class; if it means unlabelled, map it to 255"
-    return _Meaning("ids", values, None, (note,) if values[-1] == IGNORE else ())
-
-
-def _names(meaning: _Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(meaning: Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if len(listed) == len(meaning.ids):
         return tuple(listed), ()
     more = (
