@@ -167,6 +167,8 @@ def test_a_folder_that_loads_no_validation_part_is_a_problem(tmp_path):
 
 
 def test_without_dataset_yaml_init_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; check the path"):
+        check_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dataset\.yaml: no such file; let danet init .* write it"):
         check_folder(tmp_path)
 
@@ -229,6 +231,81 @@ def test_a_benchmark_is_checked_in_every_split_and_its_source_named(tmp_path):
         "value 34 is none of the 19 classes: 192 pixels, the first at x=0, y=0",
     ]
     assert any("test" in str(w.file) and "gtFine_trainvaltest.zip" in w.remedy for w in report.warnings)
+
+
+def test_a_benchmark_whose_masks_were_never_unpacked_is_a_problem_by_folder(tmp_path):
+    for split in ("train", "val"):
+        for i in range(2):
+            picture(tmp_path / f"leftImg8bit/{split}/ulm/ulm_{i}_1_leftImg8bit.png")
+    problems = check_dataset("cityscapes", tmp_path).problems
+    told = [(p.file.name, p.what) for p in problems if p.file != tmp_path]
+    assert told == [(("gtFine"), f"no such folder: masks of {split}, 2 of them") for split in ("train", "val")]
+    assert all("gtFine_trainvaltest.zip" in problem.remedy for problem in problems)
+    (tmp_path / "gtFine/val").mkdir(parents=True)
+    folders = [str(p.file.relative_to(tmp_path)) for p in check_dataset("cityscapes", tmp_path).problems]
+    assert "gtFine/train" in folders
+    assert "gtFine/val/ulm" in folders
+
+
+def test_a_picture_that_is_missing_is_named_by_its_mask(tmp_path):
+    """Where the pictures stand in no list."""
+    save(tmp_path / "gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", stripes(7))
+    picture(tmp_path / "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.PNG")
+    picture(tmp_path / "leftImg8bit/train/ulm/ulm_1_1_leftImg8bit.png")
+    save(tmp_path / "gtFine/train/ulm/ulm_1_1_gtFine_labelIds.png", stripes(7))
+    told = [(p.file.name, p.what) for p in check_dataset("cityscapes", tmp_path).problems]
+    assert ("ulm_0_1_leftImg8bit.png", "no such file") in told
+    for name in ("training", "validation"):
+        picture(tmp_path / f"images/{name}/ADE_1.jpg")
+        for i in (1, 2):
+            save(tmp_path / f"annotations/{name}/ADE_{i}.png", stripes(1))
+    problems = check_dataset("ade20k", tmp_path).problems
+    assert [p.file.name for p in problems if p.what == "no such file"] == ["ADE_2.jpg"] * 2
+    assert all("check the path" not in p.remedy and "ADEChallengeData2016.zip" in p.remedy for p in problems)
+
+
+def test_files_of_two_splits_are_accused_once(tmp_path):
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val", "trainval", "test"):
+        (lists / f"{split}.txt").write_text("t" if split == "test" else "a")
+    picture(tmp_path / "JPEGImages" / "a.jpg")
+    save(tmp_path / "SegmentationClass" / "a.png", stripes(77))
+    report = check_dataset("voc", tmp_path)
+    assert len([p for p in report.problems if p.file.name == "a.png"]) == 1
+    assert [p.what for p in report.problems if p.file.name == "t.jpg"] == ["no such file"]
+
+
+def test_masks_of_0_and_255_whose_255_is_ignored_are_a_problem(tmp_path):
+    build(tmp_path, [stripes(0, 255), stripes(0), stripes(255)])
+    (tmp_path / "dataset.yaml").write_text("classes: [wall, crack]\n")
+    told = check_folder(tmp_path).problems
+    assert [p.what for p in told] == ["only 0 and 255 in all masks, and 255 is ignored: no pixel is 'crack'"]
+    assert "label_map: {0: 0, 255: 1}" in told[0].remedy
+    (tmp_path / "dataset.yaml").write_text("classes: [wall, crack]\nlabel_map: {0: 0, 255: 1}\n")
+    assert not check_folder(tmp_path).problems
+
+
+def test_labels_from_one_and_label_ids_are_recognised_by_check_too(tmp_path):
+    build(tmp_path, [stripes(1, 2, 3, 4)])
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b, c, d]\n")
+    (problem,) = check_folder(tmp_path).problems[:1]
+    assert "begin with 1? then write label_map: {1: 0, 2: 1, 3: 2, ...}" in problem.remedy
+    save(tmp_path / "masks/p0.png", stripes(7, 11, 26))
+    (tmp_path / "dataset.yaml").write_text(f"classes: {[f'c{i}' for i in range(19)]}\n")
+    (problem,) = check_folder(tmp_path).problems[:1]
+    assert problem.remedy.startswith("Cityscapes' label ids?")
+
+
+def test_a_mask_of_another_ending_is_to_be_renamed(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 2)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    (tmp_path / "masks/p1.png").rename(tmp_path / "masks/p1.PNG")
+    told = {p.file.name: p.remedy for p in check_folder(tmp_path).problems}
+    assert told["p1.PNG"] == "rename it to p1.png"
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nmask_suffix: _m.png\n")
+    told = {p.file.name: p.what for p in check_folder(tmp_path).problems}
+    assert told["p0.png"] == "a mask whose name does not end in _m.png"
 
 
 def test_a_benchmark_with_missing_files_is_checked_to_its_end(tmp_path):
@@ -431,8 +508,29 @@ def test_cityscapes_label_ids_given_as_train_ids(tmp_path):
 
 
 def test_instance_masks_are_refused(tmp_path):
-    with pytest.raises(InputError, match="values from 26000 to 26001: numbers of instances"):
+    with pytest.raises(InputError, match="2 values from 26000 to 26001: numbers of instances"):
         propose(build(tmp_path, [stripes(0, 1).astype(np.uint16) + 26000]))
+
+
+def test_codes_of_16_bits_are_mapped(tmp_path):
+    codes = stripes(0, 1, 2).astype(np.uint16) * 206 + 111
+    proposal = propose(build(tmp_path, [codes] * 5))
+    assert proposal.label_map == {111: 0, 317: 1, 523: 2}
+    assert any("values above 255 are taken as classes" in note for note in proposal.notes)
+    write(tmp_path, proposal)
+    assert labels(tmp_path) == {0, 1, 2}
+
+
+def test_an_ignored_value_that_no_mask_holds_is_refused(tmp_path):
+    build(tmp_path, [stripes(0, 255)] * 5)
+    with pytest.raises(InputError, match="--ignore: no mask holds the value 300; give one of 0, 255"):
+        propose(tmp_path, ignore=300)
+    assert propose(tmp_path, ignore=255).ignore == 255
+
+
+def test_a_list_of_names_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfsky\r\nroad\r\n")
+    assert propose(build(tmp_path, [stripes(0, 1)] * 5)).classes.names == ("sky", "road")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_recipes_are_listed(capsys):
         ("train toy --optim.lr nan", "error: --optim.lr: nan cannot be; give a number above 0"),
         ("train toy --network.backbone resnt18 --out r", "error: backbone 'resnt18': timm has no such model; did you"),
         ("train toy --device cuda --out r", "error: --device cuda: no such GPU was found"),
-        ("train folder --data.root absent", "error: absent/dataset.yaml: no such file"),
+        ("train folder --data.root absent", "error: absent: no such folder; check the path"),
         ("train camvid", "error: --root: missing: camvid lies in a folder"),
         ("train --resume absent", "error: absent/recipe.yaml: cannot be read"),
         ("evaluate {w} --dataset camvidd", "error: --dataset: 'camvidd' is unknown; use one of"),

@@ -1,5 +1,6 @@
 """`danet init`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,5 +32,5 @@ def run(args: Sequence[str]) -> int:
     print(printable(f"{file}: {len(proposal.classes)} classes from {proposal.pairs} masks ({proposal.kind})"))
     for note in proposal.notes:
         print(printable(f"note: {note}"))
-    print(printable(f"next: danet check {options.folder}"))
+    print(printable(f"next: danet check {shlex.quote(str(options.folder))}"))
     return 0

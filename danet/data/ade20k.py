@@ -8,7 +8,7 @@ from pathlib import Path
 
 from danet.data.images import list_images
 from danet.data.labels import IGNORE, Classes, LabelMap
-from danet.data.pairs import PairedFiles, pair_files
+from danet.data.pairs import Pair, PairedFiles, pair_files
 from danet.errors import InputError
 
 COUNTS = {"train": 20210, "val": 2000}
@@ -49,7 +49,7 @@ _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train" or "val", by file name.
+    """The samples of `split`, "train" or "val", by file name; unless `complete` also where one of its files is missing.
 
     Raises:
         InputError: no such split, folder or mask.
@@ -59,7 +59,10 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     if not folder.is_dir():
         remedy = f"give --root the unpacked ADEChallengeData2016, and --split {', '.join(COUNTS)}"
         raise InputError(folder, "no such folder", remedy)
+    pairs = pair_files(list_images(folder), masks := root / "annotations" / name, folder, complete=complete)
+    if not complete and masks.is_dir():
+        paired = {pair.mask for pair in pairs}
+        alone = [mask for mask in list_images(masks) if mask not in paired]
+        pairs += [Pair(mask.stem, folder / f"{mask.stem}.jpg", mask) for mask in alone]
     label_map = LabelMap({0: IGNORE, **{i + 1: i for i in range(len(CLASSES))}}, len(CLASSES))
-    return PairedFiles(
-        CLASSES, pair_files(list_images(folder), root / "annotations" / name, folder, complete=complete), label_map
-    )
+    return PairedFiles(CLASSES, pairs, label_map)

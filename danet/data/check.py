@@ -4,7 +4,8 @@ Files without a partner, wrong numbers of pictures, and what reading every file 
 decodes (flipped bits) only a manifest of hashes finds (manifest.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,7 @@ KNOWN = {
     "cityscapes": Known(cityscapes.load, cityscapes.CLASSES, cityscapes.COUNTS, cityscapes.DOWNLOAD),
     "voc": Known(voc.load, voc.CLASSES, voc.COUNTS, voc.DOWNLOAD),
     "context": Known(context.load, context.CLASSES, context.COUNTS, context.DOWNLOAD),
+    "context59": Known(context.load59, context.CLASSES_59, context.COUNTS, context.DOWNLOAD),
     "coco-stuff": Known(coco_stuff.load, coco_stuff.CLASSES, coco_stuff.COUNTS, coco_stuff.DOWNLOAD),
     "ade20k": Known(ade20k.load, ade20k.CLASSES, ade20k.COUNTS, ade20k.DOWNLOAD),
 }
@@ -90,7 +92,12 @@ def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Repo
         if new or part.wrong or part.odd:
             parts.append(part)
         seen |= set(part.samples.pairs)
-    return _report(known.classes, parts, advance)
+    report = _report(known.classes, parts, advance)
+    given = {problem for part in parts for problem in part.wrong}
+    again = f"unpack it again; get {known.download}"
+    return replace(
+        report, problems=tuple(p if p in given else replace(p, remedy=again) for p in report.problems)
+    )  # these files are not the user's to mend
 
 
 def lines(report: Report) -> list[str]:
@@ -128,9 +135,14 @@ def _report(classes: Classes, parts: Sequence[_Part], advance: Advance | None) -
     return Report(
         classes,
         {split: counts for report in reports for split, counts in report.splits.items() if counts.pictures},
-        tuple(p for part, report in zip(parts, reports, strict=True) for p in (*part.wrong, *report.problems)),
-        tuple(p for part, report in zip(parts, reports, strict=True) for p in (*part.odd, *report.warnings)),
+        _once(p for part, report in zip(parts, reports, strict=True) for p in (*part.wrong, *report.problems)),
+        _once(p for part, report in zip(parts, reports, strict=True) for p in (*part.odd, *report.warnings)),
     )
+
+
+def _once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Two splits may share a file."""
+    return tuple(dict.fromkeys(problems))
 
 
 def _loaded(split: str, root: Path, known: Known) -> _Part:
@@ -139,8 +151,20 @@ def _loaded(split: str, root: Path, known: Known) -> _Part:
     samples = PairedFiles(known.classes, [], LabelMap({}, len(known.classes)))
     with noting(problems, root):
         samples = known.load(root, split, False)
+    for kind, files in (("pictures", [p.image for p in samples.pairs]), ("masks", [p.mask for p in samples.pairs])):
+        there = {folder: folder.is_dir() for folder in {file.parent for file in files}}
+        nowhere = Counter(_first_missing(file.parent) for file in files if not there[file.parent])
+        problems += [
+            Problem(folder, f"no such folder: {kind} of {split}, {count} of them", "unpack all of it")
+            for folder, count in sorted(nowhere.items())
+        ]
     problems = [replace(p, remedy=f"{p.remedy}; get {known.download}") for p in problems]
     return _Part(split, samples, *((problems, []) if split in _NEEDED else ([], problems)))
+
+
+def _first_missing(folder: Path) -> Path:
+    """The folder, or the outermost around it that is not there either."""
+    return folder if folder.parent.is_dir() else _first_missing(folder.parent)
 
 
 def _from_folders(
@@ -158,17 +182,21 @@ def _from_folders(
     wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
     if images.is_dir() and masks.is_dir():
         extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES]
-        extra = [mask for mask in extra if mask.name.removesuffix(suffix) not in first]
-        wrong += [
-            Problem(mask, "a mask without a picture", f"add {mask.name.removesuffix(suffix)}.jpg, or remove it")
-            for mask in extra
-        ]
+        wrong += [_alone(mask, suffix, first) for mask in extra if mask.name.removesuffix(suffix) not in first]
     known = set(files)
     odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
     what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []
     pairs = [Pair(file.stem, file, masks / f"{file.stem}{suffix}") for file in files]
     return _Part(split, replace(samples, pairs=pairs), wrong, left_out)
+
+
+def _alone(mask: Path, suffix: str, stems: Container[str]) -> Problem:
+    if mask.stem in stems:
+        return Problem(mask, f"a mask whose name does not end in {suffix}", f"rename it to {mask.stem}{suffix}")
+    if not mask.name.endswith(suffix):
+        return Problem(mask, f"not named as a mask, STEM{suffix}", "rename it, or mend mask_suffix in dataset.yaml")
+    return Problem(mask, "a mask without a picture", f"add {mask.name.removesuffix(suffix)}.jpg, or remove it")
 
 
 def _files(place: Path) -> list[Path]:

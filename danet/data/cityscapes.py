@@ -8,6 +8,7 @@ Label ids become train ids here; no conversion script is needed. Licence plates 
 labelIds: their pixels hold the vehicle's id. The masks of `test` hold ignored ids only.
 """
 
+from collections.abc import Container
 from pathlib import Path
 
 from danet.data.labels import IGNORE, Classes, LabelMap
@@ -47,10 +48,12 @@ TRAIN_TO_LABEL_ID = tuple(label_id for _, label_id, _ in _TABLE)
 """The label id of each train id: what the benchmark's server wants to be sent."""
 
 _LAST_LABEL_ID = 33
+_MASK = "_gtFine_labelIds.png"
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train", "val" or "test", named CITY_SEQ_FRAME, in this order.
+    """The samples of `split`, "train", "val" or "test", named CITY_SEQ_FRAME, in this order; unless `complete`
+    also where one of the two files is missing.
 
     Raises:
         InputError: no pictures of such a split, or masks missing.
@@ -64,11 +67,21 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     if missing and complete:
         what = f"{len(missing)} of {len(pairs)} masks are missing, the first {missing[0]}"
         raise InputError(masks, what, f"unpack gtFine_trainvaltest.zip into {root}")
+    if not complete:
+        pairs += _masks_alone(folder, masks, {pair.mask for pair in pairs})
     to_train_id = {label_id: train_id for train_id, label_id in enumerate(TRAIN_TO_LABEL_ID)}
     ignored = dict.fromkeys((*range(_LAST_LABEL_ID + 1), IGNORE), IGNORE)  # IGNORE is also -1 in one byte
     return PairedFiles(CLASSES, pairs, LabelMap({**ignored, **to_train_id}, len(CLASSES)))
 
 
+def _masks_alone(images: Path, masks: Path, paired: Container[Path]) -> list[Pair]:
+    """Masks without a picture, with the place where that should be."""
+    alone = [mask for mask in sorted(masks.glob(f"*/[!.]*{_MASK}")) if mask not in paired]
+    return [
+        _pair(images / mask.parent.name / f"{mask.name.removesuffix(_MASK)}_leftImg8bit.png", masks) for mask in alone
+    ]
+
+
 def _pair(image: Path, masks: Path) -> Pair:
     name = image.name.removesuffix("_leftImg8bit.png")
-    return Pair(name, image, masks / image.parent.name / f"{name}_gtFine_labelIds.png")
+    return Pair(name, image, masks / image.parent.name / f"{name}{_MASK}")

@@ -16,7 +16,10 @@ from danet.data.mat import read_mat
 from danet.data.pairs import PairedFiles, pair_files
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
-DOWNLOAD = "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip"
+DOWNLOAD = (
+    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip "
+    "(1.0 numbers its classes otherwise)"
+)
 
 _THINGS = (
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "

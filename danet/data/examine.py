@@ -99,7 +99,7 @@ def check(samples: PairedFiles, split: str = "all", advance: Advance | None = No
         smallest=sizes[0] if sizes else None,
         largest=sizes[-1] if sizes else None,
     )
-    problems = tuple(problem for one in seen for problem in one.problems)
+    problems = (*_swallowed(samples, counts), *(problem for one in seen for problem in one.problems))
     warned = (*_unlearnable(samples, seen, split, counts), *_depths(samples, seen, split))
     return Report(samples.classes, {split: counts}, problems, warned)
 
@@ -152,13 +152,14 @@ def _examine(samples: PairedFiles, index: int) -> _Seen:
     pair, problems = samples.pairs[index], []
     image = mask = None
     bits = 0
-    with noting(problems, pair.image):
-        bits = read_header(pair.image).bits
-        image = read_image(pair.image, bands=samples.bands)
+    if pair.image.parent.is_dir():  # of a folder that is missing one line is enough, and that is not written here
+        with noting(problems, pair.image):
+            bits = read_header(pair.image).bits
+            image = read_image(pair.image, bands=samples.bands)
     if pair.mask.exists():
         with noting(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
-    elif pair.mask.parent.is_dir():  # of a folder that is missing one line is enough
+    elif pair.mask.parent.is_dir() and pair.mask != pair.image:
         problems.append(Problem(pair.mask, "no such mask, but a picture", f"add it, or remove {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
@@ -171,6 +172,14 @@ def _examine(samples: PairedFiles, index: int) -> _Seen:
         with noting(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
     return _Seen(problems, size, values, bits, 0.0 if image is None else float(image.max()))
+
+
+def _swallowed(samples: PairedFiles, counts: Counts) -> Iterator[Problem]:
+    """Masks of 0 and 255 whose 255, meant as the second class, is ignored."""
+    if len(samples.classes) == 2 and counts.values.keys() == {0, IGNORE} and not counts.pixels[1] and counts.ignored:
+        name = samples.classes.names[1]
+        what = f"only 0 and 255 in all masks, and 255 is ignored: no pixel is {name!r}"
+        yield Problem(samples.pairs[0].mask.parent, what, "write label_map: {0: 0, 255: 1} in dataset.yaml")
 
 
 def _depths(samples: PairedFiles, seen: Sequence[_Seen], split: str) -> Iterator[Problem]:

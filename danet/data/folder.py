@@ -23,6 +23,7 @@ ignore: [255, 255, 255]           # optional
 
 import difflib
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +70,15 @@ def read_settings(root: Path) -> Settings:
     """
     file = root / "dataset.yaml"
     settings = _read(file)
+    try:
+        return _settings(root, file, settings)
+    except InputError as error:
+        if error.where == file:
+            raise
+        raise InputError(file, f"{error.where}: {error.what}", error.remedy) from error
+
+
+def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
     images, masks, suffix = (
         _text(file, settings, key, default)
         for key, default in (("images", "images"), ("masks", "masks"), ("mask_suffix", ".png"))
@@ -119,7 +129,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         settings = read_yaml(file)
     except FileNotFoundError as error:
-        raise InputError(file, "no such file", f"let danet init {file.parent} write it") from error
+        if not file.parent.is_dir():
+            raise InputError(file.parent, "no such folder", "check the path") from error
+        raise InputError(file, "no such file", f"let danet init {shlex.quote(str(file.parent))} write it") from error
     except (OSError, ValueError) as error:
         raise InputError(file, f"cannot be read ({error})", "mend the YAML") from error
     if not isinstance(settings, Mapping):
@@ -136,7 +148,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _classes(file: Path, settings: Mapping[str, Any], key: str = "palette") -> Classes:
     names = settings.get("classes")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(file, f"classes: {names!r} is no list of names", "write classes: [background, thing]")
+        remedy = "write classes: [background, thing], in quotes what YAML reads as something else ('no', '1')"
+        raise InputError(file, f"classes: {names!r} is no list of names", remedy)
     palette = settings.get("palette")
     if palette is None and key == "palette":
         return Classes.named(tuple(names))

@@ -18,6 +18,7 @@ from danet.data.survey import Survey, survey
 from danet.errors import InputError
 
 _LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
+_INSTANCES, _MOST_CODES = 1000, 64  # instances are numbered from 1000 times their class on; codes of classes are few
 _BINARY = ("background", "foreground")
 
 
@@ -67,10 +68,13 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
     if found.colours:
         classes, more = _coloured_classes(root / found.masks, found.colours, listed)
         return _proposal(found, "rgb", found.colours, classes, None, None, more)
-    low, high = min(found.values), max(found.values)
-    if low < 0 or high > 255:
-        what = f"values from {low} to {high}: numbers of instances or codes, not class ids from 0 to 255"
+    low, high = min(found.values), max((value for value in found.values if value != 65535), default=0)
+    if low < 0 or high >= _INSTANCES or (high > IGNORE and len(found.values) > _MOST_CODES):
+        what = f"{len(found.values)} values from {low} to {high}: numbers of instances, not of classes"
         raise InputError(root / found.masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
+    if ignore not in (None, IGNORE, *found.values):
+        held = ", ".join(map(str, list(found.values)[:10])) + (" ..." if len(found.values) > 10 else "")
+        raise InputError("--ignore", f"no mask holds the value {ignore}", f"give one of {held}, or leave it out")
     meaning = meaning_of(found, len(listed), ignore)
     if not meaning.ids:
         raise InputError(root / found.masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
@@ -138,7 +142,7 @@ def _listed(root: Path) -> dict[str, Colour | None]:
     if file is None:
         return {}
     listed: dict[str, Colour | None] = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         name, _, rest = line.partition(":")
         channels = rest.split(":")[0].split(",")
         colour = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)

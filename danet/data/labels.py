@@ -125,11 +125,18 @@ class LabelMap:
 
 
 _UNKNOWN = -1
+_CITYSCAPES = 19  # classes, whose label ids go to 33
 
 
 def _remedy(value: int, classes: int, values: np.ndarray) -> str:
     if set(values.tolist()) <= {0, 255} and classes == 2:
         return "a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
+    ids = set(values.tolist()) - {IGNORE}
+    if ids <= set(range(1, classes + 1)) and classes in ids:
+        what = ", ".join(f"{i + 1}: {i}" for i in range(min(classes, 3))) + (", ..." if classes > 3 else "")
+        return f"do the labels begin with 1? then write label_map: {{{what}}} in dataset.yaml"
+    if classes == _CITYSCAPES and classes <= value <= 33 and max(ids) <= 33:
+        return "Cityscapes' label ids? danet init writes their label_map; --dataset cityscapes reads them as they are"
     if value > 1000:
         return "an instance map? give the class map instead (Cityscapes: *_labelIds.png)"
     if value == IGNORE:

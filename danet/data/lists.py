@@ -19,7 +19,7 @@ def read_list(file: Path, remedy: str) -> list[str]:
         InputError: no readable list, with this remedy.
     """
     try:
-        return file.read_text(encoding="utf-8", errors="replace").split()
+        return file.read_text(encoding="utf-8-sig", errors="replace").split()
     except OSError as error:
         raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
 

@@ -60,6 +60,8 @@ def meaning_of(found: Survey, listed: int, ignore: int | None) -> Meaning:
         notes.append("only one class: there is nothing to tell apart")
     if ids[0] == 0 and len(ids) > 2 and ignore is None:
         notes.append("value 0 is taken as a class; if it means unlabelled, use danet init DIR --ignore 0")
+    if max(ids) > IGNORE:
+        notes.append("values above 255 are taken as classes; if they number objects, give the masks of classes")
     kind: Kind = "off by one" if first == 1 else "palette" if found.palette else "ids"
     return Meaning(kind, ids, void, tuple(notes))
 
@@ -92,7 +94,7 @@ def _grey_coded(found: Survey) -> Meaning | None:
     """Classes spread evenly over 0..255 so that they can be seen: 0, 127, 255."""
     values = tuple(found.values)
     steps = [after - before for before, after in pairwise(values)]
-    if len(values) < 3 or min(steps) < 16 or max(steps) > 2 * min(steps) or found.palette:
+    if len(values) < 3 or values[-1] > IGNORE or min(steps) < 16 or max(steps) > 2 * min(steps) or found.palette:
         return None
     note = "the values are spread over 0..255, so 255 is taken as a class; if it means unlabelled, map it to 255"
     return Meaning("ids", values, None, (note,) if values[-1] == IGNORE else ())
