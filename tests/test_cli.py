@@ -68,6 +68,15 @@ def test_an_existing_manifest_is_read_where_nothing_can_be_written(tmp_path, mon
     assert "cannot be written" not in capsys.readouterr().err
 
 
+def test_check_keeps_json_on_standard_output_apart(tmp_path, capsys):
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    assert main(["check", str(tmp_path), "--json", "-", "--manifest", str(tmp_path / "m.json")]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["problems"][0]["what"] == "no such folder"
+    assert "no such folder" in told.err
+    assert "hashes of 0 files" in told.err
+
+
 def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights, tmp_path):
     confidence = []
     for dtype in ("float32", "bfloat16"):

@@ -181,6 +181,17 @@ def test_transparency_is_laid_over_black_as_for_smaller_ones(tmp_path, picture, 
         assert (rows[:2, 0] == [[0] * 3, [128] * 3]).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_colour_that_a_png_takes_for_transparent_is_laid_over_black(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(1, 3, (40, 50, 3), np.uint8) * 60
+    colour = (60, 120, 60) if mode == "RGB" else 60
+    image = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+    image.save(tmp_path / "a.png", transparency=colour)
+    rows = by_rows(tmp_path / "a.png")
+    assert (rows == 0).any()
+    assert np.array_equal(rows, read_image(tmp_path / "a.png"))
+
+
 def test_a_palettes_colour_for_no_data_stays(tmp_path):
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     file, colours = tmp_path / "a.tif", {i: (i, 255 - i, 9, 255) for i in range(256)}

@@ -1,5 +1,6 @@
 """`danet check`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,11 @@ class Check:
     folder: tyro.conf.Positional[Path | None] = None
     """your own folder, with its dataset.yaml (danet init writes one)"""
     dataset: str | None = None
-    """or a data set's name: camvid, cityscapes, voc, context, coco-stuff, ade20k"""
+    """or a data set's name: camvid, cityscapes, voc, context, context59, coco-stuff, ade20k"""
     root: Path | None = None
     """and its folder"""
     json: Path | None = None
-    """write the whole report to this file too"""
+    """write the whole report to this file too; - for standard output and the text on standard error"""
     manifest: Path | None = None
     """a file of SHA-256 hashes: written if it is not there, else every file is compared with it"""
 
@@ -46,23 +47,34 @@ def run(args: Sequence[str]) -> int:
             report = check.check_folder(root, advance)
         else:
             report = check.check_dataset(options.dataset, root, advance)
-    for line in check.lines(report):
-        print(printable(line))
-    changed = [] if options.manifest is None else _compare(options.manifest, root)
-    for problem in changed:
-        print(printable(f"error: {problem}"))
+    _say(check.lines(report), options)
+    changed = []
+    if options.manifest is not None and begun:
+        changed = _changed(options.manifest, root)
+        _say([f"error: {problem}" for problem in changed], options)
+    elif options.manifest is not None:
+        _say([_write_manifest(options.manifest, root)], options)
     if options.json is not None:
         write_json(options.json, report.as_dict())
     return 2 if report.problems or changed else 0
 
 
-def _compare(file: Path, root: Path) -> list[object]:
-    """What differs from the manifest; where there is none yet, it is written."""
+def _say(lines: Sequence[str], options: Check) -> None:
+    for line in lines:
+        print(printable(line), file=sys.stderr if str(options.json) == "-" else sys.stdout)
+
+
+def _changed(file: Path, root: Path) -> list[object]:
+    """What differs from the manifest."""
     from danet.data import manifest
 
-    if file.exists():
-        return list(manifest.verify(root, manifest.read(file)))
+    return list(manifest.verify(root, manifest.read(file)))
+
+
+def _write_manifest(file: Path, root: Path) -> str:
+    """Returns what to tell of it."""
+    from danet.data import manifest
+
     hashes = manifest.manifest(root, manifest.files_below(root))
     write_json(file, hashes)
-    print(f"{file}: hashes of {len(hashes)} files")
-    return []
+    return f"{file}: hashes of {len(hashes)} files"

@@ -93,6 +93,7 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     transparent = extra and kinds[-1] == "alpha"
     if extra and not transparent:  # near infrared
         wanted.pop()
+    key = _colour_key(source) if bands.channels is None and not transparent and palette is None else None
     # 1: TIFF's associated alpha, whose colours are stored as they lie over black; GDAL tells it nowhere else
     laid = transparent and source.get_tag_item("TIFFTAG_EXTRASAMPLES", "_DEBUG_") == "1"
 
@@ -102,9 +103,17 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
             stored = source.read(wanted, window=place).transpose(1, 2, 0)  # H,W,N
         if transparent:
             stored = stored[..., :-1] if laid else _over_black(stored)
+        if key is not None:
+            stored = np.where((stored == key).all(2, keepdims=True), 0, stored).astype(stored.dtype)
         return as_pixels(stored if palette is None else palette[stored[..., 0]], bands, path)
 
     return read
+
+
+def _colour_key(source: "DatasetReader") -> np.ndarray | None:
+    """The colour that a PNG without an alpha channel takes for transparent (tRNS)."""
+    named = source.tags().get("NODATA_VALUES", "").split() or [v for v in source.nodatavals if v is not None]
+    return np.array([float(v) for v in named]) if source.driver == "PNG" and named else None
 
 
 def _over_black(stored: np.ndarray) -> np.ndarray:
