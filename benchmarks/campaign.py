@@ -307,6 +307,7 @@ def _differences(
                 "against": other,
                 "seeds": list(pairs),
                 "mean": mean(gains),
+                "of_each": gains,
                 "by_seeds_95": by_seeds(gains),
                 "by_pictures_95": by_pictures(
                     *zip(*((a.matrices, b.matrices) for a, b in pairs.values()), strict=True)

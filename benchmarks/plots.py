@@ -6,9 +6,9 @@ python benchmarks/plots.py
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from danet.bench import cost
 from danet.bench.chart import log_ticks
@@ -19,7 +19,19 @@ from danet.report.page import escape
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
 
+ENOUGH_SEEDS = 3
+"""For an interval by seeds: Student's t for two is 12.7."""
+
 LEFT, RIGHT, TOP, ROW, BOTTOM, WIDTH = 190, 120, 40, 30, 70, 720  # of the ablation's bars
+
+
+class Gain(NamedTuple):
+    """In points of mIoU: the mean, the ends of its interval, and each seed's."""
+
+    mean: float
+    low: float
+    high: float
+    of_each: list[float]
 
 
 def main() -> None:
@@ -48,7 +60,7 @@ def ablation(result: dict[str, Any]) -> str:
     fcn = next(row for row in rows if row["name"] == "fcn")
     gains = {row["name"]: _gain(row) for row in rows}
     papers = {row["name"]: _published_gains(row, fcn) for row in rows}
-    values = [value for gain in gains.values() for value in gain]
+    values = [value for gain in gains.values() for value in (*gain[:3], *gain.of_each)]
     values += [value for paper in papers.values() for value in paper.values()]
     steps = ticks(min(*values, 0), max(*values, 1))
     floor = TOP + ROW * len(rows)
@@ -63,12 +75,12 @@ def ablation(result: dict[str, Any]) -> str:
         parts.append(_text(x(step), floor + 16, f"{step:+g}" if step else "0", "middle"))
     for i, row in enumerate(rows):
         parts += _bar(x, TOP + ROW * (i + 0.5), row, gains[row["name"]], papers[row["name"]])
-    seeds = max(len(row["seeds"]) for row in rows)
-    sample = f"{seeds} seeds" if seeds > 1 else "the pictures, one seed"
+    seeds = min(len(row["seeds"]) for row in rows), max(len(row["seeds"]) for row in rows)
+    sample = f"{seeds[0]} seeds" if seeds[0] >= ENOUGH_SEEDS else "the pictures"
+    each = " One seed." if seeds[1] == 1 else " Dots: each seed."
     parts += [_text(WIDTH - RIGHT + 40, TOP - 6, "gain", "end"), _text(WIDTH - 20, TOP - 6, "mIoU %", "end")]
-    parts.append(
-        _text(12, floor + 38, f"Bars: gain in points, CamVid; lines: its 95 % interval over {sample}.", kind="soft")
-    )
+    bars = f"Bars: gain in points, CamVid; lines: its 95 % interval over {sample}.{each}"
+    parts.append(_text(12, floor + 38, bars, kind="soft"))
     marks = "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and ResNet-101."
     parts.append(_text(12, floor + 56, marks, kind="soft"))
     return picture(
@@ -108,13 +120,14 @@ PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {"ablation": ablation, "peer
 """Name of the JSON and of the picture -> what draws it."""
 
 
-def _gain(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Points of mIoU over the FCN, and the ends of their interval: over the seeds where there are several."""
+def _gain(row: dict[str, Any]) -> Gain:
+    """Points of mIoU over the FCN, the ends of their interval, and those of each seed."""
     for entry in row["differences"]:
         if entry["against"] == "fcn":
-            low, high = entry["by_seeds_95"] or entry["by_pictures_95"]
-            return 100 * entry["mean"], 100 * low, 100 * high
-    return 0.0, 0.0, 0.0
+            of_each = entry["of_each"]
+            low, high = entry["by_seeds_95" if len(of_each) >= ENOUGH_SEEDS else "by_pictures_95"]
+            return Gain(100 * entry["mean"], 100 * low, 100 * high, [100 * gain for gain in of_each])
+    return Gain(0.0, 0.0, 0.0, [])
 
 
 def _published_gains(row: dict[str, Any], fcn: dict[str, Any]) -> dict[str, float]:
@@ -124,16 +137,18 @@ def _published_gains(row: dict[str, Any], fcn: dict[str, Any]) -> dict[str, floa
 
 
 def _bar(
-    x: Callable[[float], float], y: float, row: dict[str, Any], gain: Sequence[float], paper: dict[str, float]
+    x: Callable[[float], float], y: float, row: dict[str, Any], gain: Gain, paper: dict[str, float]
 ) -> Iterator[str]:
     """A row: name, bar, interval, the paper's marks, numbers."""
-    mean, low, high = gain
+    mean, low, high, of_each = gain
     start, end = sorted((x(0), x(mean)))
     yield _text(LEFT - 10, y + 4, row["about"].strip(), "end")
     yield f'<rect x="{start:.1f}" y="{y - 8:.1f}" width="{end - start:.1f}" height="16" style="fill:{colour(0)}"/>'
     if low < high:
         yield _line(x(low), y, x(high), y, "var(--ink)")
         yield from (_line(x(value), y - 4, x(value), y + 4, "var(--ink)") for value in (low, high))
+    if len(of_each) > 1:
+        yield from (f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="3" style="fill:var(--ink)"/>' for value in of_each)
     for backbone, value in paper.items():
         yield _mark(x(value), y, backbone)
     if row["name"] != "fcn":

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="paper-multi")
     parser.add_argument("--at-input-size", action="store_true", help="the network upsamples its logits itself")
-    parser.add_argument("--batch", type=int, default=4, help="images through the network at once")
+    parser.add_argument("--batch", type=int, help="images through the network at once")
     parser.add_argument("--json", type=Path, help="write the result here too")
     options = parser.parse_args()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from danet.data.balance import Census, census, class_weights
+from danet.data.balance import Census, census, check_labelled, class_weights
 from danet.data.bands import RGB
 from danet.data.labels import Classes
 from danet.data.pairs import Sample
@@ -88,6 +88,13 @@ def test_a_class_without_pixels_changes_no_other_weight(way):
     counted = census(SCENES)
     without = Census(*(array[:3] for array in counted[:3]), counted.samples)
     assert class_weights(way, counted)[:3] == pytest.approx(class_weights(way, without))
+
+
+def test_a_training_set_without_a_labelled_pixel_is_refused():
+    check_labelled(Labelled([[255, 255]], [[255, 0]]))
+    check_labelled(OneBad([[255, 255]], [[0, 0]]))  # told where it is trained on
+    with pytest.raises(InputError, match=r"--data\.train-split: no pixel of its 2 pictures is labelled"):
+        check_labelled(Labelled([[255, 255]], [[255, 255]]))
 
 
 def test_nothing_labelled_is_refused():

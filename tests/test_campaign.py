@@ -255,7 +255,8 @@ def test_the_peers_are_trained_and_timed_side_by_side(campaign, load, camvid, mo
 
 def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
     def row(name: str, miou: float, gain: float, **more) -> dict:
-        difference = {"against": "fcn", "mean": gain, "by_seeds_95": None, "by_pictures_95": [gain - 0.01, gain + 0.01]}
+        difference = {"against": "fcn", "mean": gain, "of_each": [gain]}
+        difference |= {"by_seeds_95": None, "by_pictures_95": [gain - 0.01, gain + 0.01]}
         entries = {
             "name": name,
             "about": name,
@@ -279,6 +280,15 @@ def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
     start = float(better.get("x", ""))
     assert float(circle.get("cx", "")) - start == pytest.approx(2 * widths[1], abs=0.3)
     assert "later" not in content.decode()
+    assert "over the pictures. One seed." in content.decode()
+    of_two = {"against": "fcn", "mean": 0.02, "of_each": [0.01, 0.03]}
+    of_two |= {"by_seeds_95": [-0.1, 0.14], "by_pictures_95": [0.018, 0.022]}
+    rows = [fcn | {"seeds": [1, 2]}, row("two", 0.52, 0, seeds=[1, 2], differences=[of_two])]
+    (tmp_path / "ablation.json").write_text(json.dumps({"rows": rows}))
+    (content,) = load("plots").drawn(tmp_path).values()
+    dots = [e for e in ElementTree.fromstring(content).iter() if e.get("r") == "3"]
+    assert len(dots) == 2  # and an interval by two seeds, t 12.7, is not drawn
+    assert "over the pictures. Dots: each seed." in content.decode()
 
 
 def test_the_plots_in_docs_are_those_of_the_committed_numbers(load):

@@ -129,7 +129,12 @@ def test_recipes_are_listed(capsys):
         ("train toy --network.backbone resnt18 --out r", "error: backbone 'resnt18': timm has no such model; did you"),
         ("train toy --device cuda --out r", "error: --device cuda: no such GPU was found"),
         ("train folder --data.root absent", "error: absent: no such folder; check the path"),
-        ("train camvid", "error: --root: missing: camvid lies in a folder"),
+        ("train camvid", "error: --data.root: missing: camvid lies in a folder; give --data.root DIR"),
+        (
+            "train cityscapes-fcn50 --data.root r --out s",
+            "error: r/leftImg8bit/train: no CITY/*_leftImg8bit.png in it; give --data.root the folder",
+        ),
+        ("evaluate {w} --dataset toy --confusion c.jpg", "error: --confusion: c.jpg is not named .png"),
         ("train --resume absent", "error: absent/recipe.yaml: cannot be read"),
         ("evaluate {w} --dataset camvidd", "error: --dataset: 'camvidd' is unknown; use one of"),
         ("evaluate {w} --dataset toy-context", "error: {w}: class 3 is 'car', not 'lamp'"),
@@ -146,7 +151,7 @@ def test_recipes_are_listed(capsys):
         ("evaluate {w} --dataset toy --json a --pictures a", "error: a: is to hold two results"),
         ("evaluate {w} --dataset toy --report absent/r.html", "error: absent/r.html: cannot be written (absent is no"),
         ("check r --json a --manifest a", "error: a: is to hold two results"),
-        ("train toy --data.train-split trian --dry-run", "error: --split: 'trian'"),
+        ("train toy --data.train-split trian --dry-run", "error: --data.train-split or --data.val-split: 'trian'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(command, line, tiny_weights, tmp_path, monkeypatch, capsys):

@@ -45,7 +45,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(1, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def whole_map(net, image, size, protocol: Protocol, batch: int = 4) -> torch.Tensor:
+def whole_map(net, image, size, protocol: Protocol, batch: int | None = 4) -> torch.Tensor:
     bands = list(averaged(net, image, BLACK.to(image.dtype), size, protocol, batch))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     return torch.cat([band for _, band in bands], dim=1)
@@ -243,14 +243,30 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
         ("whole", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, None, False)),
         ("released-single-cityscapes", Protocol(768, 2 / 3, "released", (1.0,), True, "exp", 2048, None, True)),
         ("released-multi-cityscapes", Protocol(1024, 1 / 2, "released", SCALES, True, "exp", 2048, None, True)),
+        ("released-multi", Protocol(576, 1 / 2, "released", SCALES, True, "exp", 608, None, True)),
         ("paper-multi", Protocol(1024, 1 / 2, "shifted", SCALES, True, "softmax", None, None, True)),
         ("mmseg-slide-769", Protocol(769, 513 / 769, "shifted", (1.0,), False, "logits", None, None, True)),
+        (
+            "mmseg-slide-769-multi",
+            Protocol(769, 513 / 769, "shifted", SCALES[:6], True, "softmax", None, None, True),
+        ),
         ("mmseg-whole", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, None, False)),
         ("mmseg-whole-512", Protocol(None, 1.0, "released", (1.0,), False, "logits", None, 512, False)),
+        ("mmseg-whole-512-multi", Protocol(None, 1.0, "released", SCALES[:6], True, "softmax", None, 512, False)),
     ],
 )
 def test_every_published_protocol_value_by_value(name, expected):
     assert inference.find_protocol(name) == expected
+
+
+def test_pictures_of_voc_are_laid_out_as_the_released_options_and_mmsegmentation_say():
+    released, whole = (PROTOCOLS[name] for name in ("released-multi", "mmseg-whole-512-multi"))
+    sizes = [scaled_size((375, 500), scale, released.base(375, 500)) for scale in released.scales]
+    assert sizes[::7] == [(228, 304), (1004, 1338)]
+    assert [span.start for span in spans(1338, released.crop, released.stride, released.windows)] == [0, 288, 576, 864]
+    assert [scaled_size((375, 500), scale, whole.base(375, 500)) for scale in whole.scales][::5] == [
+        (257, 342), (897, 1196)
+    ]  # fmt: skip
 
 
 def test_an_unknown_protocol_is_told_with_the_nearest_or_all():
@@ -314,6 +330,8 @@ def test_labels_and_confidence_are_the_most_probable_class_and_its_probability(n
     protocol = PROTOCOLS[name]
     if protocol.crop is not None:
         protocol = replace(protocol, crop=protocol.crop // 32, long_side=protocol.long_side and 64)
+    elif len(protocol.scales) > 1:
+        protocol = replace(protocol, short_side=32)
     image = np.random.default_rng(3).integers(0, 256, (33, 60, 3), np.uint8)
     args = (sees_neighbours, image, MEAN, STD, CPU)
     labels, confidence = segment(*args, protocol=protocol)
@@ -382,6 +400,15 @@ def test_a_word_of_a_protocol_that_is_none_is_refused(field, known):
     object.__setattr__(protocol, field, "mean")  # past the type checker of the tests
     with pytest.raises(InputError, match=f"protocol's {field}: 'mean' is unknown; give one of {known}"):
         whole_map(sees_neighbours, picture(8, 8), (8, 8), protocol)
+
+
+@pytest.mark.parametrize(("crop", "at_once"), [(64, 1), (32, 2), (16, 4), (None, 1)])
+def test_on_the_processor_few_pixels_go_through_at_once(monkeypatch, crop, at_once):
+    monkeypatch.setattr("danet.inference.averaging.PIXELS_AT_ONCE", 2 * 32 * 32)
+    shown = []
+    net = lambda images: shown.append(len(images)) or sees_neighbours(images)  # noqa: E731
+    whole_map(net, picture(96, 96), (96, 96), Protocol(crop=crop, flip=True, windows="shifted"), batch=None)
+    assert max(shown) == at_once
 
 
 def test_a_batch_of_none_is_refused():

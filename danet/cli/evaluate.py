@@ -9,6 +9,7 @@ import tyro
 
 from danet.cli.output import check_outputs, progress, write_json
 from danet.cli.parsing import parse
+from danet.errors import InputError
 
 if TYPE_CHECKING:
     from danet.evaluate import Evaluation
@@ -31,8 +32,8 @@ class Evaluate:
     split: str = "val"
     """val, train, or another that the data set has"""
     protocol: str = "whole"
-    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole,
-    mmseg-whole-512 or mmseg-slide-769"""
+    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
+    released-multi, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     json: Path | None = None
     """write all scores to this file too; - for standard output instead of the table"""
     pictures: Path | None = None
@@ -62,6 +63,8 @@ def run(args: Sequence[str]) -> int:
     from danet.submit import begin
 
     check_outputs(options.json, options.pictures, options.confusion, options.report)
+    if options.confusion is not None and options.confusion.suffix.lower() != ".png":
+        raise InputError("--confusion", f"{options.confusion} is not named .png", "it is written as PNG: name it so")
     samples = data.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))

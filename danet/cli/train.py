@@ -1,8 +1,10 @@
 """`danet train`."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,12 +86,13 @@ def run(args: Sequence[str]) -> int:
 
     folder = options.out or _free_folder(args[0])
     where = Where(folder, options.backbone_weights, options.initial_weights, **_how(options))
-    if options.dry_run:
-        from danet.train.dry_run import describe
+    with _options_as_here():
+        if options.dry_run:
+            from danet.train.dry_run import describe
 
-        print(describe(options.recipe, where))
-        return 0
-    return _train(options.recipe, where, resume=False)
+            print(describe(options.recipe, where))
+            return 0
+        return _train(options.recipe, where, resume=False)
 
 
 def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
@@ -102,6 +105,21 @@ def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
     best = where.folder / "best.safetensors"
     print(f"{where.folder}: best validation mIoU {result.miou:.4f}, weights in {best}")
     return 0
+
+
+@contextmanager
+def _options_as_here() -> Iterator[None]:
+    """Data sets name the options of danet evaluate."""
+    names = {"root": "--data.root", "dataset": "--data.dataset", "split": "--data.train-split or --data.val-split"}
+
+    def renamed(text: str) -> str:
+        return re.sub(r"(?<!\S)--(root|dataset|split)\b", lambda found: names[found[1]], text)
+
+    try:
+        yield
+    except InputError as error:
+        where = renamed(error.where) if isinstance(error.where, str) else error.where
+        raise InputError(where, error.what, renamed(error.remedy)) from error
 
 
 def _how(options: Train | Resume) -> dict[str, Any]:

@@ -59,7 +59,5 @@ def load(name: str, root: Path | None, split: str) -> Samples:
     if name not in DATASETS:
         raise InputError("--dataset", f"{name!r} is unknown", f"use one of {', '.join(DATASETS)}")
     if root is None and name not in DRAWN:
-        raise InputError(
-            "--root", f"missing: {name} lies in a folder", "give --root DIR (in danet train: --data.root DIR)"
-        )
+        raise InputError("--root", f"missing: {name} lies in a folder", "give --root DIR")
     return DATASETS[name](Path() if root is None else root, split)

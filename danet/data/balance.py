@@ -60,6 +60,20 @@ def census(samples: Samples, bad: Callable[[InputError], None] | None = None) ->
     return Census(pixels, pictures, beside, counted)
 
 
+def check_labelled(samples: Samples) -> None:
+    """Raises InputError where no pixel of a training set is labelled, as in a benchmark's test split. Label maps are
+    read up to the first that has one.
+    """
+    for index in range(len(samples)):
+        try:
+            if (samples.labels(index) != IGNORE).any():
+                return
+        except InputError:  # its own words are said where it is trained on
+            return
+    what = f"no pixel of its {len(samples)} pictures is labelled"
+    raise InputError("--data.train-split", what, "train on another split")
+
+
 def class_weights(way: str, counted: Census) -> tuple[float, ...]:
     """One weight a class. A class without a pixel gets 1: no pixel asks for it.
 

@@ -24,6 +24,12 @@ are brought to it.
 """
 
 
+PIXELS_AT_ONCE = 1 << 20
+"""Of images through the network at once on the processor: one window of 1024 x 1024. More are no faster there, and each
+keeps its features in memory beside the sum of the scores.
+"""
+
+
 @torch.inference_mode()
 def averaged(
     logits: Logits,
@@ -31,20 +37,21 @@ def averaged(
     black: Float[Tensor, "1 N 1 1"],
     size: tuple[int, int],
     protocol: Protocol,
-    batch: int,
+    batch: int | None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
     """The averaged scores of a normalised picture at `size` H, W, a band of rows at a time, in the logits' precision,
     float32 at least: logits, probabilities, or sums of exponentials, as `protocol.average` says.
 
     Args:
         black: what windows are padded with: the normalised black pixel, -mean / std.
-        batch: images through the network at once, at most; it changes no result.
+        batch: images through the network at once, at most; it changes no result. None: 4, on the processor no more than
+            make `PIXELS_AT_ONCE`.
 
     Raises:
         InputError: a protocol that cannot be followed; exponentials beyond the number format.
     """
     check(protocol)
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise InputError("batch", f"{batch} is less than 1", "give the number of images at once")
     views = len(protocol.scales) * len(_passes(protocol))
     parts = _parts(logits, image, black, size, protocol, batch)
@@ -70,16 +77,23 @@ class _Window(NamedTuple):
 
 
 def _parts(
-    logits: Logits, image: Tensor, black: Tensor, size: tuple[int, int], protocol: Protocol, batch: int
+    logits: Logits, image: Tensor, black: Tensor, size: tuple[int, int], protocol: Protocol, batch: int | None
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """All that is to be added up: rows, columns, scores K,n,m."""
     for scale in protocol.scales:
         windows = _windows(_scaled(image, scale, protocol), size, protocol)
         jobs = [(window, mirrored) for window in windows for mirrored in _passes(protocol)]
-        step = max(1, batch // len(jobs[0][1]))
+        at_once = _at_once(windows[0].pixels) if batch is None else batch
+        step = max(1, at_once // len(jobs[0][1]))
         for start in range(0, len(jobs), step):
             # a generator of its own, so that these outputs are gone when the network makes the next
-            yield from _run(logits, jobs[start : start + step], black, protocol, batch)
+            yield from _run(logits, jobs[start : start + step], black, protocol, at_once)
+
+
+def _at_once(window: Tensor) -> int:
+    if window.is_cuda:
+        return 4
+    return min(4, max(1, PIXELS_AT_ONCE // (window.shape[2] * window.shape[3])))
 
 
 def _passes(protocol: Protocol) -> list[tuple[bool, ...]]:
@@ -140,7 +154,7 @@ def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
         limit = math.log(torch.finfo(logits.dtype).max / len(protocol.scales))
         if (largest := logits.max().item()) > limit:
             what = f"a sum of logits is {largest:.1f}, and {logits.dtype} holds exp up to {limit:.1f}"
-            raise InputError("average exp", what, "average the probabilities instead: softmax")
+            raise InputError("average exp", what, "average probabilities instead: --protocol paper-multi, or softmax")
         return logits.exp()
     return logits
 

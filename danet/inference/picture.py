@@ -38,7 +38,7 @@ def scores(
     device: torch.device,
     long_side: int | None = None,
     protocol: Protocol = WHOLE,
-    batch: int = 4,
+    batch: int | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
     """The averaged scores at the picture's own size, a band of rows at a time: logits, probabilities, or sums of
     exponentials, as `protocol.average` says.
@@ -46,7 +46,8 @@ def scores(
     Args:
         long_side: the picture is first brought to this size, as in training; a protocol with a base size of its own
             takes the picture as it is.
-        batch: images through the network at once, mirrored ones included; it changes no result.
+        batch: images through the network at once, mirrored ones included; it changes no result. None: as many as suit
+            the device, see `averaging.averaged`.
 
     Raises:
         InputError: a protocol that cannot be followed; exponentials beyond the number format.
@@ -66,7 +67,7 @@ def segment(
     device: torch.device,
     long_side: int | None = None,
     protocol: Protocol = WHOLE,
-    batch: int = 4,
+    batch: int | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
     """A picture's train ids and the probability of each, in [0, 1], at the picture's own size. Arguments and errors are
     those of `scores`.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from danet import data, devices, recipes
-from danet.data.balance import census, class_weights
+from danet.data.balance import census, check_labelled, class_weights
 from danet.data.bands import RGB, Bands
 from danet.data.cache import planned
 from danet.data.labels import Classes
@@ -94,6 +94,7 @@ def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _
     train, val = (data.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
     if where is not None and where.cache is not None:
         planned(train, where.cache, quarantine.note)
+    check_labelled(train)
     counted = None if recipe.class_weights == "none" else census(train, quarantine.note)
     weights = None if counted is None else class_weights(recipe.class_weights, counted)
     return _Set(train.classes, train.bands, len(train), len(val), weights, read=True)

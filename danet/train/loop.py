@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danet import data, recipes, weights
-from danet.data.balance import census, class_weights
+from danet.data.balance import census, check_labelled, class_weights
 from danet.data.cache import Cached, cached, space
 from danet.data.labels import IGNORE
 from danet.data.pairs import Samples
@@ -134,6 +134,8 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
             average.load_state_dict(state["average"])
     elif process.main:
         folder.create(where.folder, recipe)
+    if state is None:
+        check_labelled(samples)
     if state is None and recipe.class_weights != "none":
         course.class_weights = class_weights(recipe.class_weights, census(samples, quarantine.note))
     parallel = process.wrap(network)
