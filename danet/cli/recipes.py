@@ -14,14 +14,12 @@ def run(args: Sequence[str]) -> int:
         return 0
     if args:
         raise InputError(args[0], "danet recipes takes nothing", "use danet train RECIPE --help for a recipe's values")
-    from danet.data import COUNTS
-
     for name, recipe in recipes.RECIPES.items():
         network, optim, source = recipe.network, recipe.optim, recipe.data
-        pictures = COUNTS.get(source.dataset, {}).get(source.train_split)
+        pictures = _pictures(source)
         per_epoch = None if pictures is None else pictures // source.batch
         steps = optim.steps or (None if per_epoch is None else optim.epochs * per_epoch)
-        length = f"{optim.epochs} epochs" if optim.steps is None else ""
+        length = "" if optim.steps else f"{optim.epochs} epoch{'s' * (optim.epochs != 1)}"
         fixed, per_picture = recipes.MEMORY[name]
         lines = [
             recipe.about,
@@ -32,7 +30,7 @@ def run(args: Sequence[str]) -> int:
                 for part in (length, f"{steps:,} steps" if steps else "", f"{pictures:,} pictures" if pictures else "")
                 if part
             ),
-            f"memory of a GPU, estimated: {fixed / 1024:.1f} GiB and {per_picture / 1024:.1f} GiB for each picture",
+            f"memory of a GPU, estimated: {_in_words(fixed)} and {_in_words(per_picture)} for each picture",
         ]
         if name in recipes.PUBLISHED:
             row = recipes.PUBLISHED[name]
@@ -40,3 +38,16 @@ def run(args: Sequence[str]) -> int:
             lines.append(f"mIoU {row.miou} in {whose}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}")
         print(name, *lines, sep="\n    ")
     return 0
+
+
+def _pictures(source: recipes.Data) -> int | None:
+    """To train on, where that is known without a folder."""
+    from danet import data
+
+    if source.dataset in data.DRAWN:
+        return len(data.load(source.dataset, None, source.train_split))
+    return data.COUNTS.get(source.dataset, {}).get(source.train_split)
+
+
+def _in_words(mebibytes: int) -> str:
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"

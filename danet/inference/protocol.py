@@ -64,9 +64,13 @@ RELEASED_SINGLE_CITYSCAPES = Protocol(crop=768, stride=2 / 3, flip=True, average
 RELEASED_MULTI_CITYSCAPES = replace(RELEASED_SINGLE_CITYSCAPES, crop=1024, stride=1 / 2, scales=PAPER_SCALES)
 """The released code of 2018-2019, behind the paper's multi-scale row."""
 
+RELEASED_MULTI = replace(RELEASED_MULTI_CITYSCAPES, crop=576, long_side=608)
+"""The same with the crop and the base size of its options' defaults: VOC, PASCAL Context, COCO-Stuff."""
+
 PAPER_MULTI = Protocol(crop=1024, stride=1 / 2, windows="shifted", scales=PAPER_SCALES, flip=True)
 """The paper's words: "we average the segmentation probability maps from 8 image scales". It is silent on mirroring and
-windows: these are the released code's, less the black padding, so that small pictures go through whole.
+windows: these are the released code's, less the black padding, so that small pictures go through whole. The base size
+is the one that the weights name, else the picture's own.
 """
 
 MMSEG_SLIDE_769 = Protocol(crop=769, stride=513 / 769, windows="shifted", average="logits")
@@ -78,14 +82,27 @@ MMSEG_WHOLE = WHOLE
 MMSEG_WHOLE_512 = replace(MMSEG_WHOLE, short_side=512)
 """mmsegmentation's networks of crop 512 x 512: VOC and ADE20K."""
 
+MMSEG_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+MMSEG_SLIDE_769_MULTI = replace(MMSEG_SLIDE_769, scales=MMSEG_SCALES, flip=True, average="softmax")
+"""mmsegmentation's "ms+flip". It averages the logits of a view's windows, brings them to the picture's size and then
+takes their softmax; here the softmax comes first.
+"""
+
+MMSEG_WHOLE_512_MULTI = replace(MMSEG_WHOLE_512, scales=MMSEG_SCALES, flip=True, average="softmax")
+"""The same over whole pictures, 512 pixels being their short side at scale 1."""
+
 PROTOCOLS = {
     "whole": WHOLE,
     "released-single-cityscapes": RELEASED_SINGLE_CITYSCAPES,
     "released-multi-cityscapes": RELEASED_MULTI_CITYSCAPES,
+    "released-multi": RELEASED_MULTI,
     "paper-multi": PAPER_MULTI,
     "mmseg-slide-769": MMSEG_SLIDE_769,
+    "mmseg-slide-769-multi": MMSEG_SLIDE_769_MULTI,
     "mmseg-whole": MMSEG_WHOLE,
     "mmseg-whole-512": MMSEG_WHOLE_512,
+    "mmseg-whole-512-multi": MMSEG_WHOLE_512_MULTI,
 }
 
 

@@ -17,6 +17,7 @@ class _Row(NamedTuple):
     thousand_steps: int
     miou: float
     multi_scale: float | None = None
+    others: str = ""
 
 
 _ROWS = [
@@ -30,8 +31,8 @@ _ROWS = [
     _Row("cityscapes", 101, (769, 769), 80, 80.47, 82.02),
     _Row("ade20k", 50, (512, 512), 80, 41.66, 42.90),
     _Row("ade20k", 101, (512, 512), 80, 43.64, 45.19),
-    _Row("ade20k", 50, (512, 512), 160, 42.45, 43.25),
-    _Row("ade20k", 101, (512, 512), 160, 44.17, 45.02),
+    _Row("ade20k", 50, (512, 512), 160, 42.45, 43.25, "SSSeg 42.90 (130 epochs)"),
+    _Row("ade20k", 101, (512, 512), 160, 44.17, 45.02, "SSSeg 44.37 (130 epochs)"),
     _Row("voc", 50, (512, 512), 20, 74.45, 75.69),
     _Row("voc", 101, (512, 512), 20, 76.02, 77.23),
     _Row("voc", 50, (512, 512), 40, 76.37, 77.29),
@@ -54,6 +55,7 @@ def _recipe(row: _Row) -> Recipe:
         crop=row.crop,
         scale=(0.5, 2.0),
         short_side=None if street else 512,
+        size=None if street else 683,  # the long side of a 4:3 picture whose short side is 512, mmsegmentation's size
         largest_share=0.75,
         photometric=True,
     )
@@ -65,8 +67,8 @@ def _recipe(row: _Row) -> Recipe:
 
 def _published(row: _Row) -> Published:
     protocol = {(769, 769): "mmseg-slide-769", (512, 512): "mmseg-whole-512"}.get(row.crop, "mmseg-whole")
-    ports = "" if row.multi_scale is None else f"{row.multi_scale:.2f} with six scales and flip"
-    return Published("mmseg", row.miou, protocol, ports, _recipe(row))
+    several = f"{row.multi_scale:.2f} with six scales and flip (--protocol {protocol}-multi)" if row.multi_scale else ""
+    return Published("mmseg", row.miou, protocol, "; ".join(filter(None, (several, row.others))), _recipe(row))
 
 
 MMSEG = {_name(row): _published(row) for row in _ROWS}
