@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from danet import DANet
-from danet.deploy.convert import RELEASED, from_foreign
+from danet.deploy.convert import from_foreign
+from danet.deploy.formats import RELEASED
 from danet.model.loss import multi_loss
 
 NAME = "official_danet_resnet50"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.parsing import parse
+from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
 
@@ -21,23 +21,33 @@ class Convert:
     destination: tyro.conf.Positional[Path]
     """the .safetensors file to write"""
     layer4_dilations: tuple[int, ...] | None = None
-    """dilations of layer4 that it was trained with; 4 8 16 for the released, 2 4 4 for mmsegmentation's if not given"""
+    """dilations of layer4 that it was trained with; if not given, those of the config in the file, else 4 8 16 for the
+    released and 2 4 4 for mmsegmentation's"""
     align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
-    """it was trained with align_corners: what is taken for the released if neither is given"""
+    """it was trained with align_corners; if neither is given, as the config in the file says, else with for 769x769 in
+    its name and for the released"""
     no_align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
-    """it was trained without: what is taken for mmsegmentation's if neither is given"""
+    """it was trained without"""
     classes: str | None = None
-    """whose class names and colours: a data set's; by their number if not given"""
+    """whose class names and colours: a data set's; if not given, those in the file, else by their number"""
 
 
 def run(args: Sequence[str]) -> int:
     options = parse(Convert, args, "convert")
-    from danet.deploy.convert import convert
+    from danet.deploy.convert import GIVEN, convert
 
     if options.align_corners and options.no_align_corners:
         raise InputError("--align-corners", "and --no-align-corners cannot both be", "leave one of them out")
     align_corners = options.align_corners if options.align_corners or options.no_align_corners else None
     card = convert(options.source, options.destination, options.layer4_dilations, align_corners, options.classes)
-    decided = ", ".join(f"{key} {value}" for key, value in card.network.items())
-    print(f"{options.destination}: {decided}; first classes {', '.join(card.classes.names[:3])}")
+    known = card.recipe["known"]
+    decided = ", ".join(f"{key} {v}" + (f" ({known[key]})" if key in known else "") for key, v in card.network.items())
+    changes = {
+        "layer4_dilations": "--layer4-dilations",
+        "align_corners": "--no-align-corners" if card.network["align_corners"] else "--align-corners",
+        "classes": "--classes NAME",
+    }
+    others = ", ".join(change for key, change in changes.items() if known[key] != GIVEN)
+    names = f"first classes {', '.join(card.classes.names[:3])} ({known['classes']})"
+    print(printable(f"{options.destination}: {decided}; {names}" + (f"; to change: {others}" if others else "")))
     return 0

@@ -41,8 +41,8 @@ class Predict:
     """long side in pixels that pictures are brought to before the network, of pictures read by rows the side of the
     windows; the size that the weights were trained at if not given"""
     protocol: str = "whole"
-    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, mmseg-whole,
-    mmseg-whole-512 or mmseg-slide-769"""
+    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
+    released-multi, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
     dtype: Literal["float32", "bfloat16"] = "float32"
