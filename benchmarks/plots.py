@@ -22,6 +22,7 @@ RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
 ENOUGH_SEEDS = 3
 """For an interval by seeds: Student's t for two is 12.7."""
 
+LABEL = 15  # from a line of text to the next
 LEFT, RIGHT, TOP, ROW, BOTTOM, WIDTH = 190, 120, 40, 30, 70, 720  # of the ablation's bars
 
 
@@ -104,14 +105,16 @@ def peers(result: dict[str, Any]) -> str:
             f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.y(up[0]):.1f}" y2="{frame.y(up[-1]):.1f}"/>'
         )
         parts.append(_text(at, frame.y(up[0]) + 17, f"{value:g}", "middle"))
-    for row, latency in zip(rows, latencies, strict=True):
+    lowest = 0.0  # a label stands below those before it
+    for row, latency in sorted(zip(rows, latencies, strict=True), key=lambda pair: -pair[0]["miou"]):
         x, y, spread = frame.x(math.log(latency)), frame.y(100 * row["miou"]), 100 * (row["spread"] or 0)
+        lowest = max(y, lowest + LABEL)
+        parts.append(_text(x + 9, lowest + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
         fill = colour(1 if row["name"] == "both" else 0)
         if spread:
             low, high = (frame.y(100 * row["miou"] + sign * spread) for sign in (-1, 1))
             parts.append(_line(x, low, x, high, fill))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" style="fill:{fill}"/>')
-        parts.append(_text(x + 9, y + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
     content = f'<g transform="translate(12 36)">{"".join(parts)}</g>'
     return picture(664, 400, "Equal backbone, recipe and budget", content)
 

@@ -1,9 +1,10 @@
 """The memory of testing as published: a 2048 x 1024 picture of 171 classes, 8 scales, mirrored, in 1024 x 1024 windows.
 
     python benchmarks/protocol_memory.py [--protocol NAME] [--at-input-size] [--batch N] [--json FILE]
+    python benchmarks/protocol_memory.py --backbone resnet50 --scales 1 --json FILE
 
-Prints the peak resident memory of the whole process as JSON. The network is a 1x1 convolution at stride 8, so that the
-memory is that of the protocol; one sum of 171 x 1024 x 2048 scores in float32 is 1.43 GB of it.
+Prints the peak resident memory of the whole process as JSON. Without --backbone the network is a 1x1 convolution at
+stride 8, so that the memory is that of the protocol; one sum of 171 x 1024 x 2048 scores in float32 is 1.43 GB of it.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import danet
 from danet.inference import PROTOCOLS, segment
+from danet.inference.averaging import Logits
+from danet.model.fold import folded
 
 CLASSES, HEIGHT, WIDTH, STRIDE = 171, 1024, 2048, 8
 
@@ -28,6 +33,8 @@ def main() -> None:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="paper-multi")
     parser.add_argument("--at-input-size", action="store_true", help="the network upsamples its logits itself")
     parser.add_argument("--batch", type=int, help="images through the network at once")
+    parser.add_argument("--backbone", help="a DANet over this timm network, its weights random")
+    parser.add_argument("--scales", type=float, nargs="+", help="these alone of the protocol's")
     parser.add_argument("--json", type=Path, help="write the result here too")
     options = parser.parse_args()
 
@@ -40,15 +47,19 @@ def main() -> None:
             return grid
         return F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=True)
 
+    shown_to: Logits = logits if options.backbone is None else _danet(options.backbone)
+    protocol = PROTOCOLS[options.protocol]
+    if options.scales is not None:
+        protocol = replace(protocol, scales=tuple(options.scales))
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     before, start = _peak(), time.perf_counter()
     labels, confidence = segment(
-        logits,
+        shown_to,
         image,
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
         torch.device("cpu"),
-        protocol=PROTOCOLS[options.protocol],
+        protocol=protocol,
         batch=options.batch,
     )
     assert labels.shape == confidence.shape == (HEIGHT, WIDTH)
@@ -56,6 +67,8 @@ def main() -> None:
         "picture": [HEIGHT, WIDTH],
         "classes": CLASSES,
         "protocol": options.protocol,
+        "scales": protocol.scales,
+        "network": f"DANet, {options.backbone}" if options.backbone else "a 1x1 convolution",
         "logits": "at the input's size" if options.at_input_size else f"at stride {STRIDE}",
         "batch": options.batch,
         "before_bytes": before,
@@ -69,6 +82,14 @@ def main() -> None:
     print(text)
     if options.json is not None:
         options.json.write_text(text + "\n")
+
+
+def _danet(backbone: str) -> Logits:
+    """As `danet evaluate` runs it: batch normalisation folded, channels_last, logits at the features' size."""
+    network = danet.DANet(CLASSES, backbone).eval()
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = folded(network, torch.zeros(1, 3, 64, 64))
+    return lambda images: network.logits(images).fused
 
 
 def _peak() -> int:
