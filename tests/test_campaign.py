@@ -180,10 +180,10 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert told["miou"] == pytest.approx(on["miou"])
     assert told["rows"][-1]["miou"] == pytest.approx(off["miou"])
     assert [row["off"] for row in told["rows"]] == [["position"], ["channel"], ["position", "channel"]]
-    monkeypatch.setattr("sys.argv", ["without.py", *given, "--window", "96", "--json", str(found)])
+    monkeypatch.setattr("sys.argv", ["without.py", *given, "--window", "32", "--json", str(found)])
     load("without").main()
     windowed = json.loads(found.read_text())
-    assert windowed["window"] == 96
+    assert windowed["window"] == 32
     assert windowed["miou"] != told["miou"]
 
 
