@@ -94,10 +94,8 @@ def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Repo
         seen |= set(part.samples.pairs)
     report = _report(known.classes, parts, advance)
     given = {problem for part in parts for problem in part.wrong}
-    again = f"unpack it again; get {known.download}"
-    return replace(
-        report, problems=tuple(p if p in given else replace(p, remedy=again) for p in report.problems)
-    )  # these files are not the user's to mend
+    again = f"unpack it again; get {known.download}"  # these files are not the user's to mend
+    return replace(report, problems=tuple(p if p in given else replace(p, remedy=again) for p in report.problems))
 
 
 def lines(report: Report) -> list[str]:
