@@ -44,9 +44,8 @@ def _option_error(message: str, command: str) -> InputError:
     if unknown := re.match(r"Unrecognized options: ([^\s,]+)", text):
         return InputError(unknown[1], "unknown option", remedy)
     if choice := re.match(r"invalid choice (.*?) for argument '(\S+)'\. Expected one of \((.*?)\)", text):
-        return InputError(
-            choice[2], f"{choice[1]} is unknown", f"use one of {choice[3].rstrip(',').replace(chr(39), '')}"
-        )
+        names = choice[3].rstrip(",").replace("'", "")
+        return InputError(choice[2], f"{choice[1]} is unknown", f"use one of {names}")
     if short := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+) values?", text):
         return InputError(short[1], f"its value is missing ({short[2]} wanted)", remedy)
     if wrong := re.match(r"Error parsing (\S+): (.*?)(?= Argument helptext| For full|$)", text):

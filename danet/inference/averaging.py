@@ -25,8 +25,8 @@ are brought to it.
 
 
 PIXELS_AT_ONCE = 1 << 20
-"""Of images through the network at once on the processor: one window of 1024 x 1024. More are no faster there, and each
-keeps its features in memory beside the sum of the scores.
+"""Of images through the network at once on the processor: one window of 1024 x 1024. More are hardly faster there, and
+each keeps its features in memory beside the sum of the scores.
 """
 
 
