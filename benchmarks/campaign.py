@@ -96,6 +96,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     options.add_argument("--output-stride", type=int, default=BASE.network.output_stride)
     options.add_argument("--backbone-weights", type=Path, help="its ImageNet weights, instead of timm's hub")
     options.add_argument("--epochs", type=int, default=BASE.optim.epochs)
+    options.add_argument("--precision", choices=("float32", "bf16"), default=BASE.optim.precision, help="of training")
     options.add_argument("--seeds", type=int, default=1, help=f"1 to {SEEDS}")
     options.add_argument("--only", nargs="+", help="rows to train; those of others that are finished are read")
     options.add_argument("--threads", type=int, help="of each computation; torch's choice if not given")
@@ -111,7 +112,7 @@ def base(options: argparse.Namespace) -> Recipe:
         BASE,
         network=network,
         data=replace(BASE.data, root=options.camvid),
-        optim=replace(BASE.optim, epochs=options.epochs),
+        optim=replace(BASE.optim, epochs=options.epochs, precision=options.precision),
         validate_every=options.epochs,
     )
 

@@ -1,5 +1,6 @@
-"""DANet beside its peers: the FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet on the same backbone, recipe and budget:
-mIoU, parameters, and time and memory of one picture, all networks in turns in one run. Needs the extra compare.
+"""DANet beside its peers: the FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet on the same backbone, recipe and budget,
+and DANet on features of stride 8, as in the paper: mIoU, parameters, and time and memory of one picture, all networks
+in turns in one run. Needs the extra compare.
 
     python benchmarks/peers.py --camvid DIR --seeds 3 --json benchmarks/results/peers.json
 
@@ -50,7 +51,13 @@ def rows(base: Recipe) -> Sequence[Row]:
         for name in PEERS
     ]
     fcn = replace(base, network=replace(network, position=False, channel=False))
-    return [*peers, Row("fcn", "dilated FCN", fcn, against), Row("both", "DANet", base)]
+    finer = replace(base, network=replace(network, output_stride=8))
+    return [
+        *peers,
+        Row("both-8", "DANet, stride 8", finer, against),
+        Row("fcn", "dilated FCN", fcn, against),
+        Row("both", "DANet", base),
+    ]
 
 
 def speed(weights: dict[str, Path], device: str) -> dict[str, dict[str, Any]]:

@@ -202,6 +202,8 @@ def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
     assert rows["scaling"].recipe.data.scale == pytest.approx((0.6, 1.6))
     plain = replace(rows["both"].recipe.network, position=False, channel=False)
     assert replace(rows["both"].recipe, network=plain) == rows["fcn"].recipe
+    halves = campaign.base(options(campaign, camvid, "--precision", "bf16"))
+    assert {row.recipe.optim.precision for row in load("ablation").rows(halves)} == {"bf16"}
     lite = options(campaign, camvid)
     lite.backbone = "tf_efficientnet_lite0"
     rows = {row.name: row for row in load("ablation").rows(campaign.base(lite))}
@@ -242,7 +244,7 @@ def test_the_peers_are_trained_and_timed_side_by_side(campaign, load, camvid, mo
     said = capsys.readouterr().out
     assert "5 MB above" in said
     result = json.loads((tmp_path / "peers.json").read_text())
-    assert [row["name"] for row in result["rows"]] == ["pspnet", "fcn", "both"]
+    assert [row["name"] for row in result["rows"]] == ["pspnet", "both-8", "fcn", "both"]
     assert all(row["speed"]["images_per_s"] > 0 for row in result["rows"])
     assert [entry["against"] for entry in result["rows"][0]["differences"]] == ["both"]
     drawing = plots.drawn(tmp_path)
