@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from danet.data import ade20k, camvid, cityscapes, coco_stuff, context, folder, voc
 from danet.data.examine import Advance, Counts, Problem, Report, check, noting
-from danet.data.images import SUFFIXES, list_images
+from danet.data.images import SUFFIXES
 from danet.data.labels import Classes, LabelMap
+from danet.data.layout import list_pictures
 from danet.data.pairs import Pair, PairedFiles
 from danet.errors import InputError
 
@@ -53,13 +54,12 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
         InputError: no dataset.yaml, or one that cannot be used.
     """
     said = folder.read_settings(root)
-    images, masks = said.images, said.masks
+    layout = said.layout
     samples = PairedFiles(said.classes, [], said.label_map, said.read_mask, said.bands)
-    splits = {split: (images / split, masks / split) for split in _NEEDED}
-    if not any(place.is_dir() for place, _ in splits.values()):
-        splits = {"all": (images, masks)}
+    own = {split: layout.of(split) for split in _NEEDED}
+    splits = {split: places for split, places in own.items() if places} or {"all": layout.together}
     remedy = f"make it, or mend its name in {root / 'dataset.yaml'}"
-    parts = [_from_folders(split, places, samples, remedy, said.mask_suffix) for split, places in splits.items()]
+    parts = [_from_folders(split, places, samples, remedy, layout.mask_suffix) for split, places in splits.items()]
     report = _report(said.classes, parts, advance)
     problems = list(report.problems)
     for split in _NEEDED if not problems else ():
@@ -170,18 +170,20 @@ def _from_folders(
 ) -> _Part:
     """`samples` with every picture of a folder and its mask, be it there or not; and what has no partner."""
     images, masks = places
-    wrong = [Problem(place, "no such folder", remedy) for place in places if not place.is_dir()]
+    wrong = [Problem(place, "no such folder", remedy) for place in dict.fromkeys(places) if not place.is_dir()]
     files: list[Path] = []
     if images.is_dir():
         with noting(wrong, images):
-            files = list_images(images, samples.bands)
+            files = list_pictures(places, suffix, samples.bands)
     first = {file.stem: file for file in reversed(files)}
     again = [file for file in files if first[file.stem] != file]
     wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
-    if images.is_dir() and masks.is_dir():
-        extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES]
-        wrong += [_alone(mask, suffix, first) for mask in extra if mask.name.removesuffix(suffix) not in first]
     known = set(files)
+    extra: list[Path] = []
+    if images.is_dir() and masks.is_dir():
+        extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES and mask not in known]
+    wrong += [_alone(mask, suffix, first) for mask in extra if mask.name.removesuffix(suffix) not in first]
+    known.update(extra)
     odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
     what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []

@@ -2,15 +2,16 @@
 
 ROOT/dataset.yaml
 ROOT/images/{train,val}/*.jpg    ROOT/masks/{train,val}/*.png     or, without train and val folders, one part of the
-pictures is kept for validation
+pictures is kept for validation; or ROOT/{train,val}/{images,masks}, or pictures and masks in one folder
 
 # dataset.yaml (danet init proposes one)
 classes: [background, crack]      # the id of a class is its place in this list, from 0
 palette: [[0, 0, 0], [255, 0, 0]] # optional: the colours in which the classes are drawn
 ignore: 255                       # optional: the mask value that no loss and no metric sees
 label_map: {0: 0, 255: 1}         # optional: mask value -> class id (or 255), where the masks do not hold 0, 1, 2, ...
-images: images                    # optional: the folders' names
+images: images                    # optional: the folders' names; "{split}/images" for train/images and val/images
 masks: masks
+splits: {train: training}         # optional: what the folders of train and val are called
 mask_suffix: .png                 # optional: the mask of a.jpg is a.png
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
 channels: 4                       # optional: pictures of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
@@ -34,15 +35,16 @@ import numpy as np
 
 from danet.data.bands import MAX_CHANNELS, Bands
 from danet.data.colours import read_coloured_mask
-from danet.data.images import list_images, read_mask
+from danet.data.images import read_mask
 from danet.data.labels import IGNORE, Classes, Colour, LabelMap
+from danet.data.layout import SPLITS, Layout, list_pictures
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 from danet.settings import read_yaml
 
 _KEYS = (
-    *("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "mask_suffix", "val"),
-    *("channels", "white"),
+    *("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "splits", "mask_suffix"),
+    *("val", "channels", "white"),
 )
 
 
@@ -55,9 +57,7 @@ class Settings:
     classes: Classes
     label_map: LabelMap
     read_mask: Callable[[Path], np.ndarray]
-    images: Path
-    masks: Path
-    mask_suffix: str
+    layout: Layout
     val: float
     bands: Bands
 
@@ -79,15 +79,18 @@ def read_settings(root: Path) -> Settings:
 
 
 def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
-    images, masks, suffix = (
-        _text(file, settings, key, default)
-        for key, default in (("images", "images"), ("masks", "masks"), ("mask_suffix", ".png"))
+    layout = Layout(
+        root,
+        _text(file, settings, "images", "images"),
+        _text(file, settings, "masks", "masks"),
+        _text(file, settings, "mask_suffix", ".png"),
+        _splits(file, settings),
     )
     share = settings.get("val", 0.2)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise InputError(file, f"val: {share!r} is no share between 0 and 1", "write for example val: 0.2")
     bands = Bands(_number(file, settings, "channels", MAX_CHANNELS), _number(file, settings, "white", 65535))
-    where = root / images, root / masks, suffix, share, bands
+    where = layout, share, bands
     if "colours" not in settings:
         classes = _classes(file, settings)
         return Settings(classes, _label_map(file, settings, len(classes)), read_mask, *where)
@@ -108,15 +111,17 @@ def load(root: Path, split: str) -> PairedFiles:
         InputError: no or a wrong dataset.yaml, no pictures, masks missing.
     """
     said = read_settings(root)
-    folders = (said.images / split, said.masks / split) if (said.images / split).is_dir() else (said.images, said.masks)
-    pairs = pair_files(list_images(folders[0], said.bands), folders[1], folders[0], said.mask_suffix)
-    if folders[0] == said.images:
+    own = said.layout.of(split)
+    images, masks = own or said.layout.together
+    suffix = said.layout.mask_suffix
+    pairs = pair_files(list_pictures((images, masks), suffix, said.bands), masks, images, suffix)
+    if own is None:
         count = max(1, round(said.val * len(pairs)))
         held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}
         chosen = [pair for pair in pairs if (pair.name in held_back) == (split == "val")]
         if not chosen or split not in ("train", "val"):
             what = f"{len(pairs)} pictures give no {split!r} part"
-            raise InputError(said.images, what, "add pictures, or use train or val")
+            raise InputError(images, what, "add pictures, or use train or val")
         pairs = chosen
     return PairedFiles(said.classes, pairs, said.label_map, said.read_mask, said.bands)
 
@@ -193,6 +198,16 @@ def _text(file: Path, settings: Mapping[str, Any], key: str, default: str) -> st
         what = "folder name" if key != "mask_suffix" else "ending"
         raise InputError(file, f"{key}: {value!r} is no {what}", f"write for example {key}: {default}")
     return value
+
+
+def _splits(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    said = settings.get("splits", {})
+    if not isinstance(said, Mapping) or not all(
+        split in SPLITS and isinstance(name, str) and name for split, name in said.items()
+    ):
+        remedy = "write for example splits: {train: training, val: validation}"
+        raise InputError(file, f"splits: {said!r} names no folders of train and val", remedy)
+    return {split: said.get(split, split) for split in SPLITS}
 
 
 def _number(file: Path, settings: Mapping[str, Any], key: str, most: int) -> int | None:

@@ -13,6 +13,7 @@ import yaml
 
 from danet.data import cityscapes
 from danet.data.labels import IGNORE, Classes, Colour, distinct_palette
+from danet.data.layout import SPLIT, Layout
 from danet.data.meaning import Kind, Meaning, meaning_of
 from danet.data.survey import Survey, survey
 from danet.errors import InputError
@@ -27,9 +28,7 @@ class Proposal:
     """What dataset.yaml should say.
 
     Args:
-        images, masks: the folders, below the root.
-        mask_suffix: what follows a picture's stem in its mask's name.
-        splits: those of "train" and "val" that have folders of their own.
+        layout: the folders; `splits` is empty if the pictures of train and val lie together.
         pairs: pictures with a mask.
         kind: what the masks hold.
         values: what was found in the masks: value, or colour of "rgb" masks -> pixels.
@@ -40,10 +39,7 @@ class Proposal:
         channels, transparent: see `Survey`.
     """
 
-    images: str
-    masks: str
-    mask_suffix: str
-    splits: tuple[str, ...]
+    layout: Layout
     pairs: int
     kind: Kind
     values: Mapping[int, int] | Mapping[Colour, int]
@@ -65,19 +61,20 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
         InputError: no pictures or masks found, or masks that hold no classes (smoothed colours, instances).
     """
     found, listed = survey(root), _listed(root)
+    masks = root / found.layout.masks
     if found.colours:
-        classes, more = _coloured_classes(root / found.masks, found.colours, listed)
+        classes, more = _coloured_classes(masks, found.colours, listed)
         return _proposal(found, "rgb", found.colours, classes, None, None, more)
     low, high = min(found.values), max((value for value in found.values if value != 65535), default=0)
     if low < 0 or high >= _INSTANCES or (high > IGNORE and len(found.values) > _MOST_CODES):
         what = f"{len(found.values)} values from {low} to {high}: numbers of instances, not of classes"
-        raise InputError(root / found.masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
+        raise InputError(masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
     if ignore not in (None, IGNORE, *found.values):
         held = ", ".join(map(str, list(found.values)[:10])) + (" ..." if len(found.values) > 10 else "")
         raise InputError("--ignore", f"no mask holds the value {ignore}", f"give one of {held}, or leave it out")
     meaning = meaning_of(found, len(listed), ignore)
     if not meaning.ids:
-        raise InputError(root / found.masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
+        raise InputError(masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
     if meaning.kind == "cityscapes labelIds":
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
@@ -102,9 +99,9 @@ def _proposal(
     label_map: dict[int, int] | None,
     notes: tuple[str, ...],
 ) -> Proposal:
-    where = found.images, found.masks, found.mask_suffix, found.splits, found.pairs
     bands = found.channels, found.transparent
-    return Proposal(*where, kind, values, classes, ignore, label_map, (*found.notes, *notes), *bands)
+    notes = (*found.notes, *notes)
+    return Proposal(found.layout, found.pairs, kind, values, classes, ignore, label_map, notes, *bands)
 
 
 def _names(meaning: Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -178,13 +175,8 @@ def _lines(proposal: Proposal) -> list[str]:
         *(f"#   {_shown(v):16} {100 * pixels / total:6.2f} % of the pixels" for v, pixels in proposal.values.items()),
         *(f"# NOTE: {_printable(note)}" for note in proposal.notes),
         "",
-        f"images: {_yaml(proposal.images)}   # folder of the pictures{_of(proposal.splits)}",
-        f"masks: {_yaml(proposal.masks)}   # folder of the masks{_of(proposal.splits)}",
+        *_folders(proposal.layout),
     ]
-    if proposal.mask_suffix != ".png":
-        text.append(f"mask_suffix: {_yaml(proposal.mask_suffix)}   # the mask of a.jpg is a{proposal.mask_suffix}")
-    if not proposal.splits:
-        text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
     if proposal.channels is not None:
         text.append(f"channels: {proposal.channels}   # the bands of a picture, as they are stored")
     elif proposal.transparent is not None:
@@ -207,12 +199,26 @@ def _lines(proposal: Proposal) -> list[str]:
     return text
 
 
+def _folders(layout: Layout) -> list[str]:
+    """The lines of dataset.yaml that say where the files lie."""
+    names = " and ".join(layout.splits.values())
+    inside = (f", {SPLIT} is {names}" if SPLIT in layout.images else f", in {names}") if names else ""
+    text = [
+        f"images: {_yaml(layout.images)}   # folder of the pictures{inside}",
+        f"masks: {_yaml(layout.masks)}   # folder of the masks{inside}",
+    ]
+    if any(split != name for split, name in layout.splits.items()):
+        text.append("splits:   # what the folders of train and val are called")
+        text += [f"  {split}: {_yaml(name)}" for split, name in layout.splits.items()]
+    if layout.mask_suffix != ".png":
+        text.append(f"mask_suffix: {_yaml(layout.mask_suffix)}   # the mask of a.jpg is a{layout.mask_suffix}")
+    if not names:
+        text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
+    return text
+
+
 def _shown(value: int | Colour) -> str:
     return str(value) if isinstance(value, int) else str(list(value))
-
-
-def _of(splits: tuple[str, ...]) -> str:
-    return f", in {' and '.join(splits)}" if splits else ""
 
 
 def _yaml(text: str) -> str:

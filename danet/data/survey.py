@@ -1,7 +1,7 @@
-"""A look at a user's folder before it has a dataset.yaml: where pictures and masks lie, and what the masks hold."""
+"""A look at a user's folder before it has a dataset.yaml: what its masks hold, and how its pictures are stored."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,20 +9,11 @@ from typing import NamedTuple
 from danet.data.bands import Bands
 from danet.data.colours import count_colours, palette_of, read_colours
 from danet.data.examine import each, histogram
-from danet.data.images import ARRAYS, SUFFIXES, read_header, read_image, read_mask
+from danet.data.images import ARRAYS, read_header, read_image, read_mask
 from danet.data.labels import Colour
+from danet.data.layout import SPLITS, Layout, find_layout, masks_in, pictures_in
 from danet.data.rasters import Header
 from danet.errors import InputError
-
-_IMAGES = (
-    *("images", "imgs", "img", "image", "jpegimages", "leftimg8bit", "pictures", "photos"),
-    *("inputs", "input", "frames", "rgb", "raw"),
-)
-_MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "segmentationclass"),
-    *("segmentations", "segmentation", "seg", "gt", "gtfine", "groundtruth", "groundtruths", "targets", "target"),
-)
-_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 @dataclass(frozen=True)
@@ -30,9 +21,7 @@ class Survey:
     """What lies in a folder.
 
     Args:
-        images, masks: the folders, as they are written in dataset.yaml.
-        mask_suffix: what follows a picture's stem in its mask's name.
-        splits: those of "train" and "val" that have folders of their own; none if all pictures lie together.
+        layout: the folders; `splits` is empty if the pictures of train and val lie together.
         pairs: pictures with a mask.
         values: mask value -> pixels; empty if the masks are to be read as colours.
         colours: colour -> pixels; empty unless the masks are to be read as colours.
@@ -43,10 +32,7 @@ class Survey:
         transparent: the bands of a picture with its transparency, where that differs within a picture; else None.
     """
 
-    images: str
-    masks: str
-    mask_suffix: str
-    splits: tuple[str, ...]
+    layout: Layout
     pairs: int
     values: dict[int, int]
     colours: dict[Colour, int]
@@ -58,109 +44,39 @@ class Survey:
 
 
 def survey(root: Path) -> Survey:
-    """Find pictures and masks below `root` by the usual names of their folders, and read every mask.
+    """Find pictures and masks below `root`, and read every mask.
 
     Raises:
-        InputError: no such folders, an order of folders that dataset.yaml cannot name, no mask named like a picture, or
-            none that can be read.
+        InputError: see `find_layout`; no mask that can be read.
     """
-    if not root.is_dir():
-        raise InputError(root, "no such folder", "give the folder that holds images and masks")
-    images, masks = _find(root, _IMAGES, "pictures"), _find(root, _MASKS, "masks")
-    splits, notes = _splits(images)
-    places = [(images / split, masks / split) for split in splits] or [(images, masks)]
-    pictures = [(picture, place) for where, place in places for picture in _pictures(where)]
-    found = [mask for _, place in places for mask in _mask_files(place)]
-    suffix = _suffix({picture.stem for picture, _ in pictures}, [mask.name for mask in found], masks)
-    wanted = [place / f"{picture.stem}{suffix}" for picture, place in pictures]
+    layout, notes = find_layout(root)
+    places = [layout.of(split) or layout.together for split in layout.splits or SPLITS]
+    pictures = [(file, masks) for images, masks in dict.fromkeys(places) for file in _pictures(images, masks, layout)]
+    found = [file for _, masks in dict.fromkeys(places) for file in masks_in(masks)]
+    if layout.images == layout.masks:
+        found = [file for file in found if file.name.endswith(layout.mask_suffix)]
+    wanted = [masks / f"{picture.stem}{layout.mask_suffix}" for picture, masks in pictures]
     paired = sorted(set(wanted) & set(found))
     notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in set(found)])
     notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in set(wanted)])
     values, colours, palette, more = _contents(paired)
     channels, transparent, told = _bands([picture for picture, _ in pictures])
     return Survey(
-        images.relative_to(root).as_posix(),
-        masks.relative_to(root).as_posix(),
-        suffix,
-        splits,
+        layout,
         len(paired),
         values,
         colours,
         palette,
-        "labelids" in suffix.lower(),
+        "labelids" in layout.mask_suffix.lower(),
         (*notes, *more, *told),
         channels,
         transparent,
     )
 
 
-def _find(root: Path, usual: Sequence[str], what: str) -> Path:
-    found = []
-    for place in _below(root, 3):
-        name = "".join(c for c in place.name.lower() if c.isalnum())
-        if name in usual and _picture_folders(place):
-            found.append((len(place.parts), usual.index(name), place))
-    if not found:
-        shown = ", ".join(usual[:6])
-        raise InputError(root, f"no folder of {what} in it ({shown}, ...)", f"put all {what} into {root / usual[0]}")
-    place = min(found)[2]
-    above = next((part for part in place.relative_to(root).parts[:-1] if part.lower() in _SPLITS), None)
-    if above is not None:
-        remedy = f"move {above}/{place.name} to {place.name}/{above}, and the others likewise"
-        raise InputError(place, f"{above} must lie in {place.name}, not above it", remedy)
-    return place
-
-
-def _below(folder: Path, depth: int) -> Iterator[Path]:
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.name.startswith("."):
-            yield child
-            if depth > 1:
-                yield from _below(child, depth - 1)
-
-
-def _picture_folders(place: Path) -> list[str]:
-    """Where in a folder pictures lie: "" for the folder itself, and the names of the folders directly in it."""
-    inner = sorted(child.name for child in place.iterdir() if child.is_dir())
-    return [name for name in ("", *inner) if _pictures(place / name)]
-
-
-def _pictures(place: Path) -> list[Path]:
-    """The pictures directly in a folder; arrays where there are no others."""
-    return _mask_files(place) or sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS)
-
-
-def _mask_files(place: Path) -> list[Path]:
-    if not place.is_dir():
-        raise InputError(place, "no such folder, but one of pictures", "make it, with the masks of those pictures")
-    return sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _splits(images: Path) -> tuple[tuple[str, ...], list[str]]:
-    inner = _picture_folders(images)
-    splits = tuple(split for split in ("train", "val") if split in inner)
-    if not splits and "" not in inner:
-        shown = ", ".join(inner[:4])
-        raise InputError(images, f"pictures in {shown}, not in train and val", "rename the folders, of the masks too")
-    notes = []
-    unused = [name or "the folder itself" for name in inner if name not in splits] if splits else inner[1:]
-    if unused:
-        notes.append(f"not used: pictures of {images.name} in {', '.join(unused)}")
-    if len(splits) == 1:
-        other = "val" if splits == ("train",) else "train"
-        notes.append(f"there is no {images.name}/{other}: make it, or move all pictures and masks one folder up")
-    return splits, notes
-
-
-def _suffix(stems: set[str], masks: Sequence[str], folder: Path) -> str:
-    """What most masks' names have after the longest picture's stem that they begin with: ".png", "_mask.png"."""
-    ends = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in masks)
-    votes = Counter(end for end in ends if end is not None)
-    if not votes:
-        shown = f"masks such as {masks[0]}, " if masks else ""
-        what = f"no mask is named like a picture ({shown}pictures such as {min(stems)})"
-        raise InputError(folder, what, f"name the mask of {min(stems)}.jpg {min(stems)}.png, and so on")
-    return votes.most_common(1)[0][0]
+def _pictures(images: Path, masks: Path, layout: Layout) -> list[Path]:
+    together = images == masks
+    return [file for file in pictures_in(images) if not (together and file.name.endswith(layout.mask_suffix))]
 
 
 def _without_partner(what: str, names: list[str]) -> list[str]:
