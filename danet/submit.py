@@ -8,7 +8,9 @@ voc: DIR/results/VOC2012/Segmentation/comp6_test_cls/ID.png, VOC's palette over 
 """
 
 import io
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,35 +52,52 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Submission:
-    """A folder to be sent to a server, begun by `begin`."""
+    """A folder to be sent to a server, made by `submission`."""
 
     folder: Path
     form: Form
 
-    def write(self, name: str, labels: UInt8[np.ndarray, "H W"]) -> Path:
-        """Write a sample's prediction, H,W train ids, and return the file's path.
+    def write(self, name: str, labels: UInt8[np.ndarray, "H W"]) -> None:
+        """Write a sample's prediction, H,W train ids.
 
         Raises:
             InputError: it cannot be written.
         """
-        file, content = self.folder / self.form.folder / f"{name}{self.form.suffix}", io.BytesIO()
+        content = io.BytesIO()
         self.form.image(labels).save(content, "PNG")
-        write_atomically(file, content.getvalue())
-        return file
+        write_atomically(self.folder / self.form.folder / f"{name}{self.form.suffix}", content.getvalue())
 
 
-def begin(folder: Path, dataset: str) -> Submission:
-    """A submission of this data set's predictions, in a folder made for it.
+@contextmanager
+def submission(folder: Path, dataset: str) -> Iterator[Submission]:
+    """A submission of this data set's predictions. `folder` is made when the block has ended, so that it has all files;
+    when the block fails nothing is left.
 
     Raises:
         InputError: the folder holds something, or cannot be made; a data set without such a server.
     """
     if dataset not in FORMS:
         raise InputError("--submit", f"{dataset} has no server", f"use it with --dataset {' or '.join(FORMS)}")
-    try:
+    place = folder.absolute()
+    with _told(folder):
         if folder.exists() and any(folder.iterdir()):
             raise InputError(folder, "is not empty", "give --submit a new folder")
-        (folder / FORMS[dataset].folder).mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".danet-", dir=place.parent)
+    with scratch:
+        unfinished = Path(scratch.name) / place.name
+        with _told(folder):
+            (unfinished / FORMS[dataset].folder).mkdir(parents=True)
+        yield Submission(unfinished, FORMS[dataset])
+        with _told(folder):
+            if folder.exists():
+                folder.rmdir()
+            unfinished.replace(place)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(folder, f"cannot be used ({error.strerror})", "give --submit a new folder") from error
-    return Submission(folder, FORMS[dataset])

@@ -5,6 +5,7 @@ the ground truth here, VOC's restated from its devkit (VOCevalseg.m).
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def officially(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_cityscapes_official_script_counts_and_scores_the_same_on_the_files(seed, tmp_path, monkeypatch):
     samples = draw_cityscapes(tmp_path, seed)
-    ours = measure(guesses(samples, seed, TRAIN), samples, submit.begin(tmp_path / "send", "cityscapes"))
+    with submit.submission(tmp_path / "send", "cityscapes") as sent:
+        ours = measure(guesses(samples, seed, TRAIN), samples, sent)
     theirs = officially(tmp_path, tmp_path / "send", monkeypatch)
 
     evaluated = np.array(cityscapes.TRAIN_TO_LABEL_ID)
@@ -128,7 +130,8 @@ def test_instances_add_up_whatever_their_split(tmp_path):
 def test_cityscapes_files_are_single_channel_label_ids_of_the_pictures_size(tmp_path):
     samples = draw_cityscapes(tmp_path, 0, split="test")
     made = guesses(samples, 0, TRAIN)
-    measure(made, samples, submit.begin(tmp_path / "send", "cityscapes"))
+    with submit.submission(tmp_path / "send", "cityscapes") as sent:
+        measure(made, samples, sent)
     assert sorted(p.name for p in (tmp_path / "send").iterdir()) == [
         f"{sample.name}_pred_labelIds.png" for sample, _, _ in made
     ]
@@ -196,7 +199,8 @@ def voc_colours() -> bytes:
 
 def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
     samples = draw_voc(tmp_path, "val")
-    ours = measure(guesses(samples, 1, absent=20), samples, submit.begin(tmp_path / "send", "voc"))
+    with submit.submission(tmp_path / "send", "voc") as sent:
+        ours = measure(guesses(samples, 1, absent=20), samples, sent)
     counts: Counter[tuple[int, int]] = Counter()
     for truth in (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
         result = Image.open(tmp_path / "send/results/VOC2012/Segmentation/comp6_test_cls" / truth.name)
@@ -221,23 +225,51 @@ def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
 
 def test_the_unlabelled_test_split_is_written_whole_and_scores_nothing(tmp_path):
     samples = draw_voc(tmp_path, "test")
-    evaluation = measure(guesses(samples, 2, absent=20), samples, submit.begin(tmp_path / "send", "voc"))
+    with submit.submission(tmp_path / "send", "voc") as sent:
+        evaluation = measure(guesses(samples, 2, absent=20), samples, sent)
     assert len(list((tmp_path / "send").rglob("*.png"))) == 3
     assert evaluation.as_dict()["miou"] is None
     assert [row.worst_class for row in evaluation.pictures] == ["", "", ""]
     assert Evaluation(voc.CLASSES).cityscapes_scores is None
 
 
+def begin(folder: Path, dataset: str = "cityscapes") -> None:
+    with submit.submission(folder, dataset):
+        pass
+
+
 def test_nothing_is_ever_overwritten(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="used: is not empty"):
-        submit.begin(tmp_path / "used", "cityscapes")
+        begin(tmp_path / "used")
     assert [p.name for p in (tmp_path / "used").iterdir()] == ["notes.txt"]
     with pytest.raises(InputError, match=r"notes\.txt: cannot be used"):
-        submit.begin(tmp_path / "used" / "notes.txt", "voc")
+        begin(tmp_path / "used" / "notes.txt", "voc")
     with pytest.raises(InputError, match="camvid has no server; use it with --dataset cityscapes or voc"):
-        submit.begin(tmp_path / "new", "camvid")
+        begin(tmp_path / "new", "camvid")
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
-    assert submit.begin(tmp_path / "empty", "voc").folder.is_dir()
+    begin(tmp_path / "empty", "voc")
+    assert (tmp_path / "empty" / "results").is_dir()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_submission_is_whole_or_not_there(there, tmp_path):
+    samples = draw_cityscapes(tmp_path, 0)
+    send = tmp_path / "out" / "send"
+    if there:
+        send.mkdir(parents=True)
+    made = guesses(samples, 0, TRAIN)
+
+    def until_broken() -> Iterator[Prediction]:
+        yield made[0]
+        raise InputError("p.png", "broken", "mend it")
+
+    with pytest.raises(InputError, match="broken"), submit.submission(send, "cityscapes") as sent:
+        measure(until_broken(), samples, sent)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == (["send"] if there else [])
+    with submit.submission(send, "cityscapes") as sent:
+        measure(made, samples, sent)
+    assert len(list(send.iterdir())) == len(made)
+    assert list((tmp_path / "out").iterdir()) == [send]

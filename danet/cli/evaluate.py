@@ -1,6 +1,7 @@
 """`danet evaluate`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -60,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     from danet.inference import find_protocol
     from danet.metrics import drawing, pictures
     from danet.predict import load
-    from danet.submit import begin
+    from danet.submit import submission
 
     check_outputs(options.json, options.pictures, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
@@ -69,16 +70,16 @@ def run(args: Sequence[str]) -> int:
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     check_classes(predictor.card, samples, str(options.weights))
-    submission = None if options.submit is None else begin(options.submit, options.dataset)
-    with progress("evaluating") as advance:
+    sending = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
+    with sending as sent, progress("evaluating") as advance:
         predicted = predictions(
             predictor.logits, predictor.card, samples, predictor.device, protocol=predictor.shown_by(protocol)
         )
         counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
-        result = measure(counted, samples, submission)
+        result = measure(counted, samples, sent)
     if str(options.json) != "-":
         _print_scores(result)
-        if submission is not None:
+        if options.submit is not None:
             print(f"{len(samples)} files in {options.submit}")
     if options.json is not None:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
