@@ -103,6 +103,11 @@ def test_fine_tuning_begins_from_the_given_weights(recipe, tmp_path):
     narrower = replace(recipe, network=replace(recipe.network, width=8))
     with pytest.raises(InputError, match="does not fit the network"):
         loop.build(narrower, classes, initial_weights=tmp_path / "w.safetensors")
+    tuned = replace(recipe, fine_tunes="voc-danet101")
+    loop.build(tuned, classes, initial_weights=tmp_path / "w.safetensors")
+    loop.build(tuned, classes, fresh=False)  # a run that goes on has its weights
+    with pytest.raises(InputError, match=r"--initial-weights: missing: this recipe begins with .* voc-danet101; give"):
+        loop.build(tuned, classes)
 
 
 class StoppedError(Exception):

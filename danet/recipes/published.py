@@ -66,9 +66,10 @@ _VOC_101 = _others("voc", 101, True, 240, "PASCAL VOC 2012, DANet-101, Table 4")
 # 50 epochs, 0.0001 for a batch of 8: the released options' `pascal_voc`
 _VOC_TEST = replace(
     _VOC_101,
-    about="PASCAL VOC 2012, DANet-101 fine-tuned on trainval (--initial-weights), Table 5",
+    about="PASCAL VOC 2012, DANet-101 fine-tuned on trainval, Table 5",
     data=replace(_VOC_101.data, train_split="trainval"),
     optim=Optim(epochs=50, lr=0.0002, head_lr_factor=10.0),
+    fine_tunes="voc-danet101",
 )
 
 _SINGLE, _MULTI, _OTHERS_MULTI = "released-single-cityscapes", "released-multi-cityscapes", "released-multi"

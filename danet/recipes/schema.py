@@ -126,6 +126,8 @@ class Recipe:
     """epochs between two validations"""
     skip_bad: int = 0
     """pictures that may be left out because they cannot be read; one more ends the run"""
+    fine_tunes: str = ""
+    """the recipe whose weights this one begins with, given as --initial-weights"""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,13 @@ def build(
 ) -> tuple[DANet | Peer, weights.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
+
+    Raises:
+        InputError: a network that cannot be built; weights that are missing, cannot be read, or are of another network.
     """
+    if recipe.fine_tunes and fresh and initial_weights is None:
+        what = f"missing: this recipe begins with the weights of {recipe.fine_tunes}"
+        raise InputError("--initial-weights", what, "give that run's best.safetensors, or begin anew: --fine-tunes ''")
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
     fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None

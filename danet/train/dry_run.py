@@ -104,7 +104,7 @@ def _check(recipe: Recipe, where: "Where", found: _Set) -> None:
     if check_writable(where.folder) == where.folder:
         folder.check_free(where.folder, recipe)
     devices.choose(where.device)
-    if where.backbone_weights is not None or where.initial_weights is not None:
+    if where.backbone_weights is not None or where.initial_weights is not None or recipe.fine_tunes:
         build(recipe, found.classes, where.backbone_weights, where.initial_weights, bands=found.bands)
 
 
