@@ -159,6 +159,20 @@ def test_masks_keep_their_values(tmp_path, dtype):
     assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
 
 
+def test_masks_of_whole_floating_point_numbers_are_read_and_others_told(tmp_path):
+    ids = np.array([[0, 1, 2], [3, 255, 0]], np.float32)
+    file = tmp_path / "m.tif"
+    Image.fromarray(ids).save(file)
+    assert np.array_equal(read_mask(file), ids)
+    for wrong in (0.5, -9999, np.nan):
+        ids[1, 2] = wrong
+        Image.fromarray(ids).save(file)
+        with pytest.raises(
+            InputError, match=rf"m\.tif: a mask of numbers such as {wrong:g} at x=2, y=1: not"
+        ):
+            read_mask(file)
+
+
 def test_palette_masks_give_indices_not_colours(tmp_path):
     mask = Image.frombytes("P", (4, 1), bytes([0, 1, 2, 255]))
     mask.putpalette([*range(256)] * 3)

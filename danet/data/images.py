@@ -80,7 +80,8 @@ def read_header(path: Path | str) -> rasters.Header:
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A mask as H,W integers (uint8 or int32), exactly as stored: palette indices, not colours. Not rotated by EXIF.
+    """A mask as H,W integers (uint8 or int32), exactly as stored: palette indices, not colours; floating-point numbers
+    if all are whole. Not rotated by EXIF.
 
     Raises:
         InputError: not a whole, readable mask with one value a pixel.
@@ -98,6 +99,8 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if image.mode in ("LA", "PA"):
             return np.asarray(image.getchannel(0), np.uint8)
         values = np.asarray(image)
+        if image.mode == "F":
+            return _whole_numbers(values, path)
         if values.ndim == 3 and image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all():
             return values[..., 0]
         raise InputError(
@@ -105,6 +108,15 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             f"a mask of mode {image.mode}: colours, not class ids",
             "save one byte a pixel, the class id, or write colours: in dataset.yaml",
         )
+
+
+def _whole_numbers(values: np.ndarray, path: Path | str) -> np.ndarray:
+    whole = np.rint(values).clip(0, 1 << 24)
+    if (wrong := np.argwhere(whole != values)).size:
+        y, x = wrong[0]
+        what = f"a mask of numbers such as {values[y, x]:g} at x={x}, y={y}: not class ids"
+        raise InputError(path, what, "save one byte a pixel, the class id, and 255 where there is none")
+    return whole.astype(np.int32)
 
 
 def check_alpha(image: Image.Image, path: Path | str) -> None:
