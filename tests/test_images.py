@@ -167,9 +167,7 @@ def test_masks_of_whole_floating_point_numbers_are_read_and_others_told(tmp_path
     for wrong in (0.5, -9999, np.nan):
         ids[1, 2] = wrong
         Image.fromarray(ids).save(file)
-        with pytest.raises(
-            InputError, match=rf"m\.tif: a mask of numbers such as {wrong:g} at x=2, y=1: not"
-        ):
+        with pytest.raises(InputError, match=rf"m\.tif: a mask of numbers such as {wrong:g} at x=2, y=1: not"):
             read_mask(file)
 
 

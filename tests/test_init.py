@@ -27,6 +27,7 @@ from danet.data.check import check_folder
 from danet.data.init import propose, write
 from danet.data.labels import Classes
 from danet.data.layout import Layout
+from danet.data.naming import Naming
 
 
 def test_plain_ids(tmp_path):
@@ -261,13 +262,44 @@ def test_masks_beside_their_pictures(tmp_path, place, end):
     proposal = propose(tmp_path)
     inside = {"train": "train", "val": "val"} if place == "{split}" else {}
     where = place.replace("{split}", "") or "."
-    assert (proposal.layout, proposal.notes) == (Layout(tmp_path, where, where, end, inside), ())
+    assert (proposal.layout, proposal.notes) == (Layout(tmp_path, where, where, Naming(end), inside), ())
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1}
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == []
     first = folder.load(tmp_path, "train").pairs[0].image.parent
     (first / f"p3{end}").unlink()
     assert any("masks are missing" in str(p) or f"p3{end}" in str(p) for p in check_folder(tmp_path).problems)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "together"),
+    [
+        ("_sat", "_mask.png", False),
+        ("_sat", "_mask.png", True),
+        ("_leftImg8bit", "_gtFine_labelTrainIds.png", False),
+    ],
+)
+def test_pictures_with_an_ending_of_their_own(tmp_path, ours, theirs, together):
+    build(tmp_path, [stripes(0, 1)] * 12, "images", "images" if together else "masks", theirs)
+    for file in (tmp_path / "images").glob("*.jpg"):
+        file.rename(file.with_name(f"{file.stem}{ours}.jpg"))
+    proposal = propose(tmp_path)
+    where = "images" if together else "masks"
+    assert proposal.layout == Layout(tmp_path, "images", where, Naming(theirs, ours), {})
+    assert (proposal.pairs, proposal.notes) == (12, ())
+    assert f"the mask of a{ours}.jpg is a{theirs}\nimage_suffix: {ours}\n" in write(tmp_path, proposal).read_text()
+    assert labels(tmp_path) == {0, 1}
+    assert check_folder(tmp_path).problems == ()
+    (tmp_path / "images" / f"p7{ours}.jpg").unlink()
+    (problem,) = check_folder(tmp_path).problems
+    assert (problem.file.name, problem.remedy) == (f"p7{theirs}", f"add p7{ours}.jpg, or remove it")
+
+
+def test_frames_beside_each_other_are_no_pictures_with_masks(tmp_path):
+    for i in range(12):
+        picture(tmp_path / f"frame_{i:03}.png")
+    with pytest.raises(InputError, match="no folder of pictures in it"):
+        propose(tmp_path)
 
 
 def test_masks_without_pictures_beside_them_are_told(tmp_path):
@@ -287,7 +319,7 @@ def test_the_folder_of_the_pictures_itself_leads_to_the_one_around_it(tmp_path):
 
 def test_masks_with_a_suffix_of_their_own(tmp_path):
     proposal = propose(build(tmp_path, [stripes(0, 1)] * 3, end="_mask.png"))
-    assert (proposal.layout.mask_suffix, proposal.pairs) == ("_mask.png", 3)
+    assert (proposal.layout.naming, proposal.pairs) == (Naming("_mask.png"), 3)
     assert "mask_suffix: _mask.png   # the mask of a.jpg is a_mask.png" in write(tmp_path, proposal).read_text()
     assert labels(tmp_path) == {0, 1}
     assert check_folder(tmp_path).problems == ()
@@ -313,6 +345,8 @@ def test_a_colour_may_mean_unlabelled(tmp_path):
         ("colours: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "is no colour of its own"),
         ("splits: {trai: a}", "splits: {'trai': 'a'} names no folders of train and val; write for example splits:"),
         ("splits: training", "splits: 'training' names no folders"),
+        ("image_suffix: _sat.jpg", "image_suffix: '_sat.jpg' has the ending of a file; write _sat"),
+        ("image_suffix: 3", "image_suffix: 3 is no ending; write for example image_suffix: _image"),
         ("mask_suffix: 3", "mask_suffix: 3 is no ending; write for example mask_suffix: .png"),
     ],
 )

@@ -5,7 +5,7 @@ decodes (flipped bits) only a manifest of hashes finds (manifest.py).
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from danet.data.examine import Advance, Counts, Problem, Report, check, noting
 from danet.data.images import SUFFIXES
 from danet.data.labels import Classes, LabelMap
 from danet.data.layout import list_pictures
+from danet.data.naming import SAME_STEM, Naming
 from danet.data.pairs import Pair, PairedFiles
 from danet.errors import InputError
 
@@ -59,7 +60,7 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     own = {split: layout.of(split) for split in _NEEDED}
     splits = {split: places for split, places in own.items() if places} or {"all": layout.together}
     remedy = f"make it, or mend its name in {root / 'dataset.yaml'}"
-    parts = [_from_folders(split, places, samples, remedy, layout.mask_suffix) for split, places in splits.items()]
+    parts = [_from_folders(split, places, samples, remedy, layout.naming) for split, places in splits.items()]
     report = _report(said.classes, parts, advance)
     problems = list(report.problems)
     for split in _NEEDED if not problems else ():
@@ -166,7 +167,7 @@ def _first_missing(folder: Path) -> Path:
 
 
 def _from_folders(
-    split: str, places: tuple[Path, Path], samples: PairedFiles, remedy: str, suffix: str = ".png"
+    split: str, places: tuple[Path, Path], samples: PairedFiles, remedy: str, naming: Naming = SAME_STEM
 ) -> _Part:
     """`samples` with every picture of a folder and its mask, be it there or not; and what has no partner."""
     images, masks = places
@@ -174,7 +175,7 @@ def _from_folders(
     files: list[Path] = []
     if images.is_dir():
         with noting(wrong, images):
-            files = list_pictures(places, suffix, samples.bands)
+            files = list_pictures(places, naming, samples.bands)
     first = {file.stem: file for file in reversed(files)}
     again = [file for file in files if first[file.stem] != file]
     wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
@@ -182,21 +183,25 @@ def _from_folders(
     extra: list[Path] = []
     if images.is_dir() and masks.is_dir():
         extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES and mask not in known]
-    wrong += [_alone(mask, suffix, first) for mask in extra if mask.name.removesuffix(suffix) not in first]
+    named = {naming.mask_of(file) for file in files}
+    wrong += [_alone(mask, naming, first) for mask in extra if mask.name not in named]
     known.update(extra)
     odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
     what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []
-    pairs = [Pair(file.stem, file, masks / f"{file.stem}{suffix}") for file in files]
+    pairs = [Pair(file.stem, file, masks / naming.mask_of(file)) for file in files]
     return _Part(split, replace(samples, pairs=pairs), wrong, left_out)
 
 
-def _alone(mask: Path, suffix: str, stems: Container[str]) -> Problem:
+def _alone(mask: Path, naming: Naming, stems: Mapping[str, Path]) -> Problem:
+    suffix, of_image = naming
     if mask.stem in stems:
-        return Problem(mask, f"a mask whose name does not end in {suffix}", f"rename it to {mask.stem}{suffix}")
-    if not mask.name.endswith(suffix):
+        wanted = naming.mask_of(stems[mask.stem])
+        return Problem(mask, f"a mask whose name does not end in {suffix}", f"rename it to {wanted}")
+    if not naming.is_mask(mask):
         return Problem(mask, f"not named as a mask, STEM{suffix}", "rename it, or mend mask_suffix in dataset.yaml")
-    return Problem(mask, "a mask without a picture", f"add {mask.name.removesuffix(suffix)}.jpg, or remove it")
+    picture = f"{mask.name.removesuffix(suffix)}{of_image}.jpg"
+    return Problem(mask, "a mask without a picture", f"add {picture}, or remove it")
 
 
 def _files(place: Path) -> list[Path]:

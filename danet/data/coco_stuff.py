@@ -13,6 +13,7 @@ from pathlib import Path
 from danet.data.labels import IGNORE, Classes, LabelMap
 from danet.data.lists import find_pictures, read_list
 from danet.data.mat import read_mat
+from danet.data.naming import Naming
 from danet.data.pairs import PairedFiles, pair_files
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
@@ -59,7 +60,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     label_map = LabelMap({0: IGNORE, **{value: train_id for train_id, value in enumerate(drawn)}}, len(CLASSES))
     return PairedFiles(
         CLASSES,
-        pair_files(pictures, root / "annotations", listed_in, ".mat", complete),
+        pair_files(pictures, root / "annotations", listed_in, Naming(".mat"), complete),
         label_map,
         partial(read_mat, field="S"),
     )

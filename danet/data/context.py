@@ -18,6 +18,7 @@ from pathlib import Path
 from danet.data.labels import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.lists import devkit, find_pictures, read_list
 from danet.data.mat import read_mat
+from danet.data.naming import Naming
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 
@@ -67,7 +68,11 @@ def _samples(root: Path, split: str, classes: Classes, mapping: dict[int, int], 
     voc = devkit(root, "VOC2010")
     listed_in, stems = _listed(root, voc, split)
     pairs = pair_files(
-        find_pictures(voc / "JPEGImages", stems, listed_in, complete), root / "trainval", listed_in, ".mat", complete
+        find_pictures(voc / "JPEGImages", stems, listed_in, complete),
+        root / "trainval",
+        listed_in,
+        Naming(".mat"),
+        complete,
     )
     return PairedFiles(classes, pairs, LabelMap(mapping, len(classes)), partial(read_mat, field="LabelMap"))
 

@@ -13,6 +13,7 @@ images: images                    # optional: the folders' names; "{split}/image
 masks: masks
 splits: {train: training}         # optional: what the folders of train and val are called
 mask_suffix: .png                 # optional: the mask of a.jpg is a.png
+image_suffix: _sat                # optional: with mask_suffix: _mask.png, the mask of a_sat.jpg is a_mask.png
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
 channels: 4                       # optional: pictures of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
 white: 10000                      # optional: the value that means 1, if not the largest of 8 or 16 bits
@@ -35,16 +36,17 @@ import numpy as np
 
 from danet.data.bands import MAX_CHANNELS, Bands
 from danet.data.colours import read_coloured_mask
-from danet.data.images import read_mask
+from danet.data.images import ARRAYS, SUFFIXES, read_mask
 from danet.data.labels import IGNORE, Classes, Colour, LabelMap
 from danet.data.layout import SPLITS, Layout, list_pictures
+from danet.data.naming import Naming
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 from danet.settings import read_yaml
 
 _KEYS = (
-    *("classes", "palette", "colours", "ignore", "label_map", "images", "masks", "splits", "mask_suffix"),
-    *("val", "channels", "white"),
+    *("classes", "palette", "colours", "ignore", "label_map", "channels", "white"),
+    *("images", "masks", "splits", "mask_suffix", "image_suffix", "val"),
 )
 
 
@@ -83,7 +85,7 @@ def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
         root,
         _text(file, settings, "images", "images"),
         _text(file, settings, "masks", "masks"),
-        _text(file, settings, "mask_suffix", ".png"),
+        Naming(_text(file, settings, "mask_suffix", ".png"), _image_suffix(file, settings)),
         _splits(file, settings),
     )
     share = settings.get("val", 0.2)
@@ -113,8 +115,8 @@ def load(root: Path, split: str) -> PairedFiles:
     said = read_settings(root)
     own = said.layout.of(split)
     images, masks = own or said.layout.together
-    suffix = said.layout.mask_suffix
-    pairs = pair_files(list_pictures((images, masks), suffix, said.bands), masks, images, suffix)
+    naming = said.layout.naming
+    pairs = pair_files(list_pictures((images, masks), naming, said.bands), masks, images, naming)
     if own is None:
         count = max(1, round(said.val * len(pairs)))
         held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}
@@ -195,9 +197,16 @@ def _label_map(file: Path, settings: Mapping[str, Any], count: int) -> LabelMap:
 def _text(file: Path, settings: Mapping[str, Any], key: str, default: str) -> str:
     value = settings.get(key, default)
     if not isinstance(value, str):
-        what = "folder name" if key != "mask_suffix" else "ending"
-        raise InputError(file, f"{key}: {value!r} is no {what}", f"write for example {key}: {default}")
+        what = "ending" if key.endswith("suffix") else "folder name"
+        raise InputError(file, f"{key}: {value!r} is no {what}", f"write for example {key}: {default or '_image'}")
     return value
+
+
+def _image_suffix(file: Path, settings: Mapping[str, Any]) -> str:
+    suffix = _text(file, settings, "image_suffix", "")
+    if suffix.lower().endswith(SUFFIXES + ARRAYS):
+        raise InputError(file, f"image_suffix: {suffix!r} has the ending of a file", f"write {Path(suffix).stem}")
+    return suffix
 
 
 def _splits(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from danet.data import cityscapes
 from danet.data.labels import IGNORE, Classes, Colour, distinct_palette
 from danet.data.layout import SPLIT, Layout
 from danet.data.meaning import Kind, Meaning, meaning_of
+from danet.data.naming import SAME_STEM
 from danet.data.survey import Survey, survey
 from danet.errors import InputError
 
@@ -210,8 +211,11 @@ def _folders(layout: Layout) -> list[str]:
     if any(split != name for split, name in layout.splits.items()):
         text.append("splits:   # what the folders of train and val are called")
         text += [f"  {split}: {_yaml(name)}" for split, name in layout.splits.items()]
-    if layout.mask_suffix != ".png":
-        text.append(f"mask_suffix: {_yaml(layout.mask_suffix)}   # the mask of a.jpg is a{layout.mask_suffix}")
+    suffix, of_image = layout.naming
+    if layout.naming != SAME_STEM:
+        text.append(f"mask_suffix: {_yaml(suffix)}   # the mask of a{of_image}.jpg is a{suffix}")
+    if of_image:
+        text.append(f"image_suffix: {_yaml(of_image)}")
     if not names:
         text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
     return text

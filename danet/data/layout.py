@@ -1,12 +1,12 @@
 """Where the pictures and masks of a user's folder lie: as dataset.yaml says it, and as `danet init` finds it."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from danet.data.bands import RGB, Bands
 from danet.data.images import ARRAYS, SUFFIXES, list_images
+from danet.data.naming import SAME_STEM, Naming, naming_beside, naming_of
 from danet.errors import InputError
 
 SPLITS = ("train", "val")
@@ -24,7 +24,6 @@ _MASKS = (
 _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "": ("test", "testing")}
 _SPLIT_WORDS = tuple(word for words in _WORDS.values() for word in words)
 _DEPTH = 4
-_LOSSLESS = tuple(suffix for suffix in SUFFIXES if suffix not in (".jpg", ".jpeg", ".webp"))
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class Layout:
         root: the user's folder.
         images, masks: folders below it. "{split}" in a name is where the split's folder is meant; without it these
             folders may hold one for each split, or all pictures.
-        mask_suffix: what follows a picture's stem in its mask's name.
+        naming: how masks are called.
         splits: "train" and "val" -> what their folders are called.
     """
 
     root: Path
     images: str = "images"
     masks: str = "masks"
-    mask_suffix: str = ".png"
+    naming: Naming = SAME_STEM
     splits: Mapping[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})
 
     def of(self, split: str) -> tuple[Path, Path] | None:
@@ -64,7 +63,7 @@ class Layout:
         return self.root / pattern.replace(SPLIT, name) if SPLIT in pattern else self.root / pattern / name
 
 
-def list_pictures(places: tuple[Path, Path], mask_suffix: str, bands: Bands = RGB) -> list[Path]:
+def list_pictures(places: tuple[Path, Path], naming: Naming, bands: Bands = RGB) -> list[Path]:
     """The pictures directly in the first folder; where the masks lie there too, without these.
 
     Raises:
@@ -74,9 +73,10 @@ def list_pictures(places: tuple[Path, Path], mask_suffix: str, bands: Bands = RG
     found = list_images(images, bands)
     if images != masks:
         return found
-    if pictures := [file for file in found if not file.name.endswith(mask_suffix)]:
+    if pictures := [file for file in found if not naming.is_mask(file)]:
         return pictures
-    raise InputError(images, f"no picture in it beside the masks, STEM{mask_suffix}", "add them, or mend mask_suffix")
+    what = f"no picture in it beside the masks, STEM{naming.mask_suffix}"
+    raise InputError(images, what, "add them, or mend mask_suffix in dataset.yaml")
 
 
 def find_layout(root: Path) -> tuple[Layout, list[str]]:
@@ -90,19 +90,19 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
         raise InputError(root, "no such folder", "give the folder that holds images and masks")
     groups = _groups(root)
     images, masks = _chosen(groups, _IMAGES), _chosen(groups, _MASKS)
-    if images is None and masks is None and "" in groups and _suffix_among(groups[""]):
+    if images is None and masks is None and "" in groups and _beside(groups[""]):
         images = masks = ""
     elif images is None and masks is not None and "" in groups:
         images = ""
-    elif images is not None and masks is None and _suffix_among(groups[images]):
+    elif images is not None and masks is None and _beside(groups[images]):
         masks = images
     if images is None or masks is None:
         what, usual = ("pictures", _IMAGES) if images is None else ("masks", _MASKS)
         raise InputError(root, f"no folder of {what} in it ({', '.join(usual[:6])}, ...)", _instead(root, what, usual))
     splits, images_at, masks_at, notes = _with_splits(root, groups[images], images, masks)
-    suffix = _suffix_among(groups[images]) if images == masks else None
-    layout = Layout(root, images_at, masks_at, suffix or ".png", splits)
-    return (layout if suffix else _with_suffix(layout)), notes
+    naming = _beside(groups[images]) if images == masks else None
+    layout = Layout(root, images_at, masks_at, naming or SAME_STEM, splits)
+    return (layout if naming else _named(layout)), notes
 
 
 def _groups(root: Path) -> dict[str, dict[str, Path]]:
@@ -208,34 +208,21 @@ def _holds_pictures(place: Path) -> bool:
     return any(not file.name.startswith(".") and file.suffix.lower() in SUFFIXES + ARRAYS for file in place.iterdir())
 
 
-def _suffix_among(folders: Mapping[str, Path]) -> str | None:
-    """The ending of masks that lie beside their pictures: a_mask.png beside a.jpg, or a.png beside a.jpg; else None."""
-    files = [file for place in folders.values() for file in place.iterdir() if file.suffix.lower() in SUFFIXES]
-    stems = {file.with_suffix("") for file in files}
-    ends = Counter(
-        file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems
-    )
-    named = [(count, end) for end, count in ends.items() if not end[0].isalnum() and 3 * count >= len(files)]
-    if named:
-        return max(named)[1]
-    lossless = Counter(file.suffix for file in files if file.suffix.lower() in _LOSSLESS)
-    pairs = len(files) - len(stems)
-    return next((suffix for suffix, count in lossless.items() if pairs and count == pairs), None)
+def _beside(folders: Mapping[str, Path]) -> Naming | None:
+    return naming_beside([file for place in folders.values() for file in masks_in(place)])
 
 
-def _with_suffix(layout: Layout) -> Layout:
-    """With what most masks' names have after the longest picture's stem that they begin with: ".png", "_mask.png"."""
+def _named(layout: Layout) -> Layout:
+    """With the names that most masks have."""
     places = [layout.of(split) or layout.together for split in layout.splits or SPLITS]
-    stems = {file.stem for images, _ in places for file in pictures_in(images)}
-    names = [file.name for _, masks in places for file in masks_in(masks)]
-    ends = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
-    votes = Counter(end for end in ends if end is not None)
-    if not votes:
-        shown = f"masks such as {names[0]}, " if names else ""
-        what = f"no mask is named like a picture ({shown}pictures such as {min(stems)})"
-        remedy = f"name the mask of {min(stems)}.jpg {min(stems)}.png, and so on"
-        raise InputError(layout.root / layout.masks, what, remedy)
-    return replace(layout, mask_suffix=votes.most_common(1)[0][0])
+    pictures = [file for images, _ in places for file in pictures_in(images)]
+    masks = [file for _, masks in places for file in masks_in(masks)]
+    if naming := naming_of(pictures, masks):
+        return replace(layout, naming=naming)
+    first = min(pictures).stem
+    shown = f"masks such as {masks[0].name}, " if masks else ""
+    what = f"no mask is named like a picture ({shown}pictures such as {first})"
+    raise InputError(layout.root / layout.masks, what, f"name the mask of {first}.jpg {first}.png, and so on")
 
 
 def pictures_in(place: Path) -> list[Path]:

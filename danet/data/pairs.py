@@ -10,6 +10,7 @@ import numpy as np
 from danet.data.bands import RGB, Bands
 from danet.data.images import read_image, read_mask
 from danet.data.labels import Classes, LabelMap
+from danet.data.naming import SAME_STEM, Naming
 from danet.errors import InputError
 
 
@@ -75,9 +76,9 @@ class PairedFiles:
 
 
 def pair_files(
-    images: Sequence[Path], masks: Path, folder: Path, mask_suffix: str = ".png", complete: bool = True
+    images: Sequence[Path], masks: Path, folder: Path, naming: Naming = SAME_STEM, complete: bool = True
 ) -> list[Pair]:
-    """Each picture with `masks/<its stem><mask_suffix>`, named by its stem; unless `complete` also where there is none.
+    """Each picture with its mask in the folder `masks`, named by its stem; unless `complete` also where there is none.
 
     Raises:
         InputError: pictures without a mask (up to ten named), or two pictures of one stem.
@@ -87,7 +88,7 @@ def pair_files(
         if image.stem in stems:
             raise InputError(image, f"has the same stem as {stems[image.stem].name}", "rename one of them")
         stems[image.stem] = image
-    pairs = [Pair(stem, image, masks / f"{stem}{mask_suffix}") for stem, image in stems.items()]
+    pairs = [Pair(stem, image, masks / naming.mask_of(image)) for stem, image in stems.items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
         shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")

@@ -54,8 +54,8 @@ def survey(root: Path) -> Survey:
     pictures = [(file, masks) for images, masks in dict.fromkeys(places) for file in _pictures(images, masks, layout)]
     found = [file for _, masks in dict.fromkeys(places) for file in masks_in(masks)]
     if layout.images == layout.masks:
-        found = [file for file in found if file.name.endswith(layout.mask_suffix)]
-    wanted = [masks / f"{picture.stem}{layout.mask_suffix}" for picture, masks in pictures]
+        found = [file for file in found if layout.naming.is_mask(file)]
+    wanted = [masks / layout.naming.mask_of(picture) for picture, masks in pictures]
     paired = sorted(set(wanted) & set(found))
     notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in set(found)])
     notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in set(wanted)])
@@ -67,7 +67,7 @@ def survey(root: Path) -> Survey:
         values,
         colours,
         palette,
-        "labelids" in layout.mask_suffix.lower(),
+        "labelids" in layout.naming.mask_suffix.lower(),
         (*notes, *more, *told),
         channels,
         transparent,
@@ -76,7 +76,7 @@ def survey(root: Path) -> Survey:
 
 def _pictures(images: Path, masks: Path, layout: Layout) -> list[Path]:
     together = images == masks
-    return [file for file in pictures_in(images) if not (together and file.name.endswith(layout.mask_suffix))]
+    return [file for file in pictures_in(images) if not (together and layout.naming.is_mask(file))]
 
 
 def _without_partner(what: str, names: list[str]) -> list[str]:

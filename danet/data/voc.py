@@ -16,6 +16,7 @@ from danet.data.images import image_size, read_mask
 from danet.data.labels import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.lists import devkit, find_pictures, read_list
 from danet.data.mat import read_mat
+from danet.data.naming import Naming
 from danet.data.pairs import Pair, PairedFiles, pair_files
 
 COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
@@ -58,7 +59,7 @@ def _sbd_pairs(root: Path, voc: Path, complete: bool) -> list[Pair]:
     sbd = root / "sbd"
     sbd = sbd if sbd.is_dir() else root / "benchmark_RELEASE" / "dataset"
     stems = sorted(_train_and_val(sbd) - _train_and_val(voc / _LISTS))
-    return pair_files(find_pictures(sbd / "img", stems, sbd, complete), sbd / "cls", sbd, ".mat", complete)
+    return pair_files(find_pictures(sbd / "img", stems, sbd, complete), sbd / "cls", sbd, Naming(".mat"), complete)
 
 
 def _train_and_val(lists: Path) -> set[str]:
