@@ -221,6 +221,7 @@ def test_train_and_val_folders(tmp_path):
         ("images/{} annotations/{} training validation", "images", "annotations", ("training", "validation")),
         ("{} {}annot train val", ".", "{split}annot", {}),
         ("{}_images {}_masks train val", "{split}_images", "{split}_masks", {}),
+        ("images/{}2017 annotations/{}2017 train val", "images/{split}2017", "annotations/{split}2017", {}),
         ("images/{} {}/masks train val", "images", "{split}/masks", {}),
     ],
 )

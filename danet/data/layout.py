@@ -1,8 +1,9 @@
 """Where the pictures and masks of a user's folder lie: as dataset.yaml says it, and as `danet init` finds it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from string import digits
 
 from danet.data.bands import RGB, Bands
 from danet.data.images import ARRAYS, SUFFIXES, list_images
@@ -132,12 +133,12 @@ def _pattern(parts: Sequence[str]) -> tuple[str, str]:
 
 def _divided(name: str) -> tuple[str, str, str]:
     """What precedes a split's word in a folder's name, the word as it stands, and what follows: train, train_images,
-    trainannot.
+    trainannot, train2017.
     """
     for word in sorted(_SPLIT_WORDS, key=len, reverse=True):
         for at in (0, len(name) - len(word)):
             before, found, after = name[: max(0, at)], name[max(0, at) : at + len(word)], name[at + len(word) :]
-            if found.lower() == word and _plain(before + after) in ("", *_IMAGES, *_MASKS):
+            if found.lower() == word and _plain(before + after).strip(digits) in ("", *_IMAGES, *_MASKS):
                 return before, found, after
     return name, "", ""
 
@@ -146,11 +147,17 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.replace(SPLIT, "").lower() if c.isalnum())
 
 
-def _chosen(groups: Mapping[str, Mapping[str, Path]], usual: Sequence[str]) -> str | None:
-    """The pattern whose last folder has one of these names: the outermost, then the most usual."""
-    named = [(pattern.count("/"), usual.index(_plain(pattern.rpartition("/")[2])), pattern)
-             for pattern in groups if _plain(pattern.rpartition("/")[2]) in usual]  # fmt: skip
+def _chosen(groups: Iterable[str], usual: Sequence[str]) -> str | None:
+    """The pattern that is called by one of these names: the outermost, then the most usual."""
+    kinds = {pattern: _kind(pattern) for pattern in groups}
+    named = [(pattern.count("/"), usual.index(kind), pattern) for pattern, kind in kinds.items() if kind in usual]
     return min(named)[2] if named else None
+
+
+def _kind(pattern: str) -> str:
+    """The last name in a pattern that is more than a split's word and a number; "" if there is none."""
+    names = (_plain(part).strip(digits) for part in reversed(pattern.split("/")))
+    return next((name for name in names if name), "")
 
 
 def _instead(root: Path, what: str, usual: Sequence[str]) -> str:
