@@ -296,6 +296,20 @@ def test_pictures_with_an_ending_of_their_own(tmp_path, ours, theirs, together):
     assert (problem.file.name, problem.remedy) == (f"p7{theirs}", f"add p7{ours}.jpg, or remove it")
 
 
+def test_roboflows_export(tmp_path):
+    for split, pictures in (("train", 6), ("valid", 2), ("test", 1)):
+        build(tmp_path, [stripes(0, 1, 2)] * pictures, split, split, "_mask.png")
+        (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, crack\n2, rust\n")
+    proposal = propose(tmp_path)
+    assert proposal.classes.names == ("background", "crack", "rust")
+    assert proposal.notes[0] == f"not used: pictures of {tmp_path.name} in test"
+    write(tmp_path, proposal)
+    assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
+    assert check_folder(tmp_path).problems == ()
+    (tmp_path / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n5, crack\n2, rust\n")
+    assert propose(tmp_path).classes.names == ("class_0", "class_1", "class_2")
+
+
 def test_frames_beside_each_other_are_no_pictures_with_masks(tmp_path):
     for i in range(12):
         picture(tmp_path / f"frame_{i:03}.png")

@@ -4,6 +4,7 @@ The values of all masks are listed, what they mean is guessed, and what is doubt
 names of classes stand in no mask.
 """
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 
 from danet.data import cityscapes
 from danet.data.labels import IGNORE, Classes, Colour, distinct_palette
-from danet.data.layout import SPLIT, Layout
+from danet.data.layout import SPLIT, SPLITS, Layout
 from danet.data.meaning import Kind, Meaning, meaning_of
 from danet.data.naming import SAME_STEM
 from danet.data.survey import Survey, survey
@@ -61,7 +62,8 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
     Raises:
         InputError: no pictures or masks found, or masks that hold no classes (smoothed colours, instances).
     """
-    found, listed = survey(root), _listed(root)
+    found = survey(root)
+    listed = _listed(root, found.layout)
     masks = root / found.layout.masks
     if found.colours:
         classes, more = _coloured_classes(masks, found.colours, listed)
@@ -134,19 +136,33 @@ def _coloured_classes(
     return Classes(names, palette), (note, "name the classes: their names stand in no mask")
 
 
-def _listed(root: Path) -> dict[str, Colour | None]:
-    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a colour, NAME:R,G,B::"""
+def _listed(root: Path, layout: Layout) -> dict[str, Colour | None]:
+    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a colour, NAME:R,G,B::; or
+    from a _classes.csv beside the pictures, as Roboflow writes it: VALUE, NAME after a line of headings.
+    """
     file = next((root / name for name in _LISTS if (root / name).is_file()), None)
     if file is None:
-        return {}
+        images, _ = layout.of(SPLITS[0]) or layout.together
+        return _numbered(images / "_classes.csv")
     listed: dict[str, Colour | None] = {}
-    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in _text(file).splitlines():
         name, _, rest = line.partition(":")
         channels = rest.split(":")[0].split(",")
         colour = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)
         if name.strip() and not name.startswith(("#", "__ignore__")):
             listed[name.strip()] = (colour[0], colour[1], colour[2]) if len(colour) == 3 else None
     return listed
+
+
+def _numbered(file: Path) -> dict[str, Colour | None]:
+    """The names of VALUE, NAME in the order of their values, where these are 0, 1, 2, ..."""
+    rows = list(csv.reader(_text(file).splitlines())) if file.is_file() else []
+    names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
+    return {names[value]: None for value in sorted(names)} if sorted(names) == list(range(len(names))) else {}
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def write(root: Path, proposal: Proposal) -> Path:

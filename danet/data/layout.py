@@ -21,6 +21,7 @@ _IMAGES = (
 _MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "segmentationclass"),
     *("segmentations", "segmentation", "seg", "gt", "gtfine", "groundtruth", "groundtruths", "targets", "target"),
+    *("masksmachine", "ann"),
 )
 _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "": ("test", "testing")}
 _SPLIT_WORDS = tuple(word for words in _WORDS.values() for word in words)
