@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import campaign
 import torch
-from campaign import SHRINK, Row
+from campaign import SHRINK
+from summary import Row, table
 
 from danet.errors import InputError
 from danet.model.backbone import build_backbone
@@ -21,7 +22,7 @@ def main() -> None:
     options = campaign.parser(__doc__).parse_args()
     result = campaign.run(rows(campaign.base(options)), options)
     campaign.write(options.json, result)
-    print(campaign.table(result))
+    print(table(result))
 
 
 def rows(base: Recipe) -> Sequence[Row]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import campaign
 import torch
-from campaign import Row
+from summary import Row, table
 
 import danet
 from danet.bench.measure import interleaved, peak_memory
@@ -29,15 +29,15 @@ REPEATS = 15
 
 def main() -> None:
     options = campaign.parser(__doc__).parse_args()
-    table = rows(campaign.base(options))
-    result = campaign.run(table, options)
-    weights = {row.name: campaign.weights_of(row, 1, options) for row in table}
+    networks = rows(campaign.base(options))
+    result = campaign.run(networks, options)
+    weights = {row.name: campaign.weights_of(row, 1, options) for row in networks}
     if all(path.exists() for path in weights.values()):
         measured = speed(weights, str(choose(options.device)))
         for row in result["rows"]:
             row["speed"] = measured[row["name"]]
     campaign.write(options.json, result)
-    print(campaign.table(result))
+    print(table(result))
     for row in result["rows"]:
         if "speed" in row:
             print(f"{row['about']:36}{_in_words(row['speed'])}")

@@ -10,9 +10,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from campaign import GREEK, write
+from campaign import write
 from intervals import by_pictures, mean_iou
 from shown import matrices
+from summary import GREEK
 
 from danet import weights
 from danet.bench.measure import environment

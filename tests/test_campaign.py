@@ -141,7 +141,7 @@ def check_rows(campaign, result: dict) -> None:
     assert gain["by_seeds_95"][0] <= gain["mean"] <= gain["by_seeds_95"][1]
     assert gain["by_pictures_95"][0] <= gain["by_pictures_95"][1]
     assert [entry["against"] for entry in found["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
-    said = campaign.table(result)
+    said = load("summary").table(result)
     assert "70.03 / 72.54" in said
     assert "alpha +0.00 beta +0.00" in said.replace("-0.00", "+0.00")
     assert "not run yet" in said
@@ -169,9 +169,10 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert (whole != without).any()
     assert off["scales"] == {"position": 0, "channel": 0}
     assert on["scales"]["position"] != 0
-    measured = {("a", 1): campaign.Measured(["p"], whole, on), ("b", 1): campaign.Measured(["q"], whole, on)}
+    summary = load("summary")
+    measured = {("a", 1): summary.Measured(["p"], whole, on), ("b", 1): summary.Measured(["q"], whole, on)}
     with pytest.raises(InputError, match="b and a: were shown other pictures; give --out another folder"):
-        campaign.result([campaign.Row("b", "", campaign.BASE, ("a",))], measured, chosen)
+        campaign.result([summary.Row("b", "", campaign.BASE, ("a",))], measured, chosen)
     found = chosen.out / "without.json"
     given = ["--camvid", str(camvid), "--weights", str(chosen.out / "both-1/best.safetensors"), "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["without.py", *given, "--json", str(found)])
