@@ -6,6 +6,7 @@ from PIL import Image
 
 from danet import InputError, data
 from danet.data import camvid
+from danet.data.check import check_folder
 
 
 def write_pair(root, name: str, value: int = 1, split: str = "", masks: str = "masks", size=(20, 30)) -> None:
@@ -117,6 +118,14 @@ def test_camvid_in_miniature(tmp_path):
         data.load("camvid", tmp_path, "val")[1]
     with pytest.raises(InputError, match="no such folder"):
         data.load("camvid", tmp_path / "elsewhere", "val")
+
+
+def test_two_pictures_of_one_mask_are_named(folder):
+    (folder / "dataset.yaml").write_text("classes: [a, b]\nimage_suffix: _sat\n")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "images" / "p0_sat.jpg")
+    with pytest.raises(InputError, match=r"p0_sat\.jpg: has the same mask as p0\.png; rename one of them"):
+        data.load("folder", folder, "train")
+    assert "p0_sat.jpg: has the same mask as p0.png" in str(check_folder(folder).problems[0])
 
 
 def test_camvid_as_distributed(camvid_folder):

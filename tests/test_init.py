@@ -246,8 +246,8 @@ def test_one_split_alone_is_divided_and_what_is_not_used_is_noted(tmp_path, imag
     proposal = propose(tmp_path)
     assert proposal.layout == Layout(tmp_path, images.format("train"), masks.format("train"), splits={})
     assert proposal.notes == (
-        f"not used: pictures of {images.format('{split}').removesuffix('/{split}')} in test",
-        f"train and val are parts of {images.format('train')}, the only one of the two",
+        f"not used: the pictures in {images.format('test')}",
+        f"train and val are parts of {images.format('train')}, the only one of the two with masks",
     )
     write(tmp_path, proposal)
     assert len(folder.load(tmp_path, "train")) + len(folder.load(tmp_path, "val")) == 5
@@ -302,7 +302,7 @@ def test_roboflows_export(tmp_path):
         (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, crack\n2, rust\n")
     proposal = propose(tmp_path)
     assert proposal.classes.names == ("background", "crack", "rust")
-    assert proposal.notes[0] == f"not used: pictures of {tmp_path.name} in test"
+    assert proposal.notes[0] == "not used: the pictures in test"
     write(tmp_path, proposal)
     assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
     assert check_folder(tmp_path).problems == ()
@@ -313,7 +313,7 @@ def test_roboflows_export(tmp_path):
 def test_frames_beside_each_other_are_no_pictures_with_masks(tmp_path):
     for i in range(12):
         picture(tmp_path / f"frame_{i:03}.png")
-    with pytest.raises(InputError, match="no folder of pictures in it"):
+    with pytest.raises(InputError, match="pictures in the folder itself, and which of them are masks is not known"):
         propose(tmp_path)
 
 
@@ -326,9 +326,64 @@ def test_masks_without_pictures_beside_them_are_told(tmp_path):
         folder.load(tmp_path, "train")
 
 
+@pytest.mark.parametrize(
+    ("places", "images", "masks", "note"),
+    [
+        ("train/images train/masks dev/images dev/masks", "train/images", "train/masks", "dev/images, dev/masks"),
+        ("trainset/images trainset/masks testset/images testset/masks", "trainset/images", "trainset/masks", "testset"),
+        ("data/images data/labels predictions/masks", "data/images", "data/labels", "predictions/masks"),
+        ("part1/images part1/masks part2/images part2/masks", "part1/images", "part1/masks", "part2/images"),
+        ("img_dir/train ann_dir/train", "img_dir/train", "ann_dir/train", "train and val are parts of"),
+        ("images/train masks", "images/train", "masks", "train and val are parts of"),
+        ("a b/train b/trainannot", "b/train", "b/trainannot", "the only one of the two"),
+        ("stills labelled", "stills", "labelled", ""),
+    ],
+)
+def test_pictures_and_masks_that_belong_together_are_found_and_others_noted(tmp_path, places, images, masks, note):
+    (tmp_path / "lost+found").mkdir(mode=0)
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    for place in places.split():
+        end = ".png" if any(word in place for word in ("mask", "annot", "label", "ann_")) else ".jpg"
+        for i in range(6):
+            save(tmp_path / place / f"p{i}{end}", stripes(0, 1) if end == ".png" else coloured(ROAD, TREE))
+    proposal = propose(tmp_path)
+    assert (proposal.layout.images, proposal.layout.masks) == (images, masks)
+    assert note in " ".join(proposal.notes)
+    write(tmp_path, proposal)
+    assert len(folder.load(tmp_path, "train")) == 5
+    assert check_folder(tmp_path).problems == ()
+
+
+def test_of_two_endings_the_one_that_names_masks_is_taken(tmp_path):
+    for end in ("_mask.png", "_pred.png"):
+        build(tmp_path / "beside", [stripes(0, 1)] * 4, "", "", end)
+    assert propose(tmp_path / "beside").layout.naming == Naming("_mask.png")
+    for end in ("_edges.png", "_label.png"):
+        build(tmp_path / "apart", [stripes(0, 1)] * 4, end=end)
+    assert propose(tmp_path / "apart").layout.naming == Naming("_label.png")
+
+
+def test_empty_folders_of_splits_are_not_taken_for_splits(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 5)
+    for place in ("images/train", "images/val", "masks/train", "masks/val"):
+        (tmp_path / place).mkdir()
+    write(tmp_path, propose(tmp_path))
+    assert labels(tmp_path) == {0, 1}
+    assert check_folder(tmp_path).problems == ()
+
+
+def test_a_split_without_masks_is_not_used(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 5, "images/train", "masks/train")
+    picture(tmp_path / "images" / "val" / "v.jpg")
+    proposal = propose(tmp_path)
+    assert proposal.notes[0] == "not used: the pictures in images/val"
+    write(tmp_path, proposal)
+    assert labels(tmp_path) == {0, 1}
+
+
 def test_the_folder_of_the_pictures_itself_leads_to_the_one_around_it(tmp_path):
     build(tmp_path, [stripes(0, 1)])
-    with pytest.raises(InputError, match=rf"images: no folder of .*; give {re.escape(str(tmp_path))}$"):
+    with pytest.raises(InputError, match=rf"images: holds no .*; give {re.escape(str(tmp_path))}$"):
         propose(tmp_path / "images")
 
 
@@ -360,6 +415,11 @@ def test_a_colour_may_mean_unlabelled(tmp_path):
         ("colours: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "is no colour of its own"),
         ("splits: {trai: a}", "splits: {'trai': 'a'} names no folders of train and val; write for example splits:"),
         ("splits: training", "splits: 'training' names no folders"),
+        ("splits: {train: val}", "splits: train and val are both val; name two folders"),
+        ("mask_suffix: png", "mask_suffix: 'png' is no ending of a mask's file; write what ends in .png, .bmp"),
+        ("mask_suffix: _mask.jpg", "'_mask.jpg' is no ending of a mask's file"),
+        ("image_suffix: .jpg", "image_suffix: '.jpg' has the ending of a file; leave it out"),
+        ('masks: "{split}_masks"', "masks: {split}_masks, but no train and val folders of pictures; write {split} in"),
         ("image_suffix: _sat.jpg", "image_suffix: '_sat.jpg' has the ending of a file; write _sat"),
         ("image_suffix: 3", "image_suffix: 3 is no ending; write for example image_suffix: _image"),
         ("mask_suffix: 3", "mask_suffix: 3 is no ending; write for example mask_suffix: .png"),
@@ -387,10 +447,14 @@ def test_files_without_a_partner_and_bad_masks_are_noted(tmp_path):
 @pytest.mark.parametrize(
     ("images", "masks", "end", "message"),
     [
-        ("pics", "masks", ".png", r"no folder of pictures in it \(images, imgs, .*put all pictures into"),
-        ("images", "truth", ".png", "no folder of masks in it"),
+        (
+            "pics",
+            "truth",
+            ".jpg",
+            "pictures in pics, truth, and which of them are masks is not known; call two folders",
+        ),
         ("images/cats", "masks/cats", ".png", "pictures in cats, not in train and val; rename"),
-        ("images/train", "masks", ".png", "train: no such folder, but one of pictures"),
+        ("images/train", "masks/val", ".png", "images: pictures in train, not in train and val; rename the folders"),
         ("images", "masks", ".jpg", r"a mask in a lossy format \(JPEG\)"),
     ],
 )

@@ -45,6 +45,7 @@ KNOWN = {
     "coco-stuff": Known(coco_stuff.load, coco_stuff.CLASSES, coco_stuff.COUNTS, coco_stuff.DOWNLOAD),
     "ade20k": Known(ade20k.load, ade20k.CLASSES, ade20k.COUNTS, ade20k.DOWNLOAD),
 }
+_OF_THE_SET = ("dataset.yaml", "_classes.csv")  # beside the pictures where these lie in the folder itself
 _NEEDED = ("train", "val")  # without the other splits a data set is no worse
 
 
@@ -177,16 +178,19 @@ def _from_folders(
         with noting(wrong, images):
             files = list_pictures(places, naming, samples.bands)
     first = {file.stem: file for file in reversed(files)}
-    again = [file for file in files if first[file.stem] != file]
-    wrong += [Problem(file, f"has the same stem as {first[file.stem].name}", "rename one of them") for file in again]
+    by_mask = {naming.mask_of(file): file for file in reversed(files)}
+    for file in files:
+        if (other := by_mask[naming.mask_of(file)]) != file:
+            shared = "stem" if other.stem == file.stem else "mask"
+            wrong.append(Problem(file, f"has the same {shared} as {other.name}", "rename one of them"))
     known = set(files)
     extra: list[Path] = []
     if images.is_dir() and masks.is_dir():
         extra = [mask for mask in _files(masks) if mask.suffix.lower() in SUFFIXES and mask not in known]
-    named = {naming.mask_of(file) for file in files}
-    wrong += [_alone(mask, naming, first) for mask in extra if mask.name not in named]
+    wrong += [_alone(mask, naming, first) for mask in extra if mask.name not in by_mask]
     known.update(extra)
     odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
+    odd = [name for name in odd if name not in _OF_THE_SET]
     what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []
     pairs = [Pair(file.stem, file, masks / naming.mask_of(file)) for file in files]

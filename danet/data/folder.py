@@ -39,7 +39,7 @@ from danet.data.colours import read_coloured_mask
 from danet.data.images import ARRAYS, SUFFIXES, read_mask
 from danet.data.labels import IGNORE, Classes, Colour, LabelMap
 from danet.data.layout import SPLITS, Layout, list_pictures
-from danet.data.naming import Naming
+from danet.data.naming import LOSSLESS, Naming
 from danet.data.pairs import PairedFiles, pair_files
 from danet.errors import InputError
 from danet.settings import read_yaml
@@ -85,7 +85,7 @@ def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
         root,
         _text(file, settings, "images", "images"),
         _text(file, settings, "masks", "masks"),
-        Naming(_text(file, settings, "mask_suffix", ".png"), _image_suffix(file, settings)),
+        Naming(_mask_suffix(file, settings), _image_suffix(file, settings)),
         _splits(file, settings),
     )
     share = settings.get("val", 0.2)
@@ -205,7 +205,17 @@ def _text(file: Path, settings: Mapping[str, Any], key: str, default: str) -> st
 def _image_suffix(file: Path, settings: Mapping[str, Any]) -> str:
     suffix = _text(file, settings, "image_suffix", "")
     if suffix.lower().endswith(SUFFIXES + ARRAYS):
-        raise InputError(file, f"image_suffix: {suffix!r} has the ending of a file", f"write {Path(suffix).stem}")
+        shorter = suffix[: suffix.rindex(".")]
+        remedy = f"write {shorter}" if shorter else "leave it out"
+        raise InputError(file, f"image_suffix: {suffix!r} has the ending of a file", remedy)
+    return suffix
+
+
+def _mask_suffix(file: Path, settings: Mapping[str, Any]) -> str:
+    suffix = _text(file, settings, "mask_suffix", ".png")
+    if "/" in suffix or not suffix.lower().endswith(LOSSLESS):
+        remedy = f"write what ends in {', '.join(LOSSLESS)}, for example mask_suffix: _mask.png"
+        raise InputError(file, f"mask_suffix: {suffix!r} is no ending of a mask's file", remedy)
     return suffix
 
 
@@ -216,7 +226,10 @@ def _splits(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     ):
         remedy = "write for example splits: {train: training, val: validation}"
         raise InputError(file, f"splits: {said!r} names no folders of train and val", remedy)
-    return {split: said.get(split, split) for split in SPLITS}
+    splits = {split: said.get(split, split) for split in SPLITS}
+    if len(set(splits.values())) < len(splits):
+        raise InputError(file, f"splits: train and val are both {splits['train']}", "name two folders")
+    return splits
 
 
 def _number(file: Path, settings: Mapping[str, Any], key: str, most: int) -> int | None:

@@ -156,7 +156,10 @@ def _listed(root: Path, layout: Layout) -> dict[str, Colour | None]:
 
 def _numbered(file: Path) -> dict[str, Colour | None]:
     """The names of VALUE, NAME in the order of their values, where these are 0, 1, 2, ..."""
-    rows = list(csv.reader(_text(file).splitlines())) if file.is_file() else []
+    try:
+        rows = list(csv.reader(_text(file).splitlines())) if file.is_file() else []
+    except csv.Error:
+        return {}
     names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
     return {names[value]: None for value in sorted(names)} if sorted(names) == list(range(len(names))) else {}
 

@@ -1,13 +1,13 @@
 """How masks are named after their pictures: a.png or a_mask.png for a.jpg, a_mask.png for a_sat.jpg."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-_MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target")
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+_MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target", "semantic")
 
 
 class Naming(NamedTuple):
@@ -33,8 +33,8 @@ def naming_of(pictures: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
     stems, names = {picture.stem for picture in pictures}, [mask.name for mask in masks]
     ends = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
     votes = Counter(end for end in ends if end is not None)
-    if votes:
-        return Naming(votes.most_common(1)[0][0])
+    if likeliest := _likeliest(votes, min(len(stems), len(names))):
+        return Naming(likeliest)
     ours, theirs = _common_end(list(stems)), _common_end(names)
     bases = {stem.removesuffix(ours) for stem in stems}
     paired = sum(name.removesuffix(theirs) in bases for name in names)
@@ -47,13 +47,23 @@ def naming_beside(files: Sequence[Path]) -> Naming | None:
     ends = Counter(
         file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems
     )
-    if named := [(count, end) for end, count in ends.items() if not end[0].isalnum() and 3 * count >= len(files)]:
-        return Naming(max(named)[1])
-    lossless = Counter(file.suffix for file in files if file.suffix.lower() in _LOSSLESS)
+    if named := _likeliest({end: count for end, count in ends.items() if not end[0].isalnum()}, len(files)):
+        return Naming(named)
+    lossless = Counter(file.suffix for file in files if file.suffix.lower() in LOSSLESS)
     twice = len(files) - len(stems)
     if same := [suffix for suffix, count in lossless.items() if twice and count == twice]:
         return Naming(same[0])
     return _two_ends(files)
+
+
+def _likeliest(ends: Mapping[str, int], files: int) -> str | None:
+    """Of the endings that a third of the files have, one that names a mask, and then the most frequent."""
+    often = [end for end, count in ends.items() if 3 * count >= files]
+    return max(often, key=lambda end: (_names_masks(end), ends[end], end), default=None)
+
+
+def _names_masks(end: str) -> bool:
+    return any(word in end.lower() for word in _MASK_WORDS)
 
 
 def _two_ends(files: Sequence[Path]) -> Naming | None:
@@ -63,7 +73,7 @@ def _two_ends(files: Sequence[Path]) -> Naming | None:
         at = max(file.name.rfind("_"), file.name.rfind("-"))
         if at > 0:
             bases.setdefault(file.name[at:], set()).add(file.with_name(file.name[:at]))
-    words = [end for end in bases if any(word in end.lower() for word in _MASK_WORDS)]
+    words = [end for end in bases if _names_masks(end)]
     if len(words) != 1:
         return None
     (mask,) = words

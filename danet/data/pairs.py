@@ -81,14 +81,14 @@ def pair_files(
     """Each picture with its mask in the folder `masks`, named by its stem; unless `complete` also where there is none.
 
     Raises:
-        InputError: pictures without a mask (up to ten named), or two pictures of one stem.
+        InputError: pictures without a mask (up to ten named), or two pictures of one stem or mask.
     """
-    stems: dict[str, Path] = {}
+    by_mask: dict[str, Path] = {}
     for image in images:
-        if image.stem in stems:
-            raise InputError(image, f"has the same stem as {stems[image.stem].name}", "rename one of them")
-        stems[image.stem] = image
-    pairs = [Pair(stem, image, masks / naming.mask_of(image)) for stem, image in stems.items()]
+        if (other := by_mask.setdefault(naming.mask_of(image), image)) is not image:
+            shared = "stem" if other.stem == image.stem else "mask"
+            raise InputError(image, f"has the same {shared} as {other.name}", "rename one of them")
+    pairs = [Pair(image.stem, image, masks / name) for name, image in by_mask.items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
         shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")

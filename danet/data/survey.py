@@ -11,8 +11,9 @@ from danet.data.colours import count_colours, palette_of, read_colours
 from danet.data.examine import each, histogram
 from danet.data.images import ARRAYS, read_header, read_image, read_mask
 from danet.data.labels import Colour
-from danet.data.layout import SPLITS, Layout, find_layout, masks_in, pictures_in
+from danet.data.layout import SPLITS, Layout, masks_in, pictures_in
 from danet.data.rasters import Header
+from danet.data.search import find_layout
 from danet.errors import InputError
 
 
@@ -56,9 +57,10 @@ def survey(root: Path) -> Survey:
     if layout.images == layout.masks:
         found = [file for file in found if layout.naming.is_mask(file)]
     wanted = [masks / layout.naming.mask_of(picture) for picture, masks in pictures]
-    paired = sorted(set(wanted) & set(found))
-    notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in set(found)])
-    notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in set(wanted)])
+    there, asked = set(found), set(wanted)
+    paired = sorted(there & asked)
+    notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in there])
+    notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in asked])
     values, colours, palette, more = _contents(paired)
     channels, transparent, told = _bands([picture for picture, _ in pictures])
     return Survey(
