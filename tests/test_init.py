@@ -306,6 +306,10 @@ def test_roboflows_export(tmp_path):
     write(tmp_path, proposal)
     assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
     assert check_folder(tmp_path).problems == ()
+    longer = "Pixel Value, Class\n0, background\n1, crack\n2, rust\n3, moss\n"
+    (tmp_path / "train" / "_classes.csv").write_text(longer)
+    assert propose(tmp_path).classes.names == ("background", "crack", "rust", "moss")
+    assert "1 of the 4 listed names are in no mask; value 0 is taken as the first" in propose(tmp_path).notes
     (tmp_path / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n5, crack\n2, rust\n")
     assert propose(tmp_path).classes.names == ("class_0", "class_1", "class_2")
 

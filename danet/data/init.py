@@ -7,7 +7,7 @@ names of classes stand in no mask.
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -82,6 +82,7 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
         return _proposal(found, meaning.kind, found.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
+    meaning = _with_all_names(meaning, len(listed))
     label_map = {value: train_id for train_id, value in enumerate(meaning.ids)}
     if meaning.ignore not in (None, IGNORE) and IGNORE in found.values:
         label_map[IGNORE] = IGNORE
@@ -91,6 +92,15 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
     plain = all(value == train_id for value, train_id in label_map.items())
     notes = (*meaning.notes, *more)
     return _proposal(found, meaning.kind, found.values, classes, meaning.ignore, None if plain else label_map, notes)
+
+
+def _with_all_names(meaning: Meaning, listed: int) -> Meaning:
+    """With the classes of a longer list too, whose values may well be in other masks: value 0 is the first of it."""
+    absent = listed - len(meaning.ids)
+    if absent <= 0 or max(meaning.ids) >= listed or meaning.ignore is None or meaning.ignore < listed:
+        return meaning
+    note = f"{absent} of the {listed} listed names are in no mask; value 0 is taken as the first"
+    return replace(meaning, ids=tuple(range(listed)), notes=(*meaning.notes, note))
 
 
 def _proposal(
