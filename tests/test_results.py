@@ -54,7 +54,7 @@ def test_the_ablations(name, against):
         [
             " / ".join(mious[row["name"]]),
             difference(row["differences"][against]) if row["differences"] else "",
-            ", ".join(f"{scale:+.2f}".replace("+0.00", "0").replace("-0.00", "0") for scale in row["scales"].values()),
+            ", ".join(f"{scale:+.2f}".replace("+0.00", "0.00").replace("-0.00", "0.00") for scale in row["scales"].values()),
             gains(row, result["rows"][0]),
             f"{row['parameters'] / 1e6:.2f}",
         ]
