@@ -8,7 +8,7 @@ import pytest
 from miniature import build, picture, save, stripes
 
 from danet import InputError
-from danet.data import camvid, voc
+from danet.data import camvid, folder, voc
 from danet.data.check import check, check_dataset, check_folder, lines
 from danet.data.labels import Classes, LabelMap
 from danet.data.manifest import manifest, verify
@@ -312,3 +312,21 @@ def test_a_manifest_finds_what_decoding_does_not(tmp_path):
     ]
     with pytest.raises(InputError, match="does not lie in"):
         manifest(tmp_path / "images", files)
+
+
+def test_pictures_without_a_mask_are_left_out_where_that_is_said(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 6)
+    picture(tmp_path / "images" / "alone.jpg")
+    file = tmp_path / "dataset.yaml"
+    file.write_text("classes: [a, b]\n")
+    assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["alone.png"]
+    file.write_text("classes: [a, b]\nmissing_masks: skip\n")
+    report = check_folder(tmp_path)
+    assert report.problems == ()
+    assert [warning.what for warning in report.warnings] == ["1 pictures have no mask: alone.jpg"]
+    names = {pair.name for split in ("train", "val") for pair in folder.load(tmp_path, split).pairs}
+    assert names == {f"p{i}" for i in range(6)}
+    for mask in (tmp_path / "masks").iterdir():
+        mask.unlink()
+    with pytest.raises(InputError, match=r"masks: no mask of the pictures in .*images; add them"):
+        folder.load(tmp_path, "train")

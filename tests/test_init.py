@@ -417,6 +417,7 @@ def test_a_colour_may_mean_unlabelled(tmp_path):
         ("colours: [[0, 0, 0], [1, 1, 1]]\nlabel_map: {0: 0}", "label_map and colours; leave one of them out"),
         ("colours: [[0, 0, 0], [1, 1, 1]]\nignore: 255", "ignore: 255 is no colour of its own"),
         ("colours: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "is no colour of its own"),
+        ("missing_masks: drop", "missing_masks: 'drop' is unknown; write missing_masks: skip, or leave it out"),
         ("splits: {trai: a}", "splits: {'trai': 'a'} names no folders of train and val; write for example splits:"),
         ("splits: training", "splits: 'training' names no folders"),
         ("splits: {train: val}", "splits: train and val are both val; name two folders"),
@@ -443,7 +444,10 @@ def test_files_without_a_partner_and_bad_masks_are_noted(tmp_path):
     (tmp_path / "images" / "p1.jpg").unlink()
     (tmp_path / "masks" / "p2.png").write_bytes(b"")
     notes = propose(tmp_path).notes
-    assert notes[:2] == ("1 pictures have no mask: p0.png", "1 masks have no picture: p1.png")
+    assert notes[:2] == (
+        "1 pictures have no mask (missing_masks: skip in dataset.yaml leaves them out): p0.png",
+        "1 masks have no picture: p1.png",
+    )
     assert "1 masks cannot be read (danet check names all), the first: " in notes[2]
     assert "p2.png: empty file" in notes[2]
 

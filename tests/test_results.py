@@ -34,6 +34,11 @@ def difference(entry: dict[str, Any], digits: int = 1) -> str:
     return f"{points(entry['mean'], digits, '+')} [{low}, {high}]"
 
 
+def signed(scale: float) -> str:
+    text = f"{scale:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
 def gains(row: dict[str, Any], fcn: dict[str, Any]) -> str:
     """The paper's over its FCN, ResNet-50 / ResNet-101."""
     told = {
@@ -54,7 +59,9 @@ def test_the_ablations(name, against):
         [
             " / ".join(mious[row["name"]]),
             difference(row["differences"][against]) if row["differences"] else "",
-            ", ".join(f"{scale:+.2f}".replace("+0.00", "0.00").replace("-0.00", "0.00") for scale in row["scales"].values()),
+            ", ".join(
+                f"{scale:+.2f}".replace("+0.00", "0.00").replace("-0.00", "0.00") for scale in row["scales"].values()
+            ),
             gains(row, result["rows"][0]),
             f"{row['parameters'] / 1e6:.2f}",
         ]

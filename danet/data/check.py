@@ -62,6 +62,8 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     splits = {split: places for split, places in own.items() if places} or {"all": layout.together}
     remedy = f"make it, or mend its name in {root / 'dataset.yaml'}"
     parts = [_from_folders(split, places, samples, remedy, layout.naming) for split, places in splits.items()]
+    if said.skip:
+        parts = [_without_missing(part) for part in parts]
     report = _report(said.classes, parts, advance)
     problems = list(report.problems)
     for split in _NEEDED if not problems else ():
@@ -195,6 +197,17 @@ def _from_folders(
     left_out = [Problem(images, what, "they are left out")] if odd else []
     pairs = [Pair(file.stem, file, masks / naming.mask_of(file)) for file in files]
     return _Part(split, replace(samples, pairs=pairs), wrong, left_out)
+
+
+def _without_missing(part: _Part) -> _Part:
+    """Without the pictures that have no mask, which are told in one line."""
+    there = [pair for pair in part.samples.pairs if pair.mask.is_file()]
+    missing = [pair.image.name for pair in part.samples.pairs if not pair.mask.is_file()]
+    if not missing:
+        return part
+    what = f"{len(missing)} pictures have no mask: {', '.join(missing[:10])}{' ...' if missing[10:] else ''}"
+    odd = [*part.odd, Problem(part.samples.pairs[0].image.parent, what, "they are left out (missing_masks: skip)")]
+    return part._replace(samples=replace(part.samples, pairs=there), odd=odd)
 
 
 def _alone(mask: Path, naming: Naming, stems: Mapping[str, Path]) -> Problem:

@@ -14,6 +14,7 @@ masks: masks
 splits: {train: training}         # optional: what the folders of train and val are called
 mask_suffix: .png                 # optional: the mask of a.jpg is a.png
 image_suffix: _sat                # optional: with mask_suffix: _mask.png, the mask of a_sat.jpg is a_mask.png
+missing_masks: skip               # optional: pictures without a mask are left out; without this line, an error
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
 channels: 4                       # optional: pictures of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
 white: 10000                      # optional: the value that means 1, if not the largest of 8 or 16 bits
@@ -46,20 +47,21 @@ from danet.settings import read_yaml
 
 _KEYS = (
     *("classes", "palette", "colours", "ignore", "label_map", "channels", "white"),
-    *("images", "masks", "splits", "mask_suffix", "image_suffix", "val"),
+    *("images", "masks", "splits", "mask_suffix", "image_suffix", "missing_masks", "val"),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
     """What dataset.yaml says: the classes, the folders, and how masks and pictures are read. `val` is the share for
-    validation.
+    validation; pictures without a mask are left out if `skip`, else an error.
     """
 
     classes: Classes
     label_map: LabelMap
     read_mask: Callable[[Path], np.ndarray]
     layout: Layout
+    skip: bool
     val: float
     bands: Bands
 
@@ -92,7 +94,10 @@ def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise InputError(file, f"val: {share!r} is no share between 0 and 1", "write for example val: 0.2")
     bands = Bands(_number(file, settings, "channels", MAX_CHANNELS), _number(file, settings, "white", 65535))
-    where = layout, share, bands
+    missing = settings.get("missing_masks")
+    if missing not in (None, "skip"):
+        raise InputError(file, f"missing_masks: {missing!r} is unknown", "write missing_masks: skip, or leave it out")
+    where = layout, missing == "skip", share, bands
     if "colours" not in settings:
         classes = _classes(file, settings)
         return Settings(classes, _label_map(file, settings, len(classes)), read_mask, *where)
@@ -116,7 +121,9 @@ def load(root: Path, split: str) -> PairedFiles:
     own = said.layout.of(split)
     images, masks = own or said.layout.together
     naming = said.layout.naming
-    pairs = pair_files(list_pictures((images, masks), naming, said.bands), masks, images, naming)
+    pairs = pair_files(list_pictures((images, masks), naming, said.bands), masks, images, naming, not said.skip)
+    if said.skip and not (pairs := [pair for pair in pairs if pair.mask.is_file()]):
+        raise InputError(masks, f"no mask of the pictures in {images}", "add them, or mend dataset.yaml")
     if own is None:
         count = max(1, round(said.val * len(pairs)))
         held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}

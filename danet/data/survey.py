@@ -59,10 +59,11 @@ def survey(root: Path) -> Survey:
     wanted = [masks / layout.naming.mask_of(picture) for picture, masks in pictures]
     there, asked = set(found), set(wanted)
     paired = sorted(there & asked)
-    notes += _without_partner("pictures have no mask", [mask.name for mask in wanted if mask not in there])
+    told = "pictures have no mask (missing_masks: skip in dataset.yaml leaves them out)"
+    notes += _without_partner(told, [mask.name for mask in wanted if mask not in there])
     notes += _without_partner("masks have no picture", [mask.name for mask in found if mask not in asked])
     values, colours, palette, more = _contents(paired)
-    channels, transparent, told = _bands([picture for picture, _ in pictures])
+    channels, transparent, more_notes = _bands([picture for picture, _ in pictures])
     return Survey(
         layout,
         len(paired),
@@ -70,7 +71,7 @@ def survey(root: Path) -> Survey:
         colours,
         palette,
         "labelids" in layout.naming.mask_suffix.lower(),
-        (*notes, *more, *told),
+        (*notes, *more, *more_notes),
         channels,
         transparent,
     )
