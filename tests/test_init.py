@@ -462,7 +462,12 @@ def test_files_without_a_partner_and_bad_masks_are_noted(tmp_path):
             "pictures in pics, truth, and which of them are masks is not known; call two folders",
         ),
         ("images/cats", "masks/cats", ".png", "pictures in cats, not in train and val; rename"),
-        ("images/train", "masks/val", ".png", "images: pictures in train, not in train and val; rename the folders"),
+        (
+            "images/train",
+            "masks/val",
+            ".png",
+            "pictures in train, and masks in val; call the folders of masks as those of",
+        ),
         ("images", "masks", ".jpg", r"a mask in a lossy format \(JPEG\)"),
     ],
 )

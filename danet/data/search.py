@@ -196,6 +196,9 @@ def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[L
     """The layout with the words of the splits that have pictures and masks in folders of their own, and notes."""
     found, covered = groups[images], groups[masks].keys()
     there = [word for word in found if word in covered or "" in covered]
+    if not there:
+        what = f"pictures in {', '.join(list(found)[:4])}, and masks in {', '.join(list(covered)[:4])}"
+        raise InputError(root, what, "call the folders of masks as those of their pictures")
     words = {
         split: next((word for usual in _WORDS[split] for word in there if word.lower() == usual), None)
         for split in SPLITS
@@ -228,7 +231,7 @@ def _one(pattern: str, word: str) -> str:
 
 def _named(layout: Layout) -> Layout:
     """With the names that most masks have."""
-    places = [layout.of(split) or layout.together for split in layout.splits or SPLITS]
+    places = dict.fromkeys(layout.of(split) or layout.together for split in layout.splits or SPLITS)
     pictures = [file for images, _ in places for file in pictures_in(images)]
     masks = [file for _, masks in places for file in masks_in(masks)]
     if naming := naming_of(pictures, masks):
