@@ -110,7 +110,7 @@ def peers(result: dict[str, Any]) -> str:
         x, y, spread = frame.x(math.log(latency)), frame.y(100 * row["miou"]), 100 * (row["spread"] or 0)
         lowest = max(y, lowest + LABEL)
         parts.append(_text(x + 9, lowest + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
-        fill = colour(1 if row["name"] == "both" else 0)
+        fill = colour(1 if row["name"].startswith("both") else 0)
         if spread:
             low, high = (frame.y(100 * row["miou"] + sign * spread) for sign in (-1, 1))
             parts.append(_line(x, low, x, high, fill))
