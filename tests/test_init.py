@@ -358,6 +358,21 @@ def test_pictures_and_masks_that_belong_together_are_found_and_others_noted(tmp_
     assert check_folder(tmp_path).problems == ()
 
 
+def test_masks_may_lie_together_where_pictures_do_not(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 8)
+    for i in range(8):
+        split = tmp_path / "images" / ("val" if i > 5 else "train")
+        split.mkdir(exist_ok=True)
+        (tmp_path / "images" / f"p{i}.jpg").rename(split / f"p{i}.jpg")
+    proposal = propose(tmp_path)
+    assert (proposal.layout, proposal.pairs, proposal.notes) == (Layout(tmp_path), 8, ())
+    write(tmp_path, proposal)
+    assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
+    assert check_folder(tmp_path).problems == ()
+    save(tmp_path / "masks" / "z.png", stripes(0, 1))
+    assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["z.png"]
+
+
 def test_of_two_endings_the_one_that_names_masks_is_taken(tmp_path):
     for end in ("_mask.png", "_pred.png"):
         build(tmp_path / "beside", [stripes(0, 1)] * 4, "", "", end)

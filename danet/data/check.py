@@ -62,6 +62,8 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     splits = {split: places for split, places in own.items() if places} or {"all": layout.together}
     remedy = f"make it, or mend its name in {root / 'dataset.yaml'}"
     parts = [_from_folders(split, places, samples, remedy, layout.naming) for split, places in splits.items()]
+    paired = {pair.mask for part in parts for pair in part.samples.pairs}  # the splits' masks may lie together
+    parts = [part._replace(wrong=[p for p in part.wrong if p.file not in paired]) for part in parts]
     if said.skip:
         parts = [_without_missing(part) for part in parts]
     report = _report(said.classes, parts, advance)

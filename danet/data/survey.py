@@ -51,9 +51,9 @@ def survey(root: Path) -> Survey:
         InputError: see `find_layout`; no mask that can be read.
     """
     layout, notes = find_layout(root)
-    places = [layout.of(split) or layout.together for split in layout.splits or SPLITS]
-    pictures = [(file, masks) for images, masks in dict.fromkeys(places) for file in _pictures(images, masks, layout)]
-    found = [file for _, masks in dict.fromkeys(places) for file in masks_in(masks)]
+    places = dict.fromkeys(layout.of(split) or layout.together for split in layout.splits or SPLITS)
+    pictures = [(file, masks) for images, masks in places for file in _pictures(images, masks, layout)]
+    found = [file for place in dict.fromkeys(masks for _, masks in places) for file in masks_in(place)]
     if layout.images == layout.masks:
         found = [file for file in found if layout.naming.is_mask(file)]
     wanted = [masks / layout.naming.mask_of(picture) for picture, masks in pictures]
