@@ -66,11 +66,11 @@ ELSEWHERE = {
     "46-negative-ids": ["test_labels.py::test_values_of_32_bit_masks_are_told_like_any_other"],
     "47-mask-of-0-and-255": [
         "test_labels.py::test_a_0_255_mask_of_two_classes_is_recognised",
-        "test_check.py::test_0_255_masks",
+        "test_init.py::test_0_255_masks",
     ],
     "48-mask-in-colours": [
-        "test_check.py::test_coloured_masks",
-        "test_check.py::test_an_unknown_colour_is_named_with_count_and_place",
+        "test_init.py::test_coloured_masks",
+        "test_colours.py::test_an_unknown_colour_is_named_with_count_and_place",
     ],
     "49-palette-mask": ["test_images.py::test_palette_masks_give_indices_not_colours"],
     "51-jpeg-mask": ["test_images.py::test_grey_masks_saved_as_rgb_are_read_and_coloured_ones_refused"],
@@ -89,13 +89,13 @@ ELSEWHERE = {
         "test_metrics.py::test_a_class_in_neither_is_left_out_and_one_wrongly_predicted_counts_as_zero"
     ],
     "57-smoothed-edges": [
-        "test_check.py::test_0_255_masks_with_smoothed_edges_are_recognised_and_refused",
-        "test_check.py::test_smoothed_colours_are_refused",
+        "test_init.py::test_0_255_masks_with_smoothed_edges_are_recognised_and_refused",
+        "test_init.py::test_smoothed_colours_are_refused",
     ],
     "58-cityscapes-label-ids": [
-        "test_check.py::test_cityscapes_label_ids_given_as_train_ids"
+        "test_init.py::test_cityscapes_label_ids_given_as_train_ids"
     ],  # by danet init, not by an option
-    "59-ids-from-1": ["test_datasets.py::test_ade20k_counts_from_one", "test_check.py::test_labels_from_one"],
+    "59-ids-from-1": ["test_datasets.py::test_ade20k_counts_from_one", "test_init.py::test_labels_from_one"],
     "61-cut-checkpoint": [
         "test_accidents.py::test_a_damaged_checkpoint_falls_back_to_the_one_before_in_one_line",
         "test_weights.py::test_a_cut_file_is_noticed",

@@ -121,13 +121,13 @@ def test_a_campaign_is_trained_once_goes_on_after_a_kill_and_tells_the_same(camp
     again = campaign.run(rows, chosen)
     assert again["runs"] == result["runs"]
     assert len(steps) == 10
-    check_rows(campaign, result)
+    check_rows(load("summary"), result)
     chosen.epochs = 2
     with pytest.raises(InputError, match="fcn-1: holds a run of another recipe; give --out another folder"):
         campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
 
 
-def check_rows(campaign, result: dict) -> None:
+def check_rows(summary, result: dict) -> None:
     found = {row["name"]: row for row in result["rows"]}
     assert found["position"]["miou"] is None
     assert found["fcn"]["published"] == {"ResNet-50": 70.03, "ResNet-101": 72.54}
@@ -141,7 +141,7 @@ def check_rows(campaign, result: dict) -> None:
     assert gain["by_seeds_95"][0] <= gain["mean"] <= gain["by_seeds_95"][1]
     assert gain["by_pictures_95"][0] <= gain["by_pictures_95"][1]
     assert [entry["against"] for entry in found["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
-    said = load("summary").table(result)
+    said = summary.table(result)
     assert "70.03 / 72.54" in said
     assert "alpha +0.00 beta +0.00" in said.replace("-0.00", "+0.00")
     assert "not run yet" in said

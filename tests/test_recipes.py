@@ -74,6 +74,7 @@ def test_every_row_of_the_paper_number_by_number(row):
         ),
         loss=(1.0, 1.0, 1.0, 0.4),  # the last has no output to be of
         validate_every=10,
+        fine_tunes="voc-danet101" if name == "voc-danet101-trainval" else "",
     )
     assert (data.flip, data.jitter, data.photometric, data.largest_share) == (0.5, 0.0, False, 1.0)
 
