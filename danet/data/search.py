@@ -151,9 +151,12 @@ def _beside(groups: Groups) -> tuple[str, str] | None:
 
 def _by_names(groups: Groups) -> tuple[str, str] | None:
     """The only two folders, called anything, whose files are named as pictures and their masks."""
+    if len(groups) > _MOST:
+        return None
     fitting: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-    for ours, theirs in permutations(groups, 2) if len(groups) <= _MOST else ():
-        pictures, masks = _files(groups[ours]), _files(groups[theirs])
+    files = {pattern: _files(folders) for pattern, folders in groups.items()}
+    for ours, theirs in permutations(groups, 2):
+        pictures, masks = files[ours], files[theirs]
         naming = naming_of(pictures, masks)
         if naming is None or not groups[ours].keys() & groups[theirs].keys():
             continue
