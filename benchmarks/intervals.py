@@ -1,7 +1,9 @@
-"""How sure a difference in mIoU is: over the seeds, and over the validation pictures. Used by campaign.py."""
+"""How sure a difference in mIoU is: over the seeds, and over the validation pictures. Used by campaign.py, without.py
+and robustness.py.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 import numpy as np
@@ -27,18 +29,23 @@ def by_seeds(differences: Sequence[float]) -> tuple[float, float] | None:
     return mean(differences) - half, mean(differences) + half
 
 
-def by_pictures(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> tuple[float, float]:
+def by_pictures(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    score: Callable[[np.ndarray], np.ndarray] = mean_iou,
+) -> tuple[float, float]:
     """The 95 % interval of the mean difference in mIoU of the same runs on other pictures: the pictures are drawn again
     with replacement, the same for both networks and all seeds.
 
     Args:
-        ours, theirs: P,K,K for each seed.
+        ours, theirs: P,...,K,K for each seed.
+        score: of confusion matrices B,...,K,K, summed over pictures: B.
     """
     pictures = len(ours[0])
     generator = np.random.default_rng(0)
-    counts = generator.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES)  # B,P
+    counts = generator.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES).astype(float)  # B,P
     gains = [
-        mean_iou(np.tensordot(counts, a, 1)) - mean_iou(np.tensordot(counts, b, 1))
+        score(np.tensordot(counts, a.astype(float), 1)) - score(np.tensordot(counts, b.astype(float), 1))
         for a, b in zip(ours, theirs, strict=True)
     ]
     low, high = np.quantile(np.mean(gains, 0), (0.025, 0.975))

@@ -101,7 +101,7 @@ def _differences(
                 "of_each": gains,
                 "by_seeds_95": by_seeds(gains),
                 "by_pictures_95": by_pictures(
-                    *zip(*((a.matrices, b.matrices) for a, b in pairs.values()), strict=True)
+                    [a.matrices for a, _ in pairs.values()], [b.matrices for _, b in pairs.values()]
                 ),
             }
 

@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [  # downwards only: a room imports from its own floor or from one below
     {"cli", "__main__"},
     {"web", "train", "deploy", "bench"},
-    {"evaluate", "predict", "pipeline", "video", "huge", "look", "report", "submit"},
+    {"evaluate", "predict", "pipeline", "video", "huge", "look", "report", "robustness", "submit"},
     {"weights", "exported", "inference", "draw", "metrics"},
     {"model", "data", "recipes"},
     {"devices", "files", "settings", "errors", "__init__"},

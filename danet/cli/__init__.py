@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "everything that is wrong with a data set, in one run",
     "look": "where a point of a picture looks, what a channel answers to, what each module changes",
     "evaluate": "weights + data set -> mean IoU, IoU of each class",
+    "robustness": "weights + data set -> mean IoU on pictures that noise, blur, weather or JPEG have spoiled",
     "report": "a run's page, or several runs side by side",
     "convert": "a released DANet checkpoint -> .safetensors",
     "export": "weights -> ONNX or OpenVINO, int8 too, compared with the network",
@@ -89,7 +90,7 @@ def _refused(error: InputError) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  danet {name:10} {about}" for name, about in COMMANDS.items()]
+    lines = [f"  danet {name:11} {about}" for name, about in COMMANDS.items()]
     return "\n".join(
         [
             "danet: Dual Attention Networks for scene segmentation",

@@ -1,0 +1,115 @@
+"""`danet robustness`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from danet.cli.output import check_outputs, progress, write_json
+from danet.cli.parsing import parse
+from danet.errors import InputError
+
+if TYPE_CHECKING:
+    from danet.robustness import Robustness
+
+
+@dataclass(frozen=True)
+class Study:
+    """Score weights on pictures that noise, blur, weather and compression have spoiled: mIoU and calibration of twelve
+    corruptions at five severities. Several networks see the same pictures; the first is what the others are measured
+    against.
+
+    For example: danet robustness a.safetensors b.safetensors --dataset camvid --root DIR --severities 1 3 5
+    """
+
+    weights: tyro.conf.Positional[tuple[Path, ...]]
+    """.safetensors files, exported models, or default: the weights that come with the package"""
+    dataset: str = "folder"
+    """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
+    root: Path | None = None
+    """the data set's folder"""
+    split: str = "val"
+    """val, train, or another that the data set has"""
+    corruptions: tuple[str, ...] | None = None
+    """some of gaussian-noise, shot-noise, impulse-noise, defocus-blur, glass-blur, motion-blur, snow, fog, brightness,
+    contrast, pixelate and jpeg; all if not given"""
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """some of 1 to 5"""
+    seed: int = 0
+    """of the noise and the weather"""
+    protocol: str = "whole"
+    """how pictures are shown, see danet evaluate"""
+    json: Path | None = None
+    """write all numbers to this file too; - for standard output instead of the table"""
+    device: str | None = None
+    """cpu or cuda; a GPU if there is one"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: nearly the same labels, about twice as fast where the processor or GPU computes in it"""
+
+
+def run(args: Sequence[str]) -> int:
+    options = parse(Study, args, "robustness")
+    import torch
+
+    from danet import data
+    from danet.evaluate import check_classes
+    from danet.inference import find_protocol
+    from danet.predict import load
+    from danet.robustness import CORRUPTIONS, conditions_of, study
+
+    if not options.weights:
+        raise InputError("WEIGHTS", "missing", "give a file, or default")
+    if len(set(options.weights)) != len(options.weights):
+        raise InputError("WEIGHTS", "one file is given twice", "give each once")
+    check_outputs(options.json)
+    conditions = conditions_of(
+        tuple(CORRUPTIONS) if options.corruptions is None else options.corruptions, options.severities
+    )
+    protocol = find_protocol(options.protocol)
+    samples = data.load(options.dataset, options.root, options.split)
+    networks = {str(path): load(path, options.device, getattr(torch, options.dtype)) for path in options.weights}
+    for name, predictor in networks.items():
+        check_classes(predictor.card, samples, name)
+    total = len(samples) * len(conditions) * len(networks)
+    with progress("evaluating") as advance:
+        counter = iter(range(1, total + 1))
+        results = study(networks, samples, conditions, options.seed, protocol, lambda *_: advance(next(counter), total))
+    if str(options.json) != "-":
+        _print(results, len(samples))
+    if options.json is not None:
+        reference = next(iter(results.values()))
+        numbers = [
+            {"weights": name, "sha256": networks[name].card.sha256, **result.as_dict(reference)}
+            for name, result in results.items()
+        ]
+        origin = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
+        origin |= {"pictures": len(samples), "severities": sorted({c.severity for c in conditions[1:]})}
+        write_json(options.json, origin | {"networks": numbers})
+    return 0
+
+
+def _print(results: "dict[str, Robustness]", pictures: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from danet.metrics.absent import mean
+    from danet.robustness import CLEAN, CORRUPTIONS
+
+    def percent(values: Sequence[float]) -> list[str]:
+        return ["n/a" if value != value else f"{100 * value:.2f}" for value in values]
+
+    networks = list(results.values())
+    table = Table("mIoU %", *results, caption=f"{pictures} full pictures; mean over the severities")
+    table.add_row("clean", *percent([network.miou(CLEAN) for network in networks]), end_section=True)
+    last = networks[0].corruptions[-1]
+    for name in networks[0].corruptions:
+        values = percent([mean(network.of(name)) for network in networks])
+        table.add_row(f"{name} ({CORRUPTIONS[name].kind})", *values, end_section=name == last)
+    table.add_row("mean of the corruptions", *percent([network.mean_miou for network in networks]))
+    table.add_row("  of the clean mIoU", *percent([network.kept for network in networks]))
+    table.add_row("calibration error (ECE)", *percent([network.mean_ece for network in networks]))
+    if len(networks) > 1:
+        table.add_row("degradation (mCD)", *percent([network.mean_degradation(networks[0]) for network in networks]))
+    Console().print(table)
