@@ -12,8 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
+
+from danet.robustness import CORRUPTIONS, corrupt
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
@@ -41,6 +44,20 @@ def look() -> None:
         subprocess.run(danet("look", PHOTO, *points, "--without", "--out", out), check=True)
         with Image.open(out) as drawn:
             drawn.reduce(2).save(DOCS / "look_china.png", optimize=True)
+
+
+def corruptions() -> None:
+    """Each of `danet robustness` at severity 3, named."""
+    width, height = 320, 180
+    with Image.open(EXAMPLES / "street.jpg") as street:
+        shown = np.asarray(street.convert("RGB").resize((2 * width, 2 * height)))
+    sheet = Image.new("RGB", (4 * width, 3 * height))
+    drawing = ImageDraw.Draw(sheet)
+    for i, name in enumerate(CORRUPTIONS):
+        x, y = width * (i // 3), height * (i % 3)  # a column is a kind
+        sheet.paste(Image.fromarray(corrupt(shown, name, 3)).resize((width, height)), (x, y))
+        drawing.text((x + 8, y + 6), name, "white", ImageFont.load_default(16), stroke_width=2, stroke_fill="black")
+    sheet.save(DOCS / "corruptions.jpg", quality=88)
 
 
 def page() -> None:
@@ -75,4 +92,5 @@ def _use(page: Page) -> None:
 if __name__ == "__main__":
     overlays()
     look()
+    corruptions()
     page()

@@ -73,10 +73,11 @@ def test_the_readmes_python_runs(workplace):
 
 
 def test_the_guides_snippets_run(workplace):
-    (snippet,) = blocks(ROOT / "docs/guide.md", "python")
     names: dict = {}
-    exec(snippet, names)
+    for snippet in blocks(ROOT / "docs/guide.md", "python"):
+        exec(snippet, names)
     assert abs(names["row"].sum() - 1) < 1e-5
+    assert names["foggy"].shape == (720, 1280, 3)
 
 
 def test_the_readmes_first_two_commands_are_what_ci_runs():

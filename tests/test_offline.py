@@ -26,6 +26,7 @@ COMMANDS = {  # in this order; what a command writes a later one reads
     "predict": ["predict", "mine/images", "--out", "segmented"],
     "look": ["look", "mine/images/0.png", "--point", "20", "10", "--without", "--out", "look.html"],
     "evaluate": ["evaluate", "tiny.safetensors", "--dataset", "toy", "--report", "evaluation.html"],
+    "robustness": ["robustness", "tiny.safetensors", "--dataset", "toy", "--corruptions", "fog", "--severities", "3"],
     "dry run": ["train", "toy", "--dry-run"],
     "train": ["train", "toy", "--out", "run", "--workers", "1"],
     "resume": ["train", "--resume", "run"],
