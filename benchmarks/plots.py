@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from danet.bench import cost
@@ -119,7 +120,45 @@ def peers(result: dict[str, Any]) -> str:
     return picture(664, 400, "Equal backbone, recipe and budget", content)
 
 
-PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {"ablation": ablation, "peers": peers, "cost": cost.chart}
+def robustness(result: dict[str, Any]) -> str:
+    """A row for the clean pictures and for each corruption, a dot for each network's mIoU."""
+    networks = result["networks"]
+    rows = {"clean": [100 * network["clean"] for network in networks]}
+    for name in networks[0]["corruptions"]:
+        rows[name] = [100 * mean(network["corruptions"][name]) for network in networks]
+    rows["mean of the corruptions"] = [100 * network["mean_miou"] for network in networks]
+    steps = ticks(0, max(value for values in rows.values() for value in values))
+    top, floor = TOP + LABEL, TOP + LABEL + ROW * len(rows)
+
+    def x(points: float) -> float:
+        return LEFT + points / steps[-1] * (WIDTH - LEFT - 30)
+
+    parts = []
+    for step in steps:
+        parts.append(f'<line class="grid" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{top}" y2="{floor}"/>')
+        parts.append(_text(x(step), floor + 16, f"{step:g}", "middle"))
+    for i, (name, values) in enumerate(rows.items()):
+        y = top + ROW * (i + 0.5)
+        parts.append(_text(LEFT - 10, y + 4, name, "end"))
+        parts.append(_line(x(min(values)), y, x(max(values)), y, "var(--grid)"))
+        for j, (network, value) in enumerate(zip(networks, values, strict=True)):
+            told = f"<title>{escape(network['about'])}, {escape(name)}: {value:.1f} %</title>"
+            parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="5" style="fill:{colour(j)}">{told}</circle>')
+    for j, network in enumerate(networks):
+        at = LEFT + (WIDTH - LEFT) * j / len(networks)
+        parts.append(f'<circle cx="{at:.1f}" cy="{TOP:.1f}" r="5" style="fill:{colour(j)}"/>')
+        parts.append(_text(at + 10, TOP + 4, network["about"]))
+    note = "mIoU %, CamVid, mean over five severities and the seeds of each network"
+    parts.append(_text(12, floor + 38, note, kind="soft"))
+    return picture(WIDTH, floor + BOTTOM - 18, "What is left on spoiled pictures", "\n".join(parts))
+
+
+PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "ablation": ablation,
+    "peers": peers,
+    "robustness": robustness,
+    "cost": cost.chart,
+}
 """Name of the JSON and of the picture -> what draws it."""
 
 

@@ -163,11 +163,10 @@ def table(compared: dict[str, Any]) -> str:
 
 
 def _beside(pairs: list[tuple[Shown, Shown]]) -> dict[str, Any]:
-    """Differences from the reference in mean mIoU, with a 95 % interval by pictures, and mCD and its relative form."""
+    """Differences from the reference in mean mIoU, with a 95 % interval by pictures, and mCD."""
 
-    def degradation(ours: np.ndarray, theirs: np.ndarray, relative: bool) -> float:
-        lost = [(miou[0] if relative else 1.0) - miou[1:] for miou in (ours, theirs)]
-        sums = [part.reshape(len(CORRUPTIONS), len(SEVERITIES)).sum(1) for part in lost]
+    def degradation(ours: np.ndarray, theirs: np.ndarray) -> float:
+        sums = [(1 - miou[1:]).reshape(len(CORRUPTIONS), len(SEVERITIES)).sum(1) for miou in (ours, theirs)]
         return float((sums[0] / sums[1]).mean())
 
     mious = [tuple(mean_iou(shown.matrices.sum(0)) for shown in pair) for pair in pairs]
@@ -175,8 +174,7 @@ def _beside(pairs: list[tuple[Shown, Shown]]) -> dict[str, Any]:
         "difference": mean(float(a[1:].mean() - b[1:].mean()) for a, b in mious),
         "difference_clean": mean(float(a[0] - b[0]) for a, b in mious),
         "by_pictures_95": by_pictures([a.matrices for a, _ in pairs], [b.matrices for _, b in pairs], spoiled_miou),
-        "mean_degradation": mean(degradation(a, b, False) for a, b in mious),
-        "mean_relative_degradation": mean(degradation(a, b, True) for a, b in mious),
+        "mean_degradation": mean(degradation(a, b) for a, b in mious),
     }
 
 

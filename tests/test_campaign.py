@@ -256,6 +256,46 @@ def test_the_peers_are_trained_and_timed_side_by_side(campaign, load, camvid, mo
     assert "64 x 48" in texts
 
 
+def test_networks_are_shown_the_same_spoiled_pictures(campaign, load, camvid, monkeypatch, tmp_path, capsys):
+    chosen = options(campaign, camvid, "--only", "fcn", "both")
+    campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
+    study = load("robustness")
+    monkeypatch.setattr(study, "CONDITIONS", study.conditions_of(tuple(study.CORRUPTIONS), (5,)))
+    monkeypatch.setattr(study, "SEVERITIES", (5,))
+    file = tmp_path / "robustness.json"
+    given = [
+        "robustness.py",
+        "--camvid",
+        str(camvid),
+        "--runs",
+        str(chosen.out),
+        "--json",
+        str(file),
+        "--device",
+        "cpu",
+    ]
+    monkeypatch.setattr("sys.argv", given)
+    study.main()
+    assert "fcn-1 is shown\nboth-1 is shown\nmIoU %" in capsys.readouterr().out
+    fcn, both = json.loads(file.read_text())["networks"]
+    assert (fcn["name"], both["name"], both["seeds"]) == ("fcn", "both", [1])
+    runs = {run["name"]: run for run in campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]}
+    assert [fcn["clean"], both["clean"]] == pytest.approx([runs[name]["miou"] for name in ("fcn", "both")])
+    spoiled = [value for values in both["corruptions"].values() for value in values]
+    assert len(spoiled) == len(study.CORRUPTIONS)
+    assert both["mean_miou"] == pytest.approx(np.mean(spoiled))
+    assert both["difference"] == pytest.approx(both["mean_miou"] - fcn["mean_miou"])
+    assert both["by_pictures_95"][0] <= both["difference"] <= both["by_pictures_95"][1]
+    lost = [1 - np.array(list(network["corruptions"].values())) for network in (both, fcn)]
+    assert both["mean_degradation"] == pytest.approx((lost[0].sum(1) / lost[1].sum(1)).mean())
+    monkeypatch.setattr(study, "study", None)  # the counts are kept
+    study.main()
+    assert list(load("plots").drawn(tmp_path)) == ["robustness.svg"]
+    monkeypatch.setattr("sys.argv", [*given[:4], str(tmp_path)])
+    with pytest.raises(InputError, match="holds no finished fcn-1"):
+        study.main()
+
+
 def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
     def row(name: str, miou: float, gain: float, **more) -> dict:
         difference = {"against": "fcn", "mean": gain, "of_each": [gain]}
