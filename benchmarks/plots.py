@@ -121,8 +121,10 @@ def peers(result: dict[str, Any]) -> str:
 
 
 def robustness(result: dict[str, Any]) -> str:
-    """A row for the clean pictures and for each corruption, a dot for each network's mIoU."""
-    networks = result["networks"]
+    """A row for the clean pictures and for each corruption, a dot for each network's mIoU; one module alone is left to
+    the table.
+    """
+    networks = [network for network in result["networks"] if network["name"] not in ("position", "channel")]
     rows = {"clean": [100 * network["clean"] for network in networks]}
     for name in networks[0]["corruptions"]:
         rows[name] = [100 * mean(network["corruptions"][name]) for network in networks]
@@ -140,7 +142,7 @@ def robustness(result: dict[str, Any]) -> str:
     for i, (name, values) in enumerate(rows.items()):
         y = top + ROW * (i + 0.5)
         parts.append(_text(LEFT - 10, y + 4, name, "end"))
-        parts.append(_line(x(min(values)), y, x(max(values)), y, "var(--grid)"))
+        parts.append(_line(x(min(values)), y, x(max(values)), y, "var(--line)"))
         for j, (network, value) in enumerate(zip(networks, values, strict=True)):
             told = f"<title>{escape(network['about'])}, {escape(name)}: {value:.1f} %</title>"
             parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="5" style="fill:{colour(j)}">{told}</circle>')

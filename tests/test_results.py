@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
+
+from danet.robustness import CORRUPTIONS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -93,3 +96,22 @@ def test_attention_switched_off_in_testing(name):
         low, high = (points(end, 2, "+") for end in row["by_pictures_95"])
         expected.append(f"{points(row['miou'], 2)}, {points(row['difference'], 2, '+')} [{low}, {high}]")
     assert [row[column] for row in cells("--window 448 --json benchmarks/results/without_windows.json")] == expected
+
+
+def test_the_spoiled_pictures():
+    networks = sorted(numbers("robustness")["networks"], key=lambda network: -network["mean_miou"])
+
+    def of_kind(network: dict[str, Any], kind: str) -> float:
+        return mean(mean(mious) for name, mious in network["corruptions"].items() if CORRUPTIONS[name].kind == kind)
+
+    assert [row[1:] for row in cells("--json benchmarks/results/robustness.json")] == [
+        [
+            points(network["clean"]),
+            points(network["mean_miou"]),
+            *(points(of_kind(network, kind)) for kind in ("noise", "blur", "weather", "digital")),
+            points(network["kept"], 0),
+            points(network.get("mean_degradation", 1.0), 0),
+            difference(network | {"mean": network["difference"]}) if "difference" in network else "",
+        ]
+        for network in networks
+    ]
