@@ -165,12 +165,14 @@ def test_ctrl_c_leaves_whole_files(tiny_weights, tmp_path, capsys):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     watching = threading.Thread(target=interrupt)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began the tests with &
     watching.start()
     try:
         assert main(["predict", str(folder), "--weights", str(tiny_weights), "--out", str(out)]) == 130
     finally:
         begun.set()
         watching.join()
+        signal.signal(signal.SIGINT, handler)
     assert "Traceback" not in capsys.readouterr().err
     written = sorted(out.iterdir())
     assert 3 <= len(written) < 120
