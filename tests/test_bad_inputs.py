@@ -48,7 +48,7 @@ ELSEWHERE = {
     "27-one-pixel": ["test_predict.py::test_any_size_is_segmented_at_its_own_size"],
     "28-1-x-4000": [
         "test_predict.py::test_any_size_is_segmented_at_its_own_size",
-        "test_web.py::test_odd_but_good_pictures_are_taken",
+        "web/test_web_bodies.py::test_odd_but_good_pictures_are_taken",
     ],
     "29-7-x-7": ["test_predict.py::test_any_size_is_segmented_at_its_own_size"],
     "30-30,000-x-30,000": ["test_huge.py::test_108_million_pixels_take_less_than_1_5_gb"],  # refusal is below
@@ -124,24 +124,24 @@ ELSEWHERE = {
 }
 
 SERVER = {
-    "no file field": "test_web.py::test_bodies_that_are_no_picture",
-    "two files": "test_web.py::test_bodies_that_are_no_picture",
-    "10,000 parts": "test_web.py::test_bodies_that_are_no_picture",
-    "an address instead of bytes": "test_web.py::test_bodies_that_are_no_picture",
-    "JSON of depth 10,000": "test_web.py::test_bodies_that_are_no_picture",
-    "21 MB": "test_web.py::test_a_large_body_is_413_whatever_its_headers_say",
-    "Content-Length lies": "test_web.py::test_lies_drops_and_slow_clients_over_a_real_socket",
-    "chunked": "test_web_abuse.py::test_requests_at_the_edge_of_http",
-    "HEAD and OPTIONS": "test_web_abuse.py::test_requests_at_the_edge_of_http",
-    "file names ../../x, NUL, 4 kB": "test_web.py::test_file_names_mean_nothing",
-    "wrong Content-Type": "test_web.py::test_odd_but_good_pictures_are_taken",
-    "animations": "test_web.py::test_damaged_and_foreign_files_are_422_with_what_to_do",
-    "clients that leave": "test_web.py::test_lies_drops_and_slow_clients_over_a_real_socket",
-    "200 at once": "test_web.py::test_two_hundred_at_once_get_200_or_503_in_bounded_memory",
-    "50 slow ones beside them": "test_web_abuse.py::test_slow_clients_beside_many_uploads_hold_up_nobody",
-    "other hosts": "test_web.py::test_the_host_must_be_ours",
-    "60 ways out of the folder": "test_web_abuse.py::test_no_path_leads_out_of_the_page",
-    "100,000 requests": "test_web_abuse.py::test_memory_and_descriptors_stay_flat",
+    "no file field": "web/test_web_bodies.py::test_bodies_that_are_no_picture",
+    "two files": "web/test_web_bodies.py::test_bodies_that_are_no_picture",
+    "10,000 parts": "web/test_web_bodies.py::test_bodies_that_are_no_picture",
+    "an address instead of bytes": "web/test_web_bodies.py::test_bodies_that_are_no_picture",
+    "JSON of depth 10,000": "web/test_web_bodies.py::test_bodies_that_are_no_picture",
+    "21 MB": "web/test_web_bodies.py::test_a_large_body_is_413_whatever_its_headers_say",
+    "Content-Length lies": "web/test_web_process.py::test_lies_drops_and_slow_clients_over_a_real_socket",
+    "chunked": "web/test_web_abuse.py::test_requests_at_the_edge_of_http",
+    "HEAD and OPTIONS": "web/test_web_abuse.py::test_requests_at_the_edge_of_http",
+    "file names ../../x, NUL, 4 kB": "web/test_web_bodies.py::test_file_names_mean_nothing",
+    "wrong Content-Type": "web/test_web_bodies.py::test_odd_but_good_pictures_are_taken",
+    "animations": "web/test_web_bodies.py::test_damaged_and_foreign_files_are_422_with_what_to_do",
+    "clients that leave": "web/test_web_process.py::test_lies_drops_and_slow_clients_over_a_real_socket",
+    "200 at once": "web/test_web_process.py::test_two_hundred_at_once_get_200_or_503_in_bounded_memory",
+    "50 slow ones beside them": "web/test_web_abuse.py::test_slow_clients_beside_many_uploads_hold_up_nobody",
+    "other hosts": "web/test_web_access.py::test_the_host_must_be_ours",
+    "60 ways out of the folder": "web/test_web_abuse.py::test_no_path_leads_out_of_the_page",
+    "100,000 requests": "web/test_web_abuse.py::test_memory_and_descriptors_stay_flat",
 }
 
 # pictures

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
-from test_web import picture, process, send
+from web_client import picture, process, send
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
