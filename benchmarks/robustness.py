@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from campaign import write
-from intervals import by_pictures, mean_iou
+from intervals import SEEDS, by_pictures, mean_iou
+from shown import loaded
 
-import danet
 from danet import data
 from danet.bench.measure import environment
 from danet.devices import choose
@@ -28,23 +28,40 @@ from danet.metrics import Confusion
 from danet.robustness import CLEAN, CORRUPTIONS, SEVERITIES, Condition, conditions_of, study
 from danet.train import folder
 
+
+class Network(NamedTuple):
+    """What is shown the pictures.
+
+    Args:
+        about: what it is, in a few words.
+        run: the campaigns' row whose weights it has; "" for its own.
+        off: the modules whose attention is switched off: alpha or beta 0.
+        against: the networks that it is compared with, seed by seed.
+    """
+
+    about: str
+    run: str = ""
+    off: tuple[str, ...] = ()
+    against: tuple[str, ...] = ("fcn",)
+
+
 NETWORKS = {
-    "fcn": "dilated FCN",
-    "position": "position attention",
-    "channel": "channel attention",
-    "both": "DANet",
-    "both-eq3": "DANet, Eq. 3",
-    "both-8": "DANet, stride 8",
-    "pspnet": "PSPNet",
-    "deeplabv3": "DeepLabV3",
-    "deeplabv3plus": "DeepLabV3+",
-    "upernet": "UPerNet",
+    "fcn": Network("dilated FCN", against=()),
+    "position": Network("position attention"),
+    "channel": Network("channel attention"),
+    "both": Network("DANet"),
+    "both-off": Network("DANet, attention off", "both", ("position", "channel"), ("fcn", "both")),
+    "both-eq3": Network("DANet, Eq. 3"),
+    "both-8": Network("DANet, stride 8"),
+    "pspnet": Network("PSPNet"),
+    "deeplabv3": Network("DeepLabV3"),
+    "deeplabv3plus": Network("DeepLabV3+"),
+    "upernet": Network("UPerNet"),
 }
-"""Their names in the campaigns."""
+"""By their names in the campaigns."""
 
 REFERENCE = "fcn"
 CONDITIONS = conditions_of(tuple(CORRUPTIONS), SEVERITIES)
-KEPT = "robustness.npz"
 
 
 class Shown(NamedTuple):
@@ -72,12 +89,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     found: dict[tuple[str, int], Shown] = {}
     for name, seed, run in runs(options.runs):
-        if not (run / KEPT).exists():
-            if options.only and not {name, run.name} & set(options.only):
+        kept = run / f"{'-without-'.join(('robustness', *NETWORKS[name].off))}.npz"
+        if not kept.exists():
+            if options.only and not {name, f"{name}-{seed}"} & set(options.only):
                 continue
-            show(run, options.camvid, options.device)
-            print(f"{run.name} is shown", flush=True)
-        with np.load(run / KEPT) as stored:
+            show(run, NETWORKS[name].off, kept, options.camvid, options.device)
+            print(f"{name}-{seed} is shown", flush=True)
+        with np.load(kept) as stored:
             found[name, seed] = Shown(stored["matrices"], stored["ece"])
     compared = result(found)
     write(options.json, {"environment": environment(choose(options.device)), **compared})
@@ -86,16 +104,20 @@ def main() -> None:
 
 def runs(out: Path) -> list[tuple[str, int, Path]]:
     """Name, seed and folder of each finished run, seed by seed."""
-    there = [(name, seed, out / f"{name}-{seed}") for seed in range(1, 11) for name in NETWORKS]
+    there = [
+        (name, seed, out / f"{network.run or name}-{seed}")
+        for seed in range(1, SEEDS + 1)
+        for name, network in NETWORKS.items()
+    ]
     finished = [run for run in there if (run[2] / folder.METRICS).exists()]
     if (REFERENCE, 1) not in {(name, seed) for name, seed, _ in finished}:
         raise InputError(out, f"holds no finished {REFERENCE}-1", "run benchmarks/ablation.py, and give its --out")
     return finished
 
 
-def show(run: Path, camvid: Path, device: str | None) -> None:
+def show(run: Path, off: tuple[str, ...], file: Path, camvid: Path, device: str | None) -> None:
     """Write the counts of one network over the validation pictures."""
-    predictor = danet.load(run / folder.BEST, device)
+    predictor = loaded(run / folder.BEST, device, off)
     samples = data.load("camvid", camvid, "val")
     classes = len(samples.classes)
     matrices = np.zeros((len(samples), len(CONDITIONS), classes, classes), np.int64)
@@ -108,7 +130,7 @@ def show(run: Path, camvid: Path, device: str | None) -> None:
     ece = np.array([counted.calibration[condition].error for condition in CONDITIONS])
     content = io.BytesIO()
     np.savez_compressed(content, matrices=matrices, ece=ece)
-    write_atomically(run / KEPT, content.getvalue())
+    write_atomically(file, content.getvalue())
 
 
 def spoiled_miou(matrices: np.ndarray) -> np.ndarray:
@@ -117,19 +139,20 @@ def spoiled_miou(matrices: np.ndarray) -> np.ndarray:
 
 
 def result(found: dict[tuple[str, int], Shown]) -> dict[str, Any]:
-    """`{"conditions", "networks": [...]}`: means over the seeds; differences from the FCN of the same seeds."""
+    """`{"conditions", "networks": [...]}`: means over the seeds; mCD against the FCN, and differences, of the same
+    seeds.
+    """
     assert CONDITIONS[0] == CLEAN
     networks = []
-    for name, about in NETWORKS.items():
+    for name, network in NETWORKS.items():
         own = {seed: shown for (other, seed), shown in found.items() if other == name}
         if not own:
             continue
         miou = np.mean([mean_iou(shown.matrices.sum(0)) for shown in own.values()], 0)  # C
         ece = np.mean([shown.ece for shown in own.values()], 0)
-        pairs = [(own[seed], found[REFERENCE, seed]) for seed in own if (REFERENCE, seed) in found]
         entry = {
             "name": name,
-            "about": about,
+            "about": network.about,
             "seeds": list(own),
             "clean": float(miou[0]),
             "mean_miou": float(miou[1:].mean()),
@@ -141,40 +164,48 @@ def result(found: dict[tuple[str, int], Shown]) -> dict[str, Any]:
                 for corruption in CORRUPTIONS
             },
         }
-        if name != REFERENCE and pairs:
-            entry |= _beside(pairs)
+        if references := [(own[seed], found[REFERENCE, seed]) for seed in own if (REFERENCE, seed) in found]:
+            entry["mean_degradation"] = mean(_degradation(*pair) for pair in references)
+        entry["differences"] = [
+            _difference(other, {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found})
+            for other in network.against
+            if any((other, seed) in found for seed in own)
+        ]
         networks.append(entry)
     return {"conditions": [list(condition) for condition in CONDITIONS], "networks": networks}
 
 
 def table(compared: dict[str, Any]) -> str:
     """For people, in %."""
-    lines = [f"{'mIoU %':24}{'clean':>8}{'spoiled':>9}{'kept':>7}{'mCD':>7}  over the FCN, 95 % by pictures"]
+    lines = [f"{'mIoU %':24}{'clean':>8}{'spoiled':>9}{'kept':>7}{'mCD':>7}  difference, 95 % by pictures"]
     for entry in compared["networks"]:
-        line = (
-            f"{entry['about']:24}{100 * entry['clean']:8.1f}{100 * entry['mean_miou']:9.1f}{100 * entry['kept']:7.1f}"
-        )
-        if "difference" in entry:
-            low, high = entry["by_pictures_95"]
-            line += f"{100 * entry['mean_degradation']:7.1f}  {100 * entry['difference']:+.1f}"
-            line += f" [{100 * low:+.1f}, {100 * high:+.1f}], clean {100 * entry['difference_clean']:+.1f}"
+        shares = (entry["clean"], entry["mean_miou"], entry["kept"], entry.get("mean_degradation", float("nan")))
+        line = "{:24}{:8.1f}{:9.1f}{:7.1f}{:7.1f}".format(entry["about"], *(100 * share for share in shares))
+        for difference in entry["differences"]:
+            low, high = (100 * end for end in difference["by_pictures_95"])
+            line += f"  {100 * difference['mean']:+.1f} [{low:+.1f}, {high:+.1f}] over {difference['against']}"
+            line += f" (clean {100 * difference['mean_clean']:+.1f})"
         lines.append(line)
     return "\n".join(lines)
 
 
-def _beside(pairs: list[tuple[Shown, Shown]]) -> dict[str, Any]:
-    """Differences from the reference in mean mIoU, with a 95 % interval by pictures, and mCD."""
+def _degradation(shown: Shown, reference: Shown) -> float:
+    """mCD, see `danet.robustness.Robustness.mean_degradation`."""
+    lost = [1 - mean_iou(counted.matrices.sum(0))[1:].reshape(len(CORRUPTIONS), -1) for counted in (shown, reference)]
+    return float((lost[0].sum(1) / lost[1].sum(1)).mean())
 
-    def degradation(ours: np.ndarray, theirs: np.ndarray) -> float:
-        sums = [(1 - miou[1:]).reshape(len(CORRUPTIONS), len(SEVERITIES)).sum(1) for miou in (ours, theirs)]
-        return float((sums[0] / sums[1]).mean())
 
-    mious = [tuple(mean_iou(shown.matrices.sum(0)) for shown in pair) for pair in pairs]
+def _difference(other: str, pairs: dict[int, tuple[Shown, Shown]]) -> dict[str, Any]:
+    """In mean mIoU over the corruptions, and in mIoU on the clean pictures; the interval is the former's."""
+    ours, theirs = zip(*((a.matrices, b.matrices) for a, b in pairs.values()), strict=True)
+    gains = [mean_iou(a.sum(0)) - mean_iou(b.sum(0)) for a, b in zip(ours, theirs, strict=True)]  # C each
     return {
-        "difference": mean(float(a[1:].mean() - b[1:].mean()) for a, b in mious),
-        "difference_clean": mean(float(a[0] - b[0]) for a, b in mious),
-        "by_pictures_95": by_pictures([a.matrices for a, _ in pairs], [b.matrices for _, b in pairs], spoiled_miou),
-        "mean_degradation": mean(degradation(a, b) for a, b in mious),
+        "against": other,
+        "seeds": list(pairs),
+        "mean": mean(float(gain[1:].mean()) for gain in gains),
+        "mean_clean": mean(float(gain[0]) for gain in gains),
+        "of_each": [float(gain[1:].mean()) for gain in gains],
+        "by_pictures_95": by_pictures(ours, theirs, spoiled_miou),
     }
 
 

@@ -1,5 +1,5 @@
-"""Weights shown the validation pictures of CamVid, each picture's confusion matrix kept. Used by campaign.py and
-without.py.
+"""Weights shown the validation pictures of CamVid, each picture's confusion matrix kept. Used by campaign.py,
+without.py and robustness.py.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,15 @@ from danet.inference import WHOLE, Protocol
 from danet.metrics import Confusion
 
 
+def loaded(weights: Path, device: str | None = None, off: Sequence[str] = ()) -> danet.Predictor:
+    """A predictor. The attention of the modules in `off` is switched off: alpha or beta of Eq. 2 and 4 is 0."""
+    predictor = danet.load(weights, device)
+    for module in off:
+        assert isinstance(predictor.folded, nn.Module)
+        predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
+    return predictor
+
+
 def matrices(
     weights: Path, camvid: Path, protocol: Protocol = WHOLE, off: Sequence[str] = (), device: str | None = None
 ) -> tuple[list[str], np.ndarray]:
@@ -22,12 +31,9 @@ def matrices(
 
     Args:
         protocol: how the pictures are shown to the network.
-        off: the modules whose attention is switched off: alpha or beta of Eq. 2 and 4 is 0.
+        off: see `loaded`.
     """
-    predictor = danet.load(weights, device)
-    for module in off:
-        assert isinstance(predictor.folded, nn.Module)
-        predictor.folded.get_parameter(f"{module}.attention.scale").data.zero_()
+    predictor = loaded(weights, device, off)
     samples = data.load("camvid", camvid, "val")
     shown = predictor.shown_by(protocol)
     names, found = [], []

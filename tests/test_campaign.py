@@ -257,7 +257,7 @@ def test_the_peers_are_trained_and_timed_side_by_side(campaign, load, camvid, mo
 
 
 def test_networks_are_shown_the_same_spoiled_pictures(campaign, load, camvid, monkeypatch, tmp_path, capsys):
-    chosen = options(campaign, camvid, "--only", "fcn", "both")
+    chosen = options(campaign, camvid, "--only", "fcn", "both", "both-off")
     campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
     study = load("robustness")
     monkeypatch.setattr(study, "CONDITIONS", study.conditions_of(tuple(study.CORRUPTIONS), (5,)))
@@ -276,16 +276,22 @@ def test_networks_are_shown_the_same_spoiled_pictures(campaign, load, camvid, mo
     ]
     monkeypatch.setattr("sys.argv", given)
     study.main()
-    assert "fcn-1 is shown\nboth-1 is shown\nmIoU %" in capsys.readouterr().out
-    fcn, both = json.loads(file.read_text())["networks"]
+    assert "fcn-1 is shown\nboth-1 is shown\nboth-off-1 is shown\nmIoU %" in capsys.readouterr().out
+    fcn, both, off = json.loads(file.read_text())["networks"]
     assert (fcn["name"], both["name"], both["seeds"]) == ("fcn", "both", [1])
     runs = {run["name"]: run for run in campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]}
-    assert [fcn["clean"], both["clean"]] == pytest.approx([runs[name]["miou"] for name in ("fcn", "both")])
+    shown = {network["name"]: network["clean"] for network in (fcn, both, off)}
+    assert shown == pytest.approx({name: runs[name]["miou"] for name in ("fcn", "both", "both-off")})
     spoiled = [value for values in both["corruptions"].values() for value in values]
     assert len(spoiled) == len(study.CORRUPTIONS)
     assert both["mean_miou"] == pytest.approx(np.mean(spoiled))
-    assert both["difference"] == pytest.approx(both["mean_miou"] - fcn["mean_miou"])
-    assert both["by_pictures_95"][0] <= both["difference"] <= both["by_pictures_95"][1]
+    assert (fcn["differences"], fcn["mean_degradation"]) == ([], 1)
+    differences = [both["differences"][0], off["differences"][1]]
+    assert [difference["against"] for difference in differences] == ["fcn", "both"]
+    for difference, (own, other) in zip(differences, ((both, fcn), (off, both)), strict=True):
+        assert difference["mean"] == pytest.approx(own["mean_miou"] - other["mean_miou"])
+        assert difference["mean_clean"] == pytest.approx(own["clean"] - other["clean"])
+        assert difference["by_pictures_95"][0] <= difference["mean"] <= difference["by_pictures_95"][1]
     lost = [1 - np.array(list(network["corruptions"].values())) for network in (both, fcn)]
     assert both["mean_degradation"] == pytest.approx((lost[0].sum(1) / lost[1].sum(1)).mean())
     monkeypatch.setattr(study, "study", None)  # the counts are kept

@@ -110,8 +110,8 @@ def test_the_spoiled_pictures():
             points(network["mean_miou"]),
             *(points(of_kind(network, kind)) for kind in ("noise", "blur", "weather", "digital")),
             points(network["kept"], 0),
-            points(network.get("mean_degradation", 1.0), 0),
-            difference(network | {"mean": network["difference"]}) if "difference" in network else "",
+            points(network["mean_degradation"], 0),
+            difference(network["differences"][0]) if network["differences"] else "",
         ]
         for network in networks
     ]
