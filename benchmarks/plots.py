@@ -121,10 +121,11 @@ def peers(result: dict[str, Any]) -> str:
 
 
 def robustness(result: dict[str, Any]) -> str:
-    """A row for the clean pictures and for each corruption, a dot for each network's mIoU; one module alone is left to
-    the table.
+    """A row for the clean pictures and for each corruption, a dot for each network's mIoU; one module alone, and
+    attention switched off, are left to the table.
     """
-    networks = [network for network in result["networks"] if network["name"] not in ("position", "channel")]
+    left_out = ("position", "channel", "both-off")
+    networks = [network for network in result["networks"] if network["name"] not in left_out]
     rows = {"clean": [100 * network["clean"] for network in networks]}
     for name in networks[0]["corruptions"]:
         rows[name] = [100 * mean(network["corruptions"][name]) for network in networks]
