@@ -115,3 +115,28 @@ def test_the_spoiled_pictures():
         ]
         for network in networks
     ]
+
+
+def test_the_weights_that_come_with_the_package():
+    found = numbers("default")
+    now = cells("danet evaluate danet/default.safetensors --dataset camvid --root CAMVID")[0]
+    assert now[1:] == [points(found["miou"]), *(points(iou) for iou in found["iou"].values())]
+
+
+def test_the_exported_networks():
+    ways = numbers("export")["ways"]
+    names = ("PyTorch", "PyTorch, folded", "ONNX Runtime", "OpenVINO", "OpenVINO int8")
+    rows = [row[1:] for row in cells("python benchmarks/export.py --camvid CAMVID")]
+    for row, way in zip(rows, (ways[name] for name in names), strict=True):
+        assert row[0] == f"{way['milliseconds']:.0f}"
+        assert row[1] == (points(way["miou"], 2) if "miou" in way else "")
+        if "bytes" in way:
+            assert row[2] == f"{way['bytes'] / 1e6:.1f}"
+
+
+def test_attention_switched_off_on_spoiled_pictures():
+    (off,) = (network for network in numbers("robustness")["networks"] if network["name"] == "both-off")
+    assert off["seeds"] == [1]
+    (beside,) = (entry for entry in off["differences"] if entry["against"] == "both")
+    low, high = (points(end, 2, "+") for end in beside["by_pictures_95"])
+    assert f"{points(beside['mean'], 2, '+')} points [{low}, {high}]" in PAGE
