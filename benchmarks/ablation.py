@@ -2,17 +2,17 @@
 and multi-scale testing added one by one; both forms of channel attention, the released code's and Eq. 3; and what is
 left of the network with both when their attention is switched off.
 
-    python benchmarks/ablation.py --camvid DIR --seeds 3 --json benchmarks/results/ablation.json
+    python -m benchmarks.ablation --camvid DIR --seeds 3 --json benchmarks/results/ablation.json
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-import campaign
 import torch
-from campaign import SHRINK
-from summary import Row, table
 
+from benchmarks import campaign
+from benchmarks.campaign import SHRINK
+from benchmarks.summary import Row, table
 from danet.errors import InputError
 from danet.model.backbone import build_backbone
 from danet.recipes import PUBLISHED, Network, Recipe

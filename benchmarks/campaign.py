@@ -16,19 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from intervals import SEEDS
-from shown import matrices
-from summary import GREEK, Measured, Row, summarise
 
-from danet import data, recipes
-from danet.bench.measure import environment
-from danet.devices import choose
+from benchmarks.intervals import SEEDS
+from benchmarks.measure import environment
+from benchmarks.shown import matrices
+from benchmarks.summary import GREEK, Measured, Row, summarise
+from danet import recipes
+from danet.data import registry
 from danet.errors import InputError
+from danet.evaluate.confusion import Confusion
 from danet.files import write_atomically
-from danet.inference import find_protocol
-from danet.metrics import Confusion
+from danet.model.device import choose
+from danet.predict.protocols import find_protocol
 from danet.recipes import Data, Network, Optim, Recipe
-from danet.train import checkpoint, folder
+from danet.train import checkpoint, run_folder
 from danet.train.claim import claimed
 from danet.train.loop import Where, train
 
@@ -115,7 +116,7 @@ def result(
         "environment": environment(choose(options.device)),
         "recipe": recipe,
         "backbone_weights": weights,
-        "pictures": data.COUNTS["camvid"],
+        "pictures": registry.COUNTS["camvid"],
         "rows": [summarise(row, found) for row in rows],
         "runs": [measured.facts for measured in found.values()],
     }
@@ -130,16 +131,16 @@ def write(path: Path | None, entries: dict[str, Any]) -> None:
 
 def weights_of(row: Row, seed: int, options: argparse.Namespace) -> Path:
     """The weights that a row's run with this seed ended with."""
-    return _folder(row, seed, options) / folder.BEST
+    return _folder(row, seed, options) / run_folder.BEST
 
 
 def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
     """Of this row and seed, from its folder; trained and shown the pictures first where that has not been done."""
     run, file = _folder(row, seed, options), _npz(row, seed, options)
     wanted = replace(row.recipe, seed=seed)
-    if not (run / folder.METRICS).exists():  # the only validation is the last thing that a run does
+    if not (run / run_folder.METRICS).exists():  # the only validation is the last thing that a run does
         _train(run, wanted, options)
-    read = folder.read(run)
+    read = run_folder.read(run)
     _check_same(run, read.recipe, wanted)
     if not file.exists():
         _show(run, file, row, options)
@@ -168,10 +169,10 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
     """To the end, from the start or from the last checkpoint."""
     begun = any((run / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
     if begun:
-        _check_same(run, folder.read_recipe(run), recipe)
+        _check_same(run, run_folder.read_recipe(run), recipe)
     else:
         with claimed(run):
-            for name in (folder.RECIPE, folder.ENVIRONMENT):
+            for name in (run_folder.RECIPE, run_folder.ENVIRONMENT):
                 (run / name).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
     where = Where(run, backbone_weights=options.backbone_weights, device=options.device)
     ended = train(recipe, where, resume=begun)
@@ -181,7 +182,7 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
 
 def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
     """Write each validation picture's confusion matrix."""
-    names, found = matrices(run / folder.BEST, options.camvid, find_protocol(row.protocol), row.off, options.device)
+    names, found = matrices(run / run_folder.BEST, options.camvid, find_protocol(row.protocol), row.off, options.device)
     content = io.BytesIO()
     np.savez_compressed(content, names=np.array(names), matrices=found)
     write_atomically(file, content.getvalue())

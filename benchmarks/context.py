@@ -1,7 +1,7 @@
 """What global context is worth: DANet and the FCN of equal backbone, recipe and budget on drawn scenes in which only
 what stands at the far end of a street decides a car's class. Prints a table and writes JSON.
 
-    uv run python benchmarks/context.py --out runs/context --json benchmarks/results/context.json
+    uv run python -m benchmarks.context --out runs/context --json benchmarks/results/context.json
 """
 
 import argparse
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from danet import recipes, weights
+from danet import recipes
 from danet.train.loop import Where, train
+from danet.weights import file as weights_file
 
 RECIPES = {"both modules": "toy-context", "FCN": "toy-context-fcn"}
 CARS = ("waiting car", "driving car")
@@ -31,7 +32,7 @@ def main() -> None:
         for name, recipe in RECIPES.items():
             folder, start = options.out / f"{recipe}-{seed}", time.monotonic()
             result = train(replace(recipes.find(recipe), seed=seed), Where(folder))
-            _, card = weights.load(folder / "best.safetensors")
+            _, card = weights_file.load(folder / "best.safetensors")
             cars = statistics.mean(card.metrics["iou"][car] for car in CARS)
             rows.append({"network": name, "recipe": recipe, "seed": seed, "miou": result.miou, "miou_of_cars": cars})
             rows[-1]["seconds"] = round(time.monotonic() - start)

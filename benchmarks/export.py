@@ -2,7 +2,7 @@
 folded), in ONNX Runtime, in OpenVINO, and in OpenVINO in int8, in turns in one run; and their scores on CamVid's val
 pictures.
 
-    python benchmarks/export.py --camvid DIR --json benchmarks/results/export.json
+    python -m benchmarks.export --camvid DIR --json benchmarks/results/export.json
 
 Int8 is calibrated on pictures of CamVid's train split. Times are of one normalised picture to logits at the feature
 grid. Needs the extras export and openvino.
@@ -17,17 +17,19 @@ from pathlib import Path
 
 import torch
 
-from danet import data, exported, weights
-from danet.bench.measure import environment, interleaved
-from danet.deploy.export import to_onnx, to_openvino
-from danet.deploy.quantise import COUNT, normalised, spaced
-from danet.evaluate import predictions
-from danet.inference import WHOLE
-from danet.metrics import Confusion
+from benchmarks.measure import environment, interleaved
+from danet.data import registry
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.evaluation import predictions
 from danet.model.danet import DANet
-from danet.model.fold import folded
-from danet.predict import Predictor
-from danet.weights import Card
+from danet.model.fold_batchnorm import folded
+from danet.predict.predictor import Predictor
+from danet.predict.protocols import WHOLE
+from danet.weights import file as weights_file
+from danet.weights import runtimes
+from danet.weights.export import to_onnx, to_openvino
+from danet.weights.file import Card
+from danet.weights.quantize import COUNT, normalised, spaced
 
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--no-scores", action="store_true", help="times only")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
-    network, card = weights.load(options.weights)
+    network, card = weights_file.load(options.weights)
     assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
     pictures = spaced(options.camvid / "images/train", options.count, card)
@@ -49,14 +51,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for suffix, content in contents.items():
                 Path(folder, "net").with_suffix(suffix).write_bytes(content)
-            predictors[name] = Predictor(*exported.load(Path(folder, "net").with_suffix(suffix)), "cpu")
+            predictors[name] = Predictor(*runtimes.load(Path(folder, "net").with_suffix(suffix)), "cpu")
         entries[name] = {"bytes": sum(map(len, contents.values()))}
     images = normalised(EXAMPLE, card)
     ways: dict[str, Callable[[], object]] = {name: _call(p.logits, images) for name, p in predictors.items()}
     ways["PyTorch, folded"] = _call(folded(network, images).logits, images)
     for name, timing in interleaved(ways, options.repeats).items():
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
-    samples = data.load("camvid", options.camvid, "val")
+    samples = registry.load("camvid", options.camvid, "val")
     for name, predictor in predictors.items() if not options.no_scores else ():
         shown, confusion = predictor.shown_by(WHOLE), Confusion(len(samples.classes))
         for sample, labels, _ in predictions(predictor.logits, card, samples, predictor.device, protocol=shown):

@@ -2,7 +2,7 @@
 evaluation of them.
 
     danet evaluate danet/default.safetensors --dataset camvid --root CAMVID --json benchmarks/results/default.json
-    python benchmarks/model_card.py
+    python -m benchmarks.model_card
 
 danet evaluate overwrites nothing: remove the old default.json first.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from danet import recipes, weights
-from danet.data import COUNTS
+from danet import recipes
+from danet.data.registry import COUNTS
 from danet.errors import InputError
 from danet.files import write_atomically
 from danet.recipes import Recipe
-from danet.weights import Card
+from danet.weights import file as weights_file
+from danet.weights.file import Card
 
 ROOT = Path(__file__).parents[1]
 EVALUATION, PAGE = ROOT / "benchmarks/results/default.json", ROOT / "docs/model_card.md"
@@ -40,7 +41,7 @@ COMMAND = """One command, from ImageNet weights to its end (recipe `camvid`, 1 h
 
 
 def main() -> None:
-    write_atomically(PAGE, page(weights.DEFAULT, json.loads(EVALUATION.read_text())).encode())
+    write_atomically(PAGE, page(weights_file.DEFAULT, json.loads(EVALUATION.read_text())).encode())
     print(PAGE)
 
 
@@ -53,7 +54,7 @@ def page(file: Path, measured: dict[str, Any]) -> str:
     Raises:
         InputError: it is of other weights.
     """
-    tensors, card = weights.read(file)
+    tensors, card = weights_file.read(file)
     if measured["sha256"] != card.sha256:
         raise InputError(EVALUATION, f"measures other weights than {file.name}", "run danet evaluate again")
     size, numbers = file.stat().st_size / 1e6, sum(tensor.numel() for tensor in tensors.values()) / 1e6
@@ -62,7 +63,7 @@ def page(file: Path, measured: dict[str, Any]) -> str:
     what = f"{_network(recipe)} Classes: {', '.join(card.classes.names)}. {shown}"
     return f"""# Model card: the weights that come with the package
 
-Written by `python benchmarks/model_card.py` from the card in the file and from
+Written by `python -m benchmarks.model_card` from the card in the file and from
 [default.json](../benchmarks/results/default.json), the output of
 
     danet evaluate danet/default.safetensors --dataset camvid --root CAMVID --json benchmarks/results/default.json

@@ -1,8 +1,8 @@
 """How many small faults of the numbers' code the tests notice: mutants of danet/model, metrics and inference, tried in
 the order of their hashes, a fixed random one, until the time is up. The checkout is copied and never touched.
 
-    .venv/bin/python benchmarks/mutation.py --minutes 25        goes on in benchmarks/results/mutation.json
-    .venv/bin/python benchmarks/mutation.py --again             only the survivors there, after tests were added
+    .venv/bin/python -m benchmarks.mutation --minutes 25        goes on in benchmarks/results/mutation.json
+    .venv/bin/python -m benchmarks.mutation --again             only the survivors there, after tests were added
 
 No string, annotation, decorator or assertion is changed. mutmut 3.8 leaves out every decorated function (`averaged`,
 `segment`, the backward pass of the tiles); cosmic-ray 8.7 changes the checkout's own files and starts torch anew for
@@ -33,16 +33,16 @@ LIMIT = 60  # seconds of a processor for the tests of a mutant; it is noticed wh
 BANDS = "test_the_first_convolution_takes_any_bands_with_imagenet_weights", "test_mean_and_deviation_follow_the_bands"
 TESTS = {  # the first that fits; the quickest first
     "danet/model/__init__.py": [],
-    "danet/model/peers.py": [],  # networks of others
-    "danet/model/kernels/triton_tiles.py": [],  # needs a GPU, or a minute of Triton's interpreter
-    "danet/model/kernels/memory.py": ["test_kernels.py"],
+    "danet/model/baselines.py": [],  # networks of others
+    "danet/model/triton_attention.py": [],  # needs a GPU, or a minute of Triton's interpreter
+    "danet/model/attention_memory.py": ["test_kernels.py"],
     "danet/model/kernels": ["test_attention.py", "test_kernels.py"],
     "danet/model/attention.py": ["test_attention.py", "test_kernels.py"],
     "danet/model/loss.py": ["test_loss.py"],
-    "danet/model/fold.py": ["test_fold.py"],
+    "danet/model/fold_batchnorm.py": ["test_fold.py"],
     "danet/model/backbone.py": ["test_danet.py", *(f"test_channels.py::{name}" for name in BANDS)],
     "danet/model/danet.py": ["test_danet.py", "test_golden.py"],
-    "danet/metrics/cityscapes.py": ["test_submit.py"],
+    "danet/evaluate/cityscapes.py": ["test_submit.py"],
     "danet/metrics": ["test_metrics.py", "test_evaluate.py"],
     "danet/inference": ["test_inference.py", "test_protocols.py"],
 }

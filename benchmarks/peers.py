@@ -2,7 +2,7 @@
 and DANet on features of stride 8, as in the paper: mIoU, parameters, and time and memory of one picture, all networks
 in turns in one run. Needs the extra compare.
 
-    python benchmarks/peers.py --camvid DIR --seeds 3 --json benchmarks/results/peers.json
+    python -m benchmarks.peers --camvid DIR --seeds 3 --json benchmarks/results/peers.json
 
 DANet and the FCN are the runs of ablation.py, where these are in the same --out. The speed is measured anew each time,
 once every network has its weights: run the same command again when the machine is quiet.
@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import campaign
 import torch
-from summary import Row, table
 
 import danet
-from danet.bench.measure import interleaved, peak_memory
-from danet.devices import choose
+from benchmarks import campaign
+from benchmarks.measure import interleaved, peak_memory
+from benchmarks.summary import Row, table
+from danet.model.device import choose
 from danet.recipes import Recipe
 
 PEERS = ("PSPNet", "DeepLabV3", "DeepLabV3Plus", "UPerNet")

@@ -1,7 +1,7 @@
 """A folder of pictures through `danet predict`: read, segment and save in turn, against the three overlapped, beside
 what the network takes alone for the same pictures once they are read. Prints a table and writes JSON.
 
-    python benchmarks/pipeline.py [--pictures N] [--rounds N] [--json FILE]
+    python -m benchmarks.pipeline [--pictures N] [--rounds N] [--json FILE]
 
 The ways take turns in every round, so that whatever else the machine does falls on all of them; the medians are told.
 """
@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from danet import load
-from danet.data.images import read_image
-from danet.pipeline import WRITERS, segment_pictures
+from danet.data.images.read import read_image
+from danet.predict.folder import WRITERS, segment_pictures
 
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 WIDTHS = (640, 1280, 1920)

@@ -1,6 +1,6 @@
 """The plots of docs/results.md, from the numbers in benchmarks/results alone; the same numbers give the same bytes.
 
-python benchmarks/plots.py
+python -m benchmarks.plots
 """
 
 import argparse
@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
-from danet.bench import cost
-from danet.bench.chart import log_ticks
+from benchmarks import cost
+from benchmarks.chart import log_ticks
 from danet.files import write_atomically
-from danet.report.charts import Frame, colour, picture, ticks
-from danet.report.page import escape
+from danet.visualize.html import escape
+from danet.visualize.svg import Frame, colour, picture, ticks
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"

@@ -1,7 +1,7 @@
 """The memory of testing as published: a 2048 x 1024 picture of 171 classes, 8 scales, mirrored, in 1024 x 1024 windows.
 
-    python benchmarks/protocol_memory.py [--protocol NAME] [--at-input-size] [--batch N] [--json FILE]
-    python benchmarks/protocol_memory.py --backbone resnet50 --scales 1 --json FILE
+    python -m benchmarks.protocol_memory [--protocol NAME] [--at-input-size] [--batch N] [--json FILE]
+    python -m benchmarks.protocol_memory --backbone resnet50 --scales 1 --json FILE
 
 Prints the peak resident memory of the whole process as JSON. Without --backbone the network is a 1x1 convolution at
 stride 8, so that the memory is that of the protocol; one sum of 171 x 1024 x 2048 scores in float32 is 1.43 GB of it.
@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import danet
-from danet.inference import PROTOCOLS, segment
-from danet.inference.averaging import Logits
-from danet.model.fold import folded
+from danet.model.fold_batchnorm import folded
+from danet.predict.inference import segment
+from danet.predict.protocols import PROTOCOLS
+from danet.predict.sliding_window import Logits
 
 CLASSES, HEIGHT, WIDTH, STRIDE = 171, 1024, 2048, 8
 

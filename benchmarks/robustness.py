@@ -1,7 +1,7 @@
 """How much of their mIoU the networks of ablation.py and peers.py keep on pictures of CamVid that are spoiled: twelve
 corruptions at five severities, DANet beside its own parts and its peers.
 
-    python benchmarks/robustness.py --camvid DIR --runs runs/campaign --json benchmarks/results/robustness.json
+    python -m benchmarks.robustness --camvid DIR --runs runs/campaign --json benchmarks/results/robustness.json
 
 RUNS is the --out of those campaigns. Each network's counts are kept in its run's folder: the same command goes on where
 it was killed, and reads those of others that have been shown.
@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from campaign import write
-from intervals import SEEDS, by_pictures, mean_iou
-from shown import loaded
 
-from danet import data
-from danet.bench.measure import environment
-from danet.devices import choose
+from benchmarks.campaign import write
+from benchmarks.intervals import SEEDS, by_pictures, mean_iou
+from benchmarks.measure import environment
+from benchmarks.shown import loaded
+from danet.data import registry
 from danet.errors import InputError
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES
+from danet.evaluate.robustness import CLEAN, Condition, conditions_of, study
 from danet.files import write_atomically
-from danet.metrics import Confusion
-from danet.robustness import CLEAN, CORRUPTIONS, SEVERITIES, Condition, conditions_of, study
-from danet.train import folder
+from danet.model.device import choose
+from danet.train import run_folder
 
 
 class Network(NamedTuple):
@@ -109,7 +110,7 @@ def runs(out: Path) -> list[tuple[str, int, Path]]:
         for seed in range(1, SEEDS + 1)
         for name, network in NETWORKS.items()
     ]
-    finished = [run for run in there if (run[2] / folder.METRICS).exists()]
+    finished = [run for run in there if (run[2] / run_folder.METRICS).exists()]
     if (REFERENCE, 1) not in {(name, seed) for name, seed, _ in finished}:
         raise InputError(out, f"holds no finished {REFERENCE}-1", "run benchmarks/ablation.py, and give its --out")
     return finished
@@ -117,8 +118,8 @@ def runs(out: Path) -> list[tuple[str, int, Path]]:
 
 def show(run: Path, off: tuple[str, ...], file: Path, camvid: Path, device: str | None) -> None:
     """Write the counts of one network over the validation pictures."""
-    predictor = loaded(run / folder.BEST, device, off)
-    samples = data.load("camvid", camvid, "val")
+    predictor = loaded(run / run_folder.BEST, device, off)
+    samples = registry.load("camvid", camvid, "val")
     classes = len(samples.classes)
     matrices = np.zeros((len(samples), len(CONDITIONS), classes, classes), np.int64)
     place = {condition: i for i, condition in enumerate(CONDITIONS)}

@@ -1,7 +1,7 @@
 """How fast `danet serve` answers: the attention of a point under the pointer, over a feature grid of 60 x 80 (an
 untrained network: the work is the same), and 200 uploads at once. Prints figures and writes JSON.
 
-    uv run python benchmarks/serve.py --json benchmarks/results/serve.json
+    uv run python -m benchmarks.serve --json benchmarks/results/serve.json
 """
 
 import argparse
@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from danet import DANet, weights
-from danet.data import CLASSES
+from danet import DANet
+from danet.data.registry import CLASSES
+from danet.weights import file as weights_file
 
 
 @contextlib.contextmanager
@@ -44,8 +45,8 @@ def server(path: Path) -> Iterator[tuple[int, str]]:
 def save_network(path: Path, width: int) -> None:
     """An untrained network of stride 8, shown 640 x 480 pixels: 60 x 80 features."""
     arguments = {"num_classes": 11, "backbone": "test_resnet", "output_stride": 8, "width": width}
-    card = weights.Card(arguments, CLASSES["camvid"], (0.5,) * 3, (0.5,) * 3, size=640)
-    weights.save(path, DANet(**arguments), card)
+    card = weights_file.Card(arguments, CLASSES["camvid"], (0.5,) * 3, (0.5,) * 3, size=640)
+    weights_file.save(path, DANet(**arguments), card)
 
 
 def picture() -> bytes:

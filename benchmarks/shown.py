@@ -9,10 +9,10 @@ import numpy as np
 from torch import nn
 
 import danet
-from danet import data
-from danet.evaluate import predictions
-from danet.inference import WHOLE, Protocol
-from danet.metrics import Confusion
+from danet.data import registry
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.evaluation import predictions
+from danet.predict.protocols import WHOLE, Protocol
 
 
 def loaded(weights: Path, device: str | None = None, off: Sequence[str] = ()) -> danet.Predictor:
@@ -34,7 +34,7 @@ def matrices(
         off: see `loaded`.
     """
     predictor = loaded(weights, device, off)
-    samples = data.load("camvid", camvid, "val")
+    samples = registry.load("camvid", camvid, "val")
     shown = predictor.shown_by(protocol)
     names, found = [], []
     for sample, labels, _ in predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=shown):

@@ -5,8 +5,8 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
-from intervals import by_pictures, by_seeds
 
+from benchmarks.intervals import by_pictures, by_seeds
 from danet.errors import InputError
 from danet.recipes import Recipe
 

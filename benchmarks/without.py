@@ -2,23 +2,22 @@
 switched off in testing. The branches and what was learned beside them stay. In windows attention has as few positions
 as it had in training.
 
-    python benchmarks/without.py --camvid DIR --json benchmarks/results/without.json
-    python benchmarks/without.py --camvid DIR --window 448 --json benchmarks/results/without_windows.json
+    python -m benchmarks.without --camvid DIR --json benchmarks/results/without.json
+    python -m benchmarks.without --camvid DIR --window 448 --json benchmarks/results/without_windows.json
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from campaign import write
-from intervals import by_pictures, mean_iou
-from shown import matrices
-from summary import GREEK
-
-from danet import weights
-from danet.bench.measure import environment
-from danet.devices import choose
-from danet.inference import WHOLE
+from benchmarks.campaign import write
+from benchmarks.intervals import by_pictures, mean_iou
+from benchmarks.measure import environment
+from benchmarks.shown import matrices
+from benchmarks.summary import GREEK
+from danet.model.device import choose
+from danet.predict.protocols import WHOLE
+from danet.weights import file as weights_file
 
 OFF = (("position",), ("channel",), ("position", "channel"))
 
@@ -26,12 +25,12 @@ OFF = (("position",), ("channel",), ("position", "channel"))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    parser.add_argument("--weights", type=Path, default=weights.DEFAULT, help="of a network with both modules")
+    parser.add_argument("--weights", type=Path, default=weights_file.DEFAULT, help="of a network with both modules")
     parser.add_argument("--window", type=int, help="show windows of so many pixels a side instead of whole pictures")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
     options = parser.parse_args()
-    network, card = weights.load(options.weights)
+    network, card = weights_file.load(options.weights)
     scales = {name: network.get_parameter(f"{name}.attention.scale").item() for name in GREEK}
     print(", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in scales.items()))
     rows = []

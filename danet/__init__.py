@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from danet.errors import InputError
     from danet.model.attention import ChannelAttention, PositionAttention
     from danet.model.danet import DANet, Outputs
-    from danet.predict import Predictor, Segmentation, load
+    from danet.predict.predictor import Predictor, Segmentation, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,9 +35,9 @@ _HOMES = {
     "PositionAttention": "danet.model.attention",
     "DANet": "danet.model.danet",
     "Outputs": "danet.model.danet",
-    "Predictor": "danet.predict",
-    "Segmentation": "danet.predict",
-    "load": "danet.predict",
+    "Predictor": "danet.predict.predictor",
+    "Segmentation": "danet.predict.predictor",
+    "load": "danet.predict.predictor",
 }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
 
-from danet.robustness import CORRUPTIONS, corrupt
+from danet.evaluate.corruptions import CORRUPTIONS, corrupt
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"

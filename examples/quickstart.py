@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 import danet
-from danet import draw
+from danet.predict import overlay as draw
 
 picture = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("china.jpg")
 predictor = danet.load()  # the weights that come with the package; or danet.load("runs/camvid/best.safetensors")

@@ -39,14 +39,15 @@ def tiny_weights(tmp_path_factory) -> Path:
     """A weights file of an untrained little network for the six classes of `toy`."""
     import torch
 
-    from danet import DANet, weights
-    from danet.data import CLASSES
+    from danet import DANet
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
 
     torch.manual_seed(0)
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
+    card = weights_file.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.save(path, DANet(**arguments), card)
+    weights_file.save(path, DANet(**arguments), card)
     return path
 
 

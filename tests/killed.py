@@ -189,14 +189,17 @@ def validation(pictures: int) -> None:
     """Tells the confusion matrix of an untrained network."""
     import torch
 
-    from danet import data, recipes
-    from danet.train import distributed, validation
+    from danet import recipes
+    from danet.data import registry
+    from danet.data.datasets import synthetic
+    from danet.train import distributed
+    from danet.train import validate as validation
     from danet.train.build import build
 
-    data.toy._SIZES["val"] = pictures
+    synthetic._SIZES["val"] = pictures
     recipe = recipes.from_dict({**recipes.to_dict(recipes.TOY), "network": _NETWORK}, "test")
     process = distributed.start("cpu")
-    samples = data.load("toy", None, "val")
+    samples = registry.load("toy", None, "val")
     network, card = build(recipe, samples.classes)
     tell(json.dumps(validation.validate(network, card, samples, process).matrix.tolist()))
     if process.world > 1:
@@ -207,10 +210,11 @@ _NETWORK = {"backbone": "test_resnet", "width": 16, "align_corners": False, "pre
 
 
 def _watch(order: Path) -> None:
-    from danet import data
-    from danet.train import checkpoint, loop, report, validation
+    from danet.data.datasets import synthetic
+    from danet.train import checkpoint, loop, report
+    from danet.train import validate as validation
 
-    data.toy._SIZES.update({"train": 10, "val": 3})
+    synthetic._SIZES.update({"train": 10, "val": 3})
     steps = [0]
 
     def before(module, name: str, act: Callable) -> None:
@@ -248,17 +252,17 @@ def _randomness(parts) -> str:
 
 def _compute_in_float64() -> None:
     """What remains between two ways to the same sums is then far below any mistake."""
-    from danet.inference import picture
+    from danet.predict import inference
     from danet.train import loop
 
-    build, normalise = loop.build, picture.normalise
+    build, normalise = loop.build, inference.normalise
 
     def double_build(*args, **kwargs):
         network, card = build(*args, **kwargs)
         return network.double(), card
 
     loop.build = double_build
-    loop.normalise = picture.normalise = lambda *args: normalise(*args).double()
+    loop.normalise = inference.normalise = lambda *args: normalise(*args).double()
 
 
 # ---- the process that forks

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from danet.data import folder
-from danet.data.labels import distinct_palette
+from danet.data.classes import distinct_palette
+from danet.data.custom import dataset_yaml
 
 HEIGHT, WIDTH = 12, 16
 
@@ -37,7 +37,7 @@ def build(root: Path, masks: list[np.ndarray], images: str = "images", where: st
 
 def labels(root: Path) -> set[int]:
     """All train ids that the folder's dataset.yaml makes of its masks."""
-    parts = [folder.load(root, split) for split in ("train", "val")]
+    parts = [dataset_yaml.load(root, split) for split in ("train", "val")]
     return {int(v) for part in parts for i in range(len(part)) for v in np.unique(part[i].labels)}
 
 

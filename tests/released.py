@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 
 from danet import DANet
-from danet.deploy.formats import MMSEG, RELEASED, Format
+from danet.weights.formats import MMSEG, RELEASED, Format
 
 
 def released_state(network: DANet) -> OrderedDict:

@@ -18,8 +18,10 @@ import pytest
 import torch
 from killed import command, save_forever
 
-from danet import data, recipes
-from danet.data.pairs import Sample
+from danet import recipes
+from danet.data import registry
+from danet.data.datasets import synthetic
+from danet.data.samples import Sample
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train import checkpoint, loop
@@ -30,7 +32,7 @@ from danet.train.quarantine import Quarantine
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 10, "val": 2})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 2})
 
 
 @pytest.fixture
@@ -212,8 +214,8 @@ class Killing:
 
 
 def test_a_killed_worker_is_one_line_within_seconds(recipe, tmp_path, monkeypatch):
-    killing = Killing(data.load("toy", None, "train"))
-    monkeypatch.setattr(data, "load", lambda *_: killing)
+    killing = Killing(registry.load("toy", None, "train"))
+    monkeypatch.setattr(registry, "load", lambda *_: killing)
     start = time.monotonic()
     with pytest.raises(InputError, match=r"--workers 2: one was killed \(Killed\) while it loaded .*fewer workers"):
         train(recipe, Where(tmp_path / "run", workers=2))
@@ -255,8 +257,8 @@ class Bad(Killing):
 
 
 def bad_pictures(monkeypatch) -> None:
-    good = data.load("toy", None, "train")
-    monkeypatch.setattr(data, "load", lambda _name, _root, split: Bad(good) if split == "train" else good)
+    good = registry.load("toy", None, "train")
+    monkeypatch.setattr(registry, "load", lambda _name, _root, split: Bad(good) if split == "train" else good)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from danet import ChannelAttention, InputError, PositionAttention
-from danet.model import attention, kernels
-from danet.model.kernels import tiles
+from danet.model import attention, attention_kernels, tiled_attention
 
 
 def position_oracle(module: PositionAttention, x: torch.Tensor) -> torch.Tensor:
@@ -75,12 +74,12 @@ def assert_equal_to_float64(found: torch.Tensor, expected: np.ndarray) -> None:
 
 
 @counts
-@pytest.mark.parametrize("way", [kernels.plain, kernels.tiled, kernels.attend])
+@pytest.mark.parametrize("way", [attention_kernels.plain, attention_kernels.tiled, attention_kernels.attend])
 def test_position_attention_of_any_shape_is_its_float64_sum(way, count, monkeypatch):
     monkeypatch.setattr(attention, "attend", way)
     draw = random.Random(count)
     for x in features(count):
-        monkeypatch.setattr(tiles, "TILE", {"cpu": (draw.randint(1, 99), draw.randint(1, 99))})
+        monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (draw.randint(1, 99), draw.randint(1, 99))})
         module = position_attention(x.shape[1])
         a = x.flatten(2).numpy()
         b, c, d = (

@@ -22,13 +22,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from danet import InputError, data, recipes
+from danet import InputError, recipes
 from danet.cli import main
-from danet.data.colours import read_coloured_mask
-from danet.data.images import image_size, list_images, read_image, read_mask
-from danet.pipeline import segment_pictures
-from danet.predict import find_images, load
-from danet.train import claim, folder
+from danet.data import registry
+from danet.data.images.color_masks import read_coloured_mask
+from danet.data.images.read import image_size, list_images, read_image, read_mask
+from danet.predict.folder import segment_pictures
+from danet.predict.predictor import find_images, load
+from danet.train import claim, run_folder
 
 TESTS, PACKAGE = Path(__file__).parent, Path(__file__).parents[1] / "danet"
 
@@ -387,7 +388,7 @@ def test_30_a_whole_picture_of_30_000_x_30_000_is_refused_where_it_must_be_held(
 
 
 def test_30_what_pillow_would_not_open_is_read_by_rows(tmp_path):
-    from danet.predict import kind_of
+    from danet.predict.predictor import kind_of
 
     (tmp_path / "a.png").write_bytes(png(30_000, 30_000, 1, 0, b""))
     assert kind_of(tmp_path / "a.png") == "huge"
@@ -396,7 +397,7 @@ def test_30_what_pillow_would_not_open_is_read_by_rows(tmp_path):
 PEAK = """
 import sys
 from pathlib import Path
-from danet.data.images import InputError, read_image
+from danet.data.images.read import InputError, read_image
 try:
     read_image(sys.argv[1])
 except InputError as error:
@@ -516,7 +517,7 @@ def test_42_a_place_that_cannot_be_written_is_told_before_the_first_picture(
         out = tmp_path / "out"
         out.mkdir()
         monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)  # as on a disk mounted read-only
-    monkeypatch.setattr("danet.pipeline.segment_pictures", lambda *_: pytest.fail("a picture was read"))
+    monkeypatch.setattr("danet.predict.folder.segment_pictures", lambda *_: pytest.fail("a picture was read"))
     said = refused(capsys, "predict", tmp_path / "a.png", "--weights", tiny_weights, "--out", out)
     assert said.startswith(f"error: {out}: cannot be written (")
     assert "give --out another folder" in said
@@ -535,7 +536,7 @@ def test_43_arrays_of_real_numbers_are_refused_whatever_they_hold(value, tiny_we
 
 
 def test_50_a_mask_of_instances_is_named_with_the_file_to_give_instead(tmp_path):
-    samples = data.load("folder", dataset(tmp_path, np.full((24, 32), 26_001, np.uint16)), "train")
+    samples = registry.load("folder", dataset(tmp_path, np.full((24, 32), 26_001, np.uint16)), "train")
     with pytest.raises(InputError, match=r"p\.png: value 26001 is none of the 3 .*give the class map .*_labelIds\.png"):
         _ = samples[0]
 
@@ -580,7 +581,7 @@ def test_69_settings_that_harm_are_refused_in_a_second_and_run_nothing(case, nam
     (tmp_path / name).write_text(EVIL_YAML[case])
     begun = time.process_time()
     with pytest.raises(InputError) as error:
-        data.load("folder", tmp_path, "train") if name == "dataset.yaml" else folder.read_recipe(tmp_path)
+        registry.load("folder", tmp_path, "train") if name == "dataset.yaml" else run_folder.read_recipe(tmp_path)
     assert time.process_time() - begun < 1
     assert str(error.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(error.value)
@@ -640,7 +641,7 @@ def test_74_a_lock_of_the_future_and_of_a_dead_process_holds_up_nobody(tmp_path)
 
 
 def test_74_nothing_in_training_asks_a_clock_that_can_be_set_back():
-    for path in [*(PACKAGE / "train").rglob("*.py"), PACKAGE / "files.py", PACKAGE / "web/limits.py"]:
+    for path in [*(PACKAGE / "train").rglob("*.py"), PACKAGE / "files.py", PACKAGE / "serve/guard.py"]:
         called = {
             (getattr(node.value, "id", ""), node.attr)
             for node in ast.walk(ast.parse(path.read_text()))

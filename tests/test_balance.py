@@ -1,12 +1,12 @@
-"""danet.data.balance: class weights from the pixels of a training set."""
+"""danet.data.class_weights: class weights from the pixels of a training set."""
 
 import numpy as np
 import pytest
 
-from danet.data.balance import Census, census, check_labelled, class_weights
-from danet.data.bands import RGB
-from danet.data.labels import Classes
-from danet.data.pairs import Sample
+from danet.data.class_weights import Census, census, check_labelled, class_weights
+from danet.data.classes import Classes
+from danet.data.images.channels import RGB
+from danet.data.samples import Sample
 from danet.errors import InputError
 
 WAYS = ("enet", "median-frequency", "effective-number", "auto")

@@ -9,11 +9,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from benchmarks import attention, cost, measure
+from benchmarks.__main__ import BENCHES, run
+from benchmarks.chart import loglog
 from danet import InputError
-from danet.bench import attention, cost, measure
-from danet.bench.chart import loglog
-from danet.cli import main
-from danet.cli.bench import BENCHES, run
 
 
 def test_ways_take_turns_and_only_the_counted_rounds_are_kept():
@@ -142,17 +141,17 @@ def test_a_chart_puts_larger_values_higher_and_escapes_names():
 
 def test_the_command_prints_a_table_and_writes_json(quick, tmp_path, capsys):
     file = tmp_path / "attention.json"
-    line = ["bench", "attention", "--positions", "30", "--channels", "16", "--repeats", "1", "--device", "cpu"]
-    assert main([*line, "--json", str(file)]) == 0
+    line = ["attention", "--positions", "30", "--channels", "16", "--repeats", "1", "--device", "cpu"]
+    assert run([*line, "--json", str(file)]) == 0
     assert "of products" in capsys.readouterr().out
     assert json.loads(file.read_text())["sizes"][0]["positions"] == 30
-    assert main([*line, "--json", str(file)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    with pytest.raises(InputError, match="exists already"):
+        run([*line, "--json", str(file)])
 
 
 def test_an_unknown_benchmark_is_refused_and_known_ones_are_listed(capsys):
     with pytest.raises(InputError, match="no benchmark; use attention, cost"):
         run(["speed"])
-    assert main(["bench", "--help"]) == 0
+    assert run(["--help"]) == 0
     listed = capsys.readouterr().out
-    assert all(f"danet bench {name}" in listed for name in BENCHES)
+    assert all(f"python -m benchmarks {name}" in listed for name in BENCHES)

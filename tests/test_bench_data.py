@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from danet.bench import data
-from danet.cli import main
+from benchmarks import data
+from benchmarks.__main__ import run
 
 
 def test_each_way_gives_a_normalised_crop(tmp_path):
@@ -22,7 +22,7 @@ def test_each_way_gives_a_normalised_crop(tmp_path):
 
 
 def test_the_command_writes_its_numbers(tmp_path, capsys):
-    assert main(["bench", "data", "--pairs", "1", "--repeats", "1", "--json", str(tmp_path / "data.json")]) == 0
+    assert run(["data", "--pairs", "1", "--repeats", "1", "--json", str(tmp_path / "data.json")]) == 0
     assert "of the released pipeline" in capsys.readouterr().out
     ways = json.loads((tmp_path / "data.json").read_text())["ways"]
     assert set(ways) == {"released", "ours", "cached", "decoding alone"}

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from danet.bench import network
-from danet.bench.network import Case
+from benchmarks import network
+from benchmarks.network import Case
 
 
 @pytest.fixture

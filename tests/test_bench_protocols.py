@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from test_protocols import BLACK, picture, sees_neighbours, whole_map
 
-from danet.bench import protocols
-from danet.inference import RELEASED_MULTI_CITYSCAPES
+from benchmarks import protocols
+from danet.predict.protocols import RELEASED_MULTI_CITYSCAPES
 
 
 def test_the_restated_loop_gives_the_scores_of_the_released_evaluator():

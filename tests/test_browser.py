@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import danet
-from danet.look import see
-from danet.look.answers import default_points
+from danet.predict.attention import see
+from danet.visualize.attention_answers import default_points
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -439,13 +439,14 @@ def test_a_token_is_asked_for(open_page, tiny_weights):
 
 
 def test_names_of_classes_are_text(open_page, tmp_path):
-    from danet import DANet, weights
-    from danet.data.labels import Classes
+    from danet import DANet
+    from danet.data.classes import Classes
+    from danet.weights import file as weights_file
 
     evil = "<img src=x onerror=alert(1)>"
     arguments = {"num_classes": 2, "backbone": "test_resnet", "width": 16}
-    card = weights.Card(arguments, Classes.named((evil, "<b>b")), (0.5,) * 3, (0.5,) * 3, size=64, dataset="<i>")
-    weights.save(tmp_path / "evil.safetensors", DANet(**arguments), card)
+    card = weights_file.Card(arguments, Classes.named((evil, "<b>b")), (0.5,) * 3, (0.5,) * 3, size=64, dataset="<i>")
+    weights_file.save(tmp_path / "evil.safetensors", DANet(**arguments), card)
     with server("--weights", str(tmp_path / "evil.safetensors")) as address:
         page = open_page(address, expected="422")
         page.wait_for_selector("[data-model=ready]")

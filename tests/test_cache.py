@@ -8,10 +8,12 @@ from PIL import Image
 
 from danet import recipes
 from danet.cli import main
-from danet.data import cache, folder, toy
+from danet.data import cache
+from danet.data.augment import Augmentation
 from danet.data.cache import Cached, cached, space
-from danet.data.pairs import PairedFiles
-from danet.data.transforms import Augmentation
+from danet.data.custom import dataset_yaml
+from danet.data.datasets import synthetic
+from danet.data.samples import PairedFiles
 from danet.errors import InputError
 from danet.train import checkpoint
 
@@ -27,7 +29,7 @@ def samples(tmp_path) -> PairedFiles:
         mask = np.where(rng.random(size) < 0.5, 255, 0).astype(np.uint8)
         Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"{i}.png")
     (tmp_path / "set" / "dataset.yaml").write_text("classes: [ground, crack]\nlabel_map: {0: 0, 255: 1}\n")
-    return folder.load(tmp_path / "set", "train")
+    return dataset_yaml.load(tmp_path / "set", "train")
 
 
 def decoded(monkeypatch) -> list[int]:
@@ -115,7 +117,7 @@ def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
             np.save(tmp_path / "images" / f"{stem}.npy", stored)
         Image.fromarray((stored[..., 0] // 128).astype(np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\nchannels: 5\n")
-    samples = folder.load(tmp_path, "train")
+    samples = dataset_yaml.load(tmp_path, "train")
     whole = len(samples) * 20 * 24 * (5 * (4 if kind == "deep" else 1) + 1)
     through = cached(samples, tmp_path / "cache")
     assert space(through) == (whole, whole)
@@ -152,7 +154,7 @@ def test_samples_that_cannot_be_read_are_left_out_of_the_space(samples, tmp_path
 
 def test_drawn_scenes_have_no_cache(tmp_path):
     with pytest.raises(InputError, match="drawn, not read"):
-        cached(toy.load(tmp_path, "train"), tmp_path / "cache")
+        cached(synthetic.load(tmp_path, "train"), tmp_path / "cache")
 
 
 def test_training_through_a_cache_ends_with_the_same_weights(samples, tmp_path, monkeypatch):

@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 
 import danet
-from danet import InputError, weights
-from danet.metrics import Confusion
+from danet import InputError
+from danet.evaluate.confusion import Confusion
 from danet.train import loop
+from danet.weights import file as weights_file
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def load(monkeypatch):
+def load():
     """A module of benchmarks/ by its name."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture
@@ -343,14 +343,14 @@ def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
 def test_the_plots_in_docs_are_those_of_the_committed_numbers(load):
     plots = load("plots")
     for name, content in plots.drawn(plots.RESULTS).items():
-        assert (plots.DOCS / name).read_bytes() == content, f"run python benchmarks/plots.py: {name} is older"
+        assert (plots.DOCS / name).read_bytes() == content, f"run python -m benchmarks.plots: {name} is older"
 
 
 def test_the_model_card_is_that_of_the_weights_and_of_their_evaluation(load, tmp_path):
     card = load("model_card")
     measured = json.loads(card.EVALUATION.read_text())
-    text = card.page(weights.DEFAULT, measured)
+    text = card.page(weights_file.DEFAULT, measured)
     assert card.PAGE.read_text() == text, "evaluate danet/default.safetensors again, see benchmarks/model_card.py"
     assert f"mIoU {100 * measured['miou']:.1f} %" in text
     with pytest.raises(InputError, match=r"measures other weights than default\.safetensors"):
-        card.page(weights.DEFAULT, measured | {"sha256": "0"})
+        card.page(weights_file.DEFAULT, measured | {"sha256": "0"})

@@ -12,16 +12,18 @@ import torch
 from PIL import Image
 
 import danet
-from danet import DANet, InputError, data, weights
+from danet import DANet, InputError
 from danet.cli import main
-from danet.data.bands import Bands, as_pixels, as_rgb, resize
-from danet.data.check import check_folder
-from danet.data.images import list_images, read_header, read_image
-from danet.data.init import propose
-from danet.data.labels import Classes
-from danet.data.transforms import Augmentation
-from danet.inference import normalise, resized
+from danet.data import registry
+from danet.data.augment import Augmentation
+from danet.data.classes import Classes
+from danet.data.custom.check import check_folder
+from danet.data.custom.propose import propose
+from danet.data.images.channels import Bands, as_pixels, as_rgb, resize, resized
+from danet.data.images.read import list_images, read_header, read_image
 from danet.model.backbone import build_backbone, load_backbone, normalisation
+from danet.model.preprocess import normalise
+from danet.weights import file as weights_file
 
 RANDOM = np.random.default_rng(0)
 
@@ -262,8 +264,8 @@ def four_bands(tmp_path) -> Path:
     """Weights of an untrained network that takes four bands, 1000 being white."""
     torch.manual_seed(0)
     arguments = {"num_classes": 2, "backbone": "test_resnet", "width": 16, "in_channels": 4}
-    card = weights.Card(arguments, Classes.named(("a", "b")), (0.5,) * 4, (0.2,) * 4, white=1000)
-    weights.save(tmp_path / "four.safetensors", DANet(**arguments), card)
+    card = weights_file.Card(arguments, Classes.named(("a", "b")), (0.5,) * 4, (0.2,) * 4, white=1000)
+    weights_file.save(tmp_path / "four.safetensors", DANet(**arguments), card)
     return tmp_path / "four.safetensors"
 
 
@@ -347,7 +349,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
     options += "--optim.lr 0.05 --optim.head-lr-factor 1 --optim.warmup 0 --workers 0 --device cpu --data.size 48"
     assert main(["train", "folder", "--data.root", str(root), "--out", str(run), *options.split()]) == 0
     best = run / "best.safetensors"
-    card = weights.load(best)[1]
+    card = weights_file.load(best)[1]
     assert card.network["in_channels"] == len(card.mean) == len(card.std) == channels
     capsys.readouterr()
     assert main(["evaluate", str(best), "--root", str(root), "--split", "train", "--json", "-"]) == 0
@@ -398,4 +400,4 @@ def test_settings_that_cannot_be_are_named(tmp_path, line):
     scenes(tmp_path, "binary", 2)
     (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\n{line}\n")
     with pytest.raises(InputError, match=f"{line.split(':')[0]}: .* is no number from 1 to"):
-        data.load("folder", tmp_path, "train")
+        registry.load("folder", tmp_path, "train")

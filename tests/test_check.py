@@ -8,11 +8,12 @@ import pytest
 from miniature import build, picture, save, stripes
 
 from danet import InputError
-from danet.data import camvid, folder, voc
-from danet.data.check import check, check_dataset, check_folder, lines
-from danet.data.labels import Classes, LabelMap
-from danet.data.manifest import manifest, verify
-from danet.data.pairs import Pair, PairedFiles
+from danet.data.classes import Classes, LabelMap
+from danet.data.custom import dataset_yaml
+from danet.data.custom.check import check, check_dataset, check_folder, lines
+from danet.data.custom.manifest import manifest, verify
+from danet.data.datasets import camvid, pascal_voc
+from danet.data.samples import Pair, PairedFiles
 
 
 def plant(root: Path) -> dict[str, str]:
@@ -287,7 +288,7 @@ def test_a_benchmark_with_missing_files_is_checked_to_its_end(tmp_path):
         ("SegmentationClass/c.png", "value 21 is none of the 21 classes: 60 pixels, the first at x=1, y=0"),
     ]
     with pytest.raises(InputError, match=r"1 of 3 pictures are missing: a\.jpg"):
-        voc.load(tmp_path, "train")
+        pascal_voc.load(tmp_path, "train")
 
 
 @pytest.mark.parametrize("name", ["toy", "camvidd"])
@@ -324,9 +325,9 @@ def test_pictures_without_a_mask_are_left_out_where_that_is_said(tmp_path):
     report = check_folder(tmp_path)
     assert report.problems == ()
     assert [warning.what for warning in report.warnings] == ["1 pictures have no mask: alone.jpg"]
-    names = {pair.name for split in ("train", "val") for pair in folder.load(tmp_path, split).pairs}
+    names = {pair.name for split in ("train", "val") for pair in dataset_yaml.load(tmp_path, split).pairs}
     assert names == {f"p{i}" for i in range(6)}
     for mask in (tmp_path / "masks").iterdir():
         mask.unlink()
     with pytest.raises(InputError, match=r"masks: no mask of the pictures in .*images; add them"):
-        folder.load(tmp_path, "train")
+        dataset_yaml.load(tmp_path, "train")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from danet import recipes
 from danet.cli import COMMANDS, main
-from danet.inference.protocol import PROTOCOLS
+from danet.predict.protocols import PROTOCOLS
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_products_in_bfloat16_change_little_but_something(pictures, tiny_weights
 
 
 def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("danet.data.toy._SIZES", {"train": 4, "val": 3})
+    monkeypatch.setattr("danet.data.datasets.synthetic._SIZES", {"train": 4, "val": 3})
     file = tmp_path / "scores.json"
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 0
     printed, scores = capsys.readouterr().out, json.loads(file.read_text())
@@ -145,9 +145,6 @@ def test_recipes_are_listed(capsys):
         ("evaluate {w} --root", "error: --root: its value is missing (1 wanted)"),
         ("convert absent.pth w.safetensors", "error: absent.pth: no such file"),
         ("recipes all", "error: all: danet recipes takes nothing"),
-        ("bench attention --positions 64 0", "error: --positions: 0 is too few; give at least 1"),
-        ("bench cost --repeats 0", "error: --repeats: 0 is too few; give at least 1"),
-        ("bench attention --channels 7", "error: --channels: 7 is too few; give at least 8"),
         ("evaluate {w} --dataset toy --json a --pictures a", "error: a: is to hold two results"),
         ("evaluate {w} --dataset toy --report absent/r.html", "error: absent/r.html: cannot be written (absent is no"),
         ("check r --json a --manifest a", "error: a: is to hold two results"),

@@ -6,7 +6,7 @@ from miniature import HEIGHT, ROAD, TREE, WIDTH, coloured, picture, save, save_p
 from PIL import Image
 
 from danet import InputError
-from danet.data.colours import count_colours, read_coloured_mask
+from danet.data.images.color_masks import count_colours, read_coloured_mask
 
 
 def test_an_unknown_colour_is_named_with_count_and_place(tmp_path):

@@ -14,11 +14,11 @@ from released import mmseg_state, released_state
 
 from danet import DANet, InputError, load
 from danet.cli import main
-from danet.data import camvid, cityscapes
-from danet.data.camvid import CLASSES
-from danet.data.labels import Classes, distinct_palette
-from danet.deploy import convert as module
-from danet.deploy.convert import convert, from_foreign, read_foreign, recognise
+from danet.data.classes import Classes, distinct_palette
+from danet.data.datasets import camvid, cityscapes
+from danet.data.datasets.camvid import CLASSES
+from danet.weights import convert as module
+from danet.weights.convert import convert, from_foreign, read_foreign, recognise
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from danet.data import ade20k, cityscapes, coco_stuff, context, voc
-from danet.data.mat import read_mat
-from danet.data.pairs import PairedFiles
+from danet.data.datasets import ade20k, cityscapes, coco_stuff, pascal_context, pascal_voc
+from danet.data.images.matlab import read_mat
+from danet.data.samples import PairedFiles
 from danet.errors import InputError
 
 scipy_io = pytest.importorskip("scipy.io")
@@ -28,7 +28,7 @@ def png(file: Path, mask: list, mode: str = "L") -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.array(mask, np.uint8))
     if mode == "P":
-        image.putpalette([channel for colour in voc.CLASSES.palette for channel in colour])
+        image.putpalette([channel for colour in pascal_voc.CLASSES.palette for channel in colour])
     image.save(file)
 
 
@@ -135,13 +135,15 @@ DATASETS = {
     ),
     "voc": DataSet(
         build_voc,
-        voc.load,
-        voc.COUNTS,
+        pascal_voc.load,
+        pascal_voc.COUNTS,
         21,
         "VOCdevkit/VOC2012/SegmentationClass/2008_a.png",
         {"train": 2, "trainaug": 4, "val": 1, "trainval": 3, "test": 1},
     ),
-    "context": DataSet(build_context, context.load, context.COUNTS, 60, "trainval/2008_a.mat", {"train": 2, "val": 1}),
+    "context": DataSet(
+        build_context, pascal_context.load, pascal_context.COUNTS, 60, "trainval/2008_a.mat", {"train": 2, "val": 1}
+    ),
     "coco_stuff": DataSet(
         build_coco_stuff,
         coco_stuff.load,
@@ -223,23 +225,23 @@ def test_cityscapes_refuses_an_unknown_label_id(tmp_path):
 def test_trainaug_is_voc_train_and_the_rest_of_sbd_without_voc_val(tmp_path, layout):
     build_voc(tmp_path, *layout)
     from_voc, from_sbd = [[0, 255, 15], [20, 255, 1]], [[7, 7, 7], [0, 20, 0]]
-    assert labels(voc.load(tmp_path, "trainaug")) == {
+    assert labels(pascal_voc.load(tmp_path, "trainaug")) == {
         "2007_b": from_voc,
         "2008_a": from_voc,
         "2009_d": from_sbd,
         "2010_e": from_sbd,
     }
-    assert labels(voc.load(tmp_path, "val")) == {"2007_c": from_voc}
+    assert labels(pascal_voc.load(tmp_path, "val")) == {"2007_c": from_voc}
 
 
 def test_voc_test_is_unlabelled(tmp_path):
     build_voc(tmp_path)
     shutil.rmtree(tmp_path / "VOCdevkit/VOC2012/SegmentationClass")
-    assert labels(voc.load(tmp_path, "test")) == {"2008_t": [[255] * 3] * 2}
+    assert labels(pascal_voc.load(tmp_path, "test")) == {"2008_t": [[255] * 3] * 2}
 
 
 def test_voc_has_its_own_palette():
-    colours = dict(zip(voc.CLASSES.names, voc.CLASSES.palette, strict=True))
+    colours = dict(zip(pascal_voc.CLASSES.names, pascal_voc.CLASSES.palette, strict=True))
     assert (colours["background"], colours["person"], colours["tvmonitor"]) == (
         (0, 0, 0),
         (192, 128, 128),
@@ -249,10 +251,10 @@ def test_voc_has_its_own_palette():
 
 def test_context_in_60_and_in_59_classes(tmp_path):
     build_context(tmp_path)
-    assert labels(context.load(tmp_path, "val")) == {"2008_c": [[1, 37, 59], [0, 0, 0]]}
-    assert labels(context.load59(tmp_path, "val")) == {"2008_c": [[0, 36, 58], [255, 255, 255]]}
-    assert context.CLASSES.names[37] == context.CLASSES_59.names[36] == "person"
-    assert context.CLASSES.palette[1:] == context.CLASSES_59.palette
+    assert labels(pascal_context.load(tmp_path, "val")) == {"2008_c": [[1, 37, 59], [0, 0, 0]]}
+    assert labels(pascal_context.load59(tmp_path, "val")) == {"2008_c": [[0, 36, 58], [255, 255, 255]]}
+    assert pascal_context.CLASSES.names[37] == pascal_context.CLASSES_59.names[36] == "person"
+    assert pascal_context.CLASSES.palette[1:] == pascal_context.CLASSES_59.palette
 
 
 def test_context_splits_from_the_detail_challenge(tmp_path):
@@ -265,12 +267,12 @@ def test_context_splits_from_the_detail_challenge(tmp_path):
         {"file_name": "2008_c.jpg", "image_id": 2008000003, "phase": "train"},
     ]
     merged.write_text(json.dumps({"images": images, "annos_segmentation": []}))
-    assert [pair.name for pair in context.load(tmp_path, "train").pairs] == ["2008_b", "2008_c"]
+    assert [pair.name for pair in pascal_context.load(tmp_path, "train").pairs] == ["2008_b", "2008_c"]
     with pytest.raises(InputError, match=r"trainval_merged\.json: lists no picture"):
-        context.load(tmp_path, "test")
+        pascal_context.load(tmp_path, "test")
     merged.write_text(json.dumps({"images": images})[:-9])
     with pytest.raises(InputError, match=r"trainval_merged\.json: truncated or damaged"):
-        context.load(tmp_path, "train")
+        pascal_context.load(tmp_path, "train")
 
 
 def test_coco_stuff_closes_the_gaps_of_the_ids_never_drawn(tmp_path):

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from released import released_state
 
-from danet import DANet, data, recipes
+from danet import DANet, recipes
 from danet.cli import main
+from danet.data import registry
+from danet.data.datasets import synthetic
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/guide.md"]
@@ -43,7 +45,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
         (tmp_path / "examples" / picture.name).write_bytes(picture.read_bytes())
 
     torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, tmp_path / "DANet101.pth.tar")
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 8, "val": 2})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
@@ -90,7 +92,7 @@ def test_the_readmes_first_two_commands_are_what_ci_runs():
 def test_the_guides_dataset_yaml_is_one(workplace):
     (text,) = blocks(ROOT / "docs/guide.md", "yaml")
     (workplace / "my_pictures/dataset.yaml").write_text(text)
-    assert len(data.load("folder", workplace / "my_pictures", "train")) == 8
+    assert len(registry.load("folder", workplace / "my_pictures", "train")) == 8
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)

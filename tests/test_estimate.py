@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from danet import DANet, recipes
 from danet.cli import main
-from danet.data import CLASSES, COUNTS
+from danet.data.registry import CLASSES, COUNTS
 from danet.model.loss import multi_loss
 from danet.recipes import MEMORY, Data, Network, Optim, Recipe
 from danet.train.estimate import estimate

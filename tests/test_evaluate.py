@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from danet.data.bands import RGB
-from danet.data.labels import Classes
-from danet.data.pairs import Sample
+from danet.data.classes import Classes
+from danet.data.images.channels import RGB
+from danet.data.samples import Sample
 from danet.errors import InputError
-from danet.evaluate import Evaluation, Prediction, check_classes, evaluate, measure, predictions
-from danet.weights import Card
+from danet.evaluate.evaluation import Evaluation, Prediction, check_classes, evaluate, measure, predictions
+from danet.weights.file import Card
 
 CLASSES = Classes.named(("road", "car", "sign"))
 CARD = Card({}, CLASSES, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -12,12 +12,14 @@ from PIL import Image
 from timm.layers.conv2d_same import Conv2dSame
 
 import danet
-from danet import cli, exported, weights
-from danet.deploy import export as module
-from danet.deploy.export import Report, compare, export, to_onnx, to_openvino, usage
-from danet.deploy.quantise import spaced
+from danet import cli
 from danet.errors import InputError
-from danet.predict import Predictor
+from danet.predict.predictor import Predictor
+from danet.weights import export as module
+from danet.weights import file as weights_file
+from danet.weights import runtimes
+from danet.weights.export import Report, compare, export, to_onnx, to_openvino, usage
+from danet.weights.quantize import spaced
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -29,7 +31,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 @pytest.fixture(scope="module")
 def network(tiny_weights) -> danet.DANet:
     """With a stem padded as TensorFlow does, whose padding depends on the picture's size, and alpha and beta not 0."""
-    network, _ = weights.load(tiny_weights)
+    network, _ = weights_file.load(tiny_weights)
     stem = network.backbone.conv1
     same = Conv2dSame(3, stem[0].out_channels, 3, stride=2, bias=False)
     same.load_state_dict(stem[0].state_dict())
@@ -42,7 +44,7 @@ def network(tiny_weights) -> danet.DANet:
 
 @pytest.fixture(scope="module")
 def files(network, tiny_weights, tmp_path_factory) -> dict[str, Path]:
-    folder, card = tmp_path_factory.mktemp("exported"), weights.read(tiny_weights)[1]
+    folder, card = tmp_path_factory.mktemp("exported"), weights_file.read(tiny_weights)[1]
     graph = to_onnx(network, card)
     (folder / "net.onnx").write_bytes(graph)
     binary, xml = to_openvino(graph, card)
@@ -53,7 +55,7 @@ def files(network, tiny_weights, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_an_exported_file_answers_as_the_network_does_at_every_size_and_batch(files, network, runtime):
-    file, _ = exported.load(files[runtime])
+    file, _ = runtimes.load(files[runtime])
     generator = torch.Generator().manual_seed(1)
     for shape in ((1, 3, 61, 87), (3, 3, 61, 87), (3, 3, 40, 128), (1, 3, 8, 9)):
         images = torch.randn(shape, generator=generator)
@@ -69,7 +71,7 @@ def test_an_exported_file_answers_as_the_network_does_at_every_size_and_batch(fi
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_predictor_takes_it_in_place_of_weights(files, network, tiny_weights, runtime):
-    predictor, ours = danet.load(files[runtime]), Predictor(network, weights.read(tiny_weights)[1], "cpu")
+    predictor, ours = danet.load(files[runtime]), Predictor(network, weights_file.read(tiny_weights)[1], "cpu")
     image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), np.uint8)
     one, other = predictor(image), ours(image)
     assert len(set(other.labels.flat)) > 1
@@ -103,7 +105,7 @@ def test_the_server_takes_it(files, runtime):
     pytest.importorskip("fastapi")
     from httpx import ASGITransport, AsyncClient
 
-    from danet.web.server import create_app
+    from danet.serve.app import create_app
 
     predictor = danet.load(files[runtime])
 
@@ -130,7 +132,7 @@ def exported_before(monkeypatch, files):
 @pytest.fixture
 def network_of_the_file(monkeypatch, exported_before, network, tiny_weights):
     """What the weights file would hold, were its network made with such a stem."""
-    monkeypatch.setattr(weights, "load", lambda _: (network, weights.read(tiny_weights)[1]))
+    monkeypatch.setattr(weights_file, "load", lambda _: (network, weights_file.read(tiny_weights)[1]))
 
 
 @pytest.mark.usefixtures("network_of_the_file")
@@ -142,7 +144,7 @@ def test_the_command_compares_and_writes_one_file_that_says_how_to_use_it(tiny_w
     assert printed.err == ""
     assert list(tmp_path.iterdir()) == [out]
     model = onnx.load(str(out), load_external_data=False)
-    card = weights.read(tiny_weights)[1]
+    card = weights_file.read(tiny_weights)[1]
     assert model.doc_string == usage(card)
     assert "(value / 255 - mean) / std with mean [0.5, 0.5, 0.5]" in usage(card)
     assert "longer side brought to 128 pixels" in usage(card)
@@ -167,7 +169,7 @@ def test_a_file_of_another_network_is_not_left(tiny_weights, tmp_path, capsys):
 
 
 def test_the_comparison_is_as_strict_as_it_says(files, network):
-    file, _ = exported.load(files["onnx"])
+    file, _ = runtimes.load(files["onnx"])
     images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     (same,) = compare(network, file, {"noise": images})
     assert Report((), (same,), quantised=False).good
@@ -197,8 +199,10 @@ def test_int8_is_calibrated_on_pictures(tiny_weights, files, network, tmp_path, 
     assert printed.err == ""
     assert printed.out.count("\n") == 2  # the two files, and nothing of NNCF's
     assert out.with_suffix(".bin").stat().st_size < 0.5 * files["openvino"].with_suffix(".bin").stat().st_size
-    images = torch.cat([module.normalised(path, weights.read(tiny_weights)[1]) for path in sorted(pictures.iterdir())])
-    file, card = exported.load(out)
+    images = torch.cat(
+        [module.normalised(path, weights_file.read(tiny_weights)[1]) for path in sorted(pictures.iterdir())]
+    )
+    file, card = runtimes.load(out)
     (compared,) = compare(network, file, {"pictures": images})
     assert 1e-3 < compared.difference < 0.25 * compared.largest
     assert compared.equal > 0.9 * compared.pixels
@@ -206,7 +210,7 @@ def test_int8_is_calibrated_on_pictures(tiny_weights, files, network, tmp_path, 
 
 
 def test_pictures_for_calibration_are_spread_over_the_folder(tmp_path, tiny_weights):
-    card = weights.read(tiny_weights)[1]
+    card = weights_file.read(tiny_weights)[1]
     for i in range(10):
         (tmp_path / f"{i}.png").touch()
     assert [path.stem for path in spaced(tmp_path, 4, card)] == ["0", "2", "5", "7"]
@@ -268,7 +272,7 @@ def test_a_file_that_reaches_for_other_files_is_refused(files, tmp_path, monkeyp
     path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph([node], "outer", [], [])).SerializeToString())
     with pytest.raises(InputError, match="keeps weights in other files"):
         danet.load(path)
-    monkeypatch.setattr(exported, "MAX_BYTES", 1000)
+    monkeypatch.setattr(runtimes, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="more than the limit of 1,000"):
         danet.load(files["onnx"])
 
@@ -278,7 +282,7 @@ def test_wrong_arguments_are_told(tiny_weights, files, tmp_path, monkeypatch):
         export(tiny_weights, tmp_path / "x.onnx", "openvino")
     with pytest.raises(InputError, match="--int8: is for OpenVINO"):
         export(tiny_weights, tmp_path / "x.onnx", "onnx", calibration=tmp_path)
-    file, _ = exported.load(files["onnx"])
+    file, _ = runtimes.load(files["onnx"])
     with pytest.raises(InputError, match="have 4 channels, the network takes 3"):
         file.logits(torch.zeros(1, 4, 32, 32))
     for name, extra, path in (("onnxruntime", "export", files["onnx"]), ("openvino", "openvino", files["openvino"])):
@@ -315,7 +319,7 @@ def test_a_signal_after_two_openvino_models_were_freed_ends_nothing(files):
 
 
 def test_openvino_is_imported_without_its_telemetry():
-    ov = exported.openvino("a test")
+    ov = runtimes.openvino("a test")
     assert ov.tools.ovc.telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
@@ -328,8 +332,8 @@ def hook(event, args):
         raise OSError("no connections here")
 sys.addaudithook(hook)
 import time
-from danet import exported
-ov = exported.openvino("a test")
+from danet.weights import runtimes
+ov = runtimes.openvino("a test")
 import nncf
 ov.convert_model(sys.argv[1])
 time.sleep(3)

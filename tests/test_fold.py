@@ -7,7 +7,7 @@ from torch import nn
 
 import danet
 from danet import DANet
-from danet.model.fold import folded
+from danet.model.fold_batchnorm import folded
 
 
 def trained_looking(network: nn.Module) -> nn.Module:

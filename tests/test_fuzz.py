@@ -202,9 +202,9 @@ def many_bands(image: np.ndarray) -> list[bytes]:
 
 def open_picture(content: bytes, index: int, place: Path) -> bool:
     """By all that opens pictures and masks; whether any of it read it."""
-    from danet.data.bands import Bands
-    from danet.data.colours import palette_of, read_coloured_mask
-    from danet.data.images import decode_image, image_size, read_header, read_image, read_mask
+    from danet.data.images.channels import Bands
+    from danet.data.images.color_masks import palette_of, read_coloured_mask
+    from danet.data.images.read import decode_image, image_size, read_header, read_image, read_mask
 
     file = place / "fuzzed"
     file.write_bytes(content)
@@ -257,8 +257,8 @@ white: 10000
 
 def open_settings(content: bytes, _: int, place: Path) -> bool:
     from danet import recipes
-    from danet.data.folder import read_settings
-    from danet.train.folder import read_recipe
+    from danet.data.custom.dataset_yaml import read_settings
+    from danet.train.run_folder import read_recipe
 
     for name in ("dataset.yaml", "recipe.yaml"):
         (place / name).write_bytes(content)
@@ -272,15 +272,16 @@ def weights_files() -> list[bytes]:
     """A tiny network's file."""
     import torch
 
-    from danet import DANet, weights
-    from danet.data import CLASSES
+    from danet import DANet
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
+    card = weights_file.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
     file = Path(os.environ["FUZZ_PLACE"]) / "tiny.safetensors"
-    weights.save(file, DANet(**arguments), card)
+    weights_file.save(file, DANet(**arguments), card)
     return [file.read_bytes()]
 
 
@@ -301,11 +302,11 @@ def damaged_weights(seeds: list[bytes], index: int) -> bytes:
 
 
 def open_weights(content: bytes, _: int, place: Path) -> bool:
-    from danet import weights
+    from danet.weights import file as weights_file
 
     file = place / "w.safetensors"
     file.write_bytes(content)
-    return any_reads(lambda: weights.load(file))
+    return any_reads(lambda: weights_file.load(file))
 
 
 # exported networks
@@ -315,8 +316,9 @@ def exported_files() -> list[bytes]:
     """An ONNX file as danet exports them, of one convolution."""
     from onnx import TensorProto, helper
 
-    from danet import exported, weights
-    from danet.data import CLASSES
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
+    from danet.weights import runtimes
 
     weight = helper.make_tensor("w", TensorProto.FLOAT, [6, 3, 1, 1], np.arange(18, dtype="<f4").tobytes(), raw=True)
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, "H", "W"])
@@ -329,8 +331,8 @@ def exported_files() -> list[bytes]:
     ]
     graph = helper.make_graph(nodes, "net", [images], [logits, labels], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    card = weights.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
-    helper.set_model_props(model, {exported.CARD: card.json(), exported.SHA256: exported.onnx_sha256(model)})
+    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    helper.set_model_props(model, {runtimes.CARD: card.json(), runtimes.SHA256: runtimes.onnx_sha256(model)})
     return [model.SerializeToString()]
 
 
@@ -349,10 +351,10 @@ def damaged_exported(seeds: list[bytes], index: int) -> bytes:
 def open_exported(content: bytes, _: int, place: Path) -> bool:
     import torch
 
-    from danet import exported
+    from danet.weights import runtimes
 
     def run() -> None:
-        network, card = exported.load(file)
+        network, card = runtimes.load(file)
         network.labels(torch.zeros(1, card.bands.count, 8, 8))
 
     file = place / ("net.xml" if (place / "net.bin").exists() else "net.onnx")
@@ -362,11 +364,11 @@ def open_exported(content: bytes, _: int, place: Path) -> bool:
 
 def openvino_files() -> list[bytes]:
     """The graph of the same network for OpenVINO; its weights stay as they are."""
-    from danet import weights
-    from danet.data import CLASSES
-    from danet.deploy.export import to_openvino
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
+    from danet.weights.export import to_openvino
 
-    card = weights.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
     binary, graph = to_openvino(exported_files()[0], card)
     (Path(os.environ["FUZZ_PLACE"]) / "net.bin").write_bytes(binary)
     return [graph]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from danet import DANet
-from danet.deploy.convert import from_foreign
-from danet.deploy.formats import RELEASED
 from danet.model.loss import multi_loss
+from danet.weights.convert import from_foreign
+from danet.weights.formats import RELEASED
 
 NAME = "official_danet_resnet50"
 

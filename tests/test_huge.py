@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from danet import InputError, huge
+from danet import InputError
 from danet.cli import main
-from danet.data.bands import RGB
-from danet.data.by_rows import opened_rows, reader
-from danet.data.images import read_image, read_mask
-from danet.data.opening import regular_file
-from danet.inference import find_protocol
-from danet.predict import load
+from danet.data.images.channels import RGB
+from danet.data.images.geotiff import opened_rows, reader
+from danet.data.images.pillow import regular_file
+from danet.data.images.read import read_image, read_mask
+from danet.predict import large_image
+from danet.predict.predictor import load
+from danet.predict.protocols import find_protocol
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the tests' own reading
@@ -51,7 +52,7 @@ def write(path, image: np.ndarray, **form):
 def blended(predictor, image: np.ndarray, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
     labels, confidence = np.full(image.shape[:2], 255, np.uint8), np.zeros(image.shape[:2], np.float32)
     read = lambda rows, columns: image[rows, columns]  # noqa: E731
-    for block in huge.segment_blocks(predictor, read, image.shape[:2], window, overlap):
+    for block in large_image.segment_blocks(predictor, read, image.shape[:2], window, overlap):
         assert (labels[block.rows, block.columns] == 255).all()
         assert np.array_equal(block.pixels, image[block.rows, block.columns])
         labels[block.rows, block.columns], confidence[block.rows, block.columns] = block.labels, block.confidence
@@ -83,7 +84,7 @@ def test_a_window_fades_into_the_next_without_a_seam(predictor, picture):
 def test_weights_of_windows_sum_to_one():
     for side, window, overlap in [(1000, 480, 120), (481, 480, 120), (100, 480, 120), (1000, 64, 63), (999, 64, 0)]:
         total = torch.zeros(side)
-        for cover, weights in huge._weighted(side, window, overlap):
+        for cover, weights in large_image._weighted(side, window, overlap):
             total[cover.start : cover.stop] += weights
         assert (total - 1).abs().max() < 1e-6
 
@@ -96,8 +97,8 @@ def test_stripes_change_nothing(predictor, monkeypatch):
         * torch.arange(1, 7)[:, None, None]
     )
     labels, confidence = blended(predictor, image, 64, 16)
-    monkeypatch.setattr(huge, "_HELD", 0)
-    assert len(huge._stripes(900, 64, 16, 6)) == 4
+    monkeypatch.setattr(large_image, "_HELD", 0)
+    assert len(large_image._stripes(900, 64, 16, 6)) == 4
     striped = blended(predictor, image, 64, 16)
     assert np.array_equal(labels, striped[0])
     assert np.abs(confidence - striped[1]).max() < 1e-6
@@ -107,7 +108,7 @@ def test_labels_lie_where_the_picture_lies(predictor, picture, tmp_path):
     where = rasterio.Affine(0.05, 0, 500_000, 0, -0.05, 5_400_000)
     source = write(tmp_path / "town.tif", picture, crs="EPSG:25832", transform=where, tiled=True)
     told = []
-    saved = huge.segment_file(
+    saved = large_image.segment_file(
         predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: told.append(numbers)
     )
     names = ["town_overlay.png", "town_labels.tif", "town.json"]
@@ -150,7 +151,7 @@ def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, picture, tmp_pat
         name = f"town.{kind}"
         Image.fromarray(picture).save(tmp_path / name, **({"subsampling": 0} if kind == "jpeg" else {}))
         image = read_image(tmp_path / name)
-    saved = huge.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
+    saved = large_image.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
     with rasterio.open(saved.paths[1]) as labels:
         assert (labels.read(1) != predictor(image, size=170).labels).mean() < (0.02 if kind == "jpeg" else 1e-3)
 
@@ -245,20 +246,20 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, picture,
     cases["absent.tif"] = (tmp_path / "absent.tif", "no such file")
     for path, what in cases.values():
         with pytest.raises(InputError, match=what):
-            huge.segment_file(predictor, path, tmp_path / "out", window=64)
+            large_image.segment_file(predictor, path, tmp_path / "out", window=64)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture).save(tmp_path / "side.jpg", exif=exif)
     with pytest.raises(InputError, match="lies on its side"):
-        huge.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
+        large_image.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
     good = write(tmp_path / "good.tif", picture)
     with pytest.raises(InputError, match="none but whole"):
-        huge.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
+        large_image.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
     with pytest.raises(InputError, match="64 pixels that overlap by 64"):
-        huge.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
-    monkeypatch.setattr("danet.data.by_rows._MAX_STORED", 1000)
+        large_image.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
+    monkeypatch.setattr("danet.data.images.geotiff._MAX_STORED", 1000)
     with pytest.raises(InputError, match=r"unpacked whole; write it tiled"):
-        huge.segment_file(predictor, good, tmp_path / "out")
+        large_image.segment_file(predictor, good, tmp_path / "out")
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
@@ -270,7 +271,7 @@ def test_an_interruption_leaves_nothing(predictor, picture, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        huge.segment_file(predictor, source, tmp_path / "out", window=64, overlap=16, advance=interrupt)
+        large_image.segment_file(predictor, source, tmp_path / "out", window=64, overlap=16, advance=interrupt)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -281,7 +282,7 @@ def test_a_full_disk_is_noticed(predictor, picture, tmp_path, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(InputError, match=r"town_labels\.tif: cannot be written.*free some space"):
-            huge.segment_file(predictor, source, tmp_path / "out", window=64)
+            large_image.segment_file(predictor, source, tmp_path / "out", window=64)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "out").iterdir()) == []
@@ -289,7 +290,7 @@ def test_a_full_disk_is_noticed(predictor, picture, tmp_path, limit):
 
 def test_the_command_takes_what_is_above_the_limit(tiny_weights, picture, tmp_path, capsys, monkeypatch):
     source = write(tmp_path / "town.tif", picture)
-    monkeypatch.setattr("danet.predict.MAX_PIXELS", 130 * 170 - 1)
+    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 130 * 170 - 1)
     args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--size", "64"]
     assert main(args) == 0
     printed = capsys.readouterr()
@@ -307,11 +308,11 @@ MEASURED = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from danet import huge
+from danet.predict import large_image
 from danet.predict import load
 predictor = load(sys.argv[1])
 predictor.logits = lambda images: torch.nn.functional.avg_pool2d(images, 16, ceil_mode=True).repeat(1, 2, 1, 1)
-huge.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
+large_image.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss begins with the parent's peak
 """
 

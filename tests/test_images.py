@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from danet import InputError
-from danet.data.images import image_size, list_images, read_image, read_mask
+from danet.data.images.read import image_size, list_images, read_image, read_mask
 
 
 @pytest.fixture

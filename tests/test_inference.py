@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from danet.inference import PROTOCOLS, Protocol, normalise, resized, segment
-from danet.inference.layout import scaled_size
+from danet.data.images.channels import resized
+from danet.model.preprocess import normalise
+from danet.predict.inference import segment
+from danet.predict.protocols import PROTOCOLS, Protocol
+from danet.predict.window_layout import scaled_size
 
 CPU = torch.device("cpu")
 

@@ -22,11 +22,12 @@ from miniature import (
 )
 
 from danet import InputError
-from danet.data import cityscapes, folder
-from danet.data.check import check_folder
-from danet.data.init import propose, write
-from danet.data.labels import Classes
-from danet.data.layout import Layout
+from danet.data.classes import Classes
+from danet.data.custom import dataset_yaml
+from danet.data.custom.check import check_folder
+from danet.data.custom.layout import Layout
+from danet.data.custom.propose import propose, write
+from danet.data.datasets import cityscapes
 from danet.data.naming import Naming
 
 
@@ -111,7 +112,7 @@ def test_palette_masks_keep_their_indices_and_give_their_colours(tmp_path):
     assert (proposal.label_map, proposal.ignore) == (None, 255)
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1, 2, 255}
-    assert folder.load(tmp_path, "train").classes.palette == PALETTE[:3]
+    assert dataset_yaml.load(tmp_path, "train").classes.palette == PALETTE[:3]
 
 
 def test_palettes_that_differ_from_file_to_file_are_read_as_colours(tmp_path):
@@ -132,7 +133,7 @@ def test_coloured_masks(tmp_path):
     text = write(tmp_path, proposal).read_text()
     assert "colours:   # the colour that each class has in the masks\n  - [0, 0, 0]   # rgb_0_0_0\n" in text
     assert labels(tmp_path) == {0, 1, 2}
-    samples = folder.load(tmp_path, "train")
+    samples = dataset_yaml.load(tmp_path, "train")
     assert samples.classes == proposal.classes
     assert samples.read_mask(tmp_path / "masks" / "p0.png")[0, :4].tolist() == [2, 1, 2, 1]
     save(tmp_path / "masks" / "p1.png", coloured(ROAD, (1, 2, 3)))
@@ -233,7 +234,7 @@ def test_folders_of_splits_in_any_order_and_by_other_words(tmp_path, places, ima
     named = dict(zip(("train", "val"), splits or ("train", "val"), strict=True))
     assert (proposal.layout, proposal.notes) == (Layout(tmp_path, images, masks, splits=named), ())
     write(tmp_path, proposal)
-    assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [3, 2]
+    assert [len(dataset_yaml.load(tmp_path, split)) for split in ("train", "val")] == [3, 2]
     report = check_folder(tmp_path)
     assert (report.problems, list(report.splits)) == ((), ["train", "val"])
     assert labels(tmp_path) == {0, 1}
@@ -250,7 +251,7 @@ def test_one_split_alone_is_divided_and_what_is_not_used_is_noted(tmp_path, imag
         f"train and val are parts of {images.format('train')}, the only one of the two with masks",
     )
     write(tmp_path, proposal)
-    assert len(folder.load(tmp_path, "train")) + len(folder.load(tmp_path, "val")) == 5
+    assert len(dataset_yaml.load(tmp_path, "train")) + len(dataset_yaml.load(tmp_path, "val")) == 5
     assert check_folder(tmp_path).problems == ()
 
 
@@ -267,7 +268,7 @@ def test_masks_beside_their_pictures(tmp_path, place, end):
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1}
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == []
-    first = folder.load(tmp_path, "train").pairs[0].image.parent
+    first = dataset_yaml.load(tmp_path, "train").pairs[0].image.parent
     (first / f"p3{end}").unlink()
     assert any("masks are missing" in str(p) or f"p3{end}" in str(p) for p in check_folder(tmp_path).problems)
 
@@ -304,7 +305,7 @@ def test_roboflows_export(tmp_path):
     assert proposal.classes.names == ("background", "crack", "rust")
     assert proposal.notes[0] == "not used: the pictures in test"
     write(tmp_path, proposal)
-    assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
+    assert [len(dataset_yaml.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
     assert check_folder(tmp_path).problems == ()
     longer = "Pixel Value, Class\n0, background\n1, crack\n2, rust\n3, moss\n"
     (tmp_path / "train" / "_classes.csv").write_text(longer)
@@ -327,7 +328,7 @@ def test_masks_without_pictures_beside_them_are_told(tmp_path):
     for file in tmp_path.glob("*.jpg"):
         file.unlink()
     with pytest.raises(InputError, match=r"no picture in it beside the masks, STEM\.png; add them"):
-        folder.load(tmp_path, "train")
+        dataset_yaml.load(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_pictures_and_masks_that_belong_together_are_found_and_others_noted(tmp_
     assert (proposal.layout.images, proposal.layout.masks) == (images, masks)
     assert note in " ".join(proposal.notes)
     write(tmp_path, proposal)
-    assert len(folder.load(tmp_path, "train")) == 5
+    assert len(dataset_yaml.load(tmp_path, "train")) == 5
     assert check_folder(tmp_path).problems == ()
 
 
@@ -367,7 +368,7 @@ def test_masks_may_lie_together_where_pictures_do_not(tmp_path):
     proposal = propose(tmp_path)
     assert (proposal.layout, proposal.pairs, proposal.notes) == (Layout(tmp_path), 8, ())
     write(tmp_path, proposal)
-    assert [len(folder.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
+    assert [len(dataset_yaml.load(tmp_path, split)) for split in ("train", "val")] == [6, 2]
     assert check_folder(tmp_path).problems == ()
     save(tmp_path / "masks" / "z.png", stripes(0, 1))
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["z.png"]
@@ -449,7 +450,7 @@ def test_wrong_settings_of_colours_are_told(tmp_path, text, message):
     build(tmp_path, [coloured(ROAD, TREE)])
     (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\n{text}\n")
     with pytest.raises(InputError) as error:
-        folder.load(tmp_path, "train")
+        dataset_yaml.load(tmp_path, "train")
     assert message in str(error.value)
 
 
@@ -523,5 +524,5 @@ def test_odd_names_of_files_make_no_odd_yaml(tmp_path):
     (tmp_path / "classes.txt").write_text("\n".join(name.replace(":", "") for name in names))
     picture(tmp_path / "images" / "two\nlines\udcff: x.jpg")
     write(tmp_path, propose(tmp_path))
-    loaded = folder._read(tmp_path / "dataset.yaml")
+    loaded = dataset_yaml._read(tmp_path / "dataset.yaml")
     assert loaded["classes"] == [name.replace(":", "") for name in names]

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from danet import ChannelAttention, InputError, PositionAttention
-from danet.model import kernels
-from danet.model.kernels import memory, tiles
+from danet.model import attention_kernels, attention_memory, tiled_attention
 
 
 def inputs(batch=2, queries=37, keys=29, width=4, channels=8, dtype=torch.float64, spread=1.0):
@@ -34,7 +33,7 @@ def channels_first(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def tiny_tiles(monkeypatch):
-    monkeypatch.setattr(tiles, "TILE", {"cpu": (8, 5)})
+    monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (8, 5)})
 
 
 def test_plain_is_the_sum_written_out():
@@ -43,45 +42,50 @@ def test_plain_is_the_sum_written_out():
     for b, j in product(range(2), range(5)):
         e = [torch.dot(query[b, j], key[b, i]).exp() for i in range(4)]
         expected[b, j] = sum(e[i] / sum(e) * value[b, i] for i in range(4))
-    torch.testing.assert_close(kernels.plain(query, key, value), expected, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(attention_kernels.plain(query, key, value), expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("tile", [(1, 64), (64, 1), (8, 5), (64, 64)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("layout", [lambda x: x, channels_first])
 def test_tiled_equals_plain_forward_and_backward(monkeypatch, tile, dtype, layout):
-    monkeypatch.setattr(tiles, "TILE", {"cpu": tile})
+    monkeypatch.setattr(tiled_attention, "TILE", {"cpu": tile})
     tensors = [layout(x) for x in inputs(dtype=dtype)]
     for plain, tiled in zip(
-        out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.tiled, tensors), strict=True
+        out_and_gradients(attention_kernels.plain, tensors),
+        out_and_gradients(attention_kernels.tiled, tensors),
+        strict=True,
     ):
         torch.testing.assert_close(tiled, plain)
 
 
 def test_tiled_lays_its_result_out_as_its_value(tiny_tiles):
     rows = inputs()
-    assert kernels.tiled(*rows).stride(2) == 1
-    assert kernels.tiled(*(channels_first(x) for x in rows)).stride(1) == 1
+    assert attention_kernels.tiled(*rows).stride(2) == 1
+    assert attention_kernels.tiled(*(channels_first(x) for x in rows)).stride(1) == 1
 
 
 def test_gradients_of_tiled_are_those_of_finite_differences(tiny_tiles):
-    assert torch.autograd.gradcheck(kernels.tiled, inputs(1, 9, 11, 2, 3))
+    assert torch.autograd.gradcheck(attention_kernels.tiled, inputs(1, 9, 11, 2, 3))
 
 
 def test_a_gradient_without_a_layout_is_taken(tiny_tiles):
     tensors = inputs()
-    found = torch.autograd.grad(kernels.tiled(*tensors).sum(), tensors)  # an expanded number: strides of 0
-    for plain, tiled in zip(torch.autograd.grad(kernels.plain(*tensors).sum(), tensors), found, strict=True):
+    found = torch.autograd.grad(attention_kernels.tiled(*tensors).sum(), tensors)  # an expanded number: strides of 0
+    for plain, tiled in zip(torch.autograd.grad(attention_kernels.plain(*tensors).sum(), tensors), found, strict=True):
         torch.testing.assert_close(tiled, plain)
 
 
 @pytest.mark.parametrize("spread", [1.0, 3.0, 10.0])
 def test_tiled_is_as_near_to_float64_as_plain(monkeypatch, spread):
     """Up to energies of more than a thousand, where a fixed shift in place of the row's maximum would give 0 / 0."""
-    monkeypatch.setattr(tiles, "TILE", {"cpu": (64, 48)})
+    monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (64, 48)})
     tensors = inputs(1, 200, 300, 16, 24, torch.float32, spread)
-    exact = out_and_gradients(kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
-    plain, tiled = out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.tiled, tensors)
+    exact = out_and_gradients(attention_kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
+    plain, tiled = (
+        out_and_gradients(attention_kernels.plain, tensors),
+        out_and_gradients(attention_kernels.tiled, tensors),
+    )
     for truth, one, other in zip(exact, plain, tiled, strict=True):
         assert (other - truth).norm() <= 1.3 * (one - truth).norm() + 1e-7 * truth.norm()
 
@@ -91,14 +95,14 @@ def test_energies_that_rise_along_the_row_are_followed(tiny_tiles):
     ones = torch.ones(1, 3, 1)
     key = torch.arange(23.0)[None, :, None] * 30
     value = torch.eye(23)[None]
-    torch.testing.assert_close(kernels.tiled(ones, key, value), kernels.plain(ones, key, value))
-    torch.testing.assert_close(kernels.tiled(ones, -key, value), kernels.plain(ones, -key, value))
+    torch.testing.assert_close(attention_kernels.tiled(ones, key, value), attention_kernels.plain(ones, key, value))
+    torch.testing.assert_close(attention_kernels.tiled(ones, -key, value), attention_kernels.plain(ones, -key, value))
 
 
 def test_half_precision_is_summed_in_float32(tiny_tiles):
     tensors = inputs(dtype=torch.bfloat16)
-    found = out_and_gradients(kernels.tiled, tensors)
-    exact = out_and_gradients(kernels.plain, [x.float().detach().requires_grad_() for x in tensors])
+    found = out_and_gradients(attention_kernels.tiled, tensors)
+    exact = out_and_gradients(attention_kernels.plain, [x.float().detach().requires_grad_() for x in tensors])
     assert all(x.dtype == torch.bfloat16 for x in found)
     for truth, rounded in zip(exact, found, strict=True):
         torch.testing.assert_close(rounded.float(), truth, rtol=0.02, atol=0.02)
@@ -112,19 +116,21 @@ def test_energies_keep_their_precision_in_half(dtype, way):
     query, key = (3 * query).to(dtype), key.to(dtype)
     exact = torch.softmax(query.double() @ key.double().transpose(1, 2), dim=-1)
     if way == "half":
-        found = kernels.attention_weights(query, key)
+        found = attention_kernels.attention_weights(query, key)
     else:
         with torch.autocast("cpu", dtype):
-            found = kernels.attention_weights(query.float(), key.float())
+            found = attention_kernels.attention_weights(query.float(), key.float())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-7)
 
 
 def test_fused_equals_plain_forward_and_backward():
     tensors = inputs(queries=70, keys=90, width=8, channels=32, dtype=torch.float32)
-    assert kernels.fits(tensors[0], tensors[2])
+    assert attention_kernels.fits(tensors[0], tensors[2])
     for plain, fused in zip(
-        out_and_gradients(kernels.plain, tensors), out_and_gradients(kernels.fused, tensors), strict=True
+        out_and_gradients(attention_kernels.plain, tensors),
+        out_and_gradients(attention_kernels.fused, tensors),
+        strict=True,
     ):
         torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
@@ -134,7 +140,7 @@ def test_fused_equals_plain_forward_and_backward():
     [(8, 8, True), (256, 512, True), (264, 528, False), (12, 96, False), (64, 500, False), (64, 32, False)],
 )
 def test_fused_is_not_asked_for_widths_it_refuses(width, channels, fits):
-    assert kernels.fits(torch.empty(1, 1, width), torch.empty(1, 1, channels)) == fits
+    assert attention_kernels.fits(torch.empty(1, 1, width), torch.empty(1, 1, channels)) == fits
 
 
 class OnAGpu(torch.Tensor):
@@ -160,20 +166,22 @@ def test_a_gpu_in_half_precision_is_given_the_kernel_that_takes_the_widths(
 ):
     called = []
     for name in ("plain", "tiled", "fused", "triton_tiled"):
-        monkeypatch.setattr(kernels, name, lambda query, key, value, name=name: called.append(name) or value[:, :2])
-    monkeypatch.setattr(kernels, "SMALL_MAP", 4)
+        monkeypatch.setattr(
+            attention_kernels, name, lambda query, key, value, name=name: called.append(name) or value[:, :2]
+        )
+    monkeypatch.setattr(attention_kernels, "SMALL_MAP", 4)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton and name == "triton" else None)
     query, key, value = (torch.zeros(1, 2, c, dtype=dtype).as_subclass(OnAGpu) for c in (width, width, channels))
-    kernels.attend(query, key[:, [0, 1, 1]], value[:, [0, 1, 1]])
-    kernels.attend(query, key, value)
+    attention_kernels.attend(query, key[:, [0, 1, 1]], value[:, [0, 1, 1]])
+    attention_kernels.attend(query, key, value)
     assert called == [chosen, "plain"]  # 1 x 2 x 3 weights are more than 4, 1 x 2 x 2 are not
 
 
 def test_a_tile_stays_in_a_processors_cache_and_parts_are_few_and_even():
-    assert tiles.TILE["cpu"][0] * tiles.TILE["cpu"][1] * 4 == 8 << 20
-    assert kernels.SMALL_MAP == 1024 * 1024
+    assert tiled_attention.TILE["cpu"][0] * tiled_attention.TILE["cpu"][1] * 4 == 8 << 20
+    assert attention_kernels.SMALL_MAP == 1024 * 1024
     for size, longest in product(range(1, 40), range(1, 12)):
-        parts = tiles._parts(size, longest)
+        parts = tiled_attention._parts(size, longest)
         assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
         lengths = [part.stop - part.start for part in parts]
         assert max(lengths) <= longest
@@ -183,7 +191,7 @@ def test_a_tile_stays_in_a_processors_cache_and_parts_are_few_and_even():
 
 TRITON = """
 import torch
-from danet.model.kernels import plain, triton_tiled
+from danet.model.attention_kernels import plain, triton_tiled
 torch.manual_seed(0)
 for n, m, d, c in ((70, 90, 5, 20), (1, 3, 1, 1), (30, 70, 32, 70)):
     tensors = [torch.randn(2, *shape, requires_grad=True) for shape in ((n, d), (m, d), (m, c))]
@@ -200,7 +208,7 @@ COMPILED = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from danet.model.kernels import triton_tiles as t
+from danet.model.attention_kernels import triton_tiles as t
 
 for kernel in (t.forward_kernel, t.value_kernel, t.slope_kernel):
     constants = t.blocks(64, 512, 2)
@@ -240,15 +248,20 @@ def test_the_triton_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_way_on_a_gpu(dtype):
     tensors = [x.detach().cuda().requires_grad_() for x in inputs(2, 700, 900, 64, 512, dtype, 0.4)]
-    exact = out_and_gradients(kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
-    for way in (kernels.attend, kernels.tiled, kernels.fused, kernels.triton_tiled):
+    exact = out_and_gradients(attention_kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
+    for way in (
+        attention_kernels.attend,
+        attention_kernels.tiled,
+        attention_kernels.fused,
+        attention_kernels.triton_tiled,
+    ):
         for truth, found in zip(exact, out_and_gradients(way, tensors), strict=True):
             assert (found - truth).norm() <= (1e-5 if dtype == torch.float32 else 0.03) * truth.norm()
 
 
 def test_small_maps_are_plain_and_large_ones_are_never_held(monkeypatch):
     """At N = 2,048 one map is 16 MiB; only the tile may be as large as the tile."""
-    monkeypatch.setattr(tiles, "TILE", {"cpu": (256, 256)})
+    monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (256, 256)})
     largest, real = 0, torch.Tensor.exp2_
 
     def watched(x):
@@ -257,21 +270,21 @@ def test_small_maps_are_plain_and_large_ones_are_never_held(monkeypatch):
         return real(x)
 
     monkeypatch.setattr(torch.Tensor, "exp2_", watched)
-    kernels.attend(*inputs(1, 20, 20))
+    attention_kernels.attend(*inputs(1, 20, 20))
     assert largest == 0
-    kernels.attend(*inputs(1, 2048, 2048, 2, 2))
+    attention_kernels.attend(*inputs(1, 2048, 2048, 2, 2))
     assert largest == 256**2
 
 
 @pytest.mark.parametrize("queries", [1025, 3])
 def test_attend_is_exact_whatever_the_size(queries):
     tensors = inputs(1, queries, 1025)
-    torch.testing.assert_close(kernels.attend(*tensors), kernels.plain(*tensors))
+    torch.testing.assert_close(attention_kernels.attend(*tensors), attention_kernels.plain(*tensors))
 
 
 class Attend(torch.nn.Module):
     def forward(self, query, key, value):
-        return kernels.attend(query, key, value)
+        return attention_kernels.attend(query, key, value)
 
 
 def test_an_exported_graph_is_two_products_and_a_softmax():
@@ -280,13 +293,13 @@ def test_an_exported_graph_is_two_products_and_a_softmax():
     names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
     assert len([name for name in names if "matmul" in name or "bmm" in name]) == 2
     assert len([name for name in names if "softmax" in name]) == 1
-    torch.testing.assert_close(exported.module()(*tensors), kernels.attend(*tensors))
+    torch.testing.assert_close(exported.module()(*tensors), attention_kernels.attend(*tensors))
 
 
 PEAKS = """
 import json, torch
-from danet.bench import attention
-from danet.bench.measure import _peak
+from benchmarks import attention
+from benchmarks.measure import _peak
 from danet.model.attention import ChannelAttention
 
 def channels(memory_format):
@@ -313,7 +326,7 @@ def peaks():
 @pytest.mark.parametrize("way", ["plain", "tiled", "tiled backward"])
 def test_memory_is_what_was_predicted(peaks, way):
     name, backward = way.split()[0], "backward" in way
-    predicted = kernels.attention_bytes(1, 3072, 3072, 64, 512, backward=backward, way=name)
+    predicted = attention_kernels.attention_bytes(1, 3072, 3072, 64, 512, backward=backward, way=name)
     assert 0.85 * predicted - 2e6 <= peaks[way] <= 1.15 * predicted + 6e6
 
 
@@ -329,7 +342,7 @@ def test_memory_is_that_of_the_tensors_one_by_one():
     query, key, value, out = 2 * 3000 * 64, 2 * 5000 * 64, 2 * 5000 * 512, 2 * 3000 * 512
     weights, rows = 2 * 3000 * 5000, 2 * 2 * 3000  # rows: the largest energy of each, and its sum
     gradients = query + key + value
-    asked = kernels.attention_bytes
+    asked = attention_kernels.attention_bytes
     assert asked(*sizes, way="plain") == 4 * (2 * weights + out)
     assert asked(*sizes, way="plain", backward=True) == 4 * (3 * weights + out + gradients)
     assert asked(*sizes, torch.bfloat16, way="plain", backward=True) == (
@@ -345,29 +358,29 @@ def test_memory_is_that_of_the_tensors_one_by_one():
 
 def test_prediction_is_linear_for_tiles_and_quadratic_for_plain():
     def bytes_of(n, way):
-        return kernels.attention_bytes(1, n, n, 64, 512, way=way)
+        return attention_kernels.attention_bytes(1, n, n, 64, 512, way=way)
 
     assert bytes_of(32768, "plain") == 2 * 32768**2 * 4 + 32768 * 512 * 4
     assert bytes_of(32768, "tiled") < 100e6
     assert bytes_of(65536, "tiled") < 2 * bytes_of(32768, "tiled")
-    backward = kernels.attention_bytes(2, 9216, 9216, 64, 512, backward=True)
-    assert backward > kernels.attention_bytes(2, 9216, 9216, 64, 512)
+    backward = attention_kernels.attention_bytes(2, 9216, 9216, 64, 512, backward=True)
+    assert backward > attention_kernels.attention_bytes(2, 9216, 9216, 64, 512)
 
 
 def test_an_allocator_that_refuses_is_told_as_a_users_mistake(monkeypatch):
     def refuse(*_):
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr(kernels, "tiled", refuse)
+    monkeypatch.setattr(attention_kernels, "tiled", refuse)
     with pytest.raises(InputError, match=r"1,100 positions: its result, 1 x 1,100 x 8 float64.* MB.*; show smaller"):
-        kernels.attend(*inputs(1, 1100, 1100))
-    monkeypatch.setattr(kernels, "tiled", lambda *_: torch.empty(2) @ torch.empty(3))
+        attention_kernels.attend(*inputs(1, 1100, 1100))
+    monkeypatch.setattr(attention_kernels, "tiled", lambda *_: torch.empty(2) @ torch.empty(3))
     with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
-        kernels.attend(*inputs(1, 1100, 1100))
+        attention_kernels.attend(*inputs(1, 1100, 1100))
 
 
 def test_cudas_own_error_is_known():
-    with pytest.raises(InputError, match="MB"), memory.out_of_memory((1, 4096, 64), 4096, 512, torch.float32):
+    with pytest.raises(InputError, match="MB"), attention_memory.out_of_memory((1, 4096, 64), 4096, 512, torch.float32):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
@@ -383,7 +396,7 @@ def test_both_modules_keep_the_layout_and_the_numbers(module):
 
 
 def test_a_large_map_trains_under_autocast(tiny_tiles, monkeypatch):
-    monkeypatch.setattr(kernels, "SMALL_MAP", 1)
+    monkeypatch.setattr(attention_kernels, "SMALL_MAP", 1)
     torch.manual_seed(0)
     module, x = PositionAttention(16), torch.randn(1, 16, 6, 6)
     torch.nn.init.constant_(module.scale, 0.7)

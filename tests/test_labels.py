@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from danet import InputError
-from danet.data.labels import IGNORE, Classes, LabelMap, distinct_palette
+from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
 
 
 @given(st.dictionaries(st.integers(0, 65535), st.sampled_from([0, 1, 2, 255]), min_size=1), st.data())

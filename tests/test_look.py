@@ -8,12 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from danet import DANet, InputError, draw, weights
+from danet import DANet, InputError
 from danet.cli import main
-from danet.data.images import read_image
-from danet.inference import normalise, resized
-from danet.look import answers, figure, page, panels, see
-from danet.predict import Predictor, load
+from danet.data.images.channels import resized
+from danet.data.images.read import read_image
+from danet.model.preprocess import normalise
+from danet.predict import overlay
+from danet.predict.attention import see
+from danet.predict.predictor import Predictor, load
+from danet.visualize import attention_answers, attention_figure, attention_page, attention_panels
+from danet.weights import file as weights
 
 
 def made(classes, size=None, **arguments) -> Predictor:
@@ -214,7 +218,7 @@ def test_default_points_lie_well_inside_the_largest_classes(classes, picture):
     labels[8, 0] = 5
     inside = seen.inside._replace(labels=labels)
     seen = seen.__class__(seen.segmentation, inside, seen.shown, seen.stride, seen.predictor)
-    (x0, y0), (x1, y1) = answers.default_points(seen)
+    (x0, y0), (x1, y1) = attention_answers.default_points(seen)
     assert labels[seen.position(x0, y0)] == 0
     assert seen.position(x0, y0)[0] == 5  # of rows 3 to 8, cut by the picture's border, two steps from either end
     assert seen.position(x1, y1)[0] == 1
@@ -225,17 +229,17 @@ def test_what_a_module_mends_and_spoils_adds_up(classes, picture):
     truth = seen.segmentation.labels.copy()
     truth[:20] = 255
     truth[40:] = seen.without("position").labels[40:]
-    off = answers.ask(seen, [], [], ["position"], truth).off[0]
+    off = attention_answers.ask(seen, [], [], ["position"], truth).off[0]
     full, without, valid = seen.segmentation.labels, off.segmentation.labels, truth != 255
     gain = (full == truth)[valid].mean() - (without == truth)[valid].mean()
     assert off.changed > 0
     assert off.mended - off.spoilt == pytest.approx(gain)
     assert off.mended + off.spoilt == pytest.approx(off.changed)  # here one of the two is always right
-    assert answers.ask(seen, [], [], ["position"]).off[0].mended is None
+    assert attention_answers.ask(seen, [], [], ["position"]).off[0].mended is None
 
 
 def test_equal_steps_of_heat_look_equal_and_keep_their_order_in_grey():
-    colours = draw.heat(np.linspace(0, 1, 256))
+    colours = overlay.heat(np.linspace(0, 1, 256))
     assert colours.shape == (256, 3)
     luminance = colours @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(luminance) > -0.3).all()
@@ -247,7 +251,7 @@ def test_equal_steps_of_heat_look_equal_and_keep_their_order_in_grey():
     lightness = 116 * np.cbrt(y) - 16  # CIE L*, another measure than the one they were made by
     steps = np.diff(lightness[8::16])
     assert steps.min() > 0.6 * steps.max()
-    assert np.array_equal(draw.heat(np.array([-1.0, 2.0])), colours[[0, -1]])
+    assert np.array_equal(overlay.heat(np.array([-1.0, 2.0])), colours[[0, -1]])
 
 
 @pytest.fixture
@@ -294,7 +298,7 @@ def test_several_pictures_are_rows_of_the_same_columns(street, weights_file, cap
     assert len(json.loads((street / "numbers.json").read_text())["pictures"]) == 2
     predictor = load(weights_file)
     images, truths = [street / "street.png", street / "lane.png"], [street / "truth.png"] * 2
-    found = panels.sheet(answers.look_at(predictor, images, channels=[4, 11], truths=truths))
+    found = attention_panels.sheet(attention_answers.look_at(predictor, images, channels=[4, 11], truths=truths))
     titles = [panel.title.split(",")[0] for panel in found.sections[0].panels]
     assert titles[0] == "picture"
     assert titles[-4:] == ["channel map #4", "channel map #11", "prediction", "ground truth"]
@@ -305,12 +309,12 @@ def test_several_pictures_are_rows_of_the_same_columns(street, weights_file, cap
 def test_channels_are_those_of_the_named_class_or_of_the_points(street, weights_file):
     predictor, images = load(weights_file), [street / "street.png"]
     seen = see(predictor, images[0])
-    (first, second), names = answers.default_points(seen), seen.segmentation.classes.names
+    (first, second), names = attention_answers.default_points(seen), seen.segmentation.classes.names
     ids = [int(seen.inside.labels[seen.position(*point)]) for point in (first, second)]
-    (named,) = answers.look_at(predictor, images, class_name=names[ids[1]])
+    (named,) = attention_answers.look_at(predictor, images, class_name=names[ids[1]])
     assert [channel.number for channel in named.channels] == seen.channels_of(ids[1])
     assert [(point.x, point.y) for point in named.points] == [first, second]
-    (given,) = answers.look_at(predictor, images, points=[second])
+    (given,) = attention_answers.look_at(predictor, images, points=[second])
     assert [channel.number for channel in given.channels] == seen.channels_of(ids[1], 1)
     assert given.channels[0].response == np.nanmax(seen.responses()[given.channels[0].number])
 
@@ -335,15 +339,15 @@ def test_the_web_page_needs_nothing_else(street, weights_file):
 def test_pictures_of_odd_shapes_make_a_page_too(classes, size):
     predictor = made(classes)
     seen = see(predictor, np.zeros((*size, 3), np.uint8))
-    found = panels.sheet([answers.ask(seen, [(0, 0)], [4], ["position"], seen.segmentation.labels)])
-    assert figure.to_png(found)[:4] == b"\x89PNG"
-    assert page.to_html(found).startswith(b"<!doctype html>")
+    found = attention_panels.sheet([attention_answers.ask(seen, [(0, 0)], [4], ["position"], seen.segmentation.labels)])
+    assert attention_figure.to_png(found)[:4] == b"\x89PNG"
+    assert attention_page.to_html(found).startswith(b"<!doctype html>")
 
 
 def test_names_wider_than_the_page_are_cut(classes):
     names = [("a class whose name is wider than any page", (9, 9, 9), share) for share in (0.0, 1.0)]
     for width in (40, 240, 768):
-        assert figure._bars(names, width).size == (width, 62)
+        assert attention_figure._bars(names, width).size == (width, 62)
 
 
 @pytest.mark.parametrize(

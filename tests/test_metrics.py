@@ -14,11 +14,13 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from danet.data.labels import Classes
-from danet.metrics import Boundary, BoundaryScores, Calibration, Confusion, PictureScores
-from danet.metrics.absent import plain
-from danet.metrics.drawing import confusion_png
-from danet.metrics.pictures import to_csv
+from danet.data.classes import Classes
+from danet.evaluate.absent import plain
+from danet.evaluate.boundary import Boundary, BoundaryScores
+from danet.evaluate.calibration import Calibration
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.per_image import PictureScores, to_csv
+from danet.visualize.confusion_png import confusion_png
 
 label_maps = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.sampled_from([0, 1, 2, 255])

@@ -34,7 +34,6 @@ COMMANDS = {  # in this order; what a command writes a later one reads
     "report": ["report", "run", "--overwrite"],
     "two runs": ["report", "run", "run2", "--out", "both.html"],
     "convert": ["convert", "DANet.pth.tar", "converted.safetensors"],
-    "bench": ["bench", "attention", "--positions", "64", "--channels", "16", "--repeats", "1", "--device", "cpu"],
     "onnx": ["export", "tiny.safetensors", "--to", "onnx", "--out", "tiny.onnx"],
     "by onnx": ["predict", "mine/images", "--weights", "tiny.onnx", "--out", "by_onnx"],
     "openvino": ["export", "tiny.safetensors", "--to", "openvino", "--out", "tiny.xml"],
@@ -83,7 +82,9 @@ def prepare(folder: Path) -> None:
     import torch
     from released import released_state
 
-    from danet import DANet, data, recipes, weights
+    from danet import DANet, recipes
+    from danet.data import registry
+    from danet.weights import file as weights_file
 
     os.chdir(folder)
     rng = np.random.default_rng(0)
@@ -93,11 +94,13 @@ def prepare(folder: Path) -> None:
             (folder / "mine" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder / f"mine/{name}/{i}.png")
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights.Card(arguments, data.CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=64)
-    weights.save(folder / "tiny.safetensors", DANet(**arguments), card)
+    card = weights_file.Card(arguments, registry.CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=64)
+    weights_file.save(folder / "tiny.safetensors", DANet(**arguments), card)
     if "convert" in sys.argv:
         torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, folder / "DANet.pth.tar")
-    data.toy._SIZES = {"train": 8, "val": 2}
+    from danet.data.datasets import synthetic
+
+    synthetic._SIZES = {"train": 8, "val": 2}
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
@@ -159,7 +162,7 @@ def test_no_command_makes_a_connection(names, tmp_path):
 
 def test_onnx_runtimes_telemetry_is_forbidden_before_it_is_imported(monkeypatch):
     """That nothing is sent then is seen above, by the system's counters: it is no Python that sends."""
-    from danet import exported
+    from danet.weights import runtimes
 
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     seen = []
@@ -168,8 +171,8 @@ def test_onnx_runtimes_telemetry_is_forbidden_before_it_is_imported(monkeypatch)
         seen.append((name, os.environ.get("ORT_DISABLE_TELEMETRY")))
         return sys
 
-    monkeypatch.setattr(exported, "import_module", imported)
-    exported.optional("onnxruntime", "export", "a test")
+    monkeypatch.setattr(runtimes, "import_module", imported)
+    runtimes.optional("onnxruntime", "export", "a test")
     assert seen == [("onnxruntime", "1")]
 
 

@@ -1,4 +1,4 @@
-"""danet.model.peers: networks of others in DANet's place, from training to what can and cannot be done with them."""
+"""danet.model.baselines: other networks in DANet's place, from training to export."""
 
 import json
 import sys
@@ -11,15 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 
 import danet
-from danet import InputError, data, recipes, weights
+from danet import InputError, recipes
 from danet.cli import main
+from danet.data import registry
+from danet.data.datasets import synthetic
 from danet.model.backbone import load_backbone
+from danet.model.baselines import ARCHITECTURES, Peer, build_network
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
-from danet.model.peers import ARCHITECTURES, Peer, build_network
 from danet.train.dry_run import describe
 from danet.train.estimate import estimate
 from danet.train.loop import Where, train
+from danet.weights import file as weights_file
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -45,7 +48,7 @@ def small_recipe(architecture: str, **optim) -> recipes.Recipe:
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 8, "val": 2})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
 
 
 @pytest.mark.parametrize("architecture", PEERS)
@@ -128,11 +131,11 @@ def test_a_peer_is_trained_evaluated_and_used_and_what_it_cannot_do_is_said_in_o
     small = ["--data.crop", "64", "64", "--network.output-stride", "16", "--workers", "0"]
     assert main(["train", "toy", "--network.architecture", "smp:PSPNet", "--out", "run", *small]) == 0
     best = "run/best.safetensors"
-    _, card = weights.read(Path(best))
+    _, card = weights_file.read(Path(best))
     assert card.network["architecture"] == "smp:PSPNet"
     assert main(["evaluate", best, "--dataset", "toy", "--json", "scores.json"]) == 0
     assert json.loads(Path("scores.json").read_text())["miou"] == pytest.approx(card.metrics["miou"], abs=0.01)
-    image = data.load("toy", None, "val")[0].image
+    image = registry.load("toy", None, "val")[0].image
     draw_to = Path("scene.png")
     danet.predict.Image.fromarray(image).save(draw_to)
     assert main(["predict", str(draw_to), "--weights", best, "--out", "out"]) == 0

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from danet.data.augment import Augmentation, scaled_crop
 from danet.data.photometric import _recoloured, distort
-from danet.data.transforms import Augmentation, scaled_crop
 
 
 def picture() -> np.ndarray:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from danet import InputError, draw, files
+from danet import InputError, files
 from danet.cli import main
-from danet.data.images import read_image, read_mask
-from danet.inference import find_protocol
-from danet.pipeline import AHEAD, Pace, overlapped, segment_pictures
-from danet.predict import find_images, kind_of, load, output_paths
+from danet.data.images.read import read_image, read_mask
+from danet.predict import overlay
+from danet.predict.folder import AHEAD, Pace, overlapped, segment_pictures
+from danet.predict.predictor import find_images, kind_of, load, output_paths
+from danet.predict.protocols import find_protocol
 
 
 @pytest.fixture
@@ -248,16 +249,16 @@ def test_a_name_of_255_bytes_can_be_written(predictor, tmp_path):
 def test_kinds_go_by_suffix_and_header(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
-    monkeypatch.setattr("danet.predict.MAX_PIXELS", 72)
+    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 72)
     names = ("clip.MP4", "a.png", "b.png", "absent.tif")
     assert [kind_of(tmp_path / name) for name in names] == ["video", "picture", "picture", "picture"]
-    monkeypatch.setattr("danet.predict.MAX_PIXELS", 71)
+    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 71)
     assert kind_of(tmp_path / "a.png") == "huge"
 
 
 def test_pngs_hold_every_pixel(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
-    (tmp_path / "x.png").write_bytes(draw.to_png(Image.fromarray(image)))
+    (tmp_path / "x.png").write_bytes(overlay.to_png(Image.fromarray(image)))
     assert np.array_equal(read_image(tmp_path / "x.png"), image)
 
 

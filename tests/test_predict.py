@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 import danet
-from danet import InputError, draw
-from danet.data.images import read_image, read_mask
-from danet.data.labels import Classes
-from danet.predict import find_images, load
+from danet import InputError
+from danet.data.classes import Classes
+from danet.data.images.read import read_image, read_mask
+from danet.predict import overlay as draw
+from danet.predict.predictor import find_images, load
 
 
 @pytest.fixture

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from test_golden import fill_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from danet import InputError, inference
-from danet.inference import PROTOCOLS, Protocol, averaged, interpolation, segment
-from danet.inference.layout import scaled_size, spans, visits
+from danet import InputError
+from danet.predict import inference, protocols, resampling
+from danet.predict.inference import segment
+from danet.predict.protocols import PROTOCOLS, Protocol
+from danet.predict.sliding_window import averaged
+from danet.predict.window_layout import scaled_size, spans, visits
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -138,7 +141,7 @@ sides = st.tuples(st.integers(1, 16), st.integers(1, 16))
 def test_scores_are_those_of_the_plain_way(fields, size, net, batch, elements):
     protocol, image = Protocol(**fields), picture(*size) / 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpolation, "BAND_ELEMENTS", elements)
+        patch.setattr(resampling, "BAND_ELEMENTS", elements)
         out = whole_map(net, image, size, protocol, batch)
     torch.testing.assert_close(out, plainly(net, image, size, protocol))
 
@@ -198,9 +201,9 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
             dense.index_put_((outputs, sources + first), weights, accumulate=True)
         return dense
 
-    taps, windows = interpolation.linear(size, source, align_corners), spans(source, crop, stride, "shifted")
+    taps, windows = resampling.linear(size, source, align_corners), spans(source, crop, stride, "shifted")
     seen = visits(source, windows)
-    shares = [interpolation.share(taps, window, seen) for window in windows]
+    shares = [resampling.share(taps, window, seen) for window in windows]
     total = sum(matrix(part, window.start) for part, window in zip(shares, windows, strict=True))
     torch.testing.assert_close(total, matrix(taps))
     read = [part.weights.sum(0) for part in shares if part.weights.numel()]
@@ -213,13 +216,13 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
 
 
 def test_neighbouring_pixels_alone_are_selected_without_a_copy():
-    x, rows, columns = picture(7, 9)[0], interpolation.linear(7, 7, True), interpolation.linear(9, 9, False)
-    assert interpolation.resample(x, rows, columns).data_ptr() == x.data_ptr()
-    part = interpolation.resample(x, rows.cut(slice(2, 5)), columns)
+    x, rows, columns = picture(7, 9)[0], resampling.linear(7, 7, True), resampling.linear(9, 9, False)
+    assert resampling.resample(x, rows, columns).data_ptr() == x.data_ptr()
+    part = resampling.resample(x, rows.cut(slice(2, 5)), columns)
     assert part.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
     assert torch.equal(part, x[:, 2:5])
-    every_other = interpolation.linear(4, 7, True)
-    assert torch.equal(interpolation.resample(x, every_other, columns), x[:, ::2])
+    every_other = resampling.linear(4, 7, True)
+    assert torch.equal(resampling.resample(x, every_other, columns), x[:, ::2])
 
 
 def test_cityscapes_is_laid_out_as_the_published_protocols_say():
@@ -256,7 +259,7 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
     ],
 )
 def test_every_published_protocol_value_by_value(name, expected):
-    assert inference.find_protocol(name) == expected
+    assert protocols.find_protocol(name) == expected
 
 
 def test_pictures_of_voc_are_laid_out_as_the_released_options_and_mmsegmentation_say():
@@ -271,9 +274,9 @@ def test_pictures_of_voc_are_laid_out_as_the_released_options_and_mmsegmentation
 
 def test_an_unknown_protocol_is_told_with_the_nearest_or_all():
     with pytest.raises(InputError, match=r"--protocol: 'paper-mutli' is unknown; did you mean paper-multi\?"):
-        inference.find_protocol("paper-mutli")
+        protocols.find_protocol("paper-mutli")
     with pytest.raises(InputError, match="'x' is unknown; use whole, released-single-cityscapes"):
-        inference.find_protocol("x")
+        protocols.find_protocol("x")
 
 
 def test_no_map_is_held_but_the_sum_at_the_pictures_size(monkeypatch):
@@ -287,7 +290,7 @@ def test_no_map_is_held_but_the_sum_at_the_pictures_size(monkeypatch):
             return out
 
     made: list[int] = []
-    monkeypatch.setattr(interpolation, "BAND_ELEMENTS", 1 << 16)
+    monkeypatch.setattr(resampling, "BAND_ELEMENTS", 1 << 16)
     classes = torch.randn(100, CLASSES, 1, 1)
     net = lambda images: F.conv2d(at_stride_4(images), classes)  # noqa: E731
     image, protocol = picture(96, 128).float(), Protocol(crop=96, scales=(1.0, 2.2), flip=True)
@@ -387,10 +390,10 @@ def test_the_smallest_protocols_can_be_followed(fields):
 
 def test_a_band_is_a_row_at_least_and_as_many_as_fit():
     def sizes(rows: int, elements: int) -> list[int]:
-        return [band.stop - band.start for band in interpolation.bands(rows, elements)]
+        return [band.stop - band.start for band in resampling.bands(rows, elements)]
 
-    assert sizes(3, 2 * interpolation.BAND_ELEMENTS) == [1, 1, 1]
-    assert sizes(5, interpolation.BAND_ELEMENTS // 2) == [2, 2, 1]
+    assert sizes(3, 2 * resampling.BAND_ELEMENTS) == [1, 1, 1]
+    assert sizes(5, resampling.BAND_ELEMENTS // 2) == [2, 2, 1]
     assert sizes(0, 1) == []
 
 
@@ -404,7 +407,7 @@ def test_a_word_of_a_protocol_that_is_none_is_refused(field, known):
 
 @pytest.mark.parametrize(("crop", "at_once"), [(64, 1), (32, 2), (16, 4), (None, 1)])
 def test_on_the_processor_few_pixels_go_through_at_once(monkeypatch, crop, at_once):
-    monkeypatch.setattr("danet.inference.averaging.PIXELS_AT_ONCE", 2 * 32 * 32)
+    monkeypatch.setattr("danet.predict.sliding_window.PIXELS_AT_ONCE", 2 * 32 * 32)
     shown = []
     net = lambda images: shown.append(len(images)) or sees_neighbours(images)  # noqa: E731
     whole_map(net, picture(96, 96), (96, 96), Protocol(crop=crop, flip=True, windows="shifted"), batch=None)

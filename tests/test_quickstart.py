@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-from danet.data.images import read_image
+from danet.data.images.read import read_image
 
 FILE = Path(__file__).parents[1] / "examples/quickstart.py"
 

@@ -22,7 +22,8 @@ import torch
 from killed import Program, Warm, elastic, training, validation
 from test_train import assert_equal, state_of
 
-from danet import InputError, data, recipes
+from danet import InputError, recipes
+from danet.data.datasets import synthetic
 from danet.recipes import Recipe
 from danet.train.loop import Where, train
 
@@ -142,7 +143,7 @@ def test_when_one_process_is_lost_the_other_says_so_in_one_line(warm, tmp_path):
 
 
 def test_what_torchrun_starts_again_goes_on_with_its_own_run_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
     recipe, run = recipe_of(2), tmp_path / "run"
     train(recipe, Where(run, workers=0))
     ended = state_of(run)

@@ -11,8 +11,8 @@ import pytest
 
 from danet import recipes
 from danet.cli import main
-from danet.data import COUNTS, DATASETS
-from danet.inference import PROTOCOLS
+from danet.data.registry import COUNTS, DATASETS
+from danet.predict.protocols import PROTOCOLS
 from danet.recipes import PUBLISHED, Data, Network, Optim, Recipe
 
 PAGE = (Path(__file__).parents[1] / "docs/paper.md").read_text()

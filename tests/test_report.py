@@ -15,26 +15,31 @@ import torch
 import yaml
 from PIL import Image
 
-from danet import InputError, data, recipes, report, weights
+from danet import InputError, recipes
 from danet.cli import main
-from danet.data.labels import Classes
-from danet.data.pairs import Sample
-from danet.evaluate import measure, predictions
-from danet.inference import WHOLE
-from danet.metrics import Confusion, PictureScores
-from danet.metrics.calibration import Bin
-from danet.predict import load
+from danet.data import registry
+from danet.data.classes import Classes
+from danet.data.datasets import synthetic
+from danet.data.samples import Sample
+from danet.evaluate.calibration import Bin
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.evaluation import measure, predictions
+from danet.evaluate.per_image import PictureScores
+from danet.predict.predictor import load
+from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.report import charts, curves, pictures, scores
-from danet.report.charts import Series
-from danet.train import checkpoint, events, folder, loop
+from danet.train import checkpoint, loop, run_folder, tensorboard
 from danet.train import report as pages
 from danet.train.loop import Where, train
+from danet.visualize import compare_runs, curves, run_page, scores, worst_images
+from danet.visualize import svg as charts
+from danet.visualize.svg import Series
+from danet.weights import file as weights_file
 
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 8, "val": 7})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
 
 
 def tiny(epochs: int = 2, **network) -> Recipe:
@@ -49,7 +54,7 @@ def run(tmp_path_factory) -> Path:
     """A run of two epochs with position and channel attention."""
     out = tmp_path_factory.mktemp("runs") / "first"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.toy, "_SIZES", {"train": 8, "val": 7})
+        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
         train(tiny(), Where(out, workers=0, device="cpu"))
     return out
 
@@ -59,7 +64,7 @@ def other_run(tmp_path_factory) -> Path:
     """A run without position attention, from another seed."""
     out = tmp_path_factory.mktemp("runs") / "second"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.toy, "_SIZES", {"train": 8, "val": 7})
+        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
         train(replace(tiny(position=False), seed=7), Where(out, workers=0, device="cpu"))
     return out
 
@@ -121,17 +126,17 @@ def test_the_page_of_a_run_holds_every_measurement_of_its_best_weights(run):
         "Settings",
     ):
         assert f"<h2>{title}</h2>" in page
-    samples, predictor = data.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
+    samples, predictor = registry.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
     predicted = predictions(predictor.logits, predictor.card, samples, predictor.device)
     found = measure(predicted, samples)
     assert f"<dt>mIoU<dd>{100 * found.confusion.scores().miou:.2f} %" in page
     assert f"<dt>calibration error<dd>{100 * found.calibration.error:.2f} %" in page
-    worst, best = pictures.choose(found.pictures)
+    worst, best = worst_images.choose(found.pictures)
     for kind, indices in (("Worst", worst), ("Best", best)):
         for place, index in enumerate(indices, 1):
             row = found.pictures[index]
             assert f"<h3>{kind} {place}: {row.name}, mIoU {100 * row.miou:.1f} %" in page
-    assert len(images(page)) == 5 * (pictures.WORST + pictures.BEST)
+    assert len(images(page)) == 5 * (worst_images.WORST + worst_images.BEST)
     assert all(f"  {name}:" in page for name in ("backbone", "crop", "momentum"))
     total = sum(p.numel() for p in predictor.network.parameters())
     assert f"<dt>parameters<dd>{total / 1e6:.2f} M" in page
@@ -143,13 +148,13 @@ def test_a_network_without_position_attention_has_no_such_picture(other_run):
     page = (other_run / "report.html").read_text()
     check_page(page)
     assert "position attention: where" not in page
-    assert len(images(page)) == 4 * (pictures.WORST + pictures.BEST)
+    assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST)
 
 
 def test_the_attention_is_that_of_the_pixel_wrong_with_most_confidence(run):
-    samples, predictor = data.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
+    samples, predictor = registry.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
     (prediction,) = predictions(predictor.logits, predictor.card, samples, predictor.device, [3])
-    page = pictures.drawn(predictor, OnePicture(samples, 3), [PictureScores("a", 0.5, 0.5, "road")], WHOLE)
+    page = worst_images.drawn(predictor, OnePicture(samples, 3), [PictureScores("a", 0.5, 0.5, "road")], WHOLE)
     wrong = (prediction.labels != prediction.sample.labels) & (prediction.sample.labels != 255)
     said = re.search(r"pixel x=(\d+), y=(\d+) in the circle, (\w+) taken for (\w+) with confidence (0\.\d+)", page)
     assert said is not None
@@ -179,16 +184,16 @@ class OnePicture:
 
 def test_worst_and_best_are_chosen_by_miou_and_none_is_both():
     rows = [PictureScores(str(i), miou, 0.5, "") for i, miou in enumerate([0.3, math.nan, 0.1, 0.9, 0.2, 0.8, 0.7])]
-    assert pictures.choose(rows) == ([2, 4, 0, 6], [3, 5])
-    assert pictures.choose(rows[:5]) == ([2, 4, 0, 3], [])
-    assert pictures.choose([rows[1]]) == ([], [])
+    assert worst_images.choose(rows) == ([2, 4, 0, 6], [3, 5])
+    assert worst_images.choose(rows[:5]) == ([2, 4, 0, 3], [])
+    assert worst_images.choose([rows[1]]) == ([], [])
 
 
 def test_wrong_pixels_are_marked_and_ignored_ones_striped():
     image = np.full((90, 90, 3), 100, np.uint8)
     wrong, valid = np.zeros((2, 90, 90), bool)
     wrong[:30], valid[:60] = True, True
-    drawn = np.asarray(pictures._errors(image, wrong, valid))
+    drawn = np.asarray(worst_images._errors(image, wrong, valid))
     assert (drawn[:30] == (213, 94, 0)).all()
     assert (drawn[30:60] == 0.6 * 100 + 0.4 * 255).all()
     assert set(np.unique(drawn[60:])) == {120, 165}
@@ -210,7 +215,7 @@ def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missin
     recipe, history, confusion = tiny(), [row(epoch) for epoch in (1, 2, 3)], Confusion(6)
     confusion.matrix += np.arange(36).reshape(6, 6)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    pages.write(tmp_path, recipe, history, confusion, data.CLASSES["toy"])
+    pages.write(tmp_path, recipe, history, confusion, registry.CLASSES["toy"])
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
     page = (tmp_path / "report.html").read_text()
@@ -223,7 +228,7 @@ def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missin
 def test_a_single_validation_is_told_in_numbers(tmp_path):
     confusion = Confusion(6)
     confusion.matrix += 1
-    pages.write(tmp_path, tiny(1), [row(1)], confusion, data.CLASSES["toy"])
+    pages.write(tmp_path, tiny(1), [row(1)], confusion, registry.CLASSES["toy"])
     page = (tmp_path / "report.html").read_text()
     assert "The only validation so far" in page
     assert "<polyline" not in page
@@ -240,7 +245,7 @@ def row(epoch: int) -> dict[str, float]:
 
 def test_nothing_labelled_is_a_page_too(tmp_path):
     nothing = [row(epoch) | {"miou": math.nan, "pixel_accuracy": math.nan} for epoch in (1, 2)]
-    pages.write(tmp_path, tiny(), nothing, Confusion(6), data.CLASSES["toy"])
+    pages.write(tmp_path, tiny(), nothing, Confusion(6), registry.CLASSES["toy"])
     page = (tmp_path / "report.html").read_text()
     check_page(page)
     assert "<dt>best mIoU<dd>n/a %" in page
@@ -262,7 +267,7 @@ class Noise:
     """Large pictures that no compression makes small."""
 
     classes = Classes.named(tuple(f"class {i} of a very long name indeed, longer than any table" for i in range(250)))
-    bands = data.load("toy", None, "val").bands
+    bands = registry.load("toy", None, "val").bands
 
     def __len__(self) -> int:
         return 8
@@ -278,7 +283,7 @@ class Noise:
 
 def test_a_page_stays_below_its_limit_whatever_the_data():
     drawings = [
-        pictures.uri(Image.fromarray(image), flat)
+        worst_images.uri(Image.fromarray(image), flat)
         for image, flat in ((Noise()[0].image, False), (Noise()[1].image, True))
     ]
     assert max(len(drawing) for drawing in drawings) < 110_000
@@ -353,7 +358,7 @@ def test_runs_side_by_side(run, other_run, tmp_path, capsys):
     for text in ("first", "second", "position and channel", "building"):
         assert text in page
     for chosen in (run, other_run):
-        network, card = weights.load(chosen / "best.safetensors")
+        network, card = weights_file.load(chosen / "best.safetensors")
         assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" in page
         assert f"{100 * card.metrics['miou']:.2f}" in page
     assert page.count("<polyline") == 2 + 2 + 2 + 1 + 2
@@ -367,7 +372,7 @@ def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
     entries = yaml.safe_load((by_steps / "recipe.yaml").read_text())
     entries["optim"]["steps"] = 40
     (by_steps / "recipe.yaml").write_text(yaml.safe_dump(entries))
-    page = report.compare.page([folder.read(by_steps), folder.read(other_run)]).decode()
+    page = compare_runs.page([run_folder.read(by_steps), run_folder.read(other_run)]).decode()
     assert "4 of 40 steps" in page
     assert "2 of 2 epochs" in page
     assert "in step" in page
@@ -409,7 +414,7 @@ def test_a_damaged_table_is_named(run, tmp_path):
         (copy / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
         (copy / "metrics.csv").write_text(text)
         with pytest.raises(InputError, match=message):
-            folder.read(copy)
+            run_folder.read(copy)
     assert main(["report"]) == 2
 
 
@@ -432,16 +437,16 @@ def test_tensorboard_gets_the_numbers_of_the_csv_once_each(run, tmp_path, monkey
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = folder.read(run).history
+    history = run_folder.read(run).history
     for rows in (history[:1], history):  # an interrupted run, and the same resumed
-        with events.Events(tmp_path / "tensorboard") as track:
+        with tensorboard.Events(tmp_path / "tensorboard") as track:
             track.add(rows)
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     for name in ("miou", "loss_fused", "lr"):
         told = [(scalar.step, scalar.value) for scalar in found.Scalars(name)]
         assert told == [(int(row["step"]), pytest.approx(row[name])) for row in history]
-    monkeypatch.setattr(events, "find_spec", lambda _: None)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"--tensorboard: needs .*; pip install 'danet\[track\]'"):
         train(tiny(), Where(tmp_path / "run", tensorboard=True))
     assert not (tmp_path / "run").exists()
@@ -451,4 +456,4 @@ def test_curves_are_drawn_over_steps_where_steps_measure_the_run():
     recipe = tiny()
     assert curves.axis([recipe]) == "epoch"
     assert curves.axis([recipe, replace(recipe, optim=replace(recipe.optim, steps=9))]) == "step"
-    assert report.run.best_row([row(3), row(1)])["epoch"] == 3
+    assert run_page.best_row([row(3), row(1)])["epoch"] == 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from danet.robustness import CORRUPTIONS
+from danet.evaluate.corruptions import CORRUPTIONS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -126,7 +126,7 @@ def test_the_weights_that_come_with_the_package():
 def test_the_exported_networks():
     ways = numbers("export")["ways"]
     names = ("PyTorch", "PyTorch, folded", "ONNX Runtime", "OpenVINO", "OpenVINO int8")
-    rows = [row[1:] for row in cells("python benchmarks/export.py --camvid CAMVID")]
+    rows = [row[1:] for row in cells("python -m benchmarks.export --camvid CAMVID")]
     for row, way in zip(rows, (ways[name] for name in names), strict=True):
         assert row[0] == f"{way['milliseconds']:.0f}"
         assert row[1] == (points(way["miou"], 2) if "miou" in way else "")

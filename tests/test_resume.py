@@ -19,10 +19,12 @@ import pytest
 from killed import Program, command, training
 from test_train import assert_equal, state_of
 
-from danet import InputError, data, recipes
-from danet.data.pairs import Samples
+from danet import InputError, recipes
+from danet.data import registry
+from danet.data.datasets import synthetic
+from danet.data.samples import Samples
 from danet.recipes import Recipe
-from danet.train import checkpoint, folder, loop
+from danet.train import checkpoint, loop, run_folder
 from danet.train.claim import LOCK
 from danet.train.loop import Where, train
 
@@ -69,7 +71,7 @@ def history(run: Path) -> list[dict[str, str]]:
 
 def assert_as_if_nothing_had_been(run: Path, whole: Path) -> None:
     assert_equal(state_of(run), state_of(whole))
-    assert (run / folder.BEST).read_bytes() == (whole / folder.BEST).read_bytes()
+    assert (run / run_folder.BEST).read_bytes() == (whole / run_folder.BEST).read_bytes()
     assert history(run) == history(whole)
     seen = order(run)
     assert all(len(sights) == 1 for sights in seen.values())
@@ -162,7 +164,7 @@ def test_a_signalled_run_saves_within_seconds_leaves_no_process_and_goes_on(warm
     assert slowest < 10
     print(f"slowest of {signals}: {slowest:.2f} s")
     assert warm.start(command, *words, errors=tmp_path / "errors").wait() == 0
-    assert folder.read_recipe(run) == recipe
+    assert run_folder.read_recipe(run) == recipe
     assert_as_if_nothing_had_been(run, uninterrupted(recipe))
 
 
@@ -187,31 +189,31 @@ class Signalling:
 
 @pytest.fixture
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
 
 
 def test_validation_stops_at_the_next_picture_and_is_done_again(few_scenes, tmp_path, monkeypatch):
     """It can take minutes, of which a system that sends SIGTERM leaves seconds."""
     recipe, whole, run = recipe_of(2), tmp_path / "whole", tmp_path / "run"
     train(recipe, Where(whole, workers=0))
-    load, heard = data.load, Signalling(data.load("toy", None, "val"), signal.SIGTERM)
-    monkeypatch.setattr(data, "load", lambda *asked: heard if asked[2] == "val" else load(*asked))
+    load, heard = registry.load, Signalling(registry.load("toy", None, "val"), signal.SIGTERM)
+    monkeypatch.setattr(registry, "load", lambda *asked: heard if asked[2] == "val" else load(*asked))
     assert train(recipe, Where(run, workers=0)).stopped_by == signal.SIGTERM
     assert heard.reads == 1
     state = state_of(run)
     assert (state["step"], state["history"], len(state["losses"])) == (2, [], 2)
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     assert train(recipe, Where(run, workers=0), resume=True).stopped_by is None
     assert_equal(state_of(run), state_of(whole))
     assert history(run) == history(whole)
 
 
 def test_a_signal_during_the_last_page_ends_the_run_and_resuming_writes_it(few_scenes, tmp_path, monkeypatch):
-    recipe, run, finish, load = recipe_of(1), tmp_path / "run", loop.report.finish, data.load
+    recipe, run, finish, load = recipe_of(1), tmp_path / "run", loop.report.finish, registry.load
     heard = Signalling(load("toy", None, "val"), signal.SIGTERM)
 
     def finish_under_signal(*args):
-        monkeypatch.setattr(data, "load", lambda *_: heard)
+        monkeypatch.setattr(registry, "load", lambda *_: heard)
         finish(*args)
 
     monkeypatch.setattr(loop.report, "finish", finish_under_signal)
@@ -219,7 +221,7 @@ def test_a_signal_during_the_last_page_ends_the_run_and_resuming_writes_it(few_s
     assert heard.reads == 1
     before = (run / "report.html").read_bytes()
     monkeypatch.setattr(loop.report, "finish", finish)
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(registry, "load", load)
     assert train(recipe, Where(run, workers=0), resume=True).stopped_by is None
     assert len((run / "report.html").read_bytes()) > len(before)  # the pictures are in it now
 
@@ -238,10 +240,10 @@ def test_what_was_killed_before_its_first_checkpoint_begins_again(few_scenes, tm
         patched.setattr(checkpoint, "save", killed)
         with pytest.raises(StoppedError):
             train(recipe, Where(run, workers=0))
-    assert {path.name for path in run.iterdir()} == {folder.RECIPE, folder.ENVIRONMENT}
+    assert {path.name for path in run.iterdir()} == {run_folder.RECIPE, run_folder.ENVIRONMENT}
     with pytest.raises(InputError, match=r"is not empty: it holds environment\.json; give --out a new folder"):
         train(replace(recipe, seed=7), Where(run, workers=0))
-    assert folder.read_recipe(run) == recipe
+    assert run_folder.read_recipe(run) == recipe
     train(recipe, Where(run, workers=0))
     assert state_of(run)["step"] == 2
 

@@ -11,27 +11,16 @@ from PIL import Image
 
 import danet
 from danet import cli
-from danet.data import folder
-from danet.data.labels import Classes
-from danet.data.pairs import Sample
+from danet.data.classes import Classes
+from danet.data.custom import dataset_yaml
+from danet.data.samples import Sample
 from danet.errors import InputError
-from danet.evaluate import evaluate
-from danet.inference import WHOLE
-from danet.metrics import Confusion
-from danet.robustness import (
-    CLEAN,
-    CORRUPTIONS,
-    SEVERITIES,
-    Condition,
-    Robustness,
-    blur,
-    conditions_of,
-    corrupt,
-    digital,
-    noise,
-    study,
-    weather,
-)
+from danet.evaluate import blur, digital, noise, weather
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from danet.evaluate.evaluation import evaluate
+from danet.evaluate.robustness import CLEAN, Condition, Robustness, conditions_of, study
+from danet.predict.protocols import WHOLE
 
 
 def picture(height: int = 60, width: int = 80) -> np.ndarray:
@@ -203,7 +192,7 @@ def predictor(tiny_weights, monkeypatch):
 
 
 def test_a_study_is_evaluation_of_each_spoiled_picture(samples, predictor):
-    data = folder.load(samples, "train")
+    data = dataset_yaml.load(samples, "train")
     conditions = conditions_of(["fog", "gaussian-noise"], [2, 4])
     told = []
     result = study({"one": predictor}, data, conditions, seed=7, seen=lambda *what: told.append(what[:3]))["one"]
@@ -231,7 +220,7 @@ def test_a_study_is_evaluation_of_each_spoiled_picture(samples, predictor):
 
 
 def test_what_a_network_is_said_to_be_worth_does_not_depend_on_what_else_is_asked(samples, predictor):
-    data = folder.load(samples, "train")
+    data = dataset_yaml.load(samples, "train")
     wanted = Condition("snow", 3)
     alone = study({"one": predictor}, data, [CLEAN, wanted])["one"]
     among = study({"other": predictor, "one": predictor}, data, conditions_of(["fog", "snow"], [1, 3]))["one"]

@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from danet import InputError, data
-from danet.data import order
-from danet.data.transforms import Augmentation, scaled_crop
+from danet import InputError
+from danet.data import registry, sampler
+from danet.data.augment import Augmentation, scaled_crop
 
 
 @pytest.mark.parametrize("name", ["toy", "toy-context"])
 def test_a_drawn_scene_is_always_the_same_one(name):
-    samples, again = data.load(name, None, "train"), data.load(name, None, "train")
+    samples, again = registry.load(name, None, "train"), registry.load(name, None, "train")
     assert np.array_equal(samples[5].image, again[5].image)
     assert np.array_equal(samples[5].labels, again[5].labels)
-    assert not np.array_equal(samples[5].image, data.load(name, None, "val")[5].image)
+    assert not np.array_equal(samples[5].image, registry.load(name, None, "val")[5].image)
     seen = np.unique(np.concatenate([samples[i].labels.ravel() for i in range(30)]))
     assert seen.tolist() == list(range(len(samples.classes)))
 
 
 def test_the_lamp_alone_tells_the_cars_class():
-    samples = data.load("toy-context", None, "train")
+    samples = registry.load("toy-context", None, "train")
     for i in range(20):
         _, image, labels = samples[i]
         cars = np.isin(labels, (4, 5))
@@ -39,27 +39,27 @@ def test_the_lamp_alone_tells_the_cars_class():
 
 def test_an_unknown_split_of_drawn_scenes():
     with pytest.raises(InputError, match="use train or val"):
-        data.load("toy", None, "test")
+        registry.load("toy", None, "test")
 
 
 @given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 3))
 def test_every_sample_comes_once_an_epoch(size, epoch, seed):
-    indices = [order.sample_index(seed, epoch * size + i, size) for i in range(size)]
+    indices = [sampler.sample_index(seed, epoch * size + i, size) for i in range(size)]
     assert sorted(indices) == list(range(size))
 
 
 @given(st.integers(0, 100), st.integers(1, 8), st.integers(1, 4))
 def test_processes_share_a_steps_positions(step, per_process, world):
     batch = per_process * world
-    shares = [order.batch_positions(step, batch, rank, world) for rank in range(world)]
+    shares = [sampler.batch_positions(step, batch, rank, world) for rank in range(world)]
     assert {len(share) for share in shares} == {per_process}
     assert sorted(itertools.chain(*shares)) == list(range(step * batch, (step + 1) * batch))
 
 
 def test_order_and_augmentation_are_fixed_for_ever():
     """A change here would break the resuming of runs begun before it."""
-    indices = [order.sample_index(7, position, 10) for position in range(12)]
-    numbers = order.generator(7, 3).random(3)
+    indices = [sampler.sample_index(7, position, 10) for position in range(12)]
+    numbers = sampler.generator(7, 3).random(3)
     assert indices == [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 8, 2]
     assert numbers.round(6).tolist() == [0.516786, 0.208411, 0.200141]
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from danet import submit
-from danet.data import cityscapes, voc
-from danet.data.pairs import Pair, PairedFiles
+from danet.data.datasets import cityscapes, pascal_voc
+from danet.data.samples import Pair, PairedFiles
 from danet.errors import InputError
-from danet.evaluate import Evaluation, Prediction, measure
-from danet.metrics.cityscapes import Instances, instance_files, read_instances
+from danet.evaluate import submission
+from danet.evaluate.cityscapes import Instances, instance_files, read_instances
+from danet.evaluate.evaluation import Evaluation, Prediction, measure
 
 HEIGHT, WIDTH = 64, 96
 TRAIN = cityscapes.CLASSES.names.index("train")
@@ -83,7 +83,7 @@ def officially(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_cityscapes_official_script_counts_and_scores_the_same_on_the_files(seed, tmp_path, monkeypatch):
     samples = draw_cityscapes(tmp_path, seed)
-    with submit.submission(tmp_path / "send", "cityscapes") as sent:
+    with submission.submission(tmp_path / "send", "cityscapes") as sent:
         ours = measure(guesses(samples, seed, TRAIN), samples, sent)
     theirs = officially(tmp_path, tmp_path / "send", monkeypatch)
 
@@ -130,7 +130,7 @@ def test_instances_add_up_whatever_their_split(tmp_path):
 def test_cityscapes_files_are_single_channel_label_ids_of_the_pictures_size(tmp_path):
     samples = draw_cityscapes(tmp_path, 0, split="test")
     made = guesses(samples, 0, TRAIN)
-    with submit.submission(tmp_path / "send", "cityscapes") as sent:
+    with submission.submission(tmp_path / "send", "cityscapes") as sent:
         measure(made, samples, sent)
     assert sorted(p.name for p in (tmp_path / "send").iterdir()) == [
         f"{sample.name}_pred_labelIds.png" for sample, _, _ in made
@@ -189,7 +189,7 @@ def draw_voc(root: Path, split: str) -> PairedFiles:
         mask = Image.fromarray(rng.choice(np.array([*range(20), 255], np.uint8), (11, 17)))
         mask.putpalette(voc_colours())
         mask.save(devkit / "SegmentationClass" / f"{name}.png")
-    return voc.load(root, split)
+    return pascal_voc.load(root, split)
 
 
 def voc_colours() -> bytes:
@@ -199,7 +199,7 @@ def voc_colours() -> bytes:
 
 def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
     samples = draw_voc(tmp_path, "val")
-    with submit.submission(tmp_path / "send", "voc") as sent:
+    with submission.submission(tmp_path / "send", "voc") as sent:
         ours = measure(guesses(samples, 1, absent=20), samples, sent)
     counts: Counter[tuple[int, int]] = Counter()
     for truth in (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
@@ -225,16 +225,16 @@ def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
 
 def test_the_unlabelled_test_split_is_written_whole_and_scores_nothing(tmp_path):
     samples = draw_voc(tmp_path, "test")
-    with submit.submission(tmp_path / "send", "voc") as sent:
+    with submission.submission(tmp_path / "send", "voc") as sent:
         evaluation = measure(guesses(samples, 2, absent=20), samples, sent)
     assert len(list((tmp_path / "send").rglob("*.png"))) == 3
     assert evaluation.as_dict()["miou"] is None
     assert [row.worst_class for row in evaluation.pictures] == ["", "", ""]
-    assert Evaluation(voc.CLASSES).cityscapes_scores is None
+    assert Evaluation(pascal_voc.CLASSES).cityscapes_scores is None
 
 
 def begin(folder: Path, dataset: str = "cityscapes") -> None:
-    with submit.submission(folder, dataset):
+    with submission.submission(folder, dataset):
         pass
 
 
@@ -266,10 +266,10 @@ def test_a_submission_is_whole_or_not_there(there, tmp_path):
         yield made[0]
         raise InputError("p.png", "broken", "mend it")
 
-    with pytest.raises(InputError, match="broken"), submit.submission(send, "cityscapes") as sent:
+    with pytest.raises(InputError, match="broken"), submission.submission(send, "cityscapes") as sent:
         measure(until_broken(), samples, sent)
     assert [path.name for path in (tmp_path / "out").rglob("*")] == (["send"] if there else [])
-    with submit.submission(send, "cityscapes") as sent:
+    with submission.submission(send, "cityscapes") as sent:
         measure(made, samples, sent)
     assert len(list(send.iterdir())) == len(made)
     assert list((tmp_path / "out").iterdir()) == [send]

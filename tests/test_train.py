@@ -17,20 +17,23 @@ import yaml
 from torch import nn
 
 import danet
-from danet import InputError, data, recipes, weights
-from danet.data.pairs import Sample
-from danet.evaluate import evaluate
-from danet.inference import WHOLE
+from danet import InputError, recipes
+from danet.data import registry
+from danet.data.datasets import synthetic
+from danet.data.samples import Sample
+from danet.evaluate.evaluation import evaluate
+from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, folder, loop, validation
+from danet.train import checkpoint, distributed, loop, run_folder, validate
 from danet.train.loop import Where, train
 from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate
+from danet.weights import file as weights_file
 
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(data.toy, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
 
 
 @pytest.fixture
@@ -77,17 +80,17 @@ def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path
         "best.safetensors",
         "report.html",
     }
-    assert folder.read_recipe(run) == recipe
+    assert run_folder.read_recipe(run) == recipe
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["2", "3"]
     assert result.miou == pytest.approx(max(float(row["miou"]) for row in rows))
     assert "torch" in json.loads((run / "environment.json").read_text())["packages"]
-    network, card = weights.load(run / "best.safetensors")
+    network, card = weights_file.load(run / "best.safetensors")
     assert card.dataset == "toy"
     assert card.metrics["miou"] == pytest.approx(result.miou)
     assert recipes.from_dict(card.recipe, "card") == recipe
-    samples = data.load("toy", None, "val")
-    again = validation.validate(network, card, samples, distributed.start("cpu")).scores()
+    samples = registry.load("toy", None, "val")
+    again = validate.validate(network, card, samples, distributed.start("cpu")).scores()
     assert again.miou == pytest.approx(result.miou)
     page = (run / "report.html").read_text()
     assert page.count("<svg") >= 4  # losses, learning rate, mIoU, scales
@@ -95,9 +98,9 @@ def test_a_run_leaves_what_is_needed_to_use_judge_and_repeat_it(recipe, tmp_path
 
 
 def test_fine_tuning_begins_from_the_given_weights(recipe, tmp_path):
-    classes = data.load("toy", None, "train").classes
+    classes = registry.load("toy", None, "train").classes
     network, card = loop.build(replace(recipe, seed=5), classes)
-    weights.save(tmp_path / "w.safetensors", network, card)
+    weights_file.save(tmp_path / "w.safetensors", network, card)
     begun, _ = loop.build(recipe, classes, initial_weights=tmp_path / "w.safetensors")
     assert all(torch.equal(a, begun.state_dict()[key]) for key, a in network.state_dict().items())
     narrower = replace(recipe, network=replace(recipe.network, width=8))
@@ -154,7 +157,7 @@ def test_a_run_is_not_resumed_on_other_pictures_or_for_less_than_it_has_done(rec
     shorter = replace(recipe, optim=replace(recipe.optim, epochs=1))
     with pytest.raises(InputError, match=r"is at step 6 of 2; give recipe\.yaml its number of epochs back"):
         train(shorter, Where(tmp_path / "run", workers=0), resume=True)
-    monkeypatch.setitem(data.toy._SIZES, "train", 12)
+    monkeypatch.setitem(synthetic._SIZES, "train", 12)
     with pytest.raises(InputError, match="began with 10 training pictures, and there are 12 now"):
         train(recipe, Where(tmp_path / "run", workers=0), resume=True)
     assert_equal(state_of(tmp_path / "run"), before)
@@ -165,9 +168,9 @@ def test_validation_gives_the_predictions_of_evaluate(recipe, tmp_path, align_co
     changed = replace(recipe.network, align_corners=align_corners)
     changed = replace(recipe, network=changed, data=replace(recipe.data, size=150))
     train(changed, Where(tmp_path / "run", workers=0))
-    predictor, samples = danet.load(tmp_path / "run/best.safetensors"), data.load("toy", None, "val")
-    network, card = weights.load(tmp_path / "run/best.safetensors")
-    validated = validation.validate(network, card, samples, distributed.start("cpu"))
+    predictor, samples = danet.load(tmp_path / "run/best.safetensors"), registry.load("toy", None, "val")
+    network, card = weights_file.load(tmp_path / "run/best.safetensors")
+    validated = validate.validate(network, card, samples, distributed.start("cpu"))
     shown = predictor.shown_by(WHOLE)
     evaluated = evaluate(predictor.logits, card, samples, predictor.device, protocol=shown)
     assert np.abs(validated.matrix - evaluated.matrix).sum() <= 2  # batch normalisation is folded in one of them
@@ -192,7 +195,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number, status):
 def test_parts_of_a_batch_have_the_gradient_of_the_whole(recipe, tmp_path):
     """With batch normalisation at its running moments and no dropout, accumulation changes nothing."""
     recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
-    samples, process = data.load("toy", None, "train"), distributed.start("cpu")
+    samples, process = registry.load("toy", None, "train"), distributed.start("cpu")
     gradients = []
     for parts in (1, 2, 4):
         chosen = replace(recipe, optim=replace(recipe.optim, accumulate=parts))
@@ -219,7 +222,7 @@ def test_the_learning_rate_is_poly_with_warm_up():
 
 def test_the_heads_learning_rate_keeps_its_factor(recipe):
     recipe = replace(recipe, optim=replace(recipe.optim, head_lr_factor=10.0))
-    network, _ = loop.build(recipe, data.load("toy", None, "train").classes, None)
+    network, _ = loop.build(recipe, registry.load("toy", None, "train").classes, None)
     optimizer = loop.make_optimizer(network, recipe.optim)
     loop.set_learning_rate(optimizer, 0.02)
     assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
@@ -266,14 +269,14 @@ class Broken:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_picture_is_named_whichever_process_met_it(recipe, tmp_path, monkeypatch, workers):
-    broken = Broken(data.load("toy", None, "train"))
-    monkeypatch.setattr(data, "load", lambda *_: broken)
+    broken = Broken(registry.load("toy", None, "train"))
+    monkeypatch.setattr(registry, "load", lambda *_: broken)
     with pytest.raises(InputError, match=r"scene-4\.png: truncated or damaged; copy it again"):
         train(recipe, Where(tmp_path / "run", workers=workers))
 
 
 def test_a_crop_with_nothing_to_learn_changes_nothing_but_moments(recipe, tmp_path, monkeypatch):
-    good = data.load("toy", None, "train")
+    good = registry.load("toy", None, "train")
     empty = Sample("empty", good[0].image, np.full_like(good[0].labels, 255))
     monkeypatch.setattr(type(good), "__getitem__", lambda *_: empty)
     monkeypatch.setattr(loop, "check_labelled", lambda _: None)
@@ -313,7 +316,7 @@ def test_a_damaged_checkpoint_is_noticed(recipe, tmp_path, damage, message):
 
 
 def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
-    folder.create(tmp_path, recipe)
+    run_folder.create(tmp_path, recipe)
     entries = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     for change, message in [
         ({"optim": {"lerning_rate": 1}}, "unknown key optim.lerning_rate"),
@@ -327,16 +330,16 @@ def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
     ]:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**entries, **change}))
         with pytest.raises(InputError) as error:
-            folder.read_recipe(tmp_path)
+            run_folder.read_recipe(tmp_path)
         assert message in str(error.value)
 
 
 def test_numbers_are_read_as_people_write_them(recipe, tmp_path):
     """YAML 1.1 takes 1e-3 for text."""
-    folder.create(tmp_path, recipe)
+    run_folder.create(tmp_path, recipe)
     text = (tmp_path / "recipe.yaml").read_text()
     (tmp_path / "recipe.yaml").write_text(re.sub(r"\n  lr: .*", "\n  lr: 1e-3", text))
-    assert folder.read_recipe(tmp_path).optim.lr == 1e-3
+    assert run_folder.read_recipe(tmp_path).optim.lr == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -365,4 +368,4 @@ def test_every_recipe_can_be_built_and_written_down(name):
     assert recipes.from_dict(yaml.safe_load(yaml.safe_dump(recipes.to_dict(recipe))), name) == recipe
     recipe = replace(recipe, network=replace(recipe.network, pretrained=False), fine_tunes="")
     with torch.device("meta"):
-        loop.build(recipe, data.CLASSES["toy"], None)
+        loop.build(recipe, registry.CLASSES["toy"], None)

@@ -23,11 +23,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from danet import InputError, weights
+from danet import InputError
 from danet.cli import main
-from danet.data import CLASSES
-from danet.deploy.convert import read_foreign
+from danet.data.registry import CLASSES
 from danet.train import checkpoint
+from danet.weights import file as weights_file
+from danet.weights.convert import read_foreign
 
 
 class Call:
@@ -158,7 +159,7 @@ def test_a_malicious_pickle_runs_nothing(kind, tmp_path, capsys):
         assert said.startswith(f"error: {tmp_path / name}: cannot be opened as a checkpoint without running its code (")
         assert said.count("\n") == 1
         with pytest.raises(InputError, match="not a whole"):
-            weights.load(tmp_path / name)
+            weights_file.load(tmp_path / name)
     payload = checkpoint._MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
     (tmp_path / checkpoint.LAST).write_bytes(payload)
     with pytest.raises(InputError, match="holds more than plain values and tensors"):
@@ -198,7 +199,7 @@ def test_a_small_file_with_a_tensor_said_to_be_huge_takes_no_memory(tmp_path):
 
 
 def main_convert(file: Path) -> None:
-    from danet.deploy.convert import convert
+    from danet.weights.convert import convert
 
     convert(file, file.with_suffix(".safetensors"))
 
@@ -234,7 +235,7 @@ def test_a_safetensors_header_that_lies_is_refused(kind, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(HEADERS[kind])
     begun = time.process_time()
     with pytest.raises(InputError, match=r"w\.safetensors: (not a whole|holds tensors, but does not say)"):
-        weights.load(tmp_path / "w.safetensors")
+        weights_file.load(tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"w\.safetensors: "):
         main_convert(tmp_path / "w.safetensors")
     assert time.process_time() - begun < 2
@@ -264,26 +265,26 @@ CARDS: dict[str, tuple[dict[str, object], str]] = {
 def test_a_description_is_believed_only_within_bounds(kind, tiny_weights, tmp_path):
     """Its hash is of the tensors: the card of a file from elsewhere may say anything."""
     change, message = CARDS[kind]
-    tensors, card = weights.read(tiny_weights)
+    tensors, card = weights_file.read(tiny_weights)
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(tensors, file, {"danet": json.dumps(json.loads(card.json()) | change)})
     with pytest.raises(InputError, match=message) as error:
-        weights.load(file)
+        weights_file.load(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "{}", "3", "[" * 100_000, '{"format": 1, "classes": []}', "\x00"])
 def test_a_description_of_no_network_is_refused(text, tiny_weights, tmp_path):
-    tensors, _ = weights.read(tiny_weights)
+    tensors, _ = weights_file.read(tiny_weights)
     safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", {"danet": text})
     with pytest.raises(InputError, match="its description cannot be read"):
-        weights.load(tmp_path / "w.safetensors")
+        weights_file.load(tmp_path / "w.safetensors")
 
 
 def test_cards_of_the_package_are_within_the_bounds():
-    card = weights.load()[1]
-    assert weights.Card.from_json(card.json()) == card
+    card = weights_file.load()[1]
+    assert weights_file.Card.from_json(card.json()) == card
     for classes in CLASSES.values():
-        known = weights.Card({"num_classes": len(classes)}, classes, (0.5,) * 3, (0.2,) * 3, size=2048)
-        assert weights.Card.from_json(known.json()) == known
+        known = weights_file.Card({"num_classes": len(classes)}, classes, (0.5,) * 3, (0.2,) * 3, size=2048)
+        assert weights_file.Card.from_json(known.json()) == known

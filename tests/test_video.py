@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from danet import InputError, draw
+from danet import InputError
 from danet.cli import main
-from danet.pipeline import Pace
-from danet.predict import load
-from danet.video import segment_video
+from danet.predict import overlay as draw
+from danet.predict.folder import Pace
+from danet.predict.predictor import load
+from danet.predict.video import segment_video
 
 av = pytest.importorskip("av")
 
@@ -123,7 +124,7 @@ def test_what_is_no_film_is_answered_in_one_line(predictor, tmp_path, monkeypatc
     with pytest.raises(InputError, match=r"text\.mp4: no film that can be read"):
         segment_video(predictor, tmp_path / "text.mp4", tmp_path / "out")
     source = film(tmp_path / "clip.mp4", [0, 100])
-    monkeypatch.setattr("danet.video.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("danet.predict.video.MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(InputError, match="64 x 48: more pixels a frame than the limit of 3,071"):
         segment_video(predictor, source, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from danet.web.limits import Limits
-from danet.web.server import create_app
+from danet.serve.app import create_app
+from danet.serve.guard import Limits
 
 HOST = "http://127.0.0.1:8000"
 

@@ -27,7 +27,6 @@ COMMANDS = {
     "export": "weights -> ONNX or OpenVINO, int8 too, compared with the network",
     "serve": "a page that shows where each pixel looks, and a REST interface",
     "recipes": "what can be trained",
-    "bench": "time and memory, the ways side by side",
 }
 """name -> one line; the function is `run` of the module of that name."""
 

@@ -33,7 +33,7 @@ class Check:
 
 def run(args: Sequence[str]) -> int:
     options = parse(Check, args, "check")
-    from danet.data import check
+    from danet.data.custom import check
 
     if (options.folder is None) == (options.dataset is None):
         raise InputError("danet check", "wants a folder, or --dataset NAME --root DIR", "give one of them")
@@ -66,14 +66,14 @@ def _say(lines: Sequence[str], options: Check) -> None:
 
 def _changed(file: Path, root: Path) -> list[object]:
     """What differs from the manifest."""
-    from danet.data import manifest
+    from danet.data.custom import manifest
 
     return list(manifest.verify(root, manifest.read(file)))
 
 
 def _write_manifest(file: Path, root: Path) -> str:
     """Returns what to tell of it."""
-    from danet.data import manifest
+    from danet.data.custom import manifest
 
     hashes = manifest.manifest(root, manifest.files_below(root))
     write_json(file, hashes)

@@ -34,7 +34,7 @@ class Convert:
 
 def run(args: Sequence[str]) -> int:
     options = parse(Convert, args, "convert")
-    from danet.deploy.convert import GIVEN, convert
+    from danet.weights.convert import GIVEN, convert
 
     if options.align_corners and options.no_align_corners:
         raise InputError("--align-corners", "and --no-align-corners cannot both be", "leave one of them out")

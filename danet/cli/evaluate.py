@@ -13,7 +13,7 @@ from danet.cli.parsing import parse
 from danet.errors import InputError
 
 if TYPE_CHECKING:
-    from danet.evaluate import Evaluation
+    from danet.evaluate.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,19 @@ def run(args: Sequence[str]) -> int:
     options = parse(Evaluate, args, "evaluate")
     import torch
 
-    from danet import data
-    from danet.evaluate import check_classes, measure, predictions
+    from danet.data import registry
+    from danet.evaluate import per_image as pictures
+    from danet.evaluate.evaluation import check_classes, measure, predictions
+    from danet.evaluate.submission import submission
     from danet.files import write_atomically
-    from danet.inference import find_protocol
-    from danet.metrics import drawing, pictures
-    from danet.predict import load
-    from danet.submit import submission
+    from danet.predict.predictor import load
+    from danet.predict.protocols import find_protocol
+    from danet.visualize import confusion_png
 
     check_outputs(options.json, options.pictures, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
         raise InputError("--confusion", f"{options.confusion} is not named .png", "it is written as PNG: name it so")
-    samples = data.load(options.dataset, options.root, options.split)
+    samples = registry.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     check_classes(predictor.card, samples, str(options.weights))
@@ -89,13 +90,13 @@ def run(args: Sequence[str]) -> int:
     if options.pictures is not None:
         write_atomically(options.pictures, pictures.to_csv(result.pictures).encode(errors="backslashreplace"))
     if options.confusion is not None:
-        write_atomically(options.confusion, drawing.confusion_png(result.confusion, samples.classes))
+        write_atomically(options.confusion, confusion_png.confusion_png(result.confusion, samples.classes))
     if options.report is not None:
-        from danet.report import evaluation
+        from danet.visualize import evaluation_page
 
         names = ("weights", "dataset", "split", "protocol", "dtype")
         about = {name: str(getattr(options, name)) for name in names}
-        write_atomically(options.report, evaluation.page(result, predictor, samples, about))
+        write_atomically(options.report, evaluation_page.page(result, predictor, samples, about))
     return 0
 
 

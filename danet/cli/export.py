@@ -47,7 +47,7 @@ def run(args: Sequence[str]) -> int:
         raise InputError("--int8", "needs pictures to calibrate by", "add --calibration FOLDER")
     if options.calibration is not None and not options.int8:
         raise InputError("--calibration", "is for int8", "add --int8")
-    from danet.deploy.export import export
+    from danet.weights.export import export
 
     report = export(
         options.weights,

@@ -25,7 +25,7 @@ class Init:
 
 def run(args: Sequence[str]) -> int:
     options = parse(Init, args, "init")
-    from danet.data.init import propose, write
+    from danet.data.custom.propose import propose, write
 
     proposal = propose(options.folder, options.ignore)
     file = write(options.folder, proposal)

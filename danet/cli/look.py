@@ -62,11 +62,11 @@ def run(args: Sequence[str]) -> int:
         raise InputError("--truth", f"{len(options.truth)} for {len(options.images)} pictures", "give one a picture")
     check_outputs(out, options.json, overwrite=options.overwrite, remedy="give another name, or --overwrite")
     from danet.files import write_atomically
-    from danet.look.answers import look_at
-    from danet.look.figure import to_png
-    from danet.look.page import to_html
-    from danet.look.panels import sheet
-    from danet.predict import load
+    from danet.predict.predictor import load
+    from danet.visualize.attention_answers import look_at
+    from danet.visualize.attention_figure import to_png
+    from danet.visualize.attention_page import to_html
+    from danet.visualize.attention_panels import sheet
 
     predictor = load(options.weights, options.device)
     asked = options.point, options.channels, options.class_, options.without, options.truth, options.ignore

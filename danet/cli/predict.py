@@ -14,9 +14,9 @@ from danet.cli.parsing import error_line, parse, printable
 from danet.errors import InputError
 
 if TYPE_CHECKING:
-    from danet.inference import Protocol
-    from danet.pipeline import Saved
-    from danet.predict import Kind, Predictor
+    from danet.predict.folder import Saved
+    from danet.predict.predictor import Kind, Predictor
+    from danet.predict.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from danet.files import check_writable
-    from danet.inference import find_protocol
-    from danet.predict import find_images, kind_of, load
+    from danet.predict.predictor import find_images, kind_of, load
+    from danet.predict.protocols import find_protocol
 
     if not options.images:
         raise InputError("IMAGE", "none given", "name pictures or folders of pictures")
@@ -86,12 +86,12 @@ def run(args: Sequence[str]) -> int:
 def _segmented(
     kind: "Kind", files: Iterable[Path], predictor: "Predictor", protocol: "Protocol", options: Predict, paces: list
 ) -> Iterator["Saved | InputError"]:
-    from danet import huge, pipeline, video
+    from danet.predict import folder, large_image, video
 
     if kind == "picture":
-        with pipeline.Pace("picture") as pace:
+        with folder.Pace("picture") as pace:
             paces.append(pace)
-            yield from pipeline.segment_pictures(
+            yield from folder.segment_pictures(
                 predictor, files, options.out, options.overwrite, protocol, options.size, pace
             )
         return
@@ -99,11 +99,11 @@ def _segmented(
         try:
             with progress(printable(file.name)) as advance:
                 if kind == "huge":
-                    yield huge.segment_file(
+                    yield large_image.segment_file(
                         predictor, file, options.out, options.overwrite, protocol, options.size, advance=advance
                     )
                     continue
-                with pipeline.Pace("frame") as pace:
+                with folder.Pace("frame") as pace:
                     paces.append(pace)
                     yield video.segment_video(
                         predictor, file, options.out, options.overwrite, protocol, options.size, pace, advance

@@ -42,11 +42,11 @@ def run(args: Sequence[str]) -> int:
 
 def _pictures(source: recipes.Data) -> int | None:
     """To train on, where that is known without a folder."""
-    from danet import data
+    from danet.data import registry
 
-    if source.dataset in data.DRAWN:
-        return len(data.load(source.dataset, None, source.train_split))
-    return data.COUNTS.get(source.dataset, {}).get(source.train_split)
+    if source.dataset in registry.DRAWN:
+        return len(registry.load(source.dataset, None, source.train_split))
+    return registry.COUNTS.get(source.dataset, {}).get(source.train_split)
 
 
 def _in_words(mebibytes: int) -> str:

@@ -33,10 +33,10 @@ class Report:
 
 def run(args: Sequence[str]) -> int:
     options = parse(Report, args, "report")
-    from danet import report
     from danet.files import write_atomically
-    from danet.train import folder
+    from danet.train import run_folder
     from danet.train.report import FILE, measured
+    from danet.visualize import compare_runs
 
     if not options.runs:
         raise InputError("RUN", "none given", "name folders of runs")
@@ -48,7 +48,7 @@ def run(args: Sequence[str]) -> int:
     else:
         out = options.out or Path("comparison.html")
         check_outputs(out, overwrite=options.overwrite)
-        page = report.compare.page([folder.read(run) for run in options.runs])
+        page = compare_runs.page([run_folder.read(run) for run in options.runs])
     write_atomically(out, page)
     print(printable(str(out)))
     return 0

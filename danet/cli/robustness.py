@@ -12,7 +12,7 @@ from danet.cli.parsing import parse
 from danet.errors import InputError
 
 if TYPE_CHECKING:
-    from danet.robustness import Robustness
+    from danet.evaluate.robustness import Robustness
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ def run(args: Sequence[str]) -> int:
     options = parse(Study, args, "robustness")
     import torch
 
-    from danet import data
-    from danet.evaluate import check_classes
-    from danet.inference import find_protocol
-    from danet.predict import load
-    from danet.robustness import CORRUPTIONS, conditions_of, study
+    from danet.data import registry
+    from danet.evaluate.corruptions import CORRUPTIONS
+    from danet.evaluate.evaluation import check_classes
+    from danet.evaluate.robustness import conditions_of, study
+    from danet.predict.predictor import load
+    from danet.predict.protocols import find_protocol
 
     if not options.weights:
         raise InputError("WEIGHTS", "missing", "give a file, or default")
@@ -68,7 +69,7 @@ def run(args: Sequence[str]) -> int:
         tuple(CORRUPTIONS) if options.corruptions is None else options.corruptions, options.severities
     )
     protocol = find_protocol(options.protocol)
-    samples = data.load(options.dataset, options.root, options.split)
+    samples = registry.load(options.dataset, options.root, options.split)
     networks = {str(path): load(path, options.device, getattr(torch, options.dtype)) for path in options.weights}
     for name, predictor in networks.items():
         check_classes(predictor.card, samples, name)
@@ -94,8 +95,9 @@ def _print(results: "dict[str, Robustness]", pictures: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from danet.metrics.absent import mean
-    from danet.robustness import CLEAN, CORRUPTIONS
+    from danet.evaluate.absent import mean
+    from danet.evaluate.corruptions import CORRUPTIONS
+    from danet.evaluate.robustness import CLEAN
 
     def percent(values: Sequence[float]) -> list[str]:
         return ["n/a" if value != value else f"{100 * value:.2f}" for value in values]

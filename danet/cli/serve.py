@@ -36,21 +36,21 @@ class Serve:
 
 def run(args: Sequence[str]) -> int:
     options = parse(Serve, args, "serve")
-    from danet.web import listening
+    from danet.serve import run_server
 
     token = options.token or os.environ.get("DANET_TOKEN") or None
-    listening.require_packages()
-    listening.check_token(options.host, token)
+    run_server.require_packages()
+    run_server.check_token(options.host, token)
     if not 0 < options.max_mb <= 1024:
         raise InputError(f"--max-mb {options.max_mb:g}", "is not above 0 and up to 1024", "give megabytes")
-    with listening.listen(options.host, options.port) as socket:
-        from danet.predict import load
-        from danet.web.limits import Limits
-        from danet.web.server import create_app
+    with run_server.listen(options.host, options.port) as socket:
+        from danet.predict.predictor import load
+        from danet.serve.app import create_app
+        from danet.serve.guard import Limits
 
         hosts = frozenset(name.lower() for name in (options.host, *options.allow_host))
         limits = Limits(body_bytes=round(options.max_mb * (1 << 20)), token=token, hosts=hosts)
         app = create_app(load(options.weights, options.device), limits)
-        print(listening.address(socket, options.host), flush=True)
-        listening.serve(app, socket)
+        print(run_server.address(socket, options.host), flush=True)
+        run_server.serve(app, socket)
     return 0

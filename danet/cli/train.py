@@ -69,8 +69,8 @@ class Resume:
 def run(args: Sequence[str]) -> int:
     if any(arg.split("=")[0] == "--resume" for arg in args):
         options = parse(Resume, args, "train")
-        from danet.train.folder import read_recipe
         from danet.train.loop import Where
+        from danet.train.run_folder import read_recipe
 
         where = Where(options.resume, **_how(options))
         return _train(read_recipe(options.resume), where, resume=True)

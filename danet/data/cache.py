@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from danet.data.bands import Bands
-from danet.data.images import image_size
-from danet.data.labels import Classes
-from danet.data.pairs import Pair, PairedFiles, Sample, Samples
+from danet.data.classes import Classes
+from danet.data.images.channels import Bands
+from danet.data.images.read import image_size
+from danet.data.samples import Pair, PairedFiles, Sample, Samples
 from danet.errors import InputError
 from danet.files import check_writable, make_folder, written_whole
 

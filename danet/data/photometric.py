@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from danet.data.bands import as_type
+from danet.data.images.channels import as_type
 
 
 def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

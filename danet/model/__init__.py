@@ -1,1 +1,1 @@
-"""The network: tensors in, tensors out. Knows no files and no classes' names."""
+"""The networks: tensors in, tensors out. Knows no files and no class names."""

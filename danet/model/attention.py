@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from danet.errors import InputError
-from danet.model.kernels import attend, attention_weights
+from danet.model.attention_kernels import attend, attention_weights
 
 FORMS = ("released", "paper")
 """Of channel attention: what every released implementation computes, and Eq. 3."""

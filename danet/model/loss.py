@@ -32,7 +32,7 @@ def multi_loss(
             batches or processes gives the count of the whole step, so that its gradient is that of one large batch.
             Batches with nothing to learn have loss 0 and gradient 0.
         class_weights: factors of each class's pixels. They do not change the divisor, so give weights whose mean over
-            the training set's pixels is 1 (`danet.data.balance`).
+            the training set's pixels is 1 (`danet.data.class_weights`).
     """
     if valid_pixels is None:
         valid_pixels = (labels != IGNORE).sum()

@@ -6,10 +6,10 @@ Any field can be given on the command line: `danet train camvid --data.root DIR 
 from difflib import get_close_matches
 
 from danet.errors import InputError
+from danet.recipes.danet_paper import PAPER
 from danet.recipes.memory import MEMORY
 from danet.recipes.mmsegmentation import MMSEG
-from danet.recipes.published import PAPER
-from danet.recipes.schema import Data, Network, Optim, Published, Recipe, check, from_dict, to_dict
+from danet.recipes.recipe import Data, Network, Optim, Published, Recipe, check, from_dict, to_dict
 from danet.recipes.small import CAMVID, SMALL, TOY
 
 __all__ = [

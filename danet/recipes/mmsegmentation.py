@@ -7,7 +7,7 @@ loss averaged over all pixels of a crop, ignored ones included (ours: over the v
 
 from typing import NamedTuple
 
-from danet.recipes.schema import Data, Network, Optim, Published, Recipe
+from danet.recipes.recipe import Data, Network, Optim, Published, Recipe
 
 
 class _Row(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from danet.recipes.schema import Data, Network, Optim, Recipe
+from danet.recipes.recipe import Data, Network, Optim, Recipe
 
 # align_corners stretches a grid of ceil(size / stride) features over the picture: off by up to a stride at its far
 # edges unless the size is a multiple of the stride plus 1. On small pictures that costs (docs/log.md).

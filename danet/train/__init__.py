@@ -1,1 +1,1 @@
-"""Recipe + samples + network -> a run folder."""
+"""Train a recipe, on one device or several."""

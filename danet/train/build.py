@@ -8,14 +8,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from danet import recipes, weights
-from danet.data.bands import RGB, Bands
-from danet.data.labels import Classes
+from danet import recipes
+from danet.data.classes import Classes
+from danet.data.images.channels import RGB, Bands
 from danet.errors import InputError
 from danet.model.backbone import load_backbone, normalisation
+from danet.model.baselines import Peer, build_network
 from danet.model.danet import DANet
-from danet.model.peers import Peer, build_network
 from danet.recipes import Recipe
+from danet.weights import file as weights_file
 
 
 def build(
@@ -25,7 +26,7 @@ def build(
     initial_weights: Path | None = None,
     fresh: bool = True,
     bands: Bands = RGB,
-) -> tuple[DANet | Peer, weights.Card]:
+) -> tuple[DANet | Peer, weights_file.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
 
@@ -44,9 +45,9 @@ def build(
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
     if initial_weights is not None and fresh:
-        weights.load_into(network, initial_weights)
+        weights_file.load_into(network, initial_weights)
     mean, std = normalisation(recipe.network.backbone, bands.count)
-    return network, weights.Card(
+    return network, weights_file.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )
 

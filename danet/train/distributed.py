@@ -11,7 +11,7 @@ from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from danet import devices
+from danet.model import device as devices
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from danet import data, devices, recipes
-from danet.data.balance import census, check_labelled, class_weights
-from danet.data.bands import RGB, Bands
+from danet import recipes
+from danet.data import registry
 from danet.data.cache import planned
-from danet.data.labels import Classes
+from danet.data.class_weights import census, check_labelled, class_weights
+from danet.data.classes import Classes
+from danet.data.images.channels import RGB, Bands
 from danet.files import check_writable
+from danet.model import device
 from danet.recipes import Recipe
-from danet.train import folder
+from danet.train import run_folder
 from danet.train.build import build
 from danet.train.estimate import Estimate, estimate
 from danet.train.quarantine import Quarantine
@@ -87,11 +89,11 @@ def in_words(size: int) -> str:
 
 def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _Set:
     name, root = recipe.data.dataset, recipe.data.root
-    counts = data.COUNTS.get(name, {})
+    counts = registry.COUNTS.get(name, {})
     if root is None and {recipe.data.train_split, recipe.data.val_split} <= counts.keys():
         train, val = counts[recipe.data.train_split], counts[recipe.data.val_split]
-        return _Set(data.CLASSES[name], RGB, train, val, None, read=False)
-    train, val = (data.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
+        return _Set(registry.CLASSES[name], RGB, train, val, None, read=False)
+    train, val = (registry.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
     if where is not None and where.cache is not None:
         planned(train, where.cache, quarantine.note)
     check_labelled(train)
@@ -102,8 +104,8 @@ def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _
 
 def _check(recipe: Recipe, where: "Where", found: _Set) -> None:
     if check_writable(where.folder) == where.folder:
-        folder.check_free(where.folder, recipe)
-    devices.choose(where.device)
+        run_folder.check_free(where.folder, recipe)
+    device.choose(where.device)
     if where.backbone_weights is not None or where.initial_weights is not None or recipe.fine_tunes:
         build(recipe, found.classes, where.backbone_weights, where.initial_weights, bands=found.bands)
 

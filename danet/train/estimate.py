@@ -10,9 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from danet.model.baselines import Peer, build_network
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
-from danet.model.peers import Peer, build_network
 from danet.recipes import Recipe
 
 _PICTURES = 2  # batch normalisation in training wants more than one where the features are one pixel

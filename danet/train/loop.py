@@ -22,28 +22,32 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from danet import data, recipes, weights
-from danet.data.balance import census, check_labelled, class_weights
+from danet import recipes
+from danet.data import registry
 from danet.data.cache import Cached, cached, space
-from danet.data.labels import IGNORE
-from danet.data.pairs import Samples
+from danet.data.class_weights import census, check_labelled, class_weights
+from danet.data.classes import IGNORE
+from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.inference import normalise
+from danet.model.baselines import Peer
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
-from danet.model.peers import Peer
+from danet.model.preprocess import normalise
 from danet.recipes import Recipe
-from danet.train import accidents, checkpoint, distributed, events, folder, report
+from danet.train import checkpoint, distributed, failures, report
+from danet.train import run_folder as folder
+from danet.train import tensorboard as events
+from danet.train.batches import Batch, batches
 from danet.train.build import build
 from danet.train.claim import claimed
-from danet.train.course import Course
 from danet.train.distributed import Process
-from danet.train.input import Batch, batches
 from danet.train.interruption import Interruption
-from danet.train.progress import TrainingProgress
+from danet.train.logging import TrainingProgress
 from danet.train.quarantine import Quarantine
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
-from danet.train.validation import record, validate
+from danet.train.training_state import Course
+from danet.train.validate import record, validate
+from danet.weights import file as weights_file
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,11 @@ def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
 
 def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Result:
     recipes.check(recipe, process.world)
-    samples = data.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
+    samples = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
     quarantine = Quarantine(where.folder, recipe.skip_bad)
     if where.cache is not None:
         samples = _through_cache(samples, where.cache, process, quarantine)
-    held_back = data.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
+    held_back = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
@@ -155,7 +159,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
     shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
     track = events.Events(where.folder / "tensorboard" if where.tensorboard and process.main else None)
-    explained = accidents.explained(recipe, process.world, where.workers, len(samples.classes), samples.bands.count)
+    explained = failures.explained(recipe, process.world, where.workers, len(samples.classes), samples.bands.count)
     with Interruption() as interruption, explained, contextlib.closing(stream), shown as progress, track:
         saved_at = save_checkpoint(first)
         if process.main:
@@ -205,7 +209,7 @@ def compute_gradients(
     network: nn.Module,
     parts: Sequence[Batch],
     recipe: Recipe,
-    card: weights.Card,
+    card: weights_file.Card,
     process: Process,
     balance: Sequence[float] | None = None,
 ) -> dict[str, float]:

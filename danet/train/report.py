@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from danet import data, report
-from danet.data.labels import Classes
-from danet.evaluate import check_classes, measure, predictions
+from danet.data import registry
+from danet.data.classes import Classes
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.evaluation import check_classes, measure, predictions
 from danet.files import write_atomically
-from danet.inference import WHOLE
-from danet.metrics import Confusion
-from danet.predict import load
+from danet.predict.predictor import load
+from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import folder
+from danet.train import run_folder
+from danet.visualize import run_page
 
 FILE = "report.html"
 
@@ -28,7 +29,7 @@ def write(
         history: the rows of metrics.csv, one a validation.
         confusion: of the last validation.
     """
-    write_atomically(run / FILE, report.run.unfinished(run.resolve().name, recipe, history, confusion, classes))
+    write_atomically(run / FILE, run_page.unfinished(run.resolve().name, recipe, history, confusion, classes))
 
 
 def finish(run: Path, device: str, advance: Callable[[int, int], None]) -> None:
@@ -52,11 +53,11 @@ def measured(
     Raises:
         InputError: not the folder of a run that was validated; its data set is not there.
     """
-    read, predictor = folder.read(run), load(run / folder.BEST, device)
+    read, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
     chosen = read.recipe.data
-    samples = data.load(chosen.dataset, root or chosen.root, chosen.val_split)
+    samples = registry.load(chosen.dataset, root or chosen.root, chosen.val_split)
     check_classes(predictor.card, samples, str(run))
     protocol = predictor.shown_by(WHOLE)
     predicted = predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=protocol)
     counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
-    return report.run.page(read, measure(counted, samples), predictor, samples)
+    return run_page.page(read, measure(counted, samples), predictor, samples)

@@ -9,7 +9,7 @@ import torch
 from web_client import Client, serving
 
 from danet import DANet, Predictor, load
-from danet.web.limits import Limits
+from danet.serve.guard import Limits
 
 
 @pytest.fixture(scope="module")

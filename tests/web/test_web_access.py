@@ -10,8 +10,8 @@ from web_client import HOST, Client, all_of, error, picture
 
 from danet.cli import main
 from danet.errors import InputError
-from danet.web import listening
-from danet.web.limits import Limits
+from danet.serve import run_server
+from danet.serve.guard import Limits
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "GET"])
@@ -81,28 +81,28 @@ def test_a_token_is_needed_where_one_is_set(ask):
 
 def test_addresses_and_tokens():
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
-        listening.check_token(host, None)
+        run_server.check_token(host, None)
     for host in ("0.0.0.0", "::", "192.168.0.1", "lab.example"):
         with pytest.raises(InputError, match="DANET_TOKEN"):
-            listening.check_token(host, None)
-        listening.check_token(host, "sixteen-letters-")
+            run_server.check_token(host, None)
+        run_server.check_token(host, "sixteen-letters-")
     for weak in ("short", "", "x" * 15, "sixteen letters  ", "é" * 16):
         with pytest.raises(InputError, match="token"):
-            listening.check_token("127.0.0.1", weak)
-    with listening.listen("127.0.0.1", 0) as taken:
+            run_server.check_token("127.0.0.1", weak)
+    with run_server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert listening.address(taken, "0.0.0.0") == f"http://127.0.0.1:{port}"
+        assert run_server.address(taken, "0.0.0.0") == f"http://127.0.0.1:{port}"
         with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot be listened at .*--port 0"):
-            listening.listen("127.0.0.1", port)
+            run_server.listen("127.0.0.1", port)
         assert taken.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY only then"
     for host, port in (("no such host", 0), ("127.0.0.1", 70_000)):
         with pytest.raises(InputError):
-            listening.listen(host, port)
+            run_server.listen(host, port)
 
 
 def test_mistakes_on_the_command_line_exit_with_2(capsys, monkeypatch):
     monkeypatch.delenv("DANET_TOKEN", raising=False)
-    with listening.listen("127.0.0.1", 0) as taken:
+    with run_server.listen("127.0.0.1", 0) as taken:
         wrong = {
             "DANET_TOKEN": ["--host", "0.0.0.0"],
             "cannot be listened at": ["--port", str(taken.getsockname()[1])],
@@ -119,7 +119,7 @@ def test_mistakes_on_the_command_line_exit_with_2(capsys, monkeypatch):
 def test_the_token_comes_from_the_environment(tiny_weights, monkeypatch, capsys):
     monkeypatch.setenv("DANET_TOKEN", "from-the-environment")
     served = []
-    monkeypatch.setattr(listening, "serve", lambda app, _: served.append(app))
+    monkeypatch.setattr(run_server, "serve", lambda app, _: served.append(app))
     assert main(["serve", "--weights", str(tiny_weights), "--port", "0", "--device", "cpu"]) == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\n", capsys.readouterr().out)
 
@@ -133,6 +133,6 @@ def test_the_token_comes_from_the_environment(tiny_weights, monkeypatch, capsys)
 
 
 def test_what_serving_needs_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setattr(listening, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(run_server, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(InputError, match=r"uvicorn is not installed; pip install 'danet\[serve\]'"):
-        listening.require_packages()
+        run_server.require_packages()

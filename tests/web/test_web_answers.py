@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from web_client import all_of, error, picture
 
-from danet.look import see
-from danet.web.limits import Limits
-from danet.web.service import max_pixels
+from danet.predict.attention import see
+from danet.serve.guard import Limits
+from danet.serve.service import max_pixels
 
 ROOT = Path(__file__).parents[2]
 

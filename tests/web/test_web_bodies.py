@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from web_client import all_of, error, picture
 
-from danet.web.limits import Limits
+from danet.serve.guard import Limits
 
 
 def damaged() -> dict[str, bytes]:

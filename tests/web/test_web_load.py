@@ -15,10 +15,10 @@ import pytest
 from web_client import all_of, error, picture
 
 from danet.errors import InputError
-from danet.web.batching import Worker, segment_together
-from danet.web.decoding import Decoder
-from danet.web.kept import Kept, Pictures
-from danet.web.limits import Budget, Busy, Limits
+from danet.serve.decoder import Decoder
+from danet.serve.guard import Budget, Busy, Limits
+from danet.serve.image_store import Kept, Pictures
+from danet.serve.worker import Worker, segment_together
 
 
 def test_over_the_limits_it_is_503_with_retry_after(ask):

@@ -1,0 +1,87 @@
+"""Cityscapes (Cordts et al., CVPR 2016), fine annotations: street scenes, 2048 x 1024, 19 classes, 2,975 / 500 / 1,525
+pictures. Research use only.
+
+ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png
+ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png    one byte a pixel, the label id, 0..33
+
+Label ids become train ids here; no conversion script is needed. Licence plates (label id -1) were never drawn into
+labelIds: their pixels hold the vehicle's id. The masks of `test` hold ignored ids only.
+"""
+
+from collections.abc import Container
+from pathlib import Path
+
+from danet.data.classes import IGNORE, Classes, LabelMap
+from danet.data.samples import Pair, PairedFiles
+from danet.errors import InputError
+
+COUNTS = {"train": 2975, "val": 500, "test": 1525}
+DOWNLOAD = (
+    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com (registration)"
+)
+
+_TABLE = (  # train id = row: name, label id, colour
+    ("road", 7, (128, 64, 128)),
+    ("sidewalk", 8, (244, 35, 232)),
+    ("building", 11, (70, 70, 70)),
+    ("wall", 12, (102, 102, 156)),
+    ("fence", 13, (190, 153, 153)),
+    ("pole", 17, (153, 153, 153)),
+    ("traffic light", 19, (250, 170, 30)),
+    ("traffic sign", 20, (220, 220, 0)),
+    ("vegetation", 21, (107, 142, 35)),
+    ("terrain", 22, (152, 251, 152)),
+    ("sky", 23, (70, 130, 180)),
+    ("person", 24, (220, 20, 60)),
+    ("rider", 25, (255, 0, 0)),
+    ("car", 26, (0, 0, 142)),
+    ("truck", 27, (0, 0, 70)),
+    ("bus", 28, (0, 60, 100)),
+    ("train", 31, (0, 80, 100)),
+    ("motorcycle", 32, (0, 0, 230)),
+    ("bicycle", 33, (119, 11, 32)),
+)
+
+CLASSES = Classes(tuple(name for name, _, _ in _TABLE), tuple(colour for _, _, colour in _TABLE))
+
+TRAIN_TO_LABEL_ID = tuple(label_id for _, label_id, _ in _TABLE)
+"""The label id of each train id: what the benchmark's server wants to be sent."""
+
+_LAST_LABEL_ID = 33
+_MASK = "_gtFine_labelIds.png"
+
+
+def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
+    """The samples of `split`, "train", "val" or "test", named CITY_SEQ_FRAME, in this order; unless `complete`
+    also where one of the two files is missing.
+
+    Raises:
+        InputError: no pictures of such a split, or masks missing.
+    """
+    folder, masks = root / "leftImg8bit" / split, root / "gtFine" / split
+    pairs = [_pair(image, masks) for image in sorted(folder.glob("*/[!.]*_leftImg8bit.png"))]
+    if not pairs:
+        remedy = f"give --root the folder that holds leftImg8bit and gtFine, and --split {', '.join(COUNTS)}"
+        raise InputError(folder, "no CITY/*_leftImg8bit.png in it", remedy)
+    missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
+    if missing and complete:
+        what = f"{len(missing)} of {len(pairs)} masks are missing, the first {missing[0]}"
+        raise InputError(masks, what, f"unpack gtFine_trainvaltest.zip into {root}")
+    if not complete:
+        pairs += _masks_alone(folder, masks, {pair.mask for pair in pairs})
+    to_train_id = {label_id: train_id for train_id, label_id in enumerate(TRAIN_TO_LABEL_ID)}
+    ignored = dict.fromkeys((*range(_LAST_LABEL_ID + 1), IGNORE), IGNORE)  # IGNORE is also -1 in one byte
+    return PairedFiles(CLASSES, pairs, LabelMap({**ignored, **to_train_id}, len(CLASSES)))
+
+
+def _masks_alone(images: Path, masks: Path, paired: Container[Path]) -> list[Pair]:
+    """Masks without a picture, with the place where that should be."""
+    alone = [mask for mask in sorted(masks.glob(f"*/[!.]*{_MASK}")) if mask not in paired]
+    return [
+        _pair(images / mask.parent.name / f"{mask.name.removesuffix(_MASK)}_leftImg8bit.png", masks) for mask in alone
+    ]
+
+
+def _pair(image: Path, masks: Path) -> Pair:
+    name = image.name.removesuffix("_leftImg8bit.png")
+    return Pair(name, image, masks / image.parent.name / f"{name}{_MASK}")

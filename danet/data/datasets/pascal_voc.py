@@ -1,0 +1,74 @@
+"""PASCAL VOC 2012 segmentation (Everingham et al.) and SBD (Hariharan et al., ICCV 2011): 20 objects and background,
+1,464 / 1,449 / 1,456 pictures, and 10,582 to train on with SBD.
+
+ROOT/VOCdevkit/VOC2012/  (or ROOT itself)
+    JPEGImages/*.jpg   SegmentationClass/*.png   palette PNG, its index is the class id; 255 = border, ignored
+    ImageSets/Segmentation/{train,val,trainval,test}.txt
+ROOT/benchmark_RELEASE/dataset/  (or ROOT/sbd/)  for trainaug only
+    img/*.jpg   cls/*.mat   GTcls.Segmentation is the mask, without borders   train.txt   val.txt
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
+from danet.data.images.matlab import read_mat
+from danet.data.images.read import image_size, read_mask
+from danet.data.naming import Naming
+from danet.data.samples import Pair, PairedFiles, pair_files
+from danet.data.split_lists import devkit, find_pictures, read_list
+
+COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
+DOWNLOAD = (
+    "VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012; for trainaug also SBD's "
+    "benchmark.tgz from http://home.bharathh.info/pubs/codes/SBD/download.html"
+)
+
+_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+)
+CLASSES = Classes(tuple(_NAMES.split()), ((0, 0, 0), *distinct_palette(20)))
+
+_LISTS = Path("ImageSets/Segmentation")
+
+
+def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
+    """The samples of `split`, in its list's order.
+
+    "trainaug" is VOC's train with VOC's masks, and all of SBD that is in neither VOC's train nor its val, by name.
+    "test" has no public masks: its labels are all 255.
+
+    Raises:
+        InputError: no such list; pictures or masks missing.
+    """
+    voc, label_map = devkit(root, "VOC2012"), LabelMap.identity(len(CLASSES))
+    listed_in = voc / _LISTS / f"{'train' if split == 'trainaug' else split}.txt"
+    remedy = f"give --root the folder that holds VOCdevkit, and --split {', '.join(COUNTS)}"
+    pictures = find_pictures(voc / "JPEGImages", read_list(listed_in, remedy), listed_in, complete)
+    if split == "test":
+        return PairedFiles(CLASSES, [Pair(p.stem, p, p) for p in pictures], label_map, _unlabelled)
+    pairs = pair_files(pictures, voc / "SegmentationClass", listed_in, complete=complete)
+    if split == "trainaug":
+        pairs = sorted(pairs + _sbd_pairs(root, voc, complete), key=lambda pair: pair.name)
+    return PairedFiles(CLASSES, pairs, label_map, _read_png_or_mat)
+
+
+def _sbd_pairs(root: Path, voc: Path, complete: bool) -> list[Pair]:
+    sbd = root / "sbd"
+    sbd = sbd if sbd.is_dir() else root / "benchmark_RELEASE" / "dataset"
+    stems = sorted(_train_and_val(sbd) - _train_and_val(voc / _LISTS))
+    return pair_files(find_pictures(sbd / "img", stems, sbd, complete), sbd / "cls", sbd, Naming(".mat"), complete)
+
+
+def _train_and_val(lists: Path) -> set[str]:
+    return {stem for split in ("train", "val") for stem in read_list(lists / f"{split}.txt", DOWNLOAD)}
+
+
+def _read_png_or_mat(mask: Path) -> np.ndarray:
+    return read_mat(mask, "GTcls.Segmentation") if mask.suffix == ".mat" else read_mask(mask)
+
+
+def _unlabelled(picture: Path) -> np.ndarray:
+    return np.full(image_size(picture), IGNORE, np.uint8)

@@ -1,0 +1,1 @@
+"""Decode image and mask files. No other code opens an image or a mask."""

@@ -1,0 +1,1 @@
+"""Score predictions: metrics, official protocols, robustness to corrupted images."""

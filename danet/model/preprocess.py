@@ -1,0 +1,15 @@
+"""Image normalization, the same in training, prediction and export."""
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+
+def normalise(
+    images: UInt8[Tensor, "B H W N"] | Float32[Tensor, "B H W N"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "B N H W"]:
+    """(x / 255 - mean) / std, float32, in channels_last memory."""
+    assert images.shape[-1] == len(mean) == len(std)
+    scale = 255 * torch.tensor(std, device=images.device)
+    shift = torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
+    return (images.float() / scale - shift).permute(0, 3, 1, 2)

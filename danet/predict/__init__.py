@@ -1,0 +1,1 @@
+"""Run networks on images: protocols, sliding windows, predictions, overlays, attention."""

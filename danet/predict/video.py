@@ -1,0 +1,262 @@
+"""A film in, the same film under its classes' colours out, by PyAV. Command: `danet predict clip.mp4`.
+
+The film keeps its size, its timestamps and so its rate; it is written without sound and without a legend, whose colours
+stand in the JSON. FFmpeg sees the open file alone, by the demuxer of its suffix: a playlist that is called .mp4 opens
+nothing else.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import numpy as np
+
+from danet.data.images.channels import as_pixels
+from danet.data.images.pillow import MAX_PIXELS, regular_file
+from danet.errors import InputError
+from danet.files import make_folder, write_atomically, written_whole
+from danet.predict import overlay
+from danet.predict.folder import Pace, Saved, overlapped
+from danet.predict.predictor import Predictor, Segmentation, output_paths, refuse_existing
+from danet.predict.protocols import WHOLE, Protocol
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.video.stream import VideoStream
+
+_DEMUXERS = {".mp4": "mov", ".mov": "mov", ".m4v": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
+_TICKS = Fraction(1, 60_000)  # 24, 25, 30, 50 and 60 frames a second, and 30,000/1,001, take whole numbers of them
+
+
+def segment_video(
+    predictor: Predictor,
+    path: Path,
+    out: Path,
+    overwrite: bool = False,
+    protocol: Protocol = WHOLE,
+    size: int | None = None,
+    pace: Pace | None = None,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Saved:
+    """Segment every frame; write NAME_overlay.mp4 (H.264, or MPEG-4 where FFmpeg has no x264) and NAME.json, with the
+    classes' shares of each frame and their means. A few frames are held at once.
+
+    Args:
+        protocol, size: as for a picture, see `Predictor`.
+        advance: told (frames done, frames in all as far as is known).
+
+    Raises:
+        InputError: no film, of more than MAX_PIXELS a frame, PyAV is not installed, results that cannot be written. A
+            film that is cut off or damaged, and what could be read of it has been written.
+    """
+    film_path, json_path = paths = output_paths(out, path.stem, "video")
+    if not overwrite:
+        refuse_existing(paths)
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError as error:
+        raise InputError(path, "a film, and PyAV is not installed", "pip install 'danet[video]'") from error
+    make_folder(out)
+    record = _Record(path.stem, predictor)
+    with regular_file(path) as file, ExitStack() as stack:
+        film = _Film(file, path, stack)
+        work = _segmenter(predictor, path, protocol, size)
+        try:
+            with written_whole(film_path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+                writer = _Writer(container, film.rate)
+                done = overlapped(film, _read, work if pace is None else pace.timed(work), writer.write, writers=1)
+                for number, frame in enumerate(done, 1):
+                    if isinstance(frame, InputError):
+                        raise frame
+                    record.add(frame)
+                    advance(number, max(number, film.expected))
+                if not record.seconds:
+                    raise film.stopped or InputError(path, "no frame in it", "copy it again")
+                writer.finish()
+        except (FFmpegError, OSError) as error:
+            raise InputError(film_path, f"cannot be written ({error.strerror})", "free some space") from error
+        summary = record.summary()
+        write_atomically(json_path, (json.dumps(summary) + "\n").encode())
+        if film.stopped is not None:
+            raise film.stopped
+    return Saved(paths, summary)
+
+
+class _Frame(NamedTuple):
+    seconds: float
+    pixels: np.ndarray  # H,W,3 uint8, upright
+
+
+class _Film:
+    """The frames of an open film, one after the other, with their numbers; `stopped` says what ended them early."""
+
+    def __init__(self, file: BinaryIO, path: Path, stack: ExitStack):
+        import av
+        from av.error import FFmpegError
+
+        self.path, self.stopped = path, None
+        self._kind = _DEMUXERS[path.suffix.lower()]
+        self._missing = _declared_size(file, self._kind) - file.seek(0, 2)
+        file.seek(0)
+        try:
+            container = stack.enter_context(av.open(file, "r", format=self._kind))
+        except (FFmpegError, ValueError) as error:
+            raise InputError(path, f"no film that can be read, or truncated ({error})", "copy it again") from error
+        if not container.streams.video:
+            raise InputError(path, "a film without pictures", "give another")
+        self._container, self._stream = container, container.streams.video[0]
+        self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+        self._stream.thread_type = "AUTO"
+        self.rate = self._stream.average_rate or Fraction(25)
+        seconds = (container.duration or 0) / av.time_base
+        self.expected = self._stream.frames or round(seconds * self.rate)
+
+    def __iter__(self) -> Iterator[tuple[float, "VideoFrame"]]:
+        from av.error import FFmpegError
+
+        number, first = 0, None
+        try:
+            for number, frame in enumerate(self._container.decode(self._stream), 1):
+                self._check_size(frame.width, frame.height)
+                first = first or (frame.width, frame.height)
+                if (frame.width, frame.height) != first:
+                    what = f"frame {number} is {frame.width} x {frame.height}, those before {first[0]} x {first[1]}"
+                    raise InputError(self.path, what, "write it in one size")
+                yield (float((number - 1) / self.rate) if frame.time is None else frame.time), frame
+            if self._missing > 0:
+                what = f"truncated: it ends after frame {number}, and {self._missing:,} bytes are missing"
+                raise InputError(self.path, what, "copy it again")
+        except InputError as error:
+            self.stopped = error
+        except FFmpegError as error:
+            what = f"damaged: no frame can be read after frame {number} ({error.strerror})"
+            self.stopped = InputError(self.path, what, "copy it again")
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > MAX_PIXELS:
+            what = f"{width} x {height}: more pixels a frame than the limit of {MAX_PIXELS:,}"
+            raise InputError(self.path, what, "make it smaller")
+
+
+def _read(frame: tuple[float, "VideoFrame"]) -> _Frame:
+    seconds, shown = frame
+    pixels = shown.to_ndarray(format="rgb24")
+    return _Frame(seconds, np.ascontiguousarray(np.rot90(pixels, round(shown.rotation / 90))))
+
+
+def _segmenter(
+    predictor: Predictor, path: Path, protocol: Protocol, size: int | None
+) -> Callable[[_Frame], tuple[float, Segmentation]]:
+    def segmented(frame: _Frame) -> tuple[float, Segmentation]:
+        pixels = as_pixels(frame.pixels, predictor.card.bands, path)
+        return frame.seconds, predictor.segment(path.stem, pixels, protocol, size)
+
+    return segmented
+
+
+class _Segmented(NamedTuple):
+    seconds: float
+    size: tuple[int, int]  # height, width
+    shares: list[tuple[int, float]]
+
+
+class _Writer:
+    """Overlays into an open container."""
+
+    def __init__(self, container, rate: Fraction):
+        self._container, self._rate = container, rate
+        self._stream: VideoStream | None = None
+        self._last = -1
+
+    def write(self, done: tuple[float, Segmentation]) -> _Segmented:
+        import av
+
+        seconds, segmentation = done
+        drawn = overlay.overlay(segmentation.image, segmentation.labels, segmentation.classes)
+        height, width = drawn.shape[:2]
+        drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # yuv420p takes even sizes
+        stream = self._stream = self._stream or self._begun(drawn.shape[1], drawn.shape[0])
+        frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+        self._last = max(round(seconds / _TICKS), self._last + 1)
+        frame.pts, frame.time_base = self._last, _TICKS
+        self._container.mux(stream.encode(frame))
+        return _Segmented(seconds, (height, width), overlay.present(segmentation.labels, segmentation.classes))
+
+    def finish(self) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+
+    def _begun(self, width: int, height: int) -> "VideoStream":
+        import av
+
+        h264 = "libx264" in av.codecs_available
+        options = {"preset": "veryfast", "crf": "20"} if h264 else {"q": "4"}
+        stream = self._container.add_stream("libx264" if h264 else "mpeg4", rate=self._rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _TICKS
+        return stream
+
+
+class _Record:
+    """The shares of every frame, in 4 bytes a class and frame."""
+
+    def __init__(self, name: str, predictor: Predictor):
+        self.name, self.classes = name, predictor.classes
+        self.seconds: list[float] = []
+        self._shares: list[np.ndarray] = []
+        self._size = (0, 0)
+
+    def add(self, frame: _Segmented) -> None:
+        shares = np.zeros(len(self.classes), np.float32)
+        for i, share in frame.shares:
+            shares[i] = share
+        self._size = frame.size
+        self.seconds.append(round(frame.seconds, 4))
+        self._shares.append(shares)
+
+    def summary(self) -> dict:
+        """Size, times, and each class with its mean share and the share of each frame, largest first."""
+        shares = np.stack(self._shares)  # frames, K
+        mean = shares.mean(0, dtype=np.float64)
+        found = [
+            {
+                "name": self.classes.names[i],
+                "id": int(i),
+                "colour": list(self.classes.palette[i]),
+                "share": float(mean[i]),
+                "shares": [round(share, 4) for share in shares[:, i].tolist()],
+            }
+            for i in np.argsort(-mean, kind="stable")
+            if mean[i]
+        ]
+        height, width = self._size
+        about = {"name": self.name, "width": width, "height": height, "frames": len(self.seconds)}
+        return {**about, "seconds": self.seconds, "classes": found}
+
+
+def _declared_size(file: BinaryIO, kind: str) -> int:
+    """The bytes that a film of this kind of container says it has; 0 where it says nothing."""
+    end, file_size = 0, file.seek(0, 2)
+    if kind == "mov":  # boxes: size, name
+        while end + 16 <= file_size:
+            file.seek(end)
+            size, _, large = struct.unpack(">I4sQ", file.read(16))
+            if size == 0:  # to the end
+                return file_size
+            end += large if size == 1 else max(size, 8)
+        return end
+    file.seek(0)
+    start = file.read(64)
+    if kind == "avi":  # RIFF, size
+        return 8 + int.from_bytes(start[4:8], "little")
+    segment = start.find(b"\x18\x53\x80\x67") + 4  # Matroska: the segment's size in as many bytes as its leading zeros
+    if segment < 4 or len(start) < segment + 8 or not start[segment]:
+        return 0
+    length = 9 - start[segment].bit_length()
+    value = int.from_bytes(start[segment : segment + length], "big") & ((1 << 7 * length) - 1)
+    return 0 if value == (1 << 7 * length) - 1 else segment + length + value

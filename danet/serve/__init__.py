@@ -1,0 +1,1 @@
+"""`danet serve`: predictions and attention over HTTP, with a web page."""

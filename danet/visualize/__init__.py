@@ -1,0 +1,1 @@
+"""Draw results: HTML reports, charts, attention figures."""

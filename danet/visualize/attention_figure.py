@@ -1,0 +1,151 @@
+"""Panels on one white page, to print. Used by `danet look --out F.png`."""
+
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from danet.data.classes import Colour
+from danet.predict import overlay
+from danet.visualize.attention_panels import GAP, Panel, Section, Sheet
+
+_MARGIN, _SPACE, _NARROW, _GREY = 47, 8, 240, (90, 90, 90)
+_TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (40, 30, 24))
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def to_png(sheet: Sheet) -> bytes:
+    """A PNG of 200 dots an inch, for one picture as wide as A4 paper: the sections one below the other, the panels of
+    each side by side as far as the sheet's width goes.
+    """
+    title = _paragraph(sheet.title, _TITLE, sheet.width)
+    content = _stack([title, *(_section(section, sheet.width) for section in sheet.sections)], 2 * GAP)
+    page = Image.new("RGB", (sheet.width + 2 * _MARGIN, content.height + 2 * _MARGIN), "white")
+    page.paste(content, (_MARGIN, _MARGIN))
+    file = io.BytesIO()
+    page.save(file, "PNG", dpi=(200, 200))
+    return file.getvalue()
+
+
+def _section(section: Section, width: int) -> Image.Image:
+    rows: list[list[Image.Image]] = []
+    titles = [_paragraph(panel.title, _TEXT, max(panel.image.width, _NARROW)) for panel in section.panels]
+    height = max((title.height for title in titles), default=0)
+    for title, panel in zip(titles, section.panels, strict=True):
+        block = _panel(_extended(title, height), panel)
+        if not rows or sum(one.width + GAP for one in rows[-1]) + block.width > width:
+            rows.append([])
+        rows[-1].append(block)
+    blocks = [_paragraph(section.title, _HEAD, width), *map(_beside, rows)]
+    if section.legend:
+        blocks.append(_legend(section.legend, width))
+    if section.text:
+        blocks.append(_paragraph(section.text, _TEXT, width))
+    return _stack(blocks, 2 * _SPACE)
+
+
+def _panel(title: Image.Image, panel: Panel) -> Image.Image:
+    width = title.width
+    blocks = [title, panel.image]
+    if panel.scale is not None:
+        blocks.append(_scale(*panel.scale, width))
+    if panel.note:
+        blocks.append(_paragraph(panel.note, _TEXT, width, _GREY))
+    if panel.bars:
+        blocks.append(_bars(panel.bars, width))
+    return _stack(blocks, _SPACE)
+
+
+def _scale(low: str, high: str, width: int) -> Image.Image:
+    """The heat's colours between the numbers at their ends."""
+    left, right = (round(_TEXT.getlength(text)) + _SPACE for text in (low, high))
+    block, bar = Image.new("RGB", (width, 28), "white"), overlay.heat_bar(width - left - right, 20)
+    block.paste(bar, (left, 4))
+    pen = ImageDraw.Draw(block)
+    pen.text((0, 14), low, "black", _TEXT, "lm")
+    pen.text((width, 14), high, "black", _TEXT, "rm")
+    return block
+
+
+def _bars(bars: Sequence[tuple[str, Colour, float]], width: int) -> Image.Image:
+    """A line each: the name, a bar as long as the share, the share."""
+    names = [_cut(name, width // 2) for name, _, _ in bars]
+    line, left, right = 31, round(max(map(_TEXT.getlength, names))) + 2 * _SPACE, 100
+    longest = max(width - left - right, 1)
+    block = Image.new("RGB", (width, line * len(bars)), "white")
+    pen = ImageDraw.Draw(block)
+    for i, (name, (_, colour, share)) in enumerate(zip(names, bars, strict=True)):
+        middle = (i + 0.5) * line
+        end = left + share * longest
+        pen.text((0, middle), name, "black", _TEXT, "lm")
+        pen.rectangle((left, middle - 9, end, middle + 9), colour, "black")
+        pen.text((end + _SPACE, middle), f"{share:.1%}", "black", _TEXT, "lm")
+    return block
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a text as fits into `width` pixels."""
+    if _TEXT.getlength(text) <= width:
+        return text
+    return next(text[:end] + "…" for end in range(len(text), -1, -1) if _TEXT.getlength(text[:end] + "…") <= width)
+
+
+def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
+    """Swatches and names in lines of at most `width` pixels."""
+    places, x, y, line = [], 0, 0, 34
+    for name, _ in entries:
+        wide = round(_TEXT.getlength(name)) + 58
+        if x and x + wide > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += wide
+    block = Image.new("RGB", (width, y + line), "white")
+    pen = ImageDraw.Draw(block)
+    for (name, colour), (left, top) in zip(entries, places, strict=True):
+        pen.rectangle((left, top + 6, left + 22, top + 28), colour, "black")
+        pen.text((left + 30, top + line / 2), name, "black", _TEXT, "lm")
+    return block
+
+
+def _paragraph(text: str, font: _Font, width: int, colour: str | Colour = "black") -> Image.Image:
+    """Words in lines of at most `width` pixels, as far as words go."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    height = round(1.6 * font.getbbox("Ag")[3])
+    block = Image.new("RGB", (width, height * len(lines)), "white")
+    pen = ImageDraw.Draw(block)
+    for i, line in enumerate(lines):
+        pen.text((0, (i + 0.5) * height), line, colour, font, "lm")
+    return block
+
+
+def _extended(block: Image.Image, height: int) -> Image.Image:
+    """White below, so that neighbours begin in one line."""
+    page = Image.new("RGB", (block.width, height), "white")
+    page.paste(block, (0, 0))
+    return page
+
+
+def _stack(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
+    """One below the other."""
+    size = max(block.width for block in blocks), sum(block.height for block in blocks) + gap * (len(blocks) - 1)
+    page, y = Image.new("RGB", size, "white"), 0
+    for block in blocks:
+        page.paste(block, (0, y))
+        y += block.height + gap
+    return page
+
+
+def _beside(blocks: Sequence[Image.Image]) -> Image.Image:
+    """One at the right of the other, tops in line."""
+    size = sum(block.width for block in blocks) + GAP * (len(blocks) - 1), max(block.height for block in blocks)
+    page, x = Image.new("RGB", size, "white"), 0
+    for block in blocks:
+        page.paste(block, (x, 0))
+        x += block.width + GAP
+    return page

@@ -1,0 +1,104 @@
+"""Several runs side by side on one page. Command: `danet report RUN RUN...`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from danet import recipes
+from danet.visualize import curves
+from danet.visualize.html import Section, bar, document, escape, percent, table
+from danet.visualize.run_page import Run, best_row
+from danet.visualize.svg import key
+
+
+def page(runs: Sequence[Run]) -> bytes:
+    """One page: results, the settings in which the runs differ, curves in one chart, IoU of each class.
+
+    Every number is from the runs' own validations: of the best weights, in the epoch named.
+    """
+    best = max(runs, key=lambda run: _comparable(_miou(run)))
+    lead = (
+        f"Best validation mIoU: {percent(_miou(best), 2)} %, {escape(best.name)}. The numbers are those of each run's"
+        f" own validations, over full pictures, at its best weights. They were chosen by these numbers."
+    )
+    head = ["", *(f"{key(i)}{escape(run.name)}" for i, run in enumerate(runs))]
+    x = curves.axis([run.recipe for run in runs])
+    charts = curves.of_several([(run.name, run.history) for run in runs], x)
+    sections = [
+        Section("Results", table(head, _results(runs, best))),
+        Section("Settings that differ", _differences(runs, head)),
+        Section("Curves", charts),
+        Section("IoU of each class, in %", f'<div class="slim">{table(head, _classes(runs))}</div>'),
+    ]
+    return document(f"{len(runs)} runs", lead, [], sections)
+
+
+def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
+    def row(name: str, *values: str) -> list[str]:
+        return [name, *values]
+
+    bests, x = [best_row(run.history) for run in runs], curves.axis([run.recipe for run in runs])
+    shown = [percent(_miou(run), 2) for run in runs]
+    yield row("best mIoU, %", *(_marked(text, run is best) for text, run in zip(shown, runs, strict=True)))
+    yield row(f"in {x}", *(f"{found[x]:.0f}" for found in bests))
+    yield row("pixel accuracy then, %", *(percent(found["pixel_accuracy"], 2) for found in bests))
+    yield row("last mIoU, %", *(percent(run.history[-1]["miou"], 2) for run in runs))
+    yield row("done", *(_done(run) for run in runs))
+    yield row("pictures/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
+    yield row("data set", *(escape(run.recipe.data.dataset) for run in runs))
+    yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
+    yield row("architecture", *(escape(run.recipe.network.architecture) for run in runs))
+    yield row("attention", *(_attention(run) for run in runs))
+    yield row("parameters, millions", *(f"{run.parameters / 1e6:.2f}" for run in runs))
+    yield row("seed", *(str(run.recipe.seed) for run in runs))
+
+
+def _done(run: Run) -> str:
+    x, optim = curves.axis([run.recipe]), run.recipe.optim
+    return f"{run.history[-1][x]:.0f} of {optim.steps or optim.epochs} {x}s"
+
+
+def _differences(runs: Sequence[Run], head: Sequence[str]) -> str:
+    flat = [dict(_flat(recipes.to_dict(run.recipe))) for run in runs]
+    rows = [
+        [f"<code>{escape(name)}</code>", *(escape(str(settings[name])) for settings in flat)]
+        for name in flat[0]
+        if any(settings[name] != flat[0][name] for settings in flat)
+    ]
+    return table(head, rows) if rows else "<p>None: the recipes are the same.</p>"
+
+
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _classes(runs: Sequence[Run]) -> Iterator[list[str]]:
+    """A row for each class of any of the runs."""
+    found = [run.card.metrics.get("iou", {}) for run in runs]
+    for name in dict.fromkeys(name for run in runs for name in run.card.classes.names):
+        values = [math.nan if iou.get(name) is None else iou[name] for iou in found]
+        best = max(values, key=_comparable)
+        yield [escape(name), *(_marked(bar(value), value == best and len(runs) > 1) for value in values)]
+
+
+def _attention(run: Run) -> str:
+    network = run.recipe.network
+    if network.architecture != "danet":
+        return "none"
+    return " and ".join(name for name in ("position", "channel") if getattr(network, name)) or "none"
+
+
+def _miou(run: Run) -> float:
+    return best_row(run.history)["miou"]
+
+
+def _comparable(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
+
+
+def _marked(cell: str, best: bool) -> str:
+    return f'<span class="best">{cell}</span>' if best else cell

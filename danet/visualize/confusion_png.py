@@ -1,0 +1,68 @@
+"""The confusion matrix as a picture to print."""
+
+import io
+from math import ceil
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from danet.data.classes import Classes
+from danet.evaluate.confusion import Confusion
+
+_SIDE, _CELLS = 1800, (16, 120)  # pixels of the matrix, as far as its cells stay between these
+_FULL, _NO_PIXELS, _GRID = (0, 90, 150), 225, (205, 205, 205)
+_TITLE = "row: true class; column: predicted; in % of the row's pixels"
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
+    """A PNG of 300 dots an inch: a row a true class, a column a predicted one, darkness the share of the row's pixels.
+
+    Cells say their share in %, where that fits and is at least 0.5. Rows without pixels are grey.
+    """
+    cell = int(np.clip(_SIDE // len(classes), *_CELLS))
+    font, names = ImageFont.load_default(min(0.75 * cell, 34)), [" ".join(name.split()) for name in classes.names]
+    gap, side = cell // 3, cell * len(classes)
+    left = max(ceil(font.getlength(name)) for name in names) + 2 * gap
+    title, top = ImageFont.load_default(28), left + 56
+    page = Image.new("RGB", (max(left + side, round(title.getlength(_TITLE))) + gap, top + side + gap), "white")
+    pen = ImageDraw.Draw(page)
+    pen.text((gap, gap), _TITLE, fill="black", font=title)
+    for i, name in enumerate(names):
+        middle = (i + 0.5) * cell
+        pen.text((left - gap, top + middle), name, fill="black", font=font, anchor="rm")
+        upright = _upright(name, font)
+        page.paste("black", (round(left + middle - upright.width / 2), top - gap - upright.height), upright)
+    pixels = confusion.matrix.sum(1, keepdims=True)
+    shares = confusion.matrix / np.maximum(pixels, 1)
+    page.paste(_cells(shares, pixels > 0).resize((side, side), Image.Resampling.NEAREST), (left, top))
+    for edge in range(0, side + 1, cell):
+        pen.line((left + edge, top, left + edge, top + side), _GRID)
+        pen.line((left, top + edge, left + side, top + edge), _GRID)
+    if cell >= 26:
+        _write_numbers(pen, shares, (left, top), cell)
+    file = io.BytesIO()
+    page.save(file, "PNG", dpi=(300, 300))
+    return file.getvalue()
+
+
+def _cells(shares: np.ndarray, labelled: np.ndarray) -> Image.Image:
+    """A pixel a cell."""
+    colours = 255 - shares[..., None] * (255 - np.array(_FULL))
+    return Image.fromarray(np.where(labelled[..., None], colours, _NO_PIXELS).round().astype(np.uint8))
+
+
+def _write_numbers(pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int) -> None:
+    font = ImageFont.load_default(min(0.42 * cell, 30))
+    for row, column in np.argwhere(shares >= 0.005).tolist():
+        share = shares[row, column]
+        centre = corner[0] + (column + 0.5) * cell, corner[1] + (row + 0.5) * cell
+        pen.text(centre, f"{100 * share:.0f}", fill="white" if share > 0.6 else "black", font=font, anchor="mm")
+
+
+def _upright(text: str, font: _Font) -> Image.Image:
+    """A mask of the text, to be read from below."""
+    _, top, right, bottom = font.getbbox(text)
+    mask = Image.new("L", (ceil(right) + 1, ceil(bottom) + 1))
+    ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
+    return mask.crop((0, int(top), mask.width, mask.height)).transpose(Image.Transpose.ROTATE_90)

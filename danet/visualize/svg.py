@@ -1,0 +1,207 @@
+"""Charts as SVG, drawn by a few functions: lines, a matrix, a reliability diagram. Each number is in a tooltip too."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from danet.evaluate.calibration import Bin
+from danet.visualize.html import CHART_STYLE, escape, percent, short
+
+_COLOURS = 6
+_DASHES = (("solid", "none"), ("dashed", "7 4"), ("dotted", "2 3"))
+_WIDTH, _HEIGHT = 400, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 40  # margins of a plot
+_POINTS, _TOOLTIPS, _DOTS = 1000, 100, 30  # of a line: at most drawn, with a tooltip, and visible as dots
+_CELLS = 4000  # of a matrix: at most drawn
+
+
+class Series(NamedTuple):
+    """A line: its name in the legend, and as many x as y; nan is a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Frame:
+    """A plot's scales, from the ranges of its data to the pixels of its SVG, and its axes."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = _HEIGHT, width: int = _WIDTH):
+        self.height, self.width = height, width
+        (self.left, self.right), (self.low, self.high) = x, y
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.left) / ((self.right - self.left) or 1) * (self.width - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - _TOP - _BOTTOM)
+
+    def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> str:
+        """Light lines at the ticks of y, both axes' numbers and titles."""
+        end, floor = self.width - _RIGHT, self.height - _BOTTOM
+        parts = [f'<text class="soft" x="0" y="12">{escape(y_title)}</text>']
+        parts.append(f'<text class="soft" x="{end}" y="{self.height - 4}" text-anchor="end">{escape(x_title)}</text>')
+        for tick in y_ticks:
+            at = self.y(tick)
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{end}" y1="{at:.1f}" y2="{at:.1f}"/>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        for tick in x_ticks:
+            at = self.x(tick)
+            parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}"/>')
+            parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="middle">{_number(tick)}</text>')
+        parts.append(f'<line class="axis" x1="{_LEFT}" x2="{end}" y1="{floor}" y2="{floor}"/>')
+        return "".join(parts)
+
+
+def lines(title: str, series: Sequence[Series], x_title: str, y_title: str) -> str:
+    """A line chart with a legend where there is more than one line; empty where there is no number."""
+    x = [value for line in series for value in line.x]
+    y = [value for line in series for value in line.y if math.isfinite(value)]
+    if not y:
+        return ""
+    y_ticks, x_ticks = ticks(min(y), max(y)), ticks(min(x), max(x), whole=all(value == round(value) for value in x))
+    x_ticks = [tick for tick in x_ticks if min(x) <= tick <= max(x)]
+    frame = Frame((min(x), max(x)), (min(*y, y_ticks[0]), max(*y, y_ticks[-1])))
+    drawn = [_line(line, frame, i, x_title) for i, line in enumerate(series)]
+    legend = (
+        "".join(f"<span>{key(i)}{escape(line.name)}</span> " for i, line in enumerate(series))
+        if len(series) > 1
+        else ""
+    )
+    svg = _svg(frame.width, frame.height, title, frame.axes(x_ticks, y_ticks, x_title, y_title) + "".join(drawn))
+    return f"<figure><figcaption><b>{escape(title)}</b> {legend}</figcaption>{svg}</figure>"
+
+
+def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
+    """The confusion matrix: each row in shares of its sum, right ones blue and wrong ones orange, with numbers in %
+    where they fit. At most 4000 cells are drawn, those of the largest shares.
+
+    Args:
+        counts: K,K pixels, row = true class, column = predicted.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    cell = min(34, max(7, 680 // len(names)))
+    font, labels = min(11.5, cell - 1.0), [short(name, 22) for name in names]
+    left = round(0.62 * font * max(len(name) for name in labels)) + 10
+    top, side = left, cell * len(names)
+    parts = []
+    for i, name in enumerate(labels):
+        at, style = (i + 0.5) * cell + font / 3, f'style="font-size:{font:.1f}px"'
+        parts.append(f'<text {style} x="{left - 6}" y="{top + at:.1f}" text-anchor="end">{escape(name)}</text>')
+        turned = f'transform="translate({left + at:.1f} {top - 6}) rotate(-90)"'
+        parts.append(f"<text {style} {turned}>{escape(name)}</text>")
+        edges = f"M{left} {top + i * cell}h{side}M{left + i * cell} {top}v{side}"
+        parts.append(f'<path class="grid" d="{edges}"/>')
+    parts.append(f'<path class="grid" fill="none" d="M{left} {top + side}h{side}v{-side}"/>')
+    order = np.argsort(-shares, axis=None, kind="stable")[:_CELLS]
+    least = max(0.005, float(shares.flat[order[-1]]) if len(order) < shares.size else 0.0)
+    for row, column in (divmod(int(i), len(names)) for i in order if shares.flat[i] >= least):
+        told = f"{short(names[row], 30)} predicted as {short(names[column], 30)}"
+        corner = left + column * cell, top + row * cell
+        parts.append(_cell(float(shares[row, column]), int(counts[row, column]), row == column, corner, cell, told))
+    svg = _svg(left + side + 2, top + side + 2, "confusion matrix", "".join(parts))
+    note = f"Row: true class; column: predicted; in % of the row. Shares below {percent(least)} % are left empty."
+    return f'<p class="note">{note}</p><div class="wide">{svg}</div>'
+
+
+def _cell(share: float, pixels: int, right: bool, corner: tuple[int, int], side: int, told: str) -> str:
+    fill = f'fill="{colour(0 if right else 1)}" fill-opacity="{share**0.7:.2f}"'
+    title = f"<title>{escape(told)}: {percent(share)} %, {pixels:,} pixels</title>"
+    number = ""
+    if side >= 24:
+        strong = ' class="strong"' if share > 0.5 else ""
+        at = f'x="{corner[0] + side / 2:.1f}" y="{corner[1] + side / 2 + 4:.1f}"'
+        number = f'<text{strong} {at} text-anchor="middle">{100 * share:.0f}</text>'
+    box = f'x="{corner[0]}" y="{corner[1]}" width="{side}" height="{side}"'
+    return f"<g>{title}<rect {box} {fill}/>{number}</g>"
+
+
+def reliability(table: Sequence[Bin], error: float) -> str:
+    """Accuracy against confidence, bin by bin, and below how many pixels each bin has."""
+    frame, floor = Frame((0, 1), (0, 1), 330), 330 - _BOTTOM
+    grid = [i / 5 for i in range(6)]
+    parts = [frame.axes(grid, grid, "confidence", "share predicted right")]
+    total = max(sum(row.pixels for row in table), 1)
+    for row in (row for row in table if row.pixels):
+        left, right, top = frame.x(row.low), frame.x(row.high), frame.y(row.accuracy)
+        told = (
+            f"confidence {row.low:.2f} to {row.high:.2f}: {row.pixels:,} pixels ({percent(row.pixels / total)} %), "
+            f"mean confidence {row.confidence:.3f}, right {row.accuracy:.3f}"
+        )
+        box = f'x="{left + 0.5:.1f}" width="{right - left - 1:.1f}"'
+        parts.append(
+            f'<g><title>{told}</title><rect {box} y="{top:.1f}" height="{floor - top:.1f}" fill="var(--c0)"'
+            f' fill-opacity="{0.25 + 0.75 * math.sqrt(row.pixels / total):.2f}"/>'
+            f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{frame.y(row.confidence):.1f}"'
+            f' y2="{frame.y(row.confidence):.1f}" stroke="var(--c1)" stroke-width="2.5"/></g>'
+        )
+    ends = f'x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"'
+    parts.append(f'<line class="axis" {ends} stroke-dasharray="4 4"/>')
+    caption = (
+        f"<b>Reliability</b>: of the pixels of a confidence, how many are right; orange: their mean confidence. Bars"
+        f" below the orange: too sure of itself. The stronger a bar, the more pixels. Mean distance (ECE): "
+        f"{percent(error, 2)} %."
+    )
+    svg = _svg(frame.width, frame.height, "reliability diagram", "".join(parts))
+    return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
+
+
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Round numbers, at most seven, from at most `low` to at least `high`; with whole steps for whole numbers."""
+    span = high - low or abs(high) or 1.0
+    power = 10 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span)
+    step = max(step, 1) if whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def picture(width: float, height: float, title: str, content: str) -> str:
+    """A file of its own, which brings its paper, its ink and its title, in light and dark."""
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" role="img">'
+    paper = f'<rect width="{width:.0f}" height="{height:.0f}" style="fill:var(--paper)"/>'
+    top = f'<text x="12" y="20" style="font-size:14px;font-weight:600">{escape(title)}</text>'
+    return f"{head}<title>{escape(title)}</title><style>{CHART_STYLE}</style>{paper}{top}{content}</svg>\n"
+
+
+def colour(index: int) -> str:
+    """Of a line, by its place, as CSS; after six they come again."""
+    return f"var(--c{index % _COLOURS})"
+
+
+def key(index: int) -> str:
+    """A line's mark in a legend."""
+    return f'<i class="key" style="border-top:2.5px {_DASHES[index // _COLOURS % 3][0]} {colour(index)}"></i>'
+
+
+def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:
+    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not points:
+        return ""
+    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in _thinned(points, _POINTS))
+    dashes = f'stroke-dasharray="{_DASHES[index // _COLOURS % 3][1]}"'
+    parts = [f'<polyline points="{path}" fill="none" stroke="{colour(index)}" stroke-width="2" {dashes}/>']
+    fill = colour(index) if len(points) <= _DOTS else "transparent"
+    for x, y in _thinned(points, _TOOLTIPS):
+        told = f"{line.name}, {x_title} {_number(x)}: {y:.5g}"
+        dot = f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{fill}">'
+        parts.append(f"{dot}<title>{escape(told)}</title></circle>")
+    return "".join(parts)
+
+
+def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """Every n-th of them, and the last."""
+    step = math.ceil(len(points) / most) or 1
+    return points[:-1:step] + points[-1:]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _svg(width: float, height: float, title: str, content: str) -> str:
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    return f'<svg {size} role="img" aria-label="{escape(title)}">{content}</svg>'

@@ -1,0 +1,1 @@
+"""Weights files: read, write, convert, export, run exported models."""
