@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from danet.cli.output import check_outputs, write_json
 from danet.cli.parsing import parse
 from danet.errors import InputError
+from danet.files import check_outputs, write_json
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Attention:
 
 @dataclass(frozen=True)
 class Cost:
-    """What position attention costs as pictures grow, beside the whole network: time, memory, crossing points.
+    """What position attention costs as images grow, beside the whole network: time, memory, crossing points.
 
     For example: python -m benchmarks cost --positions 1024 4096 --plot cost.svg
     """
 
     positions: tuple[int, ...] = (1024, 4096, 9216, 16384, 32768, 65536)
-    """N of the feature grids; a picture has 64 N pixels"""
+    """N of the feature grids; an image has 64 N pixels"""
     backbone: str = "resnet50"
     """a timm name"""
     channels: int = 512
@@ -65,7 +65,7 @@ class Data:
     """
 
     pairs: int = 4
-    """drawn pictures that take turns"""
+    """drawn images that take turns"""
     repeats: int = 20
     """samples of each way"""
     device: str | None = "cpu"
@@ -91,7 +91,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Protocols:
-    """Several scales, mirrored, beside the released evaluation loop; and whole pictures beside windows.
+    """Several scales, mirrored, beside the released evaluation loop; and whole images beside windows.
 
     For example: python -m benchmarks protocols --json protocols.json
     """

@@ -1,9 +1,9 @@
-"""Networks side by side on CamVid: equal backbone, recipe and budget, seed by seed. What ablation.py and peers.py
+"""Networks side by side on CamVid: equal backbone, recipe and budget, seed by seed. What ablation.py and baselines.py
 share.
 
 A run is a folder OUT/NAME-SEED as `danet train` makes it, and in it PROTOCOL.npz, the confusion matrix of each
-validation picture. A campaign can be killed at any time: the same command reads the runs that are finished and goes on
-with the one that was interrupted. Nothing is chosen by the validation pictures: each run is measured once, at its end.
+validation image. A campaign can be killed at any time: the same command reads the runs that are finished and goes on
+with the one that was interrupted. Nothing is chosen by the validation images: each run is measured once, at its end.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from benchmarks.intervals import SEEDS
 from benchmarks.measure import environment
 from benchmarks.shown import matrices
-from benchmarks.summary import GREEK, Measured, Row, summarise
+from benchmarks.summary import GREEK, Measured, Row, summarize
 from danet import recipes
 from danet.data import registry
 from danet.errors import InputError
@@ -34,7 +34,7 @@ from danet.train.claim import claimed
 from danet.train.loop import Where, train
 
 SHRINK = 0.8
-"""CamVid's 480 x 360 pictures are brought to 384 x 288, so that every stride divides them."""
+"""CamVid's 480 x 360 images are brought to 384 x 288, so that every stride divides them."""
 
 BASE = Recipe(
     about="CamVid in small, to compare networks",
@@ -79,7 +79,7 @@ def run(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
     """Train and measure what is missing, seed by seed, in the order of the rows, and return the result.
 
     Returns:
-        `{"environment", "recipe", "pictures", "rows": [...], "runs": [...]}`: a run is one row with one seed, its
+        `{"environment", "recipe", "images", "rows": [...], "runs": [...]}`: a run is one row with one seed, its
         scores fractions; a row is their mean, spread and differences, with the paper's mIoU in %.
 
     Raises:
@@ -116,8 +116,8 @@ def result(
         "environment": environment(choose(options.device)),
         "recipe": recipe,
         "backbone_weights": weights,
-        "pictures": registry.COUNTS["camvid"],
-        "rows": [summarise(row, found) for row in rows],
+        "images": registry.COUNTS["camvid"],
+        "rows": [summarize(row, found) for row in rows],
         "runs": [measured.facts for measured in found.values()],
     }
 
@@ -135,7 +135,7 @@ def weights_of(row: Row, seed: int, options: argparse.Namespace) -> Path:
 
 
 def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
-    """Of this row and seed, from its folder; trained and shown the pictures first where that has not been done."""
+    """Of this row and seed, from its folder; trained and shown the images first where that has not been done."""
     run, file = _folder(row, seed, options), _npz(row, seed, options)
     wanted = replace(row.recipe, seed=seed)
     if not (run / run_folder.METRICS).exists():  # the only validation is the last thing that a run does
@@ -145,9 +145,9 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
     if not file.exists():
         _show(run, file, row, options)
     with np.load(file) as stored:
-        names, of_pictures = stored["names"], stored["matrices"]
+        names, of_images = stored["names"], stored["matrices"]
     confusion = Confusion(len(read.card.classes))
-    confusion.matrix = of_pictures.sum(0)
+    confusion.matrix = of_images.sum(0)
     last = read.history[-1]
     pace = last["images_per_second"]  # 0 where the run was killed between its last step and its validation
     facts = {
@@ -162,7 +162,7 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
         },
         **confusion.scores().as_dict(read.card.classes.names),
     }
-    return Measured(names.tolist(), of_pictures, facts)
+    return Measured(names.tolist(), of_images, facts)
 
 
 def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
@@ -181,7 +181,7 @@ def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
 
 
 def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
-    """Write each validation picture's confusion matrix."""
+    """Write each validation image's confusion matrix."""
     names, found = matrices(run / run_folder.BEST, options.camvid, find_protocol(row.protocol), row.off, options.device)
     content = io.BytesIO()
     np.savez_compressed(content, names=np.array(names), matrices=found)
@@ -189,7 +189,7 @@ def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
 
 
 def _check_same(run: Path, found: Recipe, wanted: Recipe) -> None:
-    """Where the pictures lie does not matter."""
+    """Where the images lie does not matter."""
     if replace(found, data=replace(found.data, root=wanted.data.root)) != wanted:
         raise InputError(run, "holds a run of another recipe", "give --out another folder")
 

@@ -1,10 +1,10 @@
-"""Curves over logarithmic axes as an SVG picture, for `danet bench cost`."""
+"""Curves over logarithmic axes as an SVG image, for `danet bench cost`."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from danet.visualize.html import escape
-from danet.visualize.svg import colour, picture
+from danet.visualize.svg import color, image
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 400, 76, 130, 54, 46
 
@@ -12,7 +12,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def loglog(title: str, across: str, up: str, curves: Mapping[str, Curve]) -> str:
-    """An SVG picture, 640 x 400, of named curves of positive (x, y), their points marked and their names at their ends.
+    """An SVG image, 640 x 400, of named curves of positive (x, y), their points marked and their names at their ends.
 
     Args:
         across, up: what the axes show, with the unit.
@@ -35,10 +35,10 @@ def loglog(title: str, across: str, up: str, curves: Mapping[str, Curve]) -> str
         parts += [_text(LEFT - 6, y(value) + 4, f"{value:,g}", anchor="end")]
     for i, (name, curve) in enumerate(curves.items()):
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour(i)}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour(i)}"/>' for a, b in curve]
-        parts.append(_text(x(curve[-1][0]) + 8, y(curve[-1][1]) + 4, name, fill=colour(i)))
-    return picture(WIDTH, HEIGHT, title, "\n".join(parts))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color(i)}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{color(i)}"/>' for a, b in curve]
+        parts.append(_text(x(curve[-1][0]) + 8, y(curve[-1][1]) + 4, name, fill=color(i)))
+    return image(WIDTH, HEIGHT, title, "\n".join(parts))
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What position attention costs as pictures grow, beside the whole network: time, memory, and where the curves cross.
+"""What position attention costs as images grow, beside the whole network: time, memory, and where the curves cross.
 Command: `danet bench cost`.
 """
 
@@ -16,7 +16,7 @@ from danet.model.attention_kernels import attention_bytes
 from danet.model.danet import DANet
 
 STRIDE = 8
-"""Pixels of the picture to a position, each way."""
+"""Pixels of the image to a position, each way."""
 
 MEMORIES = (4e9, 8e9, 16e9, 24e9, 80e9)
 """Bytes for which `run` says at what N plain attention fills them."""
@@ -30,10 +30,10 @@ def run(
     repeats: int = 3,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Forward passes of one picture: plain and tiled attention, and DANet on a picture with that many positions.
+    """Forward passes of one image: plain and tiled attention, and DANet on an image with that many positions.
 
     Args:
-        positions: N = H*W of the feature grid; the picture has 64 N pixels.
+        positions: N = H*W of the feature grid; the image has 64 N pixels.
         channels: C of the attention.
         network_positions: the network is run for square N up to this one.
         repeats: runs that count up to N = 16,384, after one that does not; above there is one run.
@@ -119,7 +119,7 @@ def filled_at(memory: float, channels: int) -> int:
 
 
 def prepare(n: int, backbone: str, channels: int, device: str) -> Callable[[], object]:
-    """For `peak_memory`: the network as `danet predict` runs it, with one picture of n positions, a square."""
+    """For `peak_memory`: the network as `danet predict` runs it, with one image of n positions, a square."""
     torch.manual_seed(0)
     network = DANet(19, backbone, output_stride=STRIDE, width=channels).eval().to(device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

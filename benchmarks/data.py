@@ -1,6 +1,6 @@
-"""`danet bench data`: what a training sample costs, from two 2048 x 1024 PNG files to a normalised crop.
+"""`danet bench data`: what a training sample costs, from two 2048 x 1024 PNG files to a normalized crop.
 
-    released   the released code's steps with its Cityscapes options: decode, flip, resize the whole picture, crop
+    released   the released code's steps with its Cityscapes options: decode, flip, resize the whole image, crop
     ours       decode, and resize nothing but the crop
     cached     `--cache`: decoded before, memory-mapped, and nothing read but the crop
 
@@ -25,7 +25,7 @@ from danet.data.classes import LabelMap
 from danet.data.datasets import synthetic
 from danet.data.images.read import read_image, read_mask
 from danet.data.samples import Pair, PairedFiles, Samples
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 
 BASE, CROP = 1024, 768
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ def run(pairs: int = 4, repeats: int = 20, device: str = "cpu") -> dict[str, Any
     """Milliseconds a sample by each way, on one thread.
 
     Args:
-        pairs: how many drawn pictures take turns.
+        pairs: how many drawn images take turns.
         repeats: samples of each way.
         device: named in the result; samples are made on the CPU.
     """
@@ -61,12 +61,12 @@ def run(pairs: int = 4, repeats: int = 20, device: str = "cpu") -> dict[str, Any
         file_bytes = median(pair.image.stat().st_size for pair in samples.pairs)
     reference = timings["released"].median
     rows = {way: timing.as_dict() | {"of_released": timing.median / reference} for way, timing in timings.items()}
-    return {"environment": measure.environment(device), "picture_bytes": file_bytes, "ways": rows}
+    return {"environment": measure.environment(device), "image_bytes": file_bytes, "ways": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result in words."""
-    lines = [f"a 2048 x 1024 pair, PNG of {result['picture_bytes'] / 1e6:.1f} MB -> a crop of {CROP} x {CROP}"]
+    lines = [f"a 2048 x 1024 pair, PNG of {result['image_bytes'] / 1e6:.1f} MB -> a crop of {CROP} x {CROP}"]
     lines += [
         f"{way:16} {1000 * row['median_s']:7.1f} ms   {row['of_released']:.2f} of the released pipeline"
         for way, row in result["ways"].items()
@@ -80,9 +80,9 @@ def _draw(folder: Path, pairs: int) -> PairedFiles:
     for index in range(pairs):
         scene = synthetic.load(folder, "train")[index]
         size = 2 * BASE, BASE
-        picture = np.asarray(Image.fromarray(scene.image).resize(size, Image.Resampling.BICUBIC), np.float32)
+        image = np.asarray(Image.fromarray(scene.image).resize(size, Image.Resampling.BICUBIC), np.float32)
         grain = Image.fromarray(rng.normal(0, 6, (BASE // 2, BASE)).astype(np.float32)).resize(size)
-        noisy = (picture + np.asarray(grain)[..., None]).clip(0, 255).astype(np.uint8)
+        noisy = (image + np.asarray(grain)[..., None]).clip(0, 255).astype(np.uint8)
         pair = Pair(f"{index}", folder / f"{index}.png", folder / f"{index}-labels.png")
         Image.fromarray(noisy).save(pair.image)
         Image.fromarray(scene.labels).resize(size, Image.Resampling.NEAREST).save(pair.mask)
@@ -93,7 +93,7 @@ def _draw(folder: Path, pairs: int) -> PairedFiles:
 def _ours(samples: Samples, augment: Augmentation, count: int) -> torch.Tensor:
     sample = samples[count % len(samples)]
     image, _ = augment(sample.image, sample.labels, np.random.default_rng(count))
-    return normalise(torch.from_numpy(image)[None], _MEAN, _STD)
+    return normalize(torch.from_numpy(image)[None], _MEAN, _STD)
 
 
 def _released(samples: PairedFiles, count: int) -> torch.Tensor:

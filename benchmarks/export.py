@@ -1,10 +1,10 @@
-"""What exporting is worth on this processor: the network in PyTorch (float32, eager, and with batch normalisation
+"""What exporting is worth on this processor: the network in PyTorch (float32, eager, and with batch normalization
 folded), in ONNX Runtime, in OpenVINO, and in OpenVINO in int8, in turns in one run; and their scores on CamVid's val
-pictures.
+images.
 
     python -m benchmarks.export --camvid DIR --json benchmarks/results/export.json
 
-Int8 is calibrated on pictures of CamVid's train split. Times are of one normalised picture to logits at the feature
+Int8 is calibrated on images of CamVid's train split. Times are of one normalized image to logits at the feature
 grid. Needs the extras export and openvino.
 """
 
@@ -29,7 +29,7 @@ from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export import to_onnx, to_openvino
 from danet.weights.file import Card
-from danet.weights.quantize import COUNT, normalised, spaced
+from danet.weights.quantize import COUNT, normalized, spaced
 
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="a .safetensors file; the package's own if not given")
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    parser.add_argument("--count", type=int, default=COUNT, help="pictures for calibration")
+    parser.add_argument("--count", type=int, default=COUNT, help="images for calibration")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--no-scores", action="store_true", help="times only")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -46,16 +46,16 @@ def main() -> None:
     network, card = weights_file.load(options.weights)
     assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
-    pictures = spaced(options.camvid / "images/train", options.count, card)
-    for name, contents in _files(network, card, pictures):
+    images = spaced(options.camvid / "images/train", options.count, card)
+    for name, contents in _files(network, card, images):
         with tempfile.TemporaryDirectory() as folder:
             for suffix, content in contents.items():
                 Path(folder, "net").with_suffix(suffix).write_bytes(content)
             predictors[name] = Predictor(*runtimes.load(Path(folder, "net").with_suffix(suffix)), "cpu")
         entries[name] = {"bytes": sum(map(len, contents.values()))}
-    images = normalised(EXAMPLE, card)
-    ways: dict[str, Callable[[], object]] = {name: _call(p.logits, images) for name, p in predictors.items()}
-    ways["PyTorch, folded"] = _call(folded(network, images).logits, images)
+    tensors = normalized(EXAMPLE, card)
+    ways: dict[str, Callable[[], object]] = {name: _call(p.logits, tensors) for name, p in predictors.items()}
+    ways["PyTorch, folded"] = _call(folded(network, tensors).logits, tensors)
     for name, timing in interleaved(ways, options.repeats).items():
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
     samples = registry.load("camvid", options.camvid, "val")
@@ -70,16 +70,16 @@ def main() -> None:
         print(f"{name:16} {found['milliseconds']:7.1f} ms, {times:.2f} of PyTorch's speed{score}")
     if options.json is not None:
         versions = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
-        result = {"environment": environment() | versions, "picture": list(images.shape[2:]), "ways": entries}
+        result = {"environment": environment() | versions, "image": list(tensors.shape[2:]), "ways": entries}
         result["instructions"] = _instructions()
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _files(network: DANet, card: Card, pictures: Sequence[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _files(network: DANet, card: Card, images: Sequence[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Name, and suffix -> content; the last suffix is the one to open."""
     graph = to_onnx(network, card)
     yield "ONNX Runtime", {".onnx": graph}
-    for name, calibrated in (("OpenVINO", ()), ("OpenVINO int8", pictures)):
+    for name, calibrated in (("OpenVINO", ()), ("OpenVINO int8", images)):
         yield name, dict(zip((".bin", ".xml"), to_openvino(graph, card, calibrated), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""How sure a difference in mIoU is: over the seeds, and over the validation pictures. Used by campaign.py, without.py
+"""How sure a difference in mIoU is: over the seeds, and over the validation images. Used by campaign.py, without.py
 and robustness.py.
 """
 
@@ -29,21 +29,21 @@ def by_seeds(differences: Sequence[float]) -> tuple[float, float] | None:
     return mean(differences) - half, mean(differences) + half
 
 
-def by_pictures(
+def by_images(
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
     score: Callable[[np.ndarray], np.ndarray] = mean_iou,
 ) -> tuple[float, float]:
-    """The 95 % interval of the mean difference in mIoU of the same runs on other pictures: the pictures are drawn again
+    """The 95 % interval of the mean difference in mIoU of the same runs on other images: the images are drawn again
     with replacement, the same for both networks and all seeds.
 
     Args:
         ours, theirs: P,...,K,K for each seed.
-        score: of confusion matrices B,...,K,K, summed over pictures: B.
+        score: of confusion matrices B,...,K,K, summed over images: B.
     """
-    pictures = len(ours[0])
+    images = len(ours[0])
     generator = np.random.default_rng(0)
-    counts = generator.multinomial(pictures, np.full(pictures, 1 / pictures), RESAMPLES).astype(float)  # B,P
+    counts = generator.multinomial(images, np.full(images, 1 / images), RESAMPLES).astype(float)  # B,P
     gains = [
         score(np.tensordot(counts, a.astype(float), 1)) - score(np.tensordot(counts, b.astype(float), 1))
         for a, b in zip(ours, theirs, strict=True)

@@ -55,10 +55,10 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(warmup + repeats):
         for name, way in ways.items():
-            _synchronise(device)
+            _synchronize(device)
             start = time.perf_counter()
             way()
-            _synchronise(device)
+            _synchronize(device)
             if i >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: Timing(runs) for name, runs in seconds.items()}
@@ -128,7 +128,7 @@ def available_memory() -> int | None:
     return _proc("meminfo", "MemAvailable")
 
 
-def _synchronise(device: torch.device | str) -> None:
+def _synchronize(device: torch.device | str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -31,8 +31,8 @@ A suburb in France (`examples/street.jpg`): road, sky, trees and houses are foun
 road are called road or lawn, lawns tree, a wall and a piece of a house car. A temple by a lake
 ([china_overlay.png](china_overlay.png)): a building between trees, a part of it is called fence and pavement, and the
 lake, which no class stands for, is called sky. Stronger JPEG compression alone turned half of the temple into trees.
-`python docs/pictures.py` draws both."""
-"""What was seen on pictures that are not of CamVid."""
+`python docs/images.py` draws both."""
+"""What was seen on images that are not of CamVid."""
 
 COMMAND = """One command, from ImageNet weights to its end (recipe `camvid`, 1 h 44 min on two cores); in float16:
 
@@ -59,7 +59,7 @@ def page(file: Path, measured: dict[str, Any]) -> str:
         raise InputError(EVALUATION, f"measures other weights than {file.name}", "run danet evaluate again")
     size, numbers = file.stat().st_size / 1e6, sum(tensor.numel() for tensor in tensors.values()) / 1e6
     recipe = recipes.from_dict(card.recipe, str(file))
-    shown = f"Pictures are shown to it with their longer side at {card.size} pixels."
+    shown = f"Images are shown to it with their longer side at {card.size} pixels."
     what = f"{_network(recipe)} Classes: {', '.join(card.classes.names)}. {shown}"
     return f"""# Model card: the weights that come with the package
 
@@ -76,14 +76,14 @@ Written by `python -m benchmarks.model_card` from the card in the file and from
 
 ## What it is for
 
-To try this package with, offline: predict, look, serve, export. To begin from when you train on street pictures of your
+To try this package with, offline: predict, look, serve, export. To begin from when you train on street images of your
 own with the same classes (`--initial-weights`). It is research, not a product: nothing that people's safety or rights
 depend on may rest on it.
 
 ## What it was trained with
 
 CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {COUNTS["camvid"]["train"]} training
-pictures of the standard split, 480 x 360 pixels, from drives through Cambridge. The backbone began with ImageNet
+images of the standard split, 480 x 360 pixels, from drives through Cambridge. The backbone began with ImageNet
 weights.
 {fill(_training(recipe, card), 120)}
 
@@ -91,24 +91,24 @@ weights.
 
 Every setting stands in the file: `danet.weights.read(danet.weights.DEFAULT)`.
 
-## Licence
+## License
 
-{card.licence[:1].upper()}{card.licence[1:]}.
+{card.license[:1].upper()}{card.license[1:]}.
 
 ## How good it is
 
 {_scores(measured)}
 
-## On pictures from elsewhere
+## On images from elsewhere
 
 {ELSEWHERE}
 
 ## Limits
 
-- The validation pictures are of the same city and the same camera as the training pictures: elsewhere it is worse, by
+- The validation images are of the same city and the same camera as the training images: elsewhere it is worse, by
   how much is not known.
 - Worst are {_worst(measured)}: what is thin, small or rare.
-- Night, rain, snow, other countries, cameras and viewpoints were not in the training set. A picture of no street gets
+- Night, rain, snow, other countries, cameras and viewpoints were not in the training set. An image of no street gets
   street classes too, some with high confidence; what belongs to none of the classes (CamVid's void) is called one of
   them.
 """
@@ -117,9 +117,9 @@ Every setting stands in the file: `danet.weights.read(danet.weights.DEFAULT)`.
 def _scores(measured: dict[str, Any]) -> str:
     miou, right, accuracy = (_percent(measured[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
     sure, error = _percent(_confidence(measured)), _percent(measured["calibration"]["ece"])
-    pictures = measured["pictures"]
-    return f"""On CamVid's {pictures} validation pictures, whole, scored at their own size: **mIoU {miou} %**,
-pixel accuracy {right} %, mean accuracy {accuracy} %. Settings were chosen by that mIoU on these pictures, so on
+    images = measured["images"]
+    return f"""On CamVid's {images} validation images, whole, scored at their own size: **mIoU {miou} %**,
+pixel accuracy {right} %, mean accuracy {accuracy} %. Settings were chosen by that mIoU on these images, so on
 others of the same kind it is a little lower.
 
 {_table(("class", "IoU %", "boundary F within 3 pixels, %"), _classes(measured))}
@@ -145,7 +145,7 @@ def _training(recipe: Recipe, card: Card) -> str:
     return (
         f"Epochs: {card.metrics.get('epoch', optim.epochs)} of {optim.epochs}; batch {shown.batch}; crops "
         f"{shown.crop[0]} x {shown.crop[1]}; random scale {shown.scale[0]:g} to {shown.scale[1]:g}, flips, "
-        f"colour jitter {shown.jitter:g}; learning rate {optim.lr:g}, the head's {optim.head_lr_factor:g} times that; "
+        f"color jitter {shown.jitter:g}; learning rate {optim.lr:g}, the head's {optim.head_lr_factor:g} times that; "
         f"average of the weights {optim.ema:g}; class weights {recipe.class_weights}; seed {recipe.seed}."
     )
 

@@ -35,16 +35,16 @@ TESTS = {  # the first that fits; the quickest first
     "danet/model/__init__.py": [],
     "danet/model/baselines.py": [],  # networks of others
     "danet/model/triton_attention.py": [],  # needs a GPU, or a minute of Triton's interpreter
-    "danet/model/attention_memory.py": ["test_kernels.py"],
-    "danet/model/kernels": ["test_attention.py", "test_kernels.py"],
-    "danet/model/attention.py": ["test_attention.py", "test_kernels.py"],
-    "danet/model/loss.py": ["test_loss.py"],
-    "danet/model/fold_batchnorm.py": ["test_fold.py"],
-    "danet/model/backbone.py": ["test_danet.py", *(f"test_channels.py::{name}" for name in BANDS)],
-    "danet/model/danet.py": ["test_danet.py", "test_golden.py"],
-    "danet/evaluate/cityscapes.py": ["test_submit.py"],
-    "danet/metrics": ["test_metrics.py", "test_evaluate.py"],
-    "danet/inference": ["test_inference.py", "test_protocols.py"],
+    "danet/model/attention_memory.py": ["model/test_kernels.py"],
+    "danet/model/kernels": ["model/test_attention.py", "model/test_kernels.py"],
+    "danet/model/attention.py": ["model/test_attention.py", "model/test_kernels.py"],
+    "danet/model/loss.py": ["model/test_loss.py"],
+    "danet/model/fold_batchnorm.py": ["model/test_fold_batchnorm.py"],
+    "danet/model/backbone.py": ["model/test_danet.py", *(f"data/test_channels.py::{name}" for name in BANDS)],
+    "danet/model/danet.py": ["model/test_danet.py", "model/test_golden.py"],
+    "danet/evaluate/cityscapes.py": ["evaluate/test_submission.py"],
+    "danet/metrics": ["evaluate/test_metrics.py", "evaluate/test_evaluate.py"],
+    "danet/inference": ["predict/test_inference.py", "predict/test_protocols.py"],
 }
 QUIETLY = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
 QUIETLY += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]

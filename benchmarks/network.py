@@ -17,7 +17,7 @@ from danet.weights import file as weights_file
 
 
 class Case(NamedTuple):
-    """A network and the size of its pictures, in pixels."""
+    """A network and the size of its images, in pixels."""
 
     network: str
     height: int
@@ -36,11 +36,11 @@ WAYS = ("eager", "channels_last", "folded", "bfloat16")
 """What one has the next has too; `bfloat16` is under autocast."""
 
 COMPILED = ("compiled", "compiled bfloat16")
-"""`folded` and `bfloat16` by inductor, for one size of pictures; on the processor with frozen weights."""
+"""`folded` and `bfloat16` by inductor, for one size of images; on the processor with frozen weights."""
 
 
 def run(compiled: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """The ways in turns, one picture at a time, from normalised picture to logits at the feature grid.
+    """The ways in turns, one image at a time, from normalized image to logits at the feature grid.
 
     Args:
         compiled: COMPILED too.
@@ -60,8 +60,8 @@ def table(result: dict[str, Any]) -> str:
 
 
 def prepare(way: str, case: Case, device: str) -> Callable[[], Tensor]:
-    """The forward pass of one picture; for `compiled` already compiled by a first call."""
-    network, images = _network(case).to(device), _picture(case).to(device)
+    """The forward pass of one image; for `compiled` already compiled by a first call."""
+    network, images = _network(case).to(device), _image(case).to(device)
     if way != "eager":
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         images = images.contiguous(memory_format=torch.channels_last)
@@ -103,8 +103,8 @@ def _network(case: Case) -> DANet:
     return network.eval()
 
 
-def _picture(case: Case) -> Tensor:
-    """1,3,H,W of smooth noise, normalised."""
+def _image(case: Case) -> Tensor:
+    """1,3,H,W of smooth noise, normalized."""
     grain = torch.randn(1, 3, case.height // 16, case.width // 16, generator=torch.Generator().manual_seed(0))
     return F.interpolate(grain, (case.height, case.width), mode="bilinear")
 

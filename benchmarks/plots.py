@@ -15,7 +15,7 @@ from benchmarks import cost
 from benchmarks.chart import log_ticks
 from danet.files import write_atomically
 from danet.visualize.html import escape
-from danet.visualize.svg import Frame, colour, picture, ticks
+from danet.visualize.svg import Frame, color, image, ticks
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
@@ -39,7 +39,7 @@ class Gain(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the pictures")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the images")
     options = parser.parse_args()
     for name, content in drawn(options.results).items():
         write_atomically(options.out / name, content)
@@ -78,19 +78,17 @@ def ablation(result: dict[str, Any]) -> str:
     for i, row in enumerate(rows):
         parts += _bar(x, TOP + ROW * (i + 0.5), row, gains[row["name"]], papers[row["name"]])
     seeds = min(len(row["seeds"]) for row in rows), max(len(row["seeds"]) for row in rows)
-    sample = f"{seeds[0]} seeds" if seeds[0] >= ENOUGH_SEEDS else "the pictures"
+    sample = f"{seeds[0]} seeds" if seeds[0] >= ENOUGH_SEEDS else "the images"
     each = " One seed." if seeds[1] == 1 else " Dots: each seed."
     parts += [_text(WIDTH - RIGHT + 40, TOP - 6, "gain", "end"), _text(WIDTH - 20, TOP - 6, "mIoU %", "end")]
     bars = f"Bars: gain in points, CamVid; lines: its 95 % interval over {sample}.{each}"
     parts.append(_text(12, floor + 38, bars, kind="soft"))
     marks = "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and ResNet-101."
     parts.append(_text(12, floor + 56, marks, kind="soft"))
-    return picture(
-        WIDTH, floor + BOTTOM, "What each part is worth: gain in mIoU over the dilated FCN", "\n".join(parts)
-    )
+    return image(WIDTH, floor + BOTTOM, "What each part is worth: gain in mIoU over the dilated FCN", "\n".join(parts))
 
 
-def peers(result: dict[str, Any]) -> str:
+def baselines(result: dict[str, Any]) -> str:
     """mIoU of each network, with its spread over the seeds, against its latency."""
     rows = [row for row in result["rows"] if row["miou"] is not None and "speed" in row]
     latencies = [1000 * row["speed"]["latency"]["median_s"] for row in rows]
@@ -99,7 +97,7 @@ def peers(result: dict[str, Any]) -> str:
     frame = Frame((math.log(low), math.log(high)), (up[0], up[-1]), 360, 640)
     width = result["recipe"]["data"]["size"]
     about = "mIoU %, CamVid; lines: standard deviation over the seeds" if rows[0]["spread"] else "mIoU %, CamVid"
-    parts = [frame.axes([], up, f"milliseconds for a picture of {width} x {width * 3 // 4}", about)]
+    parts = [frame.axes([], up, f"milliseconds for an image of {width} x {width * 3 // 4}", about)]
     for value in log_ticks(low, high):
         at = frame.x(math.log(value))
         parts.append(
@@ -111,17 +109,17 @@ def peers(result: dict[str, Any]) -> str:
         x, y, spread = frame.x(math.log(latency)), frame.y(100 * row["miou"]), 100 * (row["spread"] or 0)
         lowest = max(y, lowest + LABEL)
         parts.append(_text(x + 9, lowest + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
-        fill = colour(1 if row["name"].startswith("both") else 0)
+        fill = color(1 if row["name"].startswith("both") else 0)
         if spread:
             low, high = (frame.y(100 * row["miou"] + sign * spread) for sign in (-1, 1))
             parts.append(_line(x, low, x, high, fill))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" style="fill:{fill}"/>')
     content = f'<g transform="translate(12 36)">{"".join(parts)}</g>'
-    return picture(664, 400, "Equal backbone, recipe and budget", content)
+    return image(664, 400, "Equal backbone, recipe and budget", content)
 
 
 def robustness(result: dict[str, Any]) -> str:
-    """A row for the clean pictures and for each corruption, a dot for each network's mIoU; one module alone, and
+    """A row for the clean images and for each corruption, a dot for each network's mIoU; one module alone, and
     attention switched off, are left to the table.
     """
     left_out = ("position", "channel", "both-off")
@@ -146,23 +144,23 @@ def robustness(result: dict[str, Any]) -> str:
         parts.append(_line(x(min(values)), y, x(max(values)), y, "var(--line)"))
         for j, (network, value) in enumerate(zip(networks, values, strict=True)):
             told = f"<title>{escape(network['about'])}, {escape(name)}: {value:.1f} %</title>"
-            parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="5" style="fill:{colour(j)}">{told}</circle>')
+            parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="5" style="fill:{color(j)}">{told}</circle>')
     for j, network in enumerate(networks):
         at = LEFT + (WIDTH - LEFT) * j / len(networks)
-        parts.append(f'<circle cx="{at:.1f}" cy="{TOP:.1f}" r="5" style="fill:{colour(j)}"/>')
+        parts.append(f'<circle cx="{at:.1f}" cy="{TOP:.1f}" r="5" style="fill:{color(j)}"/>')
         parts.append(_text(at + 10, TOP + 4, network["about"]))
     note = "mIoU %, CamVid, mean over five severities and the seeds of each network"
     parts.append(_text(12, floor + 38, note, kind="soft"))
-    return picture(WIDTH, floor + BOTTOM - 18, "What is left on spoiled pictures", "\n".join(parts))
+    return image(WIDTH, floor + BOTTOM - 18, "What is left on corrupted images", "\n".join(parts))
 
 
 PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "ablation": ablation,
-    "peers": peers,
+    "baselines": baselines,
     "robustness": robustness,
     "cost": cost.chart,
 }
-"""Name of the JSON and of the picture -> what draws it."""
+"""Name of the JSON and of the image -> what draws it."""
 
 
 def _gain(row: dict[str, Any]) -> Gain:
@@ -170,7 +168,7 @@ def _gain(row: dict[str, Any]) -> Gain:
     for entry in row["differences"]:
         if entry["against"] == "fcn":
             of_each = entry["of_each"]
-            low, high = entry["by_seeds_95" if len(of_each) >= ENOUGH_SEEDS else "by_pictures_95"]
+            low, high = entry["by_seeds_95" if len(of_each) >= ENOUGH_SEEDS else "by_images_95"]
             return Gain(100 * entry["mean"], 100 * low, 100 * high, [100 * gain for gain in of_each])
     return Gain(0.0, 0.0, 0.0, [])
 
@@ -188,7 +186,7 @@ def _bar(
     mean, low, high, of_each = gain
     start, end = sorted((x(0), x(mean)))
     yield _text(LEFT - 10, y + 4, row["about"].strip(), "end")
-    yield f'<rect x="{start:.1f}" y="{y - 8:.1f}" width="{end - start:.1f}" height="16" style="fill:{colour(0)}"/>'
+    yield f'<rect x="{start:.1f}" y="{y - 8:.1f}" width="{end - start:.1f}" height="16" style="fill:{color(0)}"/>'
     if low < high:
         yield _line(x(low), y, x(high), y, "var(--ink)")
         yield from (_line(x(value), y - 4, x(value), y + 4, "var(--ink)") for value in (low, high))
@@ -202,7 +200,7 @@ def _bar(
 
 
 def _mark(x: float, y: float, backbone: str) -> str:
-    style = f'style="fill:var(--paper);stroke:{colour(1)};stroke-width:2"'
+    style = f'style="fill:var(--paper);stroke:{color(1)};stroke-width:2"'
     told = f"<title>the paper, {escape(backbone)}</title>"
     if backbone == "ResNet-50":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {style}>{told}</circle>'

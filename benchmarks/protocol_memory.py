@@ -1,4 +1,4 @@
-"""The memory of testing as published: a 2048 x 1024 picture of 171 classes, 8 scales, mirrored, in 1024 x 1024 windows.
+"""The memory of testing as published: a 2048 x 1024 image of 171 classes, 8 scales, mirrored, in 1024 x 1024 windows.
 
     python -m benchmarks.protocol_memory [--protocol NAME] [--at-input-size] [--batch N] [--json FILE]
     python -m benchmarks.protocol_memory --backbone resnet50 --scales 1 --json FILE
@@ -65,7 +65,7 @@ def main() -> None:
     )
     assert labels.shape == confidence.shape == (HEIGHT, WIDTH)
     result = {
-        "picture": [HEIGHT, WIDTH],
+        "image": [HEIGHT, WIDTH],
         "classes": CLASSES,
         "protocol": options.protocol,
         "scales": protocol.scales,
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _danet(backbone: str) -> Logits:
-    """As `danet evaluate` runs it: batch normalisation folded, channels_last, logits at the features' size."""
+    """As `danet evaluate` runs it: batch normalization folded, channels_last, logits at the features' size."""
     network = danet.DANet(CLASSES, backbone).eval()
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     network = folded(network, torch.zeros(1, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""Several scales, mirrored, beside the released evaluation loop; and whole pictures beside windows.
+"""Several scales, mirrored, beside the released evaluation loop; and whole images beside windows.
 Command: `danet bench protocols`.
 """
 
@@ -21,7 +21,7 @@ from danet.predict.sliding_window import averaged
 from danet.weights import file as weights_file
 
 LOOP_SIZE, LOOP_CROP = (256, 512), 256
-"""A quarter of Cityscapes and of the published crop: the published windows, on small pictures."""
+"""A quarter of Cityscapes and of the published crop: the published windows, on small images."""
 WHOLE_SIZE, WHOLE_CROP = (512, 1024), 512
 LARGEST_SIZE, LARGEST_SCALE = (1024, 2048), 2.2
 STRIDE = 16  # of the default network
@@ -32,7 +32,7 @@ def run(device: str = "cpu", repeats: int = 3) -> dict[str, Any]:
 
     Args:
         device: "cpu" or "cuda".
-        repeats: of each timing of the first part; the other parts, of large pictures, run once.
+        repeats: of each timing of the first part; the other parts, of large images, run once.
     """
     return {
         "environment": environment(device),
@@ -45,17 +45,17 @@ def run(device: str = "cpu", repeats: int = 3) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
     loop, whole, largest = result["released_loop"], result["whole"], result["largest"]
-    lines = [_title(loop["picture"], f"{len(loop['scales'])} scales, mirrored, the released averaging", loop["crop"])]
+    lines = [_title(loop["image"], f"{len(loop['scales'])} scales, mirrored, the released averaging", loop["crop"])]
     for name, row in loop["ways"].items():
         difference = f"largest difference of a probability {row['largest_difference']:.1e}"
         lines.append(f"  {name:20}{row['median_s']:8.1f} s  {row['speedup']:.2f} of the loop's speed  {difference}")
     lines.append(
-        _title(whole["picture"], f"{len(whole['scales'])} scales, mirrored, mean of probabilities", whole["crop"])
+        _title(whole["image"], f"{len(whole['scales'])} scales, mirrored, mean of probabilities", whole["crop"])
     )
     for name, row in whole["ways"].items():
         lines.append(f"  {name:20}{row['seconds']:8.1f} s  {_megabytes(row['peak_bytes'])}")
     lines.append(f"  {whole['same_labels']:.2%} of the pixels have the same label")
-    lines.append(f"{_title(largest['picture'], 'whole')} at {largest['scale']}, N = {largest['positions']:,}")
+    lines.append(f"{_title(largest['image'], 'whole')} at {largest['scale']}, N = {largest['positions']:,}")
     held = f"{largest['bytes_of_the_map_not_held'] / 1e9:.1f} GB of N x N weights were never held"
     lines.append(f"  {largest['seconds']:.1f} s  {_megabytes(largest['peak_bytes'])}; {held}")
     return "\n".join(lines)
@@ -69,7 +69,7 @@ def released_loop(
     stride: int,
     scales: tuple[float, ...],
 ) -> Float[Tensor, "K H W"]:
-    """The released code's evaluation restated: one window at a time, its mirrored picture apart, every map held whole.
+    """The released code's evaluation restated: one window at a time, its mirrored image apart, every map held whole.
 
     Args:
         network: images -> logits of their size.
@@ -91,14 +91,14 @@ def released_loop(
     for scale in scales:
         long = math.ceil(max(size) * scale)
         height, width = (int(side * long / max(size) + 0.5) for side in size)
-        picture = padded(resize(image, (height, width)))
-        below, right = (math.ceil((side - crop) / stride) + 1 for side in picture.shape[2:])
-        scores, visits = torch.zeros(()), picture.new_zeros(1, 1, *picture.shape[2:])
+        source = padded(resize(image, (height, width)))
+        below, right = (math.ceil((side - crop) / stride) + 1 for side in source.shape[2:])
+        scores, visits = torch.zeros(()), source.new_zeros(1, 1, *source.shape[2:])
         for top in range(0, below * stride, stride):
             for left in range(0, right * stride, stride):
-                part = picture[..., top : top + crop, left : left + crop]
+                part = source[..., top : top + crop, left : left + crop]
                 seen = answer(padded(part))[..., : part.shape[2], : part.shape[3]]
-                scores = visits.new_zeros(1, seen.shape[1], *picture.shape[2:]) if scores.ndim == 0 else scores
+                scores = visits.new_zeros(1, seen.shape[1], *source.shape[2:]) if scores.ndim == 0 else scores
                 scores[..., top : top + crop, left : left + crop] += seen
                 visits[..., top : top + crop, left : left + crop] += 1
         total = total + resize((scores / visits)[..., :height, :width], size)
@@ -133,7 +133,7 @@ def beside_the_released_loop(device: str, repeats: int) -> dict[str, Any]:
         | {"largest_difference": (_shares(outputs[name]) - _shares(expected)).abs().max().item()}
         for name in ways
     }
-    return {"picture": LOOP_SIZE, "crop": LOOP_CROP, "scales": protocol.scales, "ways": rows}
+    return {"image": LOOP_SIZE, "crop": LOOP_CROP, "scales": protocol.scales, "ways": rows}
 
 
 def whole_beside_windows(device: str) -> dict[str, Any]:
@@ -151,18 +151,18 @@ def whole_beside_windows(device: str) -> dict[str, Any]:
         for name, protocol in protocols.items()
     }
     agreement = float((labels["whole"] == labels["windows"]).double().mean())
-    shown = {"picture": WHOLE_SIZE, "crop": WHOLE_CROP, "scales": PAPER_MULTI.scales}
+    shown = {"image": WHOLE_SIZE, "crop": WHOLE_CROP, "scales": PAPER_MULTI.scales}
     return shown | {"ways": rows, "same_labels": agreement}
 
 
 def largest_view(device: str) -> dict[str, Any]:
-    """A Cityscapes picture whole at the paper's largest scale, one view, not mirrored."""
+    """A Cityscapes image whole at the paper's largest scale, one view, not mirrored."""
     protocol = Protocol(scales=(LARGEST_SCALE,))
     call = prepare_view(LARGEST_SIZE, protocol, device)
     seconds = interleaved({"whole": call}, repeats=1, warmup=0, device=device)["whole"].median
     height, width = (math.ceil(math.ceil(side * LARGEST_SCALE) / STRIDE) for side in LARGEST_SIZE)
     return {
-        "picture": LARGEST_SIZE,
+        "image": LARGEST_SIZE,
         "scale": LARGEST_SCALE,
         "positions": height * width,
         "bytes_of_the_map_not_held": 4 * (height * width) ** 2,
@@ -172,7 +172,7 @@ def largest_view(device: str) -> dict[str, Any]:
 
 
 def prepare_view(size: tuple[int, int], protocol: Protocol, device: str) -> Callable[[], object]:
-    """A call that brings the default network's scores to a picture of noise, a band at a time."""
+    """A call that brings the default network's scores to an image of noise, a band at a time."""
     predictor, image, black = _prepare(size, device)
 
     def call() -> None:
@@ -183,7 +183,7 @@ def prepare_view(size: tuple[int, int], protocol: Protocol, device: str) -> Call
 
 
 def _prepare(size: tuple[int, int], device: str) -> tuple[Predictor, Tensor, Tensor]:
-    """The default network, a picture of smooth noise, normalised, and the black pixel."""
+    """The default network, an image of smooth noise, normalized, and the black pixel."""
     predictor = Predictor(*weights_file.load(), device)
     card = predictor.card
     grain = torch.rand(1, 3, size[0] // 16, size[1] // 16, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,5 @@
-"""How much of their mIoU the networks of ablation.py and peers.py keep on pictures of CamVid that are spoiled: twelve
-corruptions at five severities, DANet beside its own parts and its peers.
+"""How much of their mIoU the networks of ablation.py and baselines.py keep on corrupted images of CamVid: twelve
+corruptions at five severities, DANet beside its own parts and its baselines.
 
     python -m benchmarks.robustness --camvid DIR --runs runs/campaign --json benchmarks/results/robustness.json
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.campaign import write
-from benchmarks.intervals import SEEDS, by_pictures, mean_iou
+from benchmarks.intervals import SEEDS, by_images, mean_iou
 from benchmarks.measure import environment
 from benchmarks.shown import loaded
 from danet.data import registry
@@ -31,7 +31,7 @@ from danet.train import run_folder
 
 
 class Network(NamedTuple):
-    """What is shown the pictures.
+    """What is shown the images.
 
     Args:
         about: what it is, in a few words.
@@ -69,7 +69,7 @@ class Shown(NamedTuple):
     """One network with one seed.
 
     Args:
-        matrices: P,C,K,K int64, the confusion matrix of each picture under each of CONDITIONS.
+        matrices: P,C,K,K int64, the confusion matrix of each image under each of CONDITIONS.
         ece: C, the expected calibration error.
     """
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the campaigns' runs")
-    parser.add_argument("--only", nargs="+", help="networks to show the pictures to, of all seeds or NAME-SEED")
+    parser.add_argument("--only", nargs="+", help="networks to show the images to, of all seeds or NAME-SEED")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--threads", type=int, help="of each computation; torch's choice if not given")
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
@@ -117,15 +117,15 @@ def runs(out: Path) -> list[tuple[str, int, Path]]:
 
 
 def show(run: Path, off: tuple[str, ...], file: Path, camvid: Path, device: str | None) -> None:
-    """Write the counts of one network over the validation pictures."""
+    """Write the counts of one network over the validation images."""
     predictor = loaded(run / run_folder.BEST, device, off)
     samples = registry.load("camvid", camvid, "val")
     classes = len(samples.classes)
     matrices = np.zeros((len(samples), len(CONDITIONS), classes, classes), np.int64)
     place = {condition: i for i, condition in enumerate(CONDITIONS)}
 
-    def keep(index: int, condition: Condition, _: str, picture: Confusion) -> None:
-        matrices[index, place[condition]] = picture.matrix
+    def keep(index: int, condition: Condition, _: str, image: Confusion) -> None:
+        matrices[index, place[condition]] = image.matrix
 
     counted = study({run.name: predictor}, samples, CONDITIONS, seen=keep)[run.name]
     ece = np.array([counted.calibration[condition].error for condition in CONDITIONS])
@@ -134,7 +134,7 @@ def show(run: Path, off: tuple[str, ...], file: Path, camvid: Path, device: str 
     write_atomically(file, content.getvalue())
 
 
-def spoiled_miou(matrices: np.ndarray) -> np.ndarray:
+def corrupted_miou(matrices: np.ndarray) -> np.ndarray:
     """The mean over all corruptions and severities: ...,C,K,K -> ..."""
     return mean_iou(matrices)[..., 1:].mean(-1)
 
@@ -158,7 +158,7 @@ def result(found: dict[tuple[str, int], Shown]) -> dict[str, Any]:
             "clean": float(miou[0]),
             "mean_miou": float(miou[1:].mean()),
             "kept": float(miou[1:].mean() / miou[0]),
-            "of_each": [float(spoiled_miou(shown.matrices.sum(0))) for shown in own.values()],
+            "of_each": [float(corrupted_miou(shown.matrices.sum(0))) for shown in own.values()],
             "ece": {"clean": float(ece[0]), "mean": float(ece[1:].mean())},
             "corruptions": {
                 corruption: [float(miou[i]) for i, c in enumerate(CONDITIONS) if c.corruption == corruption]
@@ -178,12 +178,12 @@ def result(found: dict[tuple[str, int], Shown]) -> dict[str, Any]:
 
 def table(compared: dict[str, Any]) -> str:
     """For people, in %."""
-    lines = [f"{'mIoU %':24}{'clean':>8}{'spoiled':>9}{'kept':>7}{'mCD':>7}  difference, 95 % by pictures"]
+    lines = [f"{'mIoU %':24}{'clean':>8}{'corrupted':>9}{'kept':>7}{'mCD':>7}  difference, 95 % by images"]
     for entry in compared["networks"]:
         shares = (entry["clean"], entry["mean_miou"], entry["kept"], entry.get("mean_degradation", float("nan")))
         line = "{:24}{:8.1f}{:9.1f}{:7.1f}{:7.1f}".format(entry["about"], *(100 * share for share in shares))
         for difference in entry["differences"]:
-            low, high = (100 * end for end in difference["by_pictures_95"])
+            low, high = (100 * end for end in difference["by_images_95"])
             line += f"  {100 * difference['mean']:+.1f} [{low:+.1f}, {high:+.1f}] over {difference['against']}"
             line += f" (clean {100 * difference['mean_clean']:+.1f})"
         lines.append(line)
@@ -197,7 +197,7 @@ def _degradation(shown: Shown, reference: Shown) -> float:
 
 
 def _difference(other: str, pairs: dict[int, tuple[Shown, Shown]]) -> dict[str, Any]:
-    """In mean mIoU over the corruptions, and in mIoU on the clean pictures; the interval is the former's."""
+    """In mean mIoU over the corruptions, and in mIoU on the clean images; the interval is the former's."""
     ours, theirs = zip(*((a.matrices, b.matrices) for a, b in pairs.values()), strict=True)
     gains = [mean_iou(a.sum(0)) - mean_iou(b.sum(0)) for a, b in zip(ours, theirs, strict=True)]  # C each
     return {
@@ -206,7 +206,7 @@ def _difference(other: str, pairs: dict[int, tuple[Shown, Shown]]) -> dict[str, 
         "mean": mean(float(gain[1:].mean()) for gain in gains),
         "mean_clean": mean(float(gain[0]) for gain in gains),
         "of_each": [float(gain[1:].mean()) for gain in gains],
-        "by_pictures_95": by_pictures(ours, theirs, spoiled_miou),
+        "by_images_95": by_images(ours, theirs, corrupted_miou),
     }
 
 

@@ -49,7 +49,7 @@ def save_network(path: Path, width: int) -> None:
     weights_file.save(path, DANet(**arguments), card)
 
 
-def picture() -> bytes:
+def image() -> bytes:
     """640 x 480 pixels of smoothed noise as JPEG."""
     rng = np.random.default_rng(0)
     file = io.BytesIO()
@@ -73,10 +73,10 @@ def hover(address: str, moves: int) -> dict[str, Any]:
     """A pointer that moves as fast as the answers come."""
     rng, seconds = np.random.default_rng(1), []
     with httpx.Client(base_url=address, timeout=60) as client:
-        kept = client.post("/v1/segment?keep=true", content=picture()).json()
+        kept = client.post("/v1/segment?keep=true", content=image()).json()
         assert (kept["grid"]["height"], kept["grid"]["width"]) == (60, 80)
         for _ in range(moves):
-            at = {"picture": kept["picture"], "x": int(rng.integers(640)), "y": int(rng.integers(480))}
+            at = {"image": kept["image"], "x": int(rng.integers(640)), "y": int(rng.integers(480))}
             begun = time.perf_counter()
             client.post("/v1/attention", params=at).raise_for_status()
             seconds.append(time.perf_counter() - begun)
@@ -85,7 +85,7 @@ def hover(address: str, moves: int) -> dict[str, Any]:
 
 async def load(address: str, pid: int, uploads: int) -> dict[str, Any]:
     """All uploads at once, and /health asked meanwhile."""
-    content, seconds, healthy = picture(), [], []
+    content, seconds, healthy = image(), [], []
 
     async def upload(client: httpx.AsyncClient) -> int:
         begun = time.perf_counter()
@@ -115,8 +115,8 @@ async def load(address: str, pid: int, uploads: int) -> dict[str, Any]:
     return {
         "uploads": uploads,
         "statuses": dict(collections.Counter(map(str, statuses))),
-        "pictures_a_second": round(statuses.count(200) / wall, 1),
-        "pictures_a_batch": round(numbers["batched"] / numbers["batches"], 2),
+        "images_a_second": round(statuses.count(200) / wall, 1),
+        "images_a_batch": round(numbers["batched"] / numbers["batches"], 2),
         "answered": percentiles(seconds),
         "health": percentiles(healthy),
         "resident_mb": {"idle": before, "most": megabytes(pid, "VmHWM")},

@@ -1,4 +1,4 @@
-"""Weights shown the validation pictures of CamVid, each picture's confusion matrix kept. Used by campaign.py,
+"""Weights shown the validation images of CamVid, each image's confusion matrix kept. Used by campaign.py,
 without.py and robustness.py.
 """
 
@@ -27,10 +27,10 @@ def loaded(weights: Path, device: str | None = None, off: Sequence[str] = ()) ->
 def matrices(
     weights: Path, camvid: Path, protocol: Protocol = WHOLE, off: Sequence[str] = (), device: str | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """The pictures' names, and P,K,K int64.
+    """The images' names, and P,K,K int64.
 
     Args:
-        protocol: how the pictures are shown to the network.
+        protocol: how the images are shown to the network.
         off: see `loaded`.
     """
     predictor = loaded(weights, device, off)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.intervals import by_pictures, by_seeds
+from benchmarks.intervals import by_images, by_seeds
 from danet.errors import InputError
 from danet.recipes import Recipe
 
@@ -23,7 +23,7 @@ class Row(NamedTuple):
         recipe: how it is trained, with any seed.
         against: names of the rows that it is compared with.
         run: the row whose weights are shown; "" for its own.
-        protocol: how they are shown the pictures.
+        protocol: how they are shown the images.
         off: the modules whose attention is switched off for that: alpha or beta 0.
         published: the paper's mIoU in %, by its backbone.
         left_out: why it cannot be run; "" if it can.
@@ -44,8 +44,8 @@ class Measured(NamedTuple):
     """A row's result with one seed.
 
     Args:
-        names: of the pictures.
-        matrices: P,K,K int64, the confusion matrix of each picture.
+        names: of the images.
+        matrices: P,K,K int64, the confusion matrix of each image.
         facts: what the JSON says of the run.
     """
 
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
     facts: dict[str, Any]
 
 
-def summarise(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
+def summarize(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
     """What the JSON says of a row: its mean and spread over the seeds, cost, and differences from others in `found`."""
     entries = {
         "name": row.name,
@@ -92,7 +92,7 @@ def _differences(
         pairs = {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found}
         if pairs:
             if any(a.names != b.names for a, b in pairs.values()):
-                raise InputError(f"{row.name} and {other}", "were shown other pictures", "give --out another folder")
+                raise InputError(f"{row.name} and {other}", "were shown other images", "give --out another folder")
             gains = [a.facts["miou"] - b.facts["miou"] for a, b in pairs.values()]
             yield {
                 "against": other,
@@ -100,7 +100,7 @@ def _differences(
                 "mean": mean(gains),
                 "of_each": gains,
                 "by_seeds_95": by_seeds(gains),
-                "by_pictures_95": by_pictures(
+                "by_images_95": by_images(
                     [a.matrices for a, _ in pairs.values()], [b.matrices for _, b in pairs.values()]
                 ),
             }
@@ -110,7 +110,7 @@ def _difference_in_words(entry: dict[str, Any]) -> str:
     def interval(ends: Sequence[float] | None) -> str:
         return "[n/a]" if ends is None else f"[{100 * ends[0]:+.1f} {100 * ends[1]:+.1f}]"
 
-    intervals = f"{interval(entry['by_seeds_95'])} {interval(entry['by_pictures_95'])}"
+    intervals = f"{interval(entry['by_seeds_95'])} {interval(entry['by_images_95'])}"
     return f"{100 * entry['mean']:+.2f} to {entry['against']} {intervals}"
 
 
@@ -118,7 +118,7 @@ def table(entries: dict[str, Any]) -> str:
     """The result for people; mIoU and differences in %, beside them the paper's mIoU on Cityscapes."""
     lines = [
         f"{'':36}{'mIoU %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}"
-        "differences, 95 % by seeds, by pictures"
+        "differences, 95 % by seeds, by images"
     ]
     for row in entries["rows"]:
         published = " / ".join(f"{value:.2f}" for value in row["published"].values())

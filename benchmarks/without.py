@@ -1,4 +1,4 @@
-"""What each module's attention is worth to weights that are trained: mIoU on CamVid's validation pictures with it
+"""What each module's attention is worth to weights that are trained: mIoU on CamVid's validation images with it
 switched off in testing. The branches and what was learned beside them stay. In windows attention has as few positions
 as it had in training.
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.campaign import write
-from benchmarks.intervals import by_pictures, mean_iou
+from benchmarks.intervals import by_images, mean_iou
 from benchmarks.measure import environment
 from benchmarks.shown import matrices
 from benchmarks.summary import GREEK
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--weights", type=Path, default=weights_file.DEFAULT, help="of a network with both modules")
-    parser.add_argument("--window", type=int, help="show windows of so many pixels a side instead of whole pictures")
+    parser.add_argument("--window", type=int, help="show windows of so many pixels a side instead of whole images")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
     options = parser.parse_args()
@@ -44,10 +44,10 @@ def main() -> None:
                 "off": off,
                 "miou": float(mean_iou(shown.sum(0))),
                 "difference": float(mean_iou(shown.sum(0)) - mean_iou(whole.sum(0))),
-                "by_pictures_95": by_pictures([shown], [whole]),
+                "by_images_95": by_images([shown], [whole]),
             }
         )
-        low, high = rows[-1]["by_pictures_95"]
+        low, high = rows[-1]["by_images_95"]
         print(
             f"without {' and '.join(off):20} mIoU {100 * rows[-1]['miou']:.2f} %, "
             f"{100 * rows[-1]['difference']:+.2f} [{100 * low:+.2f} {100 * high:+.2f}]",

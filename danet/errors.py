@@ -1,26 +1,29 @@
-"""The one exception for a user's mistake; `danet.cli` prints it as `error: WHERE: WHAT; REMEDY` and exits with 2."""
+"""The exception for users' mistakes. `danet.cli` prints it as `error: WHERE: WHAT; REMEDY` and exits with status 2."""
 
 from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a file, an option, a value.
+    """A mistake in the user's input: a file, a parameter, a value.
+
+    Parameters are named as in Python, never as flags: `where` is the bare name ("device", "data.root"), and
+    other texts put it in backticks ("choose a smaller `size`"). `danet.cli` turns these names into flags.
 
     Args:
-        where: the file or option, as the user wrote it.
-        what: what is wrong with it, with the number.
-        remedy: what to do about it.
+        where: the file, or the name of the parameter.
+        what: what is wrong, with the number.
+        remedy: how to fix it.
     """
 
     def __init__(self, where: object, what: str, remedy: str):
-        super().__init__(where, what, remedy)  # all three, so that the exception survives a trip between processes
+        super().__init__(where, what, remedy)  # all three, so that the exception can be pickled between processes
         self.where, self.what, self.remedy = where, what, remedy
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
-def first_of(faults: Sequence[str], count: int = 3) -> str:
-    """The first of several faults, and how many more there are, in one line."""
-    more = f"; and {len(faults) - count} more" if len(faults) > count else ""
-    return "; ".join(faults[:count]) + more
+def join_messages(messages: Sequence[str], count: int = 3) -> str:
+    """Join the first `count` messages into one line and say how many more there are."""
+    more = f"; and {len(messages) - count} more" if len(messages) > count else ""
+    return "; ".join(messages[:count]) + more

@@ -1,4 +1,4 @@
-"""Ask `danet serve` what is in a picture, and where one of its pixels looks. Needs Python alone.
+"""Ask `danet serve` what is in an image, and where one of its pixels looks. Needs Python alone.
 
 danet serve
 python examples/client.py examples/china.jpg --at 300 200
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def post(url: str, content: bytes) -> dict:
-    """The server's JSON answer to a picture."""
+    """The server's JSON answer to an image."""
     headers = {"Content-Type": "application/octet-stream"}
     if token := os.environ.get("DANET_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
@@ -22,11 +22,11 @@ def post(url: str, content: bytes) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--at", type=int, nargs=2, metavar=("X", "Y"), help="a pixel")
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     options = parser.parse_args()
-    content = options.picture.read_bytes()
+    content = options.image.read_bytes()
     for found in post(f"{options.server}/v1/segment", content)["classes"]:
         print(f"{found['share']:6.1%}  {found['name']}")
     if options.at:

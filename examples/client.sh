@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ask `danet serve` by curl: bash examples/client.sh PICTURE. With a token, add -H "Authorization: Bearer $DANET_TOKEN".
+# Ask `danet serve` by curl: bash examples/client.sh IMAGE. With a token, add -H "Authorization: Bearer $DANET_TOKEN".
 set -euo pipefail
 server=http://127.0.0.1:8000
 

@@ -1,6 +1,6 @@
-"""A picture segmented, and where one of its pixels looks; offline, in seconds.
+"""An image segmented, and where one of its pixels looks; offline, in seconds.
 
-python examples/quickstart.py [PICTURE]        writes into the folder quickstart
+python examples/quickstart.py [IMAGE]        writes into the folder quickstart
 """
 
 import sys
@@ -11,16 +11,16 @@ from PIL import Image
 import danet
 from danet.predict import overlay as draw
 
-picture = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("china.jpg")
+image = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("china.jpg")
 predictor = danet.load()  # the weights that come with the package; or danet.load("runs/camvid/best.safetensors")
 
-seg = predictor(picture)  # a path, a PIL image or an H,W,3 uint8 array
+seg = predictor(image)  # a path, a PIL image or an H,W,3 uint8 array
 overlay, *others = seg.save("quickstart", overwrite=True)
 print(f"{overlay}: {', '.join(found['name'] for found in seg.summary()['classes'])}")
 
 height, width = seg.labels.shape
 x, y = 2 * width // 3, height // 3
-attention = predictor.attention(picture, x, y)  # H,W float32, sums to 1: Eq. 1's row of this pixel
+attention = predictor.attention(image, x, y)  # H,W float32, sums to 1: Eq. 1's row of this pixel
 print(f"pixel x={x}, y={y} is {seg.classes.names[seg.labels[y, x]]}, and looks at")
 for i, name in enumerate(seg.classes.names):
     if (share := attention[seg.labels == i].sum()) >= 0.01:

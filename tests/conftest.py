@@ -82,4 +82,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
                 item.add_marker("stress")
-    items.sort(key=lambda item: item.path.name in ("test_docs.py", "test_export.py"))
+    items.sort(key=lambda item: item.path.name in ("test_docs.py", "weights/test_export.py"))

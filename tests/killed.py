@@ -165,7 +165,7 @@ def elastic(*args: str) -> int:
 
 def training(settings: dict, run: str, workers: int, resume: bool, double: bool = False) -> None:
     """A recipe, with a checkpoint after every step. Tells `part` before each part of a step, `validation` before each
-    picture of one, `saving` before each checkpoint. RUN.order gets a line a step and process: the step, RANK/WORLD, the
+    image of one, `saving` before each checkpoint. RUN.order gets a line a step and process: the step, RANK/WORLD, the
     samples' names, and the SHA-256 of everything random in the step.
     """
     import torch
@@ -185,7 +185,7 @@ def training(settings: dict, run: str, workers: int, resume: bool, double: bool 
         sys.exit(128 + result.stopped_by)
 
 
-def validation(pictures: int) -> None:
+def validation(images: int) -> None:
     """Tells the confusion matrix of an untrained network."""
     import torch
 
@@ -196,7 +196,7 @@ def validation(pictures: int) -> None:
     from danet.train import validate as validation
     from danet.train.build import build
 
-    synthetic._SIZES["val"] = pictures
+    synthetic._SIZES["val"] = images
     recipe = recipes.from_dict({**recipes.to_dict(recipes.TOY), "network": _NETWORK}, "test")
     process = distributed.start("cpu")
     samples = registry.load("toy", None, "val")
@@ -255,14 +255,14 @@ def _compute_in_float64() -> None:
     from danet.predict import inference
     from danet.train import loop
 
-    build, normalise = loop.build, inference.normalise
+    build, normalize = loop.build, inference.normalize
 
     def double_build(*args, **kwargs):
         network, card = build(*args, **kwargs)
         return network.double(), card
 
     loop.build = double_build
-    loop.normalise = inference.normalise = lambda *args: normalise(*args).double()
+    loop.normalize = inference.normalize = lambda *args: normalize(*args).double()
 
 
 # ---- the process that forks

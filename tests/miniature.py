@@ -1,4 +1,4 @@
-"""Folders of small pictures and masks, as users have them."""
+"""Folders of small images and masks, as users have them."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def save(file: Path, array: np.ndarray, **options: Any) -> Path:
     return file
 
 
-def picture(file: Path, height: int = HEIGHT, width: int = WIDTH, **options: Any) -> Path:
+def image(file: Path, height: int = HEIGHT, width: int = WIDTH, **options: Any) -> Path:
     return save(file, np.random.default_rng(len(file.name)).integers(0, 256, (height, width, 3), np.uint8), **options)
 
 
@@ -28,9 +28,9 @@ def stripes(*values: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarra
 
 
 def build(root: Path, masks: list[np.ndarray], images: str = "images", where: str = "masks", end: str = ".png") -> Path:
-    """A picture for each mask: H,W ids or H,W,3 colours."""
+    """An image for each mask: H,W ids or H,W,3 colors."""
     for i, mask in enumerate(masks):
-        picture(root / images / f"p{i}.jpg")
+        image(root / images / f"p{i}.jpg")
         save(root / where / f"p{i}{end}", mask)
     return root
 
@@ -46,13 +46,13 @@ PALETTE = ((0, 0, 0), *distinct_palette(20))
 
 def save_palette(file: Path, indices: np.ndarray, palette: tuple) -> None:
     image = Image.frombytes("P", (indices.shape[1], indices.shape[0]), indices.tobytes())
-    image.putpalette([channel for colour in palette for channel in colour])
+    image.putpalette([channel for color in palette for channel in color])
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file)
 
 
-def coloured(*colours: tuple[int, int, int]) -> np.ndarray:
-    return np.resize(np.array(colours, np.uint8), (HEIGHT, WIDTH, 3))
+def colored(*colors: tuple[int, int, int]) -> np.ndarray:
+    return np.resize(np.array(colors, np.uint8), (HEIGHT, WIDTH, 3))
 
 
 ROAD, TREE, VOID = (128, 64, 128), (0, 128, 0), (0, 0, 0)

@@ -1,6 +1,9 @@
 """State dicts in the released and in mmsegmentation's format, made up from one of our networks."""
 
+import importlib.util
 from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -29,3 +32,12 @@ def _renamed(network: DANet, form: Format) -> OrderedDict:
         theirs, ours = next((t, o) for t, o in form.prefixes.items() if key.startswith(o))
         state[theirs + key.removeprefix(ours)] = tensor.clone()
     return state
+
+
+def fill_module(folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

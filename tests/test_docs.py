@@ -31,18 +31,18 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    """What the commands name: pictures with 0/255 masks, a picture, a released checkpoint; and small recipes."""
+    """What the commands name: images with 0/255 masks, an image, a released checkpoint; and small recipes."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(10):
         mask = np.where(np.arange(48)[None] > 6 * i, 255, 0).astype(np.uint8).repeat(40, 0)
         for folder, array in (("images", rng.integers(0, 256, (40, 48, 3), np.uint8)), ("masks", mask)):
-            (tmp_path / "my_pictures" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "my_pictures" / folder / f"{i}.png")
+            (tmp_path / "my_images" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / "my_images" / folder / f"{i}.png")
     Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "street.jpg")
     (tmp_path / "examples").mkdir()
-    for picture in (ROOT / "examples").glob("*.jpg"):
-        (tmp_path / "examples" / picture.name).write_bytes(picture.read_bytes())
+    for image in (ROOT / "examples").glob("*.jpg"):
+        (tmp_path / "examples" / image.name).write_bytes(image.read_bytes())
 
     torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, tmp_path / "DANet101.pth.tar")
     monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
@@ -91,8 +91,8 @@ def test_the_readmes_first_two_commands_are_what_ci_runs():
 
 def test_the_guides_dataset_yaml_is_one(workplace):
     (text,) = blocks(ROOT / "docs/guide.md", "yaml")
-    (workplace / "my_pictures/dataset.yaml").write_text(text)
-    assert len(registry.load("folder", workplace / "my_pictures", "train")) == 8
+    (workplace / "my_images/dataset.yaml").write_text(text)
+    assert len(registry.load("folder", workplace / "my_images", "train")) == 8
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)

@@ -20,7 +20,7 @@ from danet.serve.guard import Limits
 HOST = "http://127.0.0.1:8000"
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (48, 64), kind: str = "PNG", **options: Any) -> bytes:
+def image(seed: int = 0, size: tuple[int, int] = (48, 64), kind: str = "PNG", **options: Any) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options)

@@ -15,13 +15,13 @@ from danet.errors import InputError
 from danet.files import FULL
 
 COMMANDS = {
-    "predict": "pictures or folders -> overlay, labels, JSON",
+    "predict": "images or folders -> overlay, labels, JSON",
     "train": "a recipe, on CamVid, on your own folder, or on drawn scenes",
     "init": "your own folder -> its dataset.yaml",
-    "check": "everything that is wrong with a data set, in one run",
-    "look": "where a point of a picture looks, what a channel answers to, what each module changes",
-    "evaluate": "weights + data set -> mean IoU, IoU of each class",
-    "robustness": "weights + data set -> mean IoU on pictures that noise, blur, weather or JPEG have spoiled",
+    "check": "everything that is wrong with a dataset, in one run",
+    "look": "where a point of an image looks, what a channel answers to, what each module changes",
+    "evaluate": "weights + dataset -> mean IoU, IoU of each class",
+    "robustness": "weights + dataset -> mean IoU on images that noise, blur, weather or JPEG have corrupted",
     "report": "a run's page, or several runs side by side",
     "convert": "a released DANet checkpoint -> .safetensors",
     "export": "weights -> ONNX or OpenVINO, int8 too, compared with the network",

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.output import check_outputs, progress, write_json
+from danet.cli.output import progress
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
+from danet.files import check_outputs, write_json
 
 
 @dataclass(frozen=True)
 class Check:
-    """Everything that is wrong with a data set, in one run: files, pairs, sizes, values, counts. Exit 2 if anything is.
+    """Everything that is wrong with a dataset, in one run: files, pairs, sizes, values, counts. Exit 2 if anything is.
 
-    For example: danet check my_pictures; danet check --dataset cityscapes --root DIR
+    For example: danet check my_images; danet check --dataset cityscapes --root DIR
     """
 
     folder: tyro.conf.Positional[Path | None] = None
     """your own folder, with its dataset.yaml (danet init writes one)"""
     dataset: str | None = None
-    """or a data set's name: camvid, cityscapes, voc, context, context59, coco-stuff, ade20k"""
+    """or a dataset's name: camvid, cityscapes, voc, context, context59, coco-stuff, ade20k"""
     root: Path | None = None
     """and its folder"""
     json: Path | None = None

@@ -29,7 +29,7 @@ class Convert:
     no_align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
     """it was trained without"""
     classes: str | None = None
-    """whose class names and colours: a data set's; if not given, those in the file, else by their number"""
+    """whose class names and colors: a dataset's; if not given, those in the file, else by their number"""
 
 
 def run(args: Sequence[str]) -> int:

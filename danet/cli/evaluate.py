@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import check_outputs, progress, write_json
+from danet.cli.output import progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
+from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from danet.evaluate.evaluation import Evaluation
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score weights on a data set, over full pictures: IoU of each class and its mean, pixel and mean accuracy,
+    """Score weights on a dataset, over full images: IoU of each class and its mean, pixel and mean accuracy,
     boundary F, calibration; for Cityscapes also its categories and instances.
 
     For example: danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
@@ -29,20 +30,20 @@ class Evaluate:
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
-    """the data set's folder"""
+    """the dataset's folder"""
     split: str = "val"
-    """val, train, or another that the data set has"""
+    """val, train, or another that the dataset has"""
     protocol: str = "whole"
-    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
+    """how images are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
     released-multi, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     json: Path | None = None
     """write all scores to this file too; - for standard output instead of the table"""
-    pictures: Path | None = None
-    """write the scores of each picture to this CSV file"""
+    images: Path | None = None
+    """write the scores of each image to this CSV file"""
     confusion: Path | None = None
     """write the confusion matrix to this PNG file"""
     report: Path | None = None
-    """write all of it to this HTML file, with the worst and best pictures"""
+    """write all of it to this HTML file, with the worst and best images"""
     submit: Path | None = None
     """write what the server of cityscapes or voc takes into this new folder"""
     device: str | None = None
@@ -56,7 +57,7 @@ def run(args: Sequence[str]) -> int:
     import torch
 
     from danet.data import registry
-    from danet.evaluate import per_image as pictures
+    from danet.evaluate import per_image as images
     from danet.evaluate.evaluation import check_classes, measure, predictions
     from danet.evaluate.submission import submission
     from danet.files import write_atomically
@@ -64,7 +65,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.protocols import find_protocol
     from danet.visualize import confusion_png
 
-    check_outputs(options.json, options.pictures, options.confusion, options.report)
+    check_outputs(options.json, options.images, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
         raise InputError("--confusion", f"{options.confusion} is not named .png", "it is written as PNG: name it so")
     samples = registry.load(options.dataset, options.root, options.split)
@@ -85,10 +86,10 @@ def run(args: Sequence[str]) -> int:
     if options.json is not None:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
         origin |= {"protocol": options.protocol, "dtype": options.dtype}
-        numbers = {"dataset": options.dataset, "split": options.split, "pictures": len(samples), **result.as_dict()}
+        numbers = {"dataset": options.dataset, "split": options.split, "images": len(samples), **result.as_dict()}
         write_json(options.json, origin | numbers)
-    if options.pictures is not None:
-        write_atomically(options.pictures, pictures.to_csv(result.pictures).encode(errors="backslashreplace"))
+    if options.images is not None:
+        write_atomically(options.images, images.to_csv(result.images).encode(errors="backslashreplace"))
     if options.confusion is not None:
         write_atomically(options.confusion, confusion_png.confusion_png(result.confusion, samples.classes))
     if options.report is not None:
@@ -106,7 +107,7 @@ def _print_scores(result: "Evaluation") -> None:
 
     scores, names = result.confusion.scores(), result.classes.names
     if not result.confusion.matrix.any():
-        print(f"{len(result.pictures)} pictures without a labelled pixel: no scores")
+        print(f"{len(result.images)} images without a labeled pixel: no scores")
         return
     table = Table("class", "IoU %")
     for name, iou in zip(names, scores.iou, strict=True):
@@ -114,7 +115,7 @@ def _print_scores(result: "Evaluation") -> None:
     Console().print(table)
     left_out = len(names) - scores.counted
     note = f" ({left_out} in neither ground truth nor prediction, left out)" if left_out else ""
-    print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.pictures)} full pictures")
+    print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.images)} full images")
     print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
     f = " / ".join(f"{100 * value:.1f}" for value in result.boundary.scores().mean_f)
     print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels: {f}")

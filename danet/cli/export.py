@@ -27,16 +27,16 @@ class Export:
     out: Path | None = None
     """the file to write; beside the weights, for the package's own in this folder, if not given"""
     int8: bool = False
-    """quantise the convolutions to int8 (OpenVINO): faster on processors with VNNI or AMX"""
+    """quantize the convolutions to int8 (OpenVINO): faster on processors with VNNI or AMX"""
     calibration: Path | None = None
-    """a folder of pictures like those to come, by which int8 is calibrated; no labels are needed"""
+    """a folder of images like those to come, by which int8 is calibrated; no labels are needed"""
     calibration_count: int = 100
     """how many of them, evenly spaced"""
     verify: bool = True
     """run the file and compare it with the network, on noise of two sizes and two batches (int8: on up to 8 of the
-    calibration's pictures); if they differ nothing is written and the exit status is 1"""
-    pictures: tuple[Path, ...] = ()
-    """compare on these pictures too"""
+    calibration's images); if they differ nothing is written and the exit status is 1"""
+    images: tuple[Path, ...] = ()
+    """compare on these images too"""
     overwrite: bool = False
     """replace files that exist"""
 
@@ -44,7 +44,7 @@ class Export:
 def run(args: Sequence[str]) -> int:
     options = parse(Export, args, "export")
     if options.int8 and options.calibration is None:
-        raise InputError("--int8", "needs pictures to calibrate by", "add --calibration FOLDER")
+        raise InputError("--int8", "needs images to calibrate by", "add --calibration FOLDER")
     if options.calibration is not None and not options.int8:
         raise InputError("--calibration", "is for int8", "add --int8")
     from danet.weights.export import export
@@ -56,7 +56,7 @@ def run(args: Sequence[str]) -> int:
         options.calibration,
         options.calibration_count,
         options.verify,
-        options.pictures,
+        options.images,
         options.overwrite,
     )
     for shown, difference, largest, equal, pixels in report.compared:

@@ -12,15 +12,15 @@ from danet.cli.parsing import parse, printable
 
 @dataclass(frozen=True)
 class Init:
-    """Look at the pictures and masks of a folder, and propose its dataset.yaml: classes, label map, what is doubtful.
+    """Look at the images and masks of a folder, and propose its dataset.yaml: classes, label map, what is doubtful.
 
-    For example: danet init my_pictures
+    For example: danet init my_images
     """
 
     folder: tyro.conf.Positional[Path]
-    """the folder that holds pictures and masks"""
+    """the folder that holds images and masks"""
     ignore: int | None = None
-    """the mask value that means unlabelled, if you know it"""
+    """the mask value that means unlabeled, if you know it"""
 
 
 def run(args: Sequence[str]) -> int:

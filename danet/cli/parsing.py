@@ -1,10 +1,12 @@
-"""Command-line options as dataclasses, parsed by tyro; whatever is wrong with them in one line."""
+"""Parse options declared as dataclasses, by tyro, and turn every user error into one line."""
 
 import contextlib
 import io
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -12,9 +14,16 @@ from danet.errors import InputError
 
 Parsed = TypeVar("Parsed")
 
+_FLAGS: ContextVar[dict[str, str]] = ContextVar("flags", default={})  # noqa: B039 (never mutated)
+
 
 def parse(kind: type[Parsed], args: Sequence[str], command: str, default: Parsed | None = None) -> Parsed:
-    """Parse by tyro, its boxed error message made one line."""
+    """Parse the arguments of a command, and remember its flags for `error_line`.
+
+    Raises:
+        InputError: an unknown option, a missing or invalid value.
+    """
+    _FLAGS.set(dict(_flags(kind)))
     given: dict[str, Any] = {} if default is None else {"default": default}
     messages = io.StringIO()
     try:
@@ -27,16 +36,39 @@ def parse(kind: type[Parsed], args: Sequence[str], command: str, default: Parsed
 
 
 def error_line(error: InputError) -> str:
-    return printable(f"error: {error}")
+    """Format an error as one line, with the parameters it names written as flags of the parsed command."""
+    flags = _FLAGS.get()
+    where = flags.get(error.where, error.where) if isinstance(error.where, str) else error.where
+    text = re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), f"{error.what}; {error.remedy}")
+    return printable(f"error: {where}: {text}")
 
 
 def printable(text: str) -> str:
-    """File names may hold newlines, terminal escapes or bytes that are no text."""
+    """Escape newlines, terminal control sequences and undecodable bytes, which file names may contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
 
 
+def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Map the parameters behind the options of a dataclass to flags; nested ones by their own and their dotted names.
+
+    A recipe stands at the top level, as on the command line. Options override fields of the same name in sections.
+    """
+    types = get_type_hints(kind, include_extras=True)
+    own = []
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        inner, *notes = [types[field.name], *getattr(types[field.name], "__metadata__", ())]
+        inner = getattr(inner, "__origin__", inner) if notes else inner
+        if is_dataclass(inner) and isinstance(inner, type):
+            yield from _flags(inner, "" if field.name == "recipe" else f"{prefix}{field.name}.")
+            continue
+        positional = any("Positional" in repr(note) for note in notes)
+        flag = field.name.upper() if positional else f"--{prefix}{field.name}".replace("_", "-")
+        own += [(field.name, flag), (f"{prefix}{field.name}", flag)]
+    yield from own
+
+
 def _option_error(message: str, command: str) -> InputError:
-    lines = [line.strip(" │╭╮╰╯|+") for line in message.splitlines()]  # a box, in ASCII where the terminal has no other
+    lines = [line.strip(" │╭╮╰╯|+") for line in message.splitlines()]  # a box, in ASCII on some terminals
     lines = [line for line in lines if line.strip("─-")][1:]  # the first is the box's title
     text = " ".join(lines)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
@@ -47,10 +79,10 @@ def _option_error(message: str, command: str) -> InputError:
         names = choice[3].rstrip(",").replace("'", "")
         return InputError(choice[2], f"{choice[1]} is unknown", f"use one of {names}")
     if short := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+) values?", text):
-        return InputError(short[1], f"its value is missing ({short[2]} wanted)", remedy)
+        return InputError(short[1], f"its value is missing (expected {short[2]})", remedy)
     if wrong := re.match(r"Error parsing (\S+): (.*?)(?= Argument helptext| For full|$)", text):
         return InputError(wrong[1], wrong[2], remedy)
     if missing := re.match(r"Missing from .*?: (.*?)(?= For full|$)", text):
         return InputError(f"danet {command}", f"{missing[1]} is missing", remedy)
     option = re.search(r"--[\w.-]+", text)
-    return InputError(option[0] if option else f"danet {command}", lines[0] if lines else "cannot be read", remedy)
+    return InputError(option[0] if option else f"danet {command}", lines[0] if lines else "invalid arguments", remedy)

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment pictures: for each an overlay with legend, its labels as a palette PNG, and JSON with each class's share.
+    """Segment images: for each an overlay with legend, its labels as a palette PNG, and JSON with each class's share.
 
-    A film becomes a film of overlays, and JSON with the shares of each frame. A TIFF, PNG or JPEG of more than 64
+    A video becomes a video of overlays, and JSON with the shares of each frame. A TIFF, PNG or JPEG of more than 64
     million pixels is read by rows, its labels are a TIFF with the same coordinates, and its overlay is a small one.
 
     For example: danet predict street.jpg photos/ clip.mp4 --out results
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """pictures, folders of pictures, films"""
+    """images, folders of images, videos"""
     weights: Path | None = None
     """a .safetensors file, or an exported model; the weights that come with the package if not given"""
     out: Path = Path("segmented")
@@ -38,10 +38,10 @@ class Predict:
     overwrite: bool = False
     """replace results that exist"""
     size: int | None = None
-    """long side in pixels that pictures are brought to before the network, of pictures read by rows the side of the
+    """long side in pixels that images are brought to before the network, of images read by rows the side of the
     windows; the size that the weights were trained at if not given"""
     protocol: str = "whole"
-    """how pictures are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
+    """how images are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
     released-multi, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
@@ -58,7 +58,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.protocols import find_protocol
 
     if not options.images:
-        raise InputError("IMAGE", "none given", "name pictures or folders of pictures")
+        raise InputError("IMAGE", "none given", "name images or folders of images")
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
@@ -75,7 +75,7 @@ def run(args: Sequence[str]) -> int:
                 failed += 1
                 print(error_line(result), file=sys.stderr)
     if failed:
-        left = InputError(f"{failed} of {len(files)} pictures", "could not be segmented", "see the lines above")
+        left = InputError(f"{failed} of {len(files)} images", "could not be segmented", "see the lines above")
         print(error_line(left), file=sys.stderr)
     for pace in paces:
         if pace.count > 1:
@@ -88,10 +88,10 @@ def _segmented(
 ) -> Iterator["Saved | InputError"]:
     from danet.predict import folder, large_image, video
 
-    if kind == "picture":
-        with folder.Pace("picture") as pace:
+    if kind == "image":
+        with folder.Pace("image") as pace:
             paces.append(pace)
-            yield from folder.segment_pictures(
+            yield from folder.segment_images(
                 predictor, files, options.out, options.overwrite, protocol, options.size, pace
             )
         return

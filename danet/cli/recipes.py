@@ -16,21 +16,21 @@ def run(args: Sequence[str]) -> int:
         raise InputError(args[0], "danet recipes takes nothing", "use danet train RECIPE --help for a recipe's values")
     for name, recipe in recipes.RECIPES.items():
         network, optim, source = recipe.network, recipe.optim, recipe.data
-        pictures = _pictures(source)
-        per_epoch = None if pictures is None else pictures // source.batch
+        images = _images(source)
+        per_epoch = None if images is None else images // source.batch
         steps = optim.steps or (None if per_epoch is None else optim.epochs * per_epoch)
         length = "" if optim.steps else f"{optim.epochs} epoch{'s' * (optim.epochs != 1)}"
-        fixed, per_picture = recipes.MEMORY[name]
+        fixed, per_image = recipes.MEMORY[name]
         lines = [
             recipe.about,
             f"{network.backbone} stride {network.output_stride}, batch {source.batch}, "
             f"crop {source.crop[0]} x {source.crop[1]}; "
             + ", ".join(
                 part
-                for part in (length, f"{steps:,} steps" if steps else "", f"{pictures:,} pictures" if pictures else "")
+                for part in (length, f"{steps:,} steps" if steps else "", f"{images:,} images" if images else "")
                 if part
             ),
-            f"memory of a GPU, estimated: {_in_words(fixed)} and {_in_words(per_picture)} for each picture",
+            f"memory of a GPU, estimated: {_in_words(fixed)} and {_in_words(per_image)} for each image",
         ]
         if name in recipes.PUBLISHED:
             row = recipes.PUBLISHED[name]
@@ -40,7 +40,7 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
-def _pictures(source: recipes.Data) -> int | None:
+def _images(source: recipes.Data) -> int | None:
     """To train on, where that is known without a folder."""
     from danet.data import registry
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.output import check_outputs, progress
+from danet.cli.output import progress
 from danet.cli.parsing import parse, printable
 from danet.errors import InputError
+from danet.files import check_outputs
 
 
 @dataclass(frozen=True)
 class Report:
-    """A run's page, its best weights measured anew over the validation pictures; or several runs side by side, from
+    """A run's page, its best weights measured anew over the validation images; or several runs side by side, from
     what they measured themselves.
 
     For example: danet report runs/toy; danet report runs/toy runs/toy-2 --out seeds.html
@@ -26,7 +27,7 @@ class Report:
     overwrite: bool = False
     """replace that file if it exists"""
     root: Path | None = None
-    """of one run: its data set's folder, if that is no longer where the recipe says"""
+    """of one run: its dataset's folder, if that is no longer where the recipe says"""
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import check_outputs, progress, write_json
+from danet.cli.output import progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
+from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from danet.evaluate.robustness import Robustness
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """Score weights on pictures that noise, blur, weather and compression have spoiled: mIoU and calibration of twelve
-    corruptions at five severities. Several networks see the same pictures; the first is what the others are measured
+    """Score weights on images that noise, blur, weather and compression have corrupted: mIoU and calibration of twelve
+    corruptions at five severities. Several networks see the same images; the first is what the others are measured
     against.
 
     For example: danet robustness a.safetensors b.safetensors --dataset camvid --root DIR --severities 1 3 5
@@ -29,9 +30,9 @@ class Study:
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
-    """the data set's folder"""
+    """the dataset's folder"""
     split: str = "val"
-    """val, train, or another that the data set has"""
+    """val, train, or another that the dataset has"""
     corruptions: tuple[str, ...] | None = None
     """some of gaussian-noise, shot-noise, impulse-noise, defocus-blur, glass-blur, motion-blur, snow, fog, brightness,
     contrast, pixelate and jpeg; all if not given"""
@@ -40,7 +41,7 @@ class Study:
     seed: int = 0
     """of the noise and the weather"""
     protocol: str = "whole"
-    """how pictures are shown, see danet evaluate"""
+    """how images are shown, see danet evaluate"""
     json: Path | None = None
     """write all numbers to this file too; - for standard output instead of the table"""
     device: str | None = None
@@ -86,12 +87,12 @@ def run(args: Sequence[str]) -> int:
             for name, result in results.items()
         ]
         origin = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
-        origin |= {"pictures": len(samples), "severities": sorted({c.severity for c in conditions[1:]})}
+        origin |= {"images": len(samples), "severities": sorted({c.severity for c in conditions[1:]})}
         write_json(options.json, origin | {"networks": numbers})
     return 0
 
 
-def _print(results: "dict[str, Robustness]", pictures: int) -> None:
+def _print(results: "dict[str, Robustness]", images: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -103,7 +104,7 @@ def _print(results: "dict[str, Robustness]", pictures: int) -> None:
         return ["n/a" if value != value else f"{100 * value:.2f}" for value in values]
 
     networks = list(results.values())
-    table = Table("mIoU %", *results, caption=f"{pictures} full pictures; mean over the severities")
+    table = Table("mIoU %", *results, caption=f"{images} full images; mean over the severities")
     table.add_row("clean", *percent([network.miou(CLEAN) for network in networks]), end_section=True)
     last = networks[0].corruptions[-1]
     for name in networks[0].corruptions:

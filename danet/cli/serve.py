@@ -11,7 +11,7 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Serve:
-    """The network over HTTP: a page to look at pictures with, and a REST interface (see /docs there).
+    """The network over HTTP: a page to look at images with, and a REST interface (see /docs there).
 
     Only this machine can reach it unless --host says otherwise; then a token is needed, which each request must bring.
 

@@ -24,7 +24,7 @@ class Train:
     """Train a recipe, whose every value can be given as an option. Interrupted, it goes on with danet train --resume
     RUN.
 
-    For example: danet train folder --data.root my_pictures --optim.epochs 40
+    For example: danet train folder --data.root my_images --optim.epochs 40
     """
 
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
@@ -39,9 +39,9 @@ class Train:
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
-    """processes that load pictures"""
+    """processes that load images"""
     cache: Path | None = None
-    """keep decoded training pictures in this folder, uncompressed, and read only the crops of them"""
+    """keep decoded training images in this folder, uncompressed, and read only the crops of them"""
     tensorboard: bool = False
     """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
     deterministic: bool = False
@@ -57,9 +57,9 @@ class Resume:
     device: str | None = None
     """cpu or cuda; a GPU if there is one"""
     workers: int = 1
-    """processes that load pictures"""
+    """processes that load images"""
     cache: Path | None = None
-    """keep decoded training pictures in this folder, uncompressed, and read only the crops of them"""
+    """keep decoded training images in this folder, uncompressed, and read only the crops of them"""
     tensorboard: bool = False
     """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
     deterministic: bool = False
@@ -109,7 +109,7 @@ def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
 
 @contextmanager
 def _options_as_here() -> Iterator[None]:
-    """Data sets name the options of danet evaluate."""
+    """Datasets name the options of danet evaluate."""
     names = {"root": "--data.root", "dataset": "--data.dataset", "split": "--data.train-split or --data.val-split"}
 
     def renamed(text: str) -> str:

@@ -1,6 +1,6 @@
 """Augmentation: (image, labels) -> (image, labels), with an explicit random generator. No global random state.
 
-The crop is computed first, and only that part of the picture is resized: same pixels as resizing the whole and
+The crop is computed first, and only that part of the image is resized: same pixels as resizing the whole and
 cropping, at a fraction of the cost.
 """
 
@@ -18,12 +18,12 @@ from danet.data.photometric import distort
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and colour jitter, in this order.
+    """Random scale, crop, horizontal flip and color jitter, in this order.
 
     Args:
-        crop: height and width of the result. What lies outside the picture is black, and ignored in the labels.
-        scale: the range of the random resizing, relative to the picture's own size; (1, 1) for none.
-        short_side: pixels to which the picture's short side is brought before; None: as it is.
+        crop: height and width of the result. What lies outside the image is black, and ignored in the labels.
+        scale: the range of the random resizing, relative to the image's own size; (1, 1) for none.
+        short_side: pixels to which the image's short side is brought before; None: as it is.
         photometric: distort brightness, contrast, saturation and hue as SSD does, see `photometric.py`.
         largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to
             ten times (mmsegmentation's cat_max_ratio); 1 takes the first.
@@ -65,8 +65,8 @@ def scaled_crop(
     rng: np.random.Generator,
     largest_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random crop of the picture resized by `scale` (bilinear; labels nearest), padded right and bottom where the
-    picture is too small. `largest_share` as in `Augmentation`.
+    """A random crop of the image resized by `scale` (bilinear; labels nearest), padded right and bottom where the
+    image is too small. `largest_share` as in `Augmentation`.
     """
     height, width = image.shape[:2]
     scaled = max(1, round(height * scale)), max(1, round(width * scale))

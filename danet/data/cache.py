@@ -1,7 +1,7 @@
 """Samples decoded once and memory-mapped, so that training reads only the crop that it takes. Command: `danet train
 RECIPE --cache DIR`.
 
-A file for the picture and one for the labels, named by a hash of where they come from and when that changed: a picture
+A file for the image and one for the labels, named by a hash of where they come from and when that changed: an image
 that is replaced is decoded again. Files are whole or not there; any number of processes may fill a cache together.
 """
 
@@ -18,13 +18,14 @@ from danet.data.images.channels import Bands
 from danet.data.images.read import image_size
 from danet.data.samples import Pair, PairedFiles, Sample, Samples
 from danet.errors import InputError
-from danet.files import check_writable, make_folder, written_whole
+from danet.files import atomic_path, check_writable, make_folder
 
 
 @dataclass(frozen=True)
 class Cached:
     """`Samples` that come from `folder` once they have been there; images and labels are read-only maps of its
-    files."""
+    files.
+    """
 
     samples: PairedFiles
     folder: Path
@@ -55,7 +56,7 @@ class Cached:
         return self.samples.labels(index)
 
     def files(self, index: int) -> tuple[Path, Path]:
-        """Where a sample's picture and labels lie, or will."""
+        """Where a sample's image and labels lie, or will."""
         key = _key(self.samples, self.samples.pairs[index])
         return self.folder / f"{key}-image.npy", self.folder / f"{key}-labels.npy"
 
@@ -89,7 +90,7 @@ def planned(samples: Samples, folder: Path, bad: Callable[[InputError], None] | 
 
 
 def space(cache: Cached, bad: Callable[[InputError], None] | None = None) -> tuple[int, int]:
-    """Bytes that the whole cache takes, and those that are not there yet, from the pictures' headers; the depth of all
+    """Bytes that the whole cache takes, and those that are not there yet, from the images' headers; the depth of all
     is taken to be that of the first that can be read.
 
     Args:
@@ -132,7 +133,7 @@ def _mapped(file: Path) -> np.ndarray:
 
 def _write(file: Path, array: np.ndarray) -> None:
     try:
-        with written_whole(file) as temporary:
+        with atomic_path(file) as temporary:
             np.save(temporary, array, allow_pickle=False)
     except OSError as error:
         raise InputError(

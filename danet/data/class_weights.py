@@ -3,9 +3,9 @@
 
     enet              1 / ln(1.02 + share of the pixels)                      Paszke et al. 2016, section 5.1
     median-frequency  median of the frequencies / frequency, the frequency of a class being its share of the pixels of
-                      the pictures that show it                               Eigen and Fergus, ICCV 2015, section 6.3.2
-    effective-number  (1 - beta) / (1 - beta^n) with n the pictures that show the class and beta = (N - 1) / N for N
-                      pictures                                                Cui et al., CVPR 2019, section 4
+                      the images that show it                               Eigen and Fergus, ICCV 2015, section 6.3.2
+    effective-number  (1 - beta) / (1 - beta^n) with n the images that show the class and beta = (N - 1) / N for N
+                      images                                                Cui et al., CVPR 2019, section 4
 
 Each is scaled so that the mean weight over the valid pixels is 1: the learning rate keeps its meaning.
 """
@@ -25,13 +25,13 @@ class Census(NamedTuple):
 
     Args:
         pixels: of the class.
-        pictures: that show it.
-        pixels_beside: valid pixels of the pictures that show it.
+        images: that show it.
+        pixels_beside: valid pixels of the images that show it.
         samples: label maps counted.
     """
 
     pixels: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
     pixels_beside: np.ndarray
     samples: int
 
@@ -42,7 +42,7 @@ def census(samples: Samples, bad: Callable[[InputError], None] | None = None) ->
     Args:
         bad: told of each label map that cannot be read, which is then not counted; None: the first is raised.
     """
-    pixels, pictures, beside = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
+    pixels, images, beside = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
     counted = 0
     for index in range(len(samples)):
         try:
@@ -55,13 +55,13 @@ def census(samples: Samples, bad: Callable[[InputError], None] | None = None) ->
         counted += 1
         counts = np.bincount(labels[labels != IGNORE], minlength=len(samples.classes))
         pixels += counts
-        pictures += counts > 0
+        images += counts > 0
         beside += (counts > 0) * counts.sum()
-    return Census(pixels, pictures, beside, counted)
+    return Census(pixels, images, beside, counted)
 
 
-def check_labelled(samples: Samples) -> None:
-    """Raises InputError where no pixel of a training set is labelled, as in a benchmark's test split. Label maps are
+def check_labeled(samples: Samples) -> None:
+    """Raises InputError where no pixel of a training set is labeled, as in a benchmark's test split. Label maps are
     read up to the first that has one.
     """
     for index in range(len(samples)):
@@ -70,7 +70,7 @@ def check_labelled(samples: Samples) -> None:
                 return
         except InputError:  # its own words are said where it is trained on
             return
-    what = f"no pixel of its {len(samples)} pictures is labelled"
+    what = f"no pixel of its {len(samples)} images is labeled"
     raise InputError("--data.train-split", what, "train on another split")
 
 
@@ -84,11 +84,11 @@ def class_weights(way: str, counted: Census) -> tuple[float, ...]:
         InputError: the training set has no valid pixel.
     """
     if not counted.pixels.sum():
-        raise InputError("--class-weights", "the training set has no labelled pixel", "mend the masks: danet check")
+        raise InputError("--class-weights", "the training set has no labeled pixel", "mend the masks: danet check")
     share = counted.pixels / counted.pixels.sum()
     seen = counted.pixels > 0
     raw = np.ones(len(share))
-    present = Census(counted.pixels[seen], counted.pictures[seen], counted.pixels_beside[seen], counted.samples)
+    present = Census(counted.pixels[seen], counted.images[seen], counted.pixels_beside[seen], counted.samples)
     raw[seen] = _WAYS[way](present, share[seen])
     raw[seen] /= (raw * share).sum()
     return tuple(raw.tolist())
@@ -105,7 +105,7 @@ def _median(counted: Census, _: np.ndarray) -> np.ndarray:
 
 def _effective(counted: Census, _: np.ndarray) -> np.ndarray:
     beta = (counted.samples - 1) / counted.samples
-    return (1 - beta) / (1 - beta**counted.pictures)
+    return (1 - beta) / (1 - beta**counted.images)
 
 
 _WAYS = {"auto": _enet, "enet": _enet, "median-frequency": _median, "effective-number": _effective}

@@ -1,4 +1,4 @@
-"""What the numbers in a mask mean: the classes' names and colours, and the map from a file's values to train ids."""
+"""What the numbers in a mask mean: the classes' names and colors, and the map from a file's values to train ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from danet.errors import InputError
 IGNORE = 255
 """The train id that no loss and no metric sees."""
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set, in the order of their train ids.
+    """The classes of a dataset, in the order of their train ids.
 
     Args:
         names: one a class; train id = place in the list.
-        palette: one RGB colour a class, each channel in [0, 255].
+        palette: one RGB color a class, each channel in [0, 255].
 
     Raises:
         InputError: no class, too many, two of one name, or a palette of another length.
     """
 
     names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
 
     def __post_init__(self):
         if not 1 <= len(self.names) <= IGNORE:
@@ -41,7 +41,7 @@ class Classes:
             )
         if len(self.palette) != len(self.names):
             raise InputError(
-                "palette", f"{len(self.palette)} colours for {len(self.names)} classes", "give one [r, g, b] a class"
+                "palette", f"{len(self.palette)} colors for {len(self.names)} classes", "give one [r, g, b] a class"
             )
 
     def __len__(self) -> int:
@@ -49,20 +49,20 @@ class Classes:
 
     @classmethod
     def named(cls, names: tuple[str, ...]) -> "Classes":
-        """These names in distinct colours, for data sets that bring none."""
+        """These names in distinct colors, for datasets that bring none."""
         return cls(names, distinct_palette(len(names)))
 
 
-def distinct_palette(n: int) -> tuple[Colour, ...]:
-    """The first n colours of the PASCAL VOC palette that are not black: far apart for small n, and always the same."""
-    colours = []
+def distinct_palette(n: int) -> tuple[Color, ...]:
+    """The first n colors of the PASCAL VOC palette that are not black: far apart for small n, and always the same."""
+    colors = []
     for i in range(1, n + 1):
         channels = [0, 0, 0]
         for bit in range(8):  # the bits of i, dealt to R, G, B, most significant first
             for channel in range(3):
                 channels[channel] |= ((i >> (3 * bit + channel)) & 1) << (7 - bit)
-        colours.append(tuple(channels))
-    return tuple(colours)
+        colors.append(tuple(channels))
+    return tuple(colors)
 
 
 class LabelMap:

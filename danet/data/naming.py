@@ -1,4 +1,4 @@
-"""How masks are named after their pictures: a.png or a_mask.png for a.jpg, a_mask.png for a_sat.jpg."""
+"""How masks are named after their images: a.png or a_mask.png for a.jpg, a_mask.png for a_sat.jpg."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,26 +11,26 @@ _MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target", "semant
 
 
 class Naming(NamedTuple):
-    """The mask of a picture is called as its stem, without `image_suffix` at its end, and `mask_suffix` after it."""
+    """The mask of an image is called as its stem, without `image_suffix` at its end, and `mask_suffix` after it."""
 
     mask_suffix: str = ".png"
     image_suffix: str = ""
 
-    def mask_of(self, picture: Path) -> str:
-        """The name of a picture's mask."""
-        return f"{picture.stem.removesuffix(self.image_suffix)}{self.mask_suffix}"
+    def mask_of(self, image: Path) -> str:
+        """The name of an image's mask."""
+        return f"{image.stem.removesuffix(self.image_suffix)}{self.mask_suffix}"
 
     def is_mask(self, file: Path) -> bool:
-        """Whether a file that lies where pictures and masks lie together is a mask."""
+        """Whether a file that lies where images and masks lie together is a mask."""
         return file.name.endswith(self.mask_suffix)
 
 
 SAME_STEM = Naming()
 
 
-def naming_of(pictures: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
-    """How most masks of one folder are named after the pictures of another; None where no mask is."""
-    stems, names = {picture.stem for picture in pictures}, [mask.name for mask in masks]
+def naming_of(images: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
+    """How most masks of one folder are named after the images of another; None where no mask is."""
+    stems, names = {image.stem for image in images}, [mask.name for mask in masks]
     ends = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
     votes = Counter(end for end in ends if end is not None)
     if likeliest := _likeliest(votes, min(len(stems), len(names))):
@@ -42,7 +42,7 @@ def naming_of(pictures: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
 
 
 def naming_beside(files: Sequence[Path]) -> Naming | None:
-    """How masks are named that lie beside their pictures, most of them; None where these files are not such."""
+    """How masks are named that lie beside their images, most of them; None where these files are not such."""
     stems = {file.with_suffix("") for file in files}
     ends = Counter(
         file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems

@@ -1,4 +1,4 @@
-"""Files in, samples out: pictures with their labels as train ids. Knows no network."""
+"""Files in, samples out: images with their labels as train ids. Knows no network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ CLASSES: dict[str, Classes] = {
     "toy": synthetic.CLASSES,
     "toy-context": synthetic.CONTEXT_CLASSES,
 }
-"""The classes of the data sets that have their own; a folder's stand in its dataset.yaml."""
+"""The classes of the datasets that have their own; a folder's stand in its dataset.yaml."""
 
 COUNTS: dict[str, dict[str, int]] = {
     "camvid": camvid.COUNTS,
@@ -45,17 +45,17 @@ COUNTS: dict[str, dict[str, int]] = {
     "coco-stuff": coco_stuff.COUNTS,
     "ade20k": ade20k.COUNTS,
 }
-"""Pictures in each split of the data sets as published."""
+"""Images in each split of the datasets as published."""
 
 DRAWN = ("toy", "toy-context")
-"""Data sets drawn by the program: they have no folder."""
+"""Datasets drawn by the program: they have no folder."""
 
 
 def load(name: str, root: Path | None, split: str) -> Samples:
-    """The samples of a data set's split.
+    """The samples of a dataset's split.
 
     Raises:
-        InputError: an unknown data set, no root where one is needed, or what its module finds wrong.
+        InputError: an unknown dataset, no root where one is needed, or what its module finds wrong.
     """
     if name not in DATASETS:
         raise InputError("--dataset", f"{name!r} is unknown", f"use one of {', '.join(DATASETS)}")

@@ -1,4 +1,4 @@
-"""Samples from files: pictures paired with their masks. What every data set on disk is made of."""
+"""Samples from files: images paired with their masks. What every dataset on disk is made of."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from danet.errors import InputError
 
 
 class Sample(NamedTuple):
-    """One picture with its labels: image H,W,N (RGB as a rule) uint8, or float32 of deeper files, 255 being white;
+    """One image with its labels: image H,W,N (RGB as a rule) uint8, or float32 of deeper files, 255 being white;
     labels H,W uint8 train ids, 255 = ignore.
     """
 
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 @runtime_checkable
 class Samples(Protocol):
-    """What training and evaluation need of a data set; the same index gives the same sample, always."""
+    """What training and evaluation need of a dataset; the same index gives the same sample, always."""
 
     @property
     def classes(self) -> Classes: ...
@@ -35,7 +35,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
     def labels(self, index: int) -> np.ndarray:
-        """The sample's labels alone, sparing its picture."""
+        """The sample's labels alone, sparing its image."""
         ...
 
 
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """A data set on disk: `Samples` read from an image and a mask file each."""
+    """A dataset on disk: `Samples` read from an image and a mask file each."""
 
     classes: Classes
     pairs: Sequence[Pair]
@@ -70,7 +70,7 @@ class PairedFiles:
         return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
 
     def labels(self, index: int) -> np.ndarray:
-        """H,W uint8 train ids, the picture left unread."""
+        """H,W uint8 train ids, the image left unread."""
         mask = self.pairs[index].mask
         return self.label_map.apply(self.read_mask(mask), mask)
 
@@ -78,10 +78,10 @@ class PairedFiles:
 def pair_files(
     images: Sequence[Path], masks: Path, folder: Path, naming: Naming = SAME_STEM, complete: bool = True
 ) -> list[Pair]:
-    """Each picture with its mask in the folder `masks`, named by its stem; unless `complete` also where there is none.
+    """Each image with its mask in the folder `masks`, named by its stem; unless `complete` also where there is none.
 
     Raises:
-        InputError: pictures without a mask (up to ten named), or two pictures of one stem or mask.
+        InputError: images without a mask (up to ten named), or two images of one stem or mask.
     """
     by_mask: dict[str, Path] = {}
     for image in images:
@@ -95,12 +95,12 @@ def pair_files(
         raise InputError(
             masks,
             f"{len(missing)} of {len(pairs)} masks are missing: {shown}",
-            f"add them, or remove the pictures from {folder}",
+            f"add them, or remove the images from {folder}",
         )
     return pairs
 
 
 def _size_mismatch(image: np.ndarray, mask: np.ndarray) -> str:
     height, width = image.shape[:2]
-    text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of {width} x {height}"
-    return text + (" (the picture is turned by its EXIF orientation)" if mask.shape == (width, height) else "")
+    text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for an image of {width} x {height}"
+    return text + (" (the image is turned by its EXIF orientation)" if mask.shape == (width, height) else "")

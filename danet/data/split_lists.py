@@ -1,4 +1,4 @@
-"""The lists of a split's pictures that PASCAL VOC, PASCAL Context and COCO-Stuff come with."""
+"""The lists of a split's images that PASCAL VOC, PASCAL Context and COCO-Stuff come with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ def devkit(root: Path, year: str) -> Path:
 
 
 def read_list(file: Path, remedy: str) -> list[str]:
-    """The stems of a split's pictures, from its list: one a line.
+    """The stems of a split's images, from its list: one a line.
 
     Raises:
         InputError: no readable list, with this remedy.
@@ -24,18 +24,18 @@ def read_list(file: Path, remedy: str) -> list[str]:
         raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
 
 
-def find_pictures(folder: Path, stems: Sequence[str], listed_in: Path, complete: bool = True) -> list[Path]:
+def find_images(folder: Path, stems: Sequence[str], listed_in: Path, complete: bool = True) -> list[Path]:
     """`folder`/STEM.jpg for every stem, be it there or not; if it must be `complete`, only where all are there.
 
     Raises:
-        InputError: no stem, or pictures missing (up to ten named).
+        InputError: no stem, or images missing (up to ten named).
     """
     if not stems:
-        raise InputError(listed_in, "lists no picture", "copy it again")
-    pictures = [folder / f"{stem}.jpg" for stem in stems]
-    missing = [picture.name for picture in pictures if not picture.is_file()]
+        raise InputError(listed_in, "lists no image", "copy it again")
+    images = [folder / f"{stem}.jpg" for stem in stems]
+    missing = [image.name for image in images if not image.is_file()]
     if missing and complete:
         shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
-        what = f"{len(missing)} of {len(pictures)} pictures are missing: {shown}"
+        what = f"{len(missing)} of {len(images)} images are missing: {shown}"
         raise InputError(folder, what, f"add them, or remove them from {listed_in}")
-    return pictures
+    return images

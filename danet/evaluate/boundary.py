@@ -1,16 +1,16 @@
 """Boundary F: how well the borders between classes are placed, within 1 to 5 pixels.
 
 After Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013). A boundary pixel of
-class c is a pixel of c that has a 4-neighbour of another class. Neighbours of which one is ignored (255) make no
-boundary, in the labels as in the prediction, and neither does the picture's frame. Within d pixels, for each class,
+class c is a pixel of c that has a 4-neighbor of another class. Neighbors of which one is ignored (255) make no
+boundary, in the labels as in the prediction, and neither does the image's frame. Within d pixels, for each class,
 
-    precision = share of the predicted boundary pixels that lie at most d from a labelled boundary pixel of the class
-    recall    = share of the labelled boundary pixels that lie at most d from a predicted one
+    precision = share of the predicted boundary pixels that lie at most d from a labeled boundary pixel of the class
+    recall    = share of the labeled boundary pixels that lie at most d from a predicted one
     F         = 2 precision recall / (precision + recall)
 
-with Euclidean distances between the centres of pixels. Csurka et al. take 0.75 % of the diagonal as d and average F
-over pictures; here d is in pixels, and the counts are summed over all pictures before anything is divided, as those of
-IoU are: they are integers, and a class that a picture lacks needs no rule.
+with Euclidean distances between the centers of pixels. Csurka et al. take 0.75 % of the diagonal as d and average F
+over images; here d is in pixels, and the counts are summed over all images before anything is divided, as those of
+IoU are: they are integers, and a class that an image lacks needs no rule.
 
 Where the masks hide every border under ignored pixels (PASCAL VOC), only borders drawn elsewhere are left to judge.
 """
@@ -42,23 +42,23 @@ _OFFSETS = sorted(
 
 @dataclass
 class Boundary:
-    """Counts of boundary pixels over any number of pictures: row = class, column = the tolerance, 0 to 5 pixels, that a
+    """Counts of boundary pixels over any number of images: row = class, column = the tolerance, 0 to 5 pixels, that a
     pixel needs to be matched; the last column: not matched by 5.
     """
 
     num_classes: int
     predicted: Int64[np.ndarray, "K 7"] = field(init=False)
-    labelled: Int64[np.ndarray, "K 7"] = field(init=False)
+    labeled: Int64[np.ndarray, "K 7"] = field(init=False)
 
     def __post_init__(self):
-        self.predicted, self.labelled = np.zeros((2, self.num_classes, _REACH + 2), np.int64)
+        self.predicted, self.labeled = np.zeros((2, self.num_classes, _REACH + 2), np.int64)
 
     def update(self, labels: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]) -> None:
-        """Add one whole picture: train ids, labels with 255 = ignored."""
+        """Add one whole image: train ids, labels with 255 = ignored."""
         valid = labels != IGNORE
         true, found = _boundary(labels, valid), _boundary(prediction, valid)
         self.predicted += self._matched(found, true)
-        self.labelled += self._matched(true, found)
+        self.labeled += self._matched(true, found)
 
     def _matched(self, ours: Integer[np.ndarray, "H W"], theirs: Integer[np.ndarray, "H W"]) -> np.ndarray:
         y, x = np.nonzero(ours != IGNORE)
@@ -70,13 +70,13 @@ class Boundary:
         return np.bincount(bins, minlength=self.predicted.size).reshape(self.predicted.shape)
 
     def merge(self, other: "Boundary") -> None:
-        """Add another's pictures."""
+        """Add another's images."""
         self.predicted += other.predicted
-        self.labelled += other.labelled
+        self.labeled += other.labeled
 
     def scores(self) -> "BoundaryScores":
         """The scores of everything counted so far."""
-        precision, recall = _share_within(self.predicted), _share_within(self.labelled)
+        precision, recall = _share_within(self.predicted), _share_within(self.labeled)
         p, r = np.nan_to_num(precision), np.nan_to_num(recall)
         f = 2 * p * r / np.maximum(p + r, np.finfo(float).tiny)
         f[np.isnan(precision) & np.isnan(recall)] = np.nan

@@ -32,7 +32,7 @@ class Bin(NamedTuple):
 
 @dataclass
 class Calibration:
-    """Sums over the valid pixels of any number of pictures, by bin of confidence."""
+    """Sums over the valid pixels of any number of images, by bin of confidence."""
 
     pixels: Int64[np.ndarray, "15"] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     correct: Int64[np.ndarray, "15"] = field(default_factory=lambda: np.zeros(BINS, np.int64))
@@ -44,7 +44,7 @@ class Calibration:
         prediction: Integer[np.ndarray, "*pixels"],
         confidence: Float[np.ndarray, "*pixels"],
     ) -> None:
-        """Add one picture (or part of one): train ids, labels with 255 = not counted, confidence in [0, 1]."""
+        """Add one image (or part of one): train ids, labels with 255 = not counted, confidence in [0, 1]."""
         valid = labels != IGNORE
         right, sure = labels[valid] == prediction[valid], confidence[valid].astype(np.float64)
         bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
@@ -53,7 +53,7 @@ class Calibration:
         self.confidence += np.bincount(bins, sure, minlength=BINS)
 
     def merge(self, other: "Calibration") -> None:
-        """Add another's pictures."""
+        """Add another's images."""
         self.pixels += other.pixels
         self.correct += other.correct
         self.confidence += other.confidence

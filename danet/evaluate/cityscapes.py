@@ -1,7 +1,7 @@
 """What the Cityscapes benchmark reports beside the IoU of its 19 classes: the IoU of 7 categories, and iIoU, in which
 every instance weighs as much as one of its class's average size (Cordts et al., CVPR 2016, section 4.2).
 
-As in cityscapesscripts/evaluation/evalPixelLevelSemanticLabeling.py; tests/test_submit.py runs that on the same files.
+As in cityscapesscripts/evaluation/evalPixelLevelSemanticLabeling.py; tests/evaluate/test_submission.py compares both.
 
     iIoU = iTP / (iTP + FP + iFN)    FP of IoU; iTP, iFN: pixels of the instances, each by (average area / its area)
 
@@ -53,7 +53,7 @@ _TRAIN_ID = np.array([TRAIN_TO_LABEL_ID.index(i) if i in TRAIN_TO_LABEL_ID else 
 
 @dataclass
 class Instances:
-    """Sums over the instances of any number of pictures, by the train id of their class.
+    """Sums over the instances of any number of images, by the train id of their class.
 
     Args:
         count: how many there are.
@@ -66,7 +66,7 @@ class Instances:
     category_recall: Float64[np.ndarray, "19"] = field(default_factory=lambda: np.zeros(len(CLASSES)))
 
     def update(self, instance_ids: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]) -> None:
-        """Add one picture: ids as `read_instances` gives them; predicted train ids."""
+        """Add one image: ids as `read_instances` gives them; predicted train ids."""
         single = _TRAIN_ID[instance_ids // 1000] != IGNORE  # else: no instance, or a group of them, or not evaluated
         ids, index, area = np.unique(instance_ids[single], return_inverse=True, return_counts=True)
         truth, predicted = _TRAIN_ID[ids // 1000], prediction[single]
@@ -77,7 +77,7 @@ class Instances:
         self.category_recall += np.bincount(truth, related / area, len(CLASSES))
 
     def merge(self, other: "Instances") -> None:
-        """Add another's pictures."""
+        """Add another's images."""
         self.count += other.count
         self.recall += other.recall
         self.category_recall += other.category_recall
@@ -154,7 +154,7 @@ def read_instances(file: Path, size: tuple[int, ...]) -> np.ndarray:
     """
     ids = read_mask(file).astype(np.int64)  # from 8 bits, where nothing is an instance, 1000 would overflow
     if ids.shape != size:
-        what = f"{ids.shape[1]} x {ids.shape[0]} pixels for a picture of {size[1]} x {size[0]}"
+        what = f"{ids.shape[1]} x {ids.shape[0]} pixels for an image of {size[1]} x {size[0]}"
         raise InputError(file, what, "copy it again from gtFine_trainvaltest.zip")
     for value in np.unique(ids[ids >= 1000]):
         if value // 1000 not in _WITH_INSTANCES:

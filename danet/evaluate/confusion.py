@@ -12,7 +12,7 @@ from danet.evaluate.absent import mean, plain
 
 @dataclass
 class Confusion:
-    """Counts of (ground truth, prediction) over any number of pictures; row = ground truth, column = prediction."""
+    """Counts of (ground truth, prediction) over any number of images; row = ground truth, column = prediction."""
 
     num_classes: int
     matrix: Int64[np.ndarray, "K K"] = field(init=False)
@@ -21,22 +21,22 @@ class Confusion:
         self.matrix = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def update(self, labels: Integer[np.ndarray, "*pixels"], prediction: Integer[np.ndarray, "*pixels"]) -> None:
-        """Add one picture (or part of one): train ids, labels with 255 = not counted."""
+        """Add one image (or part of one): train ids, labels with 255 = not counted."""
         valid = labels != IGNORE
         pairs = labels[valid].astype(np.int64) * self.num_classes + prediction[valid]
         self.matrix += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.matrix.shape)
 
     def merge(self, other: "Confusion") -> None:
-        """Add another's pictures."""
+        """Add another's images."""
         self.matrix += other.matrix
 
     def scores(self) -> "Scores":
         """The scores of everything counted so far."""
         true = self.matrix.diagonal().astype(float)
-        labelled, predicted = self.matrix.sum(1), self.matrix.sum(0)
+        labeled, predicted = self.matrix.sum(1), self.matrix.sum(0)
         with np.errstate(invalid="ignore"):
-            iou = true / (labelled + predicted - true)
-            recall = true / labelled
+            iou = true / (labeled + predicted - true)
+            recall = true / labeled
             pixels = true.sum() / self.matrix.sum() if self.matrix.any() else float("nan")
         return Scores(mean(iou), mean(recall), float(pixels), iou, int((~np.isnan(iou)).sum()))
 
@@ -47,7 +47,7 @@ class Scores:
 
     Args:
         miou: mean over the classes of intersection over union.
-        mean_accuracy: mean over the labelled classes of recall.
+        mean_accuracy: mean over the labeled classes of recall.
         pixel_accuracy: share of the valid pixels predicted right.
         iou: per class.
         counted: how many classes the mean IoU is over.

@@ -14,11 +14,11 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way of spoiling a picture.
+    """One way of spoiling an image.
 
     Args:
         kind: noise, blur, weather or digital.
-        apply: (picture H,W,3 float64 in [0, 1], generator, values) -> the same, perhaps beyond [0, 1].
+        apply: (image H,W,3 float64 in [0, 1], generator, values) -> the same, perhaps beyond [0, 1].
         values: of `apply`, for severity 1 to 5.
     """
 
@@ -58,17 +58,17 @@ CORRUPTIONS = {
 
 
 def corrupt(image: UInt8[np.ndarray, "H W 3"], name: str, severity: int, key: str = "") -> UInt8[np.ndarray, "H W 3"]:
-    """A picture spoiled; its size stays, and so does what its labels say.
+    """An image corrupted; its size stays, and so does what its labels say.
 
     Args:
         image: RGB.
         name: one of CORRUPTIONS.
         severity: 1 to 5.
         key: what chance depends on, beside name and severity: the same key gives the same result, in any order of
-            pictures.
+            images.
     """
     corruption = CORRUPTIONS[name]
     digest = hashlib.sha256(f"{key}/{name}/{severity}".encode(errors="surrogateescape")).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest)))
-    spoiled = corruption.apply(image / 255, rng, *corruption.values[severity - 1])
-    return np.rint(255 * spoiled.clip(0, 1)).astype(np.uint8)
+    corrupted = corruption.apply(image / 255, rng, *corruption.values[severity - 1])
+    return np.rint(255 * corrupted.clip(0, 1)).astype(np.uint8)

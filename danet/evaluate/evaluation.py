@@ -1,4 +1,4 @@
-"""A network and a data set -> scores over full pictures. Command: `danet evaluate W --dataset NAME --root DIR`; `train`
+"""A network and a dataset -> scores over full images. Command: `danet evaluate W --dataset NAME --root DIR`; `train`
 validates by the same predictions.
 """
 
@@ -17,7 +17,7 @@ from danet.evaluate import cityscapes
 from danet.evaluate.boundary import Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.per_image import PictureScores
+from danet.evaluate.per_image import ImageScores
 from danet.evaluate.submission import Submission
 from danet.predict.inference import segment
 from danet.predict.protocols import WHOLE, Protocol
@@ -26,26 +26,26 @@ from danet.weights.file import Card
 
 
 def check_classes(card: Card, samples: Samples, source: str) -> None:
-    """A network's numbers mean nothing on a data set of other classes, or of other bands.
+    """A network's numbers mean nothing on a dataset of other classes, or of other bands.
 
     Raises:
-        InputError: the classes are not the same, by number or by name; the pictures have other bands.
+        InputError: the classes are not the same, by number or by name; the images have other bands.
     """
     bands = card.bands.count, samples.bands.count
     if bands[0] != bands[1]:
-        what = f"the network takes pictures of {bands[0]} bands, the data set has {bands[1]}"
-        raise InputError(source, what, "evaluate on the data set it was trained for")
+        what = f"the network takes images of {bands[0]} bands, the dataset has {bands[1]}"
+        raise InputError(source, what, "evaluate on the dataset it was trained for")
     ours, theirs = card.classes.names, samples.classes.names
     if ours != theirs:
         different = next(
             (f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), ""
         )
-        what = different or f"the network has {len(ours)} classes, the data set {len(theirs)}"
-        raise InputError(source, what, "evaluate on the data set it was trained for")
+        what = different or f"the network has {len(ours)} classes, the dataset {len(theirs)}"
+        raise InputError(source, what, "evaluate on the dataset it was trained for")
 
 
 class Prediction(NamedTuple):
-    """What a network says of a sample, at the picture's own size: train ids, and the probability of each."""
+    """What a network says of a sample, at the image's own size: train ids, and the probability of each."""
 
     sample: Sample
     labels: UInt8[np.ndarray, "H W"]
@@ -74,7 +74,7 @@ def evaluate(
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
 ) -> Confusion:
-    """The confusion matrix over whole pictures, each once, and nothing else: quick enough to validate by."""
+    """The confusion matrix over whole images, each once, and nothing else: quick enough to validate by."""
     confusion = Confusion(len(samples.classes))
     for sample, labels, _ in predictions(logits, card, samples, device, indices, protocol):
         confusion.update(sample.labels, labels)
@@ -83,11 +83,11 @@ def evaluate(
 
 @dataclass
 class Evaluation:
-    """Everything that is measured of predictions, of any number of whole pictures.
+    """Everything that is measured of predictions, of any number of whole images.
 
     Args:
         instances: for iIoU; None where they are not known.
-        pictures: the scores of each, in the order in which they were added.
+        images: the scores of each, in the order in which they were added.
     """
 
     classes: Classes
@@ -95,18 +95,18 @@ class Evaluation:
     confusion: Confusion = field(init=False)
     boundary: Boundary = field(init=False)
     calibration: Calibration = field(default_factory=Calibration)
-    pictures: list[PictureScores] = field(default_factory=list)
+    images: list[ImageScores] = field(default_factory=list)
 
     def __post_init__(self):
         self.confusion, self.boundary = Confusion(len(self.classes)), Boundary(len(self.classes))
 
     def update(self, prediction: Prediction, instance_ids: Integer[np.ndarray, "H W"] | None = None) -> None:
-        """Add one picture, with its instances as `cityscapes.read_instances` gives them."""
+        """Add one image, with its instances as `cityscapes.read_instances` gives them."""
         sample, labels, confidence = prediction
-        picture = Confusion(len(self.classes))
-        picture.update(sample.labels, labels)
-        self.pictures.append(PictureScores.of(sample.name, picture, self.classes.names))
-        self.confusion.merge(picture)
+        image = Confusion(len(self.classes))
+        image.update(sample.labels, labels)
+        self.images.append(ImageScores.of(sample.name, image, self.classes.names))
+        self.confusion.merge(image)
         self.boundary.update(sample.labels, labels)
         self.calibration.update(sample.labels, labels, confidence)
         if instance_ids is not None:
@@ -114,11 +114,11 @@ class Evaluation:
             self.instances.update(instance_ids, labels)
 
     def merge(self, other: "Evaluation") -> None:
-        """Add another's pictures, such as another process's."""
+        """Add another's images, such as another process's."""
         self.confusion.merge(other.confusion)
         self.boundary.merge(other.boundary)
         self.calibration.merge(other.calibration)
-        self.pictures += other.pictures
+        self.images += other.images
         if other.instances is not None:
             self.instances = self.instances or cityscapes.Instances()
             self.instances.merge(other.instances)
@@ -131,7 +131,7 @@ class Evaluation:
         return cityscapes.scores(self.confusion, self.instances)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, but for the pictures: nan becomes None."""
+        """For JSON, but for the images: nan becomes None."""
         names, special = self.classes.names, self.cityscapes_scores
         return {
             **self.confusion.scores().as_dict(names),

@@ -1,4 +1,4 @@
-"""One row a picture, to find those that go wrong."""
+"""One row an image, to find those that go wrong."""
 
 import csv
 import io
@@ -9,8 +9,8 @@ from typing import NamedTuple
 from danet.evaluate.confusion import Confusion
 
 
-class PictureScores(NamedTuple):
-    """The scores of one picture alone, fractions in [0, 1].
+class ImageScores(NamedTuple):
+    """The scores of one image alone, fractions in [0, 1].
 
     Args:
         miou: mean over the classes in its labels or prediction; nan if all of it is ignored.
@@ -24,19 +24,19 @@ class PictureScores(NamedTuple):
     worst_class: str
 
     @classmethod
-    def of(cls, name: str, confusion: Confusion, names: tuple[str, ...]) -> "PictureScores":
-        """From the counts of this picture alone."""
+    def of(cls, name: str, confusion: Confusion, names: tuple[str, ...]) -> "ImageScores":
+        """From the counts of this image alone."""
         scores, pixels = confusion.scores(), confusion.matrix.sum(0) + confusion.matrix.sum(1)
         present = [i for i, iou in enumerate(scores.iou) if not isnan(iou)]
         worst = min(present, key=lambda i: (scores.iou[i], -pixels[i]), default=None)
         return cls(name, scores.miou, scores.pixel_accuracy, "" if worst is None else names[worst])
 
 
-def to_csv(rows: Iterable[PictureScores]) -> str:
-    """A header and a line a picture, as in RFC 4180; nan is an empty cell."""
+def to_csv(rows: Iterable[ImageScores]) -> str:
+    """A header and a line an image, as in RFC 4180; nan is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(PictureScores._fields)
+    writer.writerow(ImageScores._fields)
     for name, *scores, worst in rows:
         writer.writerow([name, *("" if isnan(score) else f"{score:.6f}" for score in scores), worst])
     return text.getvalue()

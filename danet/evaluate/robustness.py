@@ -1,4 +1,4 @@
-"""Networks side by side on the same spoiled pictures: mIoU and calibration of each corruption and severity, and what
+"""Networks side by side on the same corrupted images: mIoU and calibration of each corruption and severity, and what
 they come to. Command: `danet robustness W ... --dataset NAME --root DIR`.
 """
 
@@ -29,7 +29,7 @@ CLEAN = Condition("clean", 0)
 
 
 def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
-    """The clean pictures, then each corruption at each severity, in the order of CORRUPTIONS.
+    """The clean images, then each corruption at each severity, in the order of CORRUPTIONS.
 
     Raises:
         InputError: an unknown name, or a severity that is not from 1 to 5.
@@ -47,7 +47,7 @@ def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list
 
 @dataclass
 class Robustness:
-    """What was counted of one network, by condition, over any number of pictures."""
+    """What was counted of one network, by condition, over any number of images."""
 
     classes: Classes
     confusion: dict[Condition, Confusion] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Robustness:
         return self.confusion[condition].scores().miou
 
     def of(self, corruption: str) -> list[float]:
-        """mIoU at each severity that was counted, by rising severity."""
+        """MIoU at each severity that was counted, by rising severity."""
         return [self.miou(condition) for condition in sorted(self.confusion) if condition.corruption == corruption]
 
     def ece(self, corruption: str) -> list[float]:
@@ -89,7 +89,7 @@ class Robustness:
 
     def degradation(self, reference: "Robustness", corruption: str, relative: bool = False) -> float:
         """CD of Kamann and Rother (CVPR 2020): the sum over the severities of 1 - mIoU, divided by the reference's;
-        `relative`: of the loss against the clean pictures (rCD). Below 1 is better than the reference. nan where the
+        `relative`: of the loss against the clean images (rCD). Below 1 is better than the reference. nan where the
         reference's sum is not positive.
         """
 
@@ -139,22 +139,22 @@ def study(
     protocol: Protocol = WHOLE,
     seen: Seen | None = None,
 ) -> dict[str, Robustness]:
-    """Show all networks the same pictures under each condition.
+    """Show all networks the same images under each condition.
 
-    Pictures are spoiled at their own size, before they are brought to a network's, and by chance that depends on seed,
-    picture, corruption and severity alone: the result does not depend on which networks, conditions or other pictures
+    Images are corrupted at their own size, before they are brought to a network's, and by chance that depends on seed,
+    image, corruption and severity alone: the result does not depend on which networks, conditions or other images
     there are.
 
     Args:
         networks: of the samples' classes, see `evaluate.check_classes`.
-        seen: is told index, condition, network and confusion matrix of each picture as it is counted.
+        seen: is told index, condition, network and confusion matrix of each image as it is counted.
 
     Raises:
-        InputError: pictures that are not RGB of 8 bits; a picture that cannot be read.
+        InputError: images that are not RGB of 8 bits; an image that cannot be read.
     """
     if samples.bands.channels is not None:
-        what = f"has pictures of {samples.bands.channels} bands"
-        raise InputError("--dataset", what, "corruptions are defined for RGB pictures of 8 bits")
+        what = f"has images of {samples.bands.channels} bands"
+        raise InputError("--dataset", what, "corruptions are defined for RGB images of 8 bits")
     counted = {name: Robustness(samples.classes) for name in networks}
     for index in range(len(samples)):
         sample = samples[index]
@@ -165,11 +165,11 @@ def study(
             for name, predictor in networks.items():
                 card, by = predictor.card, predictor.shown_by(protocol)
                 labels, sure = segment(predictor.logits, shown, card.mean, card.std, predictor.device, card.size, by)
-                picture = Confusion(len(samples.classes))
-                picture.update(sample.labels, labels)
+                image = Confusion(len(samples.classes))
+                image.update(sample.labels, labels)
                 result = counted[name]
-                result.confusion.setdefault(condition, Confusion(len(samples.classes))).merge(picture)
+                result.confusion.setdefault(condition, Confusion(len(samples.classes))).merge(image)
                 result.calibration.setdefault(condition, Calibration()).update(sample.labels, labels, sure)
                 if seen is not None:
-                    seen(index, condition, name, picture)
+                    seen(index, condition, name, image)
     return counted

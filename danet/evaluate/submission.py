@@ -2,7 +2,7 @@
 --split test --submit DIR`, or `--dataset voc`.
 
 cityscapes: DIR/CITY_SEQ_FRAME_pred_labelIds.png, one byte a pixel, the label id (7, 8, 11, ... 33). The server and the
-    official script take any name that begins with CITY_SEQ_FRAME and one file a picture, all of them in one zip.
+    official script take any name that begins with CITY_SEQ_FRAME and one file an image, all of them in one zip.
 voc: DIR/results/VOC2012/Segmentation/comp6_test_cls/ID.png, VOC's palette over the class ids 0..20. The server takes
     the folder `results` in a tar.gz; comp6 is the competition in which other training data (ImageNet) is allowed.
 """
@@ -26,8 +26,8 @@ from danet.predict import overlay
 
 @dataclass(frozen=True)
 class Form:
-    """What one server takes: the folder below the submission's, what follows a picture's name in its file's, and H,W
-    uint8 train ids as a picture.
+    """What one server takes: the folder below the submission's, what follows an image's name in its file's, and H,W
+    uint8 train ids as an image.
     """
 
     folder: str
@@ -47,7 +47,7 @@ FORMS = {
     "cityscapes": Form(".", "_pred_labelIds.png", _label_ids),
     "voc": Form("results/VOC2012/Segmentation/comp6_test_cls", ".png", _voc_palette),
 }
-"""data set -> what its server takes."""
+"""dataset -> what its server takes."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Submission:
 
 @contextmanager
 def submission(folder: Path, dataset: str) -> Iterator[Submission]:
-    """A submission of this data set's predictions. `folder` is made when the block has ended, so that it has all files;
+    """A submission of this dataset's predictions. `folder` is made when the block has ended, so that it has all files;
     when the block fails nothing is left.
 
     Raises:
-        InputError: the folder holds something, or cannot be made; a data set without such a server.
+        InputError: the folder holds something, or cannot be made; a dataset without such a server.
     """
     if dataset not in FORMS:
         raise InputError("--submit", f"{dataset} has no server", f"use it with --dataset {' or '.join(FORMS)}")

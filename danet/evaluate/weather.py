@@ -1,4 +1,4 @@
-"""Weather: snow, fog, glaring light. Pictures H,W,3 float64, white is 1; results may leave [0, 1]."""
+"""Weather: snow, fog, glaring light. Images H,W,3 float64, white is 1; results may leave [0, 1]."""
 
 import math
 
@@ -8,39 +8,39 @@ from jaxtyping import Float64
 from danet.data.images.channels import resize
 from danet.evaluate.blur import filtered, streak
 
-Picture = Float64[np.ndarray, "H W 3"]
+Pixels = Float64[np.ndarray, "H W 3"]
 
 
 def snow(
-    image: Picture,
+    image: Pixels,
     rng: np.random.Generator,
     mean: float,
     zoom: float,
     least: float,
     streaks: tuple[int, float],
     kept: float,
-) -> Picture:
-    """Flakes, noise that is enlarged, cut off below `least` and smeared as it falls, over a picture turned whitish.
+) -> Pixels:
+    """Flakes, noise that is enlarged, cut off below `least` and smeared as it falls, over an image turned whitish.
 
     Args:
         mean: of the noise, whose deviation is 0.3.
         zoom: how many pixels wide a flake is.
         least: below it there is no flake.
         streaks: length in pixels (2 n + 1) and deviation of the smear.
-        kept: share of the picture's own colours.
+        kept: share of the image's own colors.
     """
     height, width = image.shape[:2]
     small = math.ceil(height / zoom), math.ceil(width / zoom)
     flakes = resize(rng.normal(mean, 0.3, (*small, 1)).astype(np.float32), (height, width)).astype(float)
     flakes[flakes < least] = 0
     flakes = filtered(flakes.clip(0, 1), streak(*streaks, rng.uniform(45, 135)))
-    grey = image @ (0.299, 0.587, 0.114)
-    whitish = np.maximum(image, 1.5 * grey[..., None] + 0.5)
+    gray = image @ (0.299, 0.587, 0.114)
+    whitish = np.maximum(image, 1.5 * gray[..., None] + 0.5)
     return kept * image + (1 - kept) * whitish + flakes + flakes[::-1, ::-1]
 
 
-def fog(image: Picture, rng: np.random.Generator, density: float, decay: float) -> Picture:
-    """Clouds laid over the picture, whose light is weakened by as much.
+def fog(image: Pixels, rng: np.random.Generator, density: float, decay: float) -> Pixels:
+    """Clouds laid over the image, whose light is weakened by as much.
 
     Args:
         density: of the thickest cloud; 1 would be white.
@@ -53,7 +53,7 @@ def fog(image: Picture, rng: np.random.Generator, density: float, decay: float) 
     return (image + density * clouds) * brightest / (brightest + density)
 
 
-def brightness(image: Picture, rng: np.random.Generator, added: float) -> Picture:  # noqa: ARG001
+def brightness(image: Pixels, rng: np.random.Generator, added: float) -> Pixels:  # noqa: ARG001
     """So much is added to the largest of a pixel's three values; hue and saturation stay."""
     value = image.max(-1, keepdims=True)
     brighter = (value + added).clip(0, 1)
@@ -62,13 +62,13 @@ def brightness(image: Picture, rng: np.random.Generator, added: float) -> Pictur
 
 
 def _clouds(side: int, decay: float, rng: np.random.Generator) -> Float64[np.ndarray, "side side"]:
-    """Diamonds and squares on a torus: midpoints are the mean of their neighbours and a random part, which becomes
+    """Diamonds and squares on a torus: midpoints are the mean of their neighbors and a random part, which becomes
     `decay` squared times smaller with each halving of the step. From 0 to 1; `side` is a power of two.
     """
     field, step, wobble = np.zeros((side, side)), side, 1.0
 
-    def between(*neighbours: np.ndarray) -> np.ndarray:
-        return sum(neighbours) / 4 + rng.uniform(-wobble, wobble, neighbours[0].shape)
+    def between(*neighbors: np.ndarray) -> np.ndarray:
+        return sum(neighbors) / 4 + rng.uniform(-wobble, wobble, neighbors[0].shape)
 
     while step >= 2:
         half = step // 2

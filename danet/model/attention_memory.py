@@ -60,7 +60,7 @@ def out_of_memory(query: Sequence[int], keys: int, channels: int, dtype: torch.d
             f"position attention over {queries:,} positions",
             f"its result, {batch} x {queries:,} x {channels} {str(dtype).removeprefix('torch.')}, and a tile of its "
             f"weights take {needed / 1e6:,.0f} MB, and so much is not free",
-            "show smaller pictures, fewer at once, or use a backbone of a larger output stride",
+            "show smaller images, fewer at once, or use a backbone of a larger output stride",
         ) from error
 
 

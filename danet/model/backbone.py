@@ -17,7 +17,7 @@ from timm.models import FeatureInfo, adapt_input_conv
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from danet.errors import InputError, first_of
+from danet.errors import InputError, join_messages
 
 
 def build_backbone(
@@ -79,7 +79,7 @@ def build_backbone(
     return net, features.channels()
 
 
-def normalisation(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and standard deviation, per channel in [0, 1], of the backbone's ImageNet weights; for other channels
     than 3 repeated cyclically, as the weights are, and averaged for one.
     """
@@ -113,7 +113,7 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
         if key in state and state[key].shape != tensor.shape
     ]
     if wrong:
-        what = f"not the weights of {name}: {first_of(wrong)}"
+        what = f"not the weights of {name}: {join_messages(wrong)}"
         raise InputError(source, what, "give a file with timm's keys for this backbone")
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 

@@ -17,8 +17,8 @@ from danet.model.backbone import build_backbone
 from danet.model.danet import DANet, Outputs
 
 
-class Peer(nn.Module):
-    """Normalised images B,N,H,W (any size) -> `Outputs` at the same size, with `fused` alone.
+class Baseline(nn.Module):
+    """Normalized images B,N,H,W (any size) -> `Outputs` at the same size, with `fused` alone.
 
     Args:
         backbone: B,N,H,W -> a list of feature maps. It learns at the base rate, the head at its own.
@@ -46,11 +46,11 @@ class Peer(nn.Module):
         return self(images)
 
 
-def build_network(architecture: str = "danet", **arguments: Any) -> DANet | Peer:
+def build_network(architecture: str = "danet", **arguments: Any) -> DANet | Baseline:
     """The network of a name in ARCHITECTURES.
 
     Args:
-        arguments: of `DANet`. A peer takes those that are not of DANet's own head: `num_classes`, `backbone`,
+        arguments: of `DANet`. A baseline takes those that are not of DANet's own head: `num_classes`, `backbone`,
             `output_stride`, `layer4_dilations`, `align_corners`, `in_channels` and `pretrained`.
 
     Raises:
@@ -74,8 +74,8 @@ def _smp(
     in_channels: int = 3,
     pretrained: bool = False,
     **_of_danets_head: object,
-) -> Peer:
-    """smp's decoder and head with its own defaults over `build_backbone`'s five stages, except that PSPNet's backbone
+) -> Baseline:
+    """Smp's decoder and head with its own defaults over `build_backbone`'s five stages, except that PSPNet's backbone
     is dilated and whole, as in its paper (smp cuts it at stride 8), and DeepLab's rates are those of its paper for the
     stride. UPerNet takes no output stride: its backbone goes down to 32.
     """
@@ -104,10 +104,10 @@ def _smp(
             f"architecture smp:{name}", f"cannot be built ({error})", "use output stride 8 or 16"
         ) from error
     head = nn.Sequential(network.decoder, network.segmentation_head)
-    return Peer(features, head, stride, align_corners, in_channels)
+    return Baseline(features, head, stride, align_corners, in_channels)
 
 
-ARCHITECTURES: dict[str, Callable[..., DANet | Peer]] = {
+ARCHITECTURES: dict[str, Callable[..., DANet | Baseline]] = {
     "danet": DANet,
     "smp:PSPNet": partial(_smp, "PSPNet"),
     "smp:DeepLabV3": partial(_smp, "DeepLabV3"),

@@ -41,7 +41,7 @@ class AuxiliaryOutputs(NamedTuple):
 
 
 class DANet(nn.Module):
-    """Normalised images B,N,H,W (any size) -> `Outputs` at the same size.
+    """Normalized images B,N,H,W (any size) -> `Outputs` at the same size.
 
     Args:
         num_classes: K.
@@ -150,7 +150,7 @@ class Branch(nn.Module):
 
 
 def conv_bn_relu(channels: int, width: int) -> nn.Sequential:
-    """3x3 convolution without bias, batch normalisation, ReLU."""
+    """3x3 convolution without bias, batch normalization, ReLU."""
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 

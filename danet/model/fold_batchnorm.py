@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: the evaluated network's numbers in fewer passes over
+"""Batch normalization folded into the convolution before it: the evaluated network's numbers in fewer passes over
 memory. Used by `danet.predict`.
 """
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 
-def normalise(
+def normalize(
     images: UInt8[Tensor, "B H W N"] | Float32[Tensor, "B H W N"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "B N H W"]:
     """(x / 255 - mean) / std, float32, in channels_last memory."""

@@ -66,7 +66,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor,
 def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, peak: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value. With p = exp(e - largest), unnormalised, and g = grad / total:
+    """Gradients of query, key and value. With p = exp(e - largest), unnormalized, and g = grad / total:
     value's is p^T g, the energies' p (g V^T - rowsum(g out)).
     """
     grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))

@@ -3,7 +3,7 @@
 The sums are those of tiles.py. A program computes one block of rows and one block of channels, so Q K^T is computed
 once for each block of channels (512 channels: twice) and not once a head, as by torch's kernels. Queries' and keys'
 gradients are one kernel with the roles exchanged. Checked on the CPU by Triton's interpreter and compiled for
-compute capability 8.0 and 9.0 (tests/test_kernels.py); not yet run on a GPU, and so not the first choice of `attend`.
+compute capability 8.0 and 9.0 (test_kernels.py); not yet run on a GPU, and so not the first choice of `attend`.
 """
 
 # ruff: noqa: N803 - a kernel's sizes and constants are capitals

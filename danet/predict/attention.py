@@ -1,8 +1,8 @@
-"""From a picture to what the two modules made of it (section 4.2, Visualization of Attention Module). Used by `danet
+"""From an image to what the two modules made of it (section 4.2, Visualization of Attention Module). Used by `danet
 look`, `danet serve` and `Predictor.attention`.
 
 Positions are those of the feature grid, h x w = N of them; position (row i, column j) stands for the stride x stride
-pixels of the picture as the network was shown it that begin at (stride i, stride j), the last ones cut by the border.
+pixels of the image as the network was shown it that begin at (stride i, stride j), the last ones cut by the border.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from danet.errors import InputError
 from danet.model.attention import PositionAttention
 from danet.model.attention_kernels import attention_weights
 from danet.model.danet import Branch, DANet
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 from danet.predict.inference import segment
 from danet.predict.predictor import Predictor, Segmentation, read_pixels
 from danet.predict.protocols import WHOLE
@@ -52,12 +52,12 @@ class Inside(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network saw in a picture; made by `see`.
+    """What a network saw in an image; made by `see`.
 
     Args:
         segmentation: its prediction, the one that `Predictor` gives.
         inside: what was kept of the pass.
-        shown: height and width in which the network was shown the picture.
+        shown: height and width in which the network was shown the image.
         stride: pixels of that, from a position to the next.
         predictor: whose prediction it is.
     """
@@ -86,11 +86,11 @@ class Seen:
         return self.inside.maps is not None
 
     def attention(self, x: int, y: int) -> Float32[np.ndarray, "h w"]:
-        """Where a pixel of the picture looks: its position's row of Eq. 1's N x N matrix, computed alone in N x D work.
+        """Where a pixel of the image looks: its position's row of Eq. 1's N x N matrix, computed alone in N x D work.
         >= 0, sums to 1.
 
         Raises:
-            InputError: a pixel outside the picture; a network without position attention.
+            InputError: a pixel outside the image; a network without position attention.
         """
         if self.inside.query is None or self.inside.key is None:
             raise _lacks("position")
@@ -100,14 +100,14 @@ class Seen:
         return weights.view(self.grid).cpu().numpy()
 
     def position(self, x: int, y: int) -> tuple[int, int]:
-        """Row and column of the position that stands for a pixel of the picture.
+        """Row and column of the position that stands for a pixel of the image.
 
         Raises:
-            InputError: a pixel outside the picture.
+            InputError: a pixel outside the image.
         """
         height, width = self.segmentation.labels.shape
         if not (0 <= x < width and 0 <= y < height):
-            what = f"({x}, {y}) is outside the picture of {width} x {height} pixels"
+            what = f"({x}, {y}) is outside the image of {width} x {height} pixels"
             raise InputError("point", what, f"give x from 0 to {width - 1} and y from 0 to {height - 1}")
         row, column = (
             int((at + 0.5) * shown / side) // self.stride
@@ -116,7 +116,7 @@ class Seen:
         return row, column
 
     def pixel(self, row: int, column: int) -> tuple[int, int]:
-        """x and y of the picture's pixel in the middle of those that a position stands for."""
+        """X and y of the image's pixel in the middle of those that a position stands for."""
         y, x = (
             int((self.stride * at + min(self.stride * (at + 1), shown)) / 2 * side / shown)
             for at, shown, side in zip((row, column), self.shown, self.segmentation.labels.shape, strict=True)
@@ -124,18 +124,18 @@ class Seen:
         return x, y
 
     def spread(self, weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
-        """Each position's weight, shared out evenly over what it stands for in the picture; the sum stays the same."""
+        """Each position's weight, shared out evenly over what it stands for in the image; the sum stays the same."""
         rows, columns = (
             _shares(side, shown, self.stride)
             for side, shown in zip(self.segmentation.labels.shape, self.shown, strict=True)
         )
         return (rows.T @ weights @ columns).astype(np.float32)
 
-    def over_picture(
+    def over_image(
         self, values: Float32[np.ndarray, "h w"], size: tuple[int, int] | None = None
     ) -> Float32[np.ndarray, "H W"]:
-        """Values of the positions, linear between the middles of what they stand for, at the picture's size, or at
-        another height and width for a picture brought to it.
+        """Values of the positions, linear between the middles of what they stand for, at the image's size, or at
+        another height and width for an image brought to it.
         """
         height, width = self.segmentation.labels.shape if size is None else size
         seen = (0, 0, self.shown[1] / self.stride, self.shown[0] / self.stride)
@@ -148,7 +148,7 @@ class Seen:
         return sorted(((int(i), float(shares[i])) for i in present), key=lambda entry: -entry[1])
 
     def strongest(self, attention: Float32[np.ndarray, "h w"], count: int = 5) -> list[tuple[int, int, float]]:
-        """The positions of the largest weights: x and y in the picture, weight."""
+        """The positions of the largest weights: x and y in the image, weight."""
         order = np.argsort(-attention, axis=None, kind="stable")[:count]
         found = [divmod(int(i), self.grid[1]) for i in order]
         return [(*self.pixel(row, column), float(attention[row, column])) for row, column in found]
@@ -221,20 +221,20 @@ class Seen:
 
 
 def see(predictor: Predictor, image: Path | str | Image.Image | np.ndarray) -> Seen:
-    """Show a picture to the network, once, and keep what the questions to `Seen` need: no N x N matrix.
+    """Show an image to the network, once, and keep what the questions to `Seen` need: no N x N matrix.
 
     Args:
         image: a path, a Pillow image or an array, of any size; see `danet.predict.read_pixels`.
 
     Raises:
-        InputError: no picture; a predictor whose network is not a `DANet`, as an exported model or a peer.
+        InputError: no image; a predictor whose network is not a `DANet`, as an exported model or a baseline.
     """
     return see_pixels(predictor, *read_pixels(image, predictor.card.bands))
 
 
 @torch.inference_mode()
 def see_pixels(predictor: Predictor, name: str, pixels: np.ndarray) -> Seen:
-    """`see` of a picture as samples hold it, H,W,N uint8 or float32."""
+    """`see` of an image as samples hold it, H,W,N uint8 or float32."""
     network, card = predictor.folded, predictor.card
     if not isinstance(network, DANet):
         raise InputError(
@@ -243,7 +243,7 @@ def see_pixels(predictor: Predictor, name: str, pixels: np.ndarray) -> Seen:
             "look needs the .safetensors weights of a DANet",
         )
     shown = resized(pixels, card.size)
-    images = normalise(torch.tensor(shown, device=predictor.device)[None], card.mean, card.std)
+    images = normalize(torch.tensor(shown, device=predictor.device)[None], card.mean, card.std)
     logits, inside = _inside(network, network.backbone(images)[-1])
     segmentation = _segmentation(predictor, name, pixels, logits)
     stride = network.backbone.feature_info.reduction()[-1]  # pyright: ignore
@@ -283,7 +283,7 @@ def _segmentation(predictor: Predictor, name: str, pixels: np.ndarray, logits: T
 
 
 def _shares(side: int, shown: int, stride: int) -> Float64[np.ndarray, "n side"]:
-    """Of each position along an axis, the share that lies in each of the picture's pixels; rows sum to 1."""
+    """Of each position along an axis, the share that lies in each of the image's pixels; rows sum to 1."""
     starts = np.arange(0, shown, stride)[:, None] * side / shown
     ends = np.append(starts[1:, 0], side)[:, None]
     pixels = np.arange(side)

@@ -1,5 +1,5 @@
-"""Many pictures through a network: reading and writing go on in threads while the network computes. Used by `danet
-predict`; films take the same way, frame by frame.
+"""Many images through a network: reading and writing go on in threads while the network computes. Used by `danet
+predict`; videos take the same way, frame by frame.
 """
 
 import os
@@ -21,7 +21,7 @@ AHEAD = 2
 """What is read before the network asks for it."""
 
 WRITERS = min(8, os.cpu_count() or 1)
-"""Encoding a large picture takes longer than a GPU takes for it."""
+"""Encoding a large image takes longer than a GPU takes for it."""
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -60,7 +60,7 @@ class Pace:
         return timed
 
     def line(self) -> str:
-        """For example: 24 pictures in 6.1 s: 3.9 pictures/s, in the network 4.3. The second counts the time
+        """For example: 24 images in 6.1 s: 3.9 images/s, in the network 4.3. The second counts the time
         from the pixels to the labels alone, as it was while the threads took their share of the machine.
         """
         speed, within, things = self.count / self.seconds, self.count / self.network, f"{self.noun}s"
@@ -111,13 +111,13 @@ def _known(error: InputError) -> Future:
 
 
 class Saved(NamedTuple):
-    """The files written of a picture, and its summary, see `Segmentation`."""
+    """The files written of an image, and its summary, see `Segmentation`."""
 
     paths: list[Path]
     summary: dict[str, Any]
 
 
-def segment_pictures(
+def segment_images(
     predictor: Predictor,
     files: Iterable[Path],
     out: Path,
@@ -126,7 +126,7 @@ def segment_pictures(
     size: int | None = None,
     pace: Pace | None = None,
 ) -> Iterator[Saved | InputError]:
-    """Segment pictures and save the results, see `Predictor` and `Segmentation.save`; in the order of the files. One
+    """Segment images and save the results, see `Predictor` and `Segmentation.save`; in the order of the files. One
     that cannot be segmented gives its error, and the rest goes on.
 
     Raises:
@@ -136,8 +136,8 @@ def segment_pictures(
     def read(file: Path) -> tuple[str, np.ndarray]:
         return read_pixels(file, predictor.card.bands)
 
-    def work(picture: tuple[str, np.ndarray]) -> Segmentation:
-        return predictor.segment(*picture, protocol, size)
+    def work(image: tuple[str, np.ndarray]) -> Segmentation:
+        return predictor.segment(*image, protocol, size)
 
     def write(segmentation: Segmentation) -> Saved:
         return Saved(segmentation.save(out, overwrite), segmentation.summary())

@@ -1,4 +1,4 @@
-"""From a picture's pixels to scores, labels and confidence, under a protocol."""
+"""From an image's pixels to scores, labels and confidence, under a protocol."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from danet.data.images.channels import resized
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
 from danet.predict.sliding_window import Logits, averaged
 
@@ -23,12 +23,12 @@ def scores(
     protocol: Protocol = WHOLE,
     batch: int | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """The averaged scores at the picture's own size, a band of rows at a time: logits, probabilities, or sums of
+    """The averaged scores at the image's own size, a band of rows at a time: logits, probabilities, or sums of
     exponentials, as `protocol.average` says.
 
     Args:
-        long_side: the picture is first brought to this size, as in training; a protocol with a base size of its own
-            takes the picture as it is.
+        long_side: the image is first brought to this size, as in training; a protocol with a base size of its own
+            takes the image as it is.
         batch: images through the network at once, mirrored ones included; it changes no result. None: as many as suit
             the device, see `averaging.averaged`.
 
@@ -36,8 +36,8 @@ def scores(
         InputError: a protocol that cannot be followed; exponentials beyond the number format.
     """
     shown = image if protocol.base(*image.shape[:2]) is not None else resized(image, long_side)
-    black = normalise(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=device), mean, std)
-    pixels = normalise(torch.tensor(shown, device=device)[None], mean, std)
+    black = normalize(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=device), mean, std)
+    pixels = normalize(torch.tensor(shown, device=device)[None], mean, std)
     return averaged(logits, pixels, black, (image.shape[0], image.shape[1]), protocol, batch)
 
 
@@ -52,7 +52,7 @@ def segment(
     protocol: Protocol = WHOLE,
     batch: int | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """A picture's train ids and the probability of each, in [0, 1], at the picture's own size. Arguments and errors are
+    """An image's train ids and the probability of each, in [0, 1], at the image's own size. Arguments and errors are
     those of `scores`.
     """
     labels, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)

@@ -1,9 +1,9 @@
-"""Pictures too large to be held: read by rows through rasterio, shown to the network in overlapping windows at their
+"""Images too large to be held: read by rows through rasterio, shown to the network in overlapping windows at their
 own resolution, blended, and written as they come. Command: `danet predict big.tif`, for a TIFF, PNG or JPEG of more
 than `MAX_PIXELS`.
 
 A pixel's probabilities are the mean of those of the windows that see it, each weighted by how far the pixel lies from
-the window's border; so there is no seam where one window ends. Memory is bounded whatever the picture's size: its
+the window's border; so there is no seam where one window ends. Memory is bounded whatever the image's size: its
 columns are taken in stripes, and of a stripe one row of windows is held. Windows on the border of two stripes are
 computed for both.
 """
@@ -23,11 +23,11 @@ from danet.data.images.channels import as_rgb
 from danet.data.images.geotiff import BLOCK, Read, check_whole, created, opened_rows, reader, writing
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
-from danet.files import make_folder, write_atomically, written_whole
+from danet.files import atomic_path, check_new, make_folder, write_atomically
 from danet.predict import overlay
 from danet.predict.folder import Saved
 from danet.predict.inference import scores
-from danet.predict.predictor import Predictor, output_paths, refuse_existing
+from danet.predict.predictor import Predictor, output_paths
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.window_layout import spans
 
@@ -39,7 +39,7 @@ _OVERVIEW = 2000
 
 
 class Block(NamedTuple):
-    """A part of a huge picture: where it is, its pixels, train ids, and the probability of each."""
+    """A part of a huge image: where it is, its pixels, train ids, and the probability of each."""
 
     rows: slice
     columns: slice
@@ -58,22 +58,22 @@ def segment_file(
     overlap: int | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Saved:
-    """Write NAME_labels.tif (train ids with the classes' colours, tiled, with the picture's coordinate system and
+    """Write NAME_labels.tif (train ids with the classes' colors, tiled, with the image's coordinate system and
     transform), NAME_overlay.png (the whole, at most 2,000 pixels long) and NAME.json.
 
     Args:
-        protocol: how the whole picture is shown: one way for such pictures, WHOLE.
+        protocol: how the whole image is shown: one way for such images, WHOLE.
         window: side of the windows in pixels; None: the size that the network was trained at.
-        overlap: of neighbouring windows, in pixels; None: a quarter of the window.
+        overlap: of neighboring windows, in pixels; None: a quarter of the window.
         advance: told (windows done, windows in all).
 
     Raises:
-        InputError: no such picture, or not one with the network's bands in 8 or 16 bits; one that cannot be read by
+        InputError: no such image, or not one with the network's bands in 8 or 16 bits; one that cannot be read by
             rows; rasterio is not installed; results that cannot be written.
     """
     if protocol != WHOLE:
         raise InputError(
-            "--protocol", f"none but whole can be followed for a picture as large as {path}", "leave it out"
+            "--protocol", f"none but whole can be followed for an image as large as {path}", "leave it out"
         )
     window = predictor.card.size or WINDOW if window is None else window
     overlap = window // 4 if overlap is None else overlap
@@ -81,14 +81,14 @@ def segment_file(
         raise InputError("window", f"{window} pixels that overlap by {overlap}", "give an overlap below the window")
     paths = output_paths(out, path.stem, "huge")
     if not overwrite:
-        refuse_existing(paths)
+        check_new(*paths)
     with ExitStack() as stack:
         source = stack.enter_context(opened_rows(stack.enter_context(regular_file(path)), path))
         make_folder(out)
         size = source.height, source.width
         blocks = segment_blocks(predictor, reader(source, predictor.card.bands, path), size, window, overlap, advance)
         tally = _Tally(path.stem, predictor, size)
-        with writing(paths[1]), written_whole(paths[1]) as temporary:
+        with writing(paths[1]), atomic_path(paths[1]) as temporary:
             with created(temporary, source, predictor.classes) as labels:
                 for block in blocks:
                     place = (block.rows.start, block.rows.stop), (block.columns.start, block.columns.stop)
@@ -109,7 +109,7 @@ def segment_blocks(
     overlap: int,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[Block]:
-    """The blended labels of a picture of `size` H, W, which together cover each pixel once."""
+    """The blended labels of an image of `size` H, W, which together cover each pixel once."""
     rows, stripes = _weighted(size[0], window, overlap), _stripes(size[1], window, overlap, len(predictor.classes))
     total, done = len(rows) * sum(len(windows) for _, windows in stripes), 0
     for columns, windows in stripes:
@@ -210,7 +210,7 @@ class _Tally:
         return {"name": self.name, "width": self.size[1], "height": self.size[0], "classes": found}
 
     def overview(self):
-        """The picture and its labels in small, with a legend of the shares in the whole."""
+        """The image and its labels in small, with a legend of the shares in the whole."""
         entries = [
             (f"{found['name']}  {found['share']:.1%}", self.classes.palette[found["id"]])
             for found in self.summary()["classes"]

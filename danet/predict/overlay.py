@@ -1,4 +1,4 @@
-"""Pictures of results: labels in their colours, overlays, legends. Used by `predict` and `train.report`."""
+"""Images of results: labels in their colors, overlays, legends. Used by `predict` and `train.report`."""
 
 import io
 import zlib
@@ -7,37 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import IGNORE, Classes, Colour
+from danet.data.classes import IGNORE, Classes, Color
 from danet.data.images.channels import as_rgb
 
 
-def coloured(labels: np.ndarray, classes: Classes) -> np.ndarray:
-    """H,W train ids -> H,W,3 uint8 in the classes' colours; 255 is black."""
+def colored(labels: np.ndarray, classes: Classes) -> np.ndarray:
+    """H,W train ids -> H,W,3 uint8 in the classes' colors; 255 is black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.palette
     return table[labels]
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = 0.55) -> np.ndarray:
-    """The picture, H,W,N as `as_rgb` shows it, under its labels' colours; the borders of the classes are white."""
+    """The image, H,W,N as `as_rgb` shows it, under its labels' colors; the borders of the classes are white."""
     border = np.zeros(labels.shape, bool)
     border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     border[1:] |= labels[1:] != labels[:-1]
     drawn = np.empty((*labels.shape, 3), np.uint8)
     for start in range(0, len(labels), 32):  # some rows at a time: what is held between the steps stays in the cache
         rows = slice(start, start + 32)
-        mixed = as_rgb(image[rows]) * (1 - opacity) + coloured(labels[rows], classes) * opacity
+        mixed = as_rgb(image[rows]) * (1 - opacity) + colored(labels[rows], classes) * opacity
         mixed[border[rows]] = 0.4 * mixed[border[rows]] + 0.6 * 255
         drawn[rows] = mixed.round()
     return drawn
 
 
 def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
-    """H,W train ids as a palette picture: the pixel values are the ids, any viewer shows the colours."""
+    """H,W train ids as a palette image: the pixel values are the ids, any viewer shows the colors."""
     image = Image.fromarray(labels).convert("L")
-    # all 256 colours: Pillow would cut the ids beyond a shorter palette
-    colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
-    image.putpalette(bytes(channel for colour in colours for channel in colour))
+    # all 256 colors: Pillow would cut the ids beyond a shorter palette
+    colors = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
+    image.putpalette(bytes(channel for color in colors for channel in color))
     return image
 
 
@@ -50,8 +50,8 @@ def to_png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Colour]]) -> Image.Image:
-    """The picture with a column of colour swatches and texts at its right, for the entries in their order."""
+def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Image.Image:
+    """The image with a column of color swatches and texts at its right, for the entries in their order."""
     height, width = image.shape[:2]
     size = int(np.clip(height / (1.7 * max(len(entries), 1) + 1), 9, max(9, height / 26)))
     font = ImageFont.load_default(size)
@@ -62,9 +62,9 @@ def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Colour]]) -> Ima
     page = Image.new("RGB", (width + panel, total), "white")
     page.paste(Image.fromarray(image), (0, 0))
     pen = ImageDraw.Draw(page)
-    for i, (text, colour) in enumerate(entries):
+    for i, (text, color) in enumerate(entries):
         x, y = width + margin, margin + i * line
-        pen.rectangle((x, y, x + size, y + size), fill=colour, outline="black")
+        pen.rectangle((x, y, x + size, y + size), fill=color, outline="black")
         pen.text((x + size + margin, y + size / 2), text, fill="black", font=font, anchor="lm")
     return page
 
@@ -77,10 +77,10 @@ def present(labels: np.ndarray, classes: Classes) -> list[tuple[int, float]]:
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1], of any shape *S, as colours *S,3 uint8 from dark blue (0) to light yellow (1).
+    """Numbers in [0, 1], of any shape *S, as colors *S,3 uint8 from dark blue (0) to light yellow (1).
 
     A straight line in Oklab: equal steps look equal, lightness alone tells them apart in print, and blue to yellow is
-    the difference that colour-blind eyes keep.
+    the difference that color-blind eyes keep.
     """
     low, high = np.array([0.22, -0.01, -0.10]), np.array([0.93, -0.045, 0.165])  # within what a screen shows
     lab = low + np.clip(values, 0, 1)[..., None] * (high - low)
@@ -107,12 +107,12 @@ _LMS_TO_RGB = np.array(
 
 
 def heat_over(image: np.ndarray, values: np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """A picture H,W,3 uint8, faint and grey, under the heat of H,W numbers in [0, 1]."""
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    return (opacity * heat(values) + (1 - opacity) * grey[..., None]).round().astype(np.uint8)
+    """An image H,W,3 uint8, faint and gray, under the heat of H,W numbers in [0, 1]."""
+    gray = image @ np.array([0.299, 0.587, 0.114])
+    return (opacity * heat(values) + (1 - opacity) * gray[..., None]).round().astype(np.uint8)
 
 
 def heat_bar(width: int, height: int) -> Image.Image:
-    """The colours of `heat_over`, over a middle grey, from 0 at the left to 1 at the right."""
+    """The colors of `heat_over`, over a middle gray, from 0 at the left to 1 at the right."""
     line = heat_over(np.full((1, width, 3), 128, np.uint8), np.linspace(0, 1, width)[None])
     return Image.fromarray(line.repeat(height, 0))

@@ -1,7 +1,7 @@
-"""A picture in, an answer out. Commands: `danet predict`; in Python `danet.load()(image)`."""
+"""An image in, an answer out. Commands: `danet predict`; in Python `danet.load()(image)`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ from danet.data.images.channels import RGB, Bands, as_pixels
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import list_images, read_header, read_image, to_pixels
 from danet.errors import InputError
-from danet.files import make_folder, write_atomically
+from danet.files import check_new, make_folder, write_atomically
 from danet.model import device as devices
-from danet.model.baselines import Peer
+from danet.model.baselines import Baseline
 from danet.model.danet import DANet
 from danet.model.fold_batchnorm import folded
 from danet.predict import overlay as draw
@@ -27,10 +27,10 @@ from danet.predict.protocols import WHOLE, Protocol
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 
-Kind = Literal["picture", "video", "huge"]
+Kind = Literal["image", "video", "huge"]
 
 OUTPUTS: dict[Kind, tuple[str, ...]] = {
-    "picture": ("_overlay.png", "_labels.png", ".json"),
+    "image": ("_overlay.png", "_labels.png", ".json"),
     "video": ("_overlay.mp4", ".json"),
     "huge": ("_overlay.png", "_labels.tif", ".json"),
 }
@@ -44,10 +44,10 @@ _BY_ROWS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a network says of a picture.
+    """What a network says of an image.
 
     Args:
-        name: the picture's stem.
+        name: the image's stem.
         image: H,W,3 uint8 RGB, or what other bands the network takes, see `data.bands`.
         labels: H,W uint8 train ids.
         confidence: H,W float32, the probability in [0, 1] of the class at each pixel.
@@ -61,7 +61,7 @@ class Segmentation:
     classes: Classes
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The picture under the classes' colours, with a legend of the classes in it and their shares."""
+        """The image under the classes' colors, with a legend of the classes in it and their shares."""
         entries = [
             (f"{self.classes.names[i]}  {share:.1%}", self.classes.palette[i])
             for i, share in draw.present(self.labels, self.classes)
@@ -69,7 +69,7 @@ class Segmentation:
         return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), entries)
 
     def summary(self) -> dict[str, Any]:
-        """Size, and each class in the picture with its share of the pixels and its mean confidence, largest first."""
+        """Size, and each class in the image with its share of the pixels and its mean confidence, largest first."""
         found = [
             {
                 "name": self.classes.names[i],
@@ -82,7 +82,7 @@ class Segmentation:
         return {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": found}
 
     def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
-        """Write NAME_overlay.png, NAME_labels.png (palette picture of train ids) and NAME.json, and return their paths.
+        """Write NAME_overlay.png, NAME_labels.png (palette image of train ids) and NAME.json, and return their paths.
 
         Each file is whole or not there, and the JSON comes last.
 
@@ -91,7 +91,7 @@ class Segmentation:
         """
         paths = output_paths(Path(folder), self.name)
         if not overwrite:
-            refuse_existing(paths)
+            check_new(*paths)
         make_folder(Path(folder))
         write_atomically(paths[0], draw.to_png(self.overlay()))
         write_atomically(paths[1], draw.to_png(draw.label_image(self.labels, self.classes)))
@@ -100,21 +100,21 @@ class Segmentation:
 
 
 class Predictor:
-    """A network and its card, ready for pictures.
+    """A network and its card, ready for images.
 
     Args:
-        network: a `DANet` or a peer, which is put into evaluation mode, or an exported one.
+        network: a `DANet` or a baseline, which is put into evaluation mode, or an exported one.
         card: what its file says of it.
         device: "cpu", "cuda"; None: a GPU if there is one.
         dtype: of the products, but for an exported one: float32, or bfloat16 for speed where the processor or GPU has
             it.
 
-    `folded` is what predicts: the network with its batch normalisation folded, see `model.fold`, or the exported one.
+    `folded` is what predicts: the network with its batch normalization folded, see `model.fold`, or the exported one.
     """
 
     def __init__(
         self,
-        network: DANet | Peer | runtimes.Exported,
+        network: DANet | Baseline | runtimes.Exported,
         card: weights_file.Card,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -130,27 +130,27 @@ class Predictor:
         return self.card.classes
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The prediction's logits B,K,h,w of normalised images B,3,H,W: at the feature grid, a peer's at the images'
+        """The prediction's logits B,K,h,w of normalized images B,3,H,W: at the feature grid, a baseline's at the image
         size; see `shown_by`.
         """
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.folded.logits(images).fused
 
     def shown_by(self, protocol: Protocol) -> Protocol:
-        """The protocol, to bring `logits` to the picture as the network would."""
+        """The protocol, to bring `logits` to the image as the network would."""
         return replace(protocol, align_corners=self.network.align_corners)
 
     def __call__(
         self, image: Path | str | Image.Image | np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
     ) -> Segmentation:
-        """Segment a picture: a path, a Pillow image or an array, of any size; see `read_pixels`.
+        """Segment an image: a path, a Pillow image or an array, of any size; see `read_pixels`.
 
         Args:
-            protocol: how the picture is shown to the network, see `danet.predict.protocols`.
-            size: the long side, in pixels, that the picture is brought to before; None: the card's.
+            protocol: how the image is shown to the network, see `danet.predict.protocols`.
+            size: the long side, in pixels, that the image is brought to before; None: the card's.
 
         Raises:
-            InputError: a file that is no whole picture, or an array of another shape or type; a protocol that cannot be
+            InputError: a file that is no whole image, or an array of another shape or type; a protocol that cannot be
                 followed, or not with a size.
         """
         return self.segment(*read_pixels(image, self.card.bands), protocol, size)
@@ -158,7 +158,7 @@ class Predictor:
     def segment(
         self, name: str, pixels: np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
     ) -> Segmentation:
-        """What a call does with a picture once it is read: pixels as `read_image` gives them for the card's bands."""
+        """What a call does with an image once it is read: pixels as `read_image` gives them for the card's bands."""
         if size is not None and size < 1:
             raise InputError("--size", f"{size} is less than 1", "give the long side in pixels")
         if size is not None and (own := protocol.long_side or protocol.short_side) is not None:
@@ -167,18 +167,18 @@ class Predictor:
         card, shown = self.card, self.shown_by(protocol)
         side = card.size if size is None else size
         if size is not None and (most := size**2 * min(pixels.shape[:2]) / max(pixels.shape[:2])) > MAX_PIXELS:
-            what = f"{size} makes a picture of {most:,.0f} pixels, more than {MAX_PIXELS:,}"
+            what = f"{size} makes an image of {most:,.0f} pixels, more than {MAX_PIXELS:,}"
             raise InputError("--size", what, "give a shorter side")
         labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, side, shown)
         return Segmentation(name, pixels, labels, confidence, self.classes)
 
     def attention(self, image: Path | str | Image.Image | np.ndarray, x: int, y: int) -> Float32[np.ndarray, "H W"]:
-        """Where pixel (x, y) of a picture looks: its row of Eq. 1 over the feature grid, each position's weight spread
-        evenly over the pixels of the picture that it stands for. At the picture's size, >= 0, sums to 1. For the grid
+        """Where pixel (x, y) of an image looks: its row of Eq. 1 over the feature grid, each position's weight spread
+        evenly over the pixels of the image that it stands for. At the image's size, >= 0, sums to 1. For the grid
         itself, more points and more: `danet.predict.attention.see`.
 
         Raises:
-            InputError: no picture; a pixel outside it; a network without position attention.
+            InputError: no image; a pixel outside it; a network without position attention.
         """
         from danet.predict.attention import see
 
@@ -205,11 +205,11 @@ def load(path: Path | str | None = None, device: str | None = None, dtype: torch
 
 
 def find_images(inputs: Iterable[Path], out: Path, overwrite: bool = False, bands: Bands = RGB) -> list[Path]:
-    """The files to segment, folders looked into for pictures (not below), and every clash of outputs found before work
+    """The files to segment, folders looked into for images (not below), and every clash of outputs found before work
     begins.
 
     Raises:
-        InputError: nothing there; two pictures whose outputs would have one name; an output that exists; a name too
+        InputError: nothing there; two images whose outputs would have one name; an output that exists; a name too
             long.
     """
     files: list[Path] = []
@@ -230,39 +230,32 @@ def find_images(inputs: Iterable[Path], out: Path, overwrite: bool = False, band
                 "give it a shorter name",
             )
         if not overwrite:
-            refuse_existing(paths)
+            check_new(*paths)
     return files
 
 
 def kind_of(file: Path) -> Kind:
-    """Film by its suffix, huge by its header; all else is a picture, or is refused as one."""
+    """Video by its suffix, huge by its header; all else is an image, or is refused as one."""
     if (suffix := file.suffix.lower()) in _VIDEOS:
         return "video"
     try:
         header = read_header(file) if suffix in _BY_ROWS else None
     except InputError as error:
-        return "huge" if isinstance(error.__cause__, Image.DecompressionBombError) else "picture"
-    return "huge" if header is not None and header.height * header.width > MAX_PIXELS else "picture"
+        return "huge" if isinstance(error.__cause__, Image.DecompressionBombError) else "image"
+    return "huge" if header is not None and header.height * header.width > MAX_PIXELS else "image"
 
 
-def output_paths(folder: Path, stem: str, kind: Kind = "picture") -> list[Path]:
+def output_paths(folder: Path, stem: str, kind: Kind = "image") -> list[Path]:
     """Where the results of a file go."""
     return [folder / f"{stem}{suffix}" for suffix in OUTPUTS[kind]]
 
 
-def refuse_existing(paths: Sequence[Path]) -> None:
-    """Raises InputError if one of the files exists."""
-    for path in paths:
-        if path.exists():
-            raise InputError(path, "exists already", "give --out another folder, or --overwrite")
-
-
 def read_pixels(image: Path | str | Image.Image | np.ndarray, bands: Bands = RGB) -> tuple[str, np.ndarray]:
-    """The picture's stem ("image" if it has none) and its pixels, H,W,N as `read_image` gives them. An array holds what
+    """The image's stem ("image" if it has none) and its pixels, H,W,N as `read_image` gives them. An array holds what
     a file would: H,W,N uint8 or uint16, or H,W where one band is wanted.
 
     Raises:
-        InputError: a file that is no whole picture, or an array of another shape or type.
+        InputError: a file that is no whole image, or an array of another shape or type.
     """
     if isinstance(image, Path | str):
         return Path(image).stem, read_image(image, bands=bands)

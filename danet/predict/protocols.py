@@ -1,4 +1,4 @@
-"""How a picture is shown to a network and how the answers are averaged: the protocols of the paper, of the released
+"""How an image is shown to a network and how the answers are averaged: the protocols of the paper, of the released
 code and of mmsegmentation, as named values.
 """
 
@@ -15,23 +15,23 @@ Average = Literal["logits", "softmax", "exp"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every view of a picture (a scale, mirrored or not) goes through the network, and the views are averaged.
+    """Every view of an image (a scale, mirrored or not) goes through the network, and the views are averaged.
 
     Args:
         crop: side in pixels of the square window that slides over each view; None: the view goes through whole.
         stride: step from a window to the next, a fraction of the crop in (0, 1], rounded down to pixels.
         windows: "released": at multiples of the stride, padded black at the right and the bottom, as the released code
-            does; "shifted": the last ones shifted back into the picture, smaller than the crop only where the picture
+            does; "shifted": the last ones shifted back into the image, smaller than the crop only where the image
             is, as mmsegmentation does.
         scales: factors of the base size, each > 0.
         flip: each window is seen mirrored too.
         average: "softmax": the mean of the views' probabilities, the paper's words. "logits": the mean of the logits,
             mmsegmentation's rule within a slide. "exp": exp(logits + mirrored logits), the mean over windows and the
             sum over scales, the released code's rule; it lets views with large logits weigh more.
-        long_side: the base size: the picture's longer side at scale 1, in pixels; None: as the picture is.
-        short_side: in its stead the base size of the picture's shorter side; the longer one is kept to four times it,
+        long_side: the base size: the image's longer side at scale 1, in pixels; None: as the image is.
+        short_side: in its stead the base size of the image's shorter side; the longer one is kept to four times it,
             mmsegmentation's (2048, 512).
-        align_corners: how pictures and scores are interpolated (bilinear, not antialiased), and logits that come
+        align_corners: how images and scores are interpolated (bilinear, not antialiased), and logits that come
             smaller than the network's input.
     """
 
@@ -46,14 +46,14 @@ class Protocol:
     align_corners: bool = True
 
     def base(self, height: int, width: int) -> int | None:
-        """The longer side at scale 1, in pixels; None: as the picture is."""
+        """The longer side at scale 1, in pixels; None: as the image is."""
         if self.short_side is None:
             return self.long_side
         return min(4 * self.short_side, round(self.short_side * max(height, width) / min(height, width)))
 
 
 WHOLE = Protocol(average="logits", align_corners=False)
-"""One view, brought to the picture's size: what `danet predict` does."""
+"""One view, brought to the image's size: what `danet predict` does."""
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
 """The paper, "Ablation Study for Improvement Strategies"."""
@@ -69,8 +69,8 @@ RELEASED_MULTI = replace(RELEASED_MULTI_CITYSCAPES, crop=576, long_side=608)
 
 PAPER_MULTI = Protocol(crop=1024, stride=1 / 2, windows="shifted", scales=PAPER_SCALES, flip=True)
 """The paper's words: "we average the segmentation probability maps from 8 image scales". It is silent on mirroring and
-windows: these are the released code's, less the black padding, so that small pictures go through whole. The base size
-is the one that the weights name, else the picture's own.
+windows: these are the released code's, less the black padding, so that small images go through whole. The base size
+is the one that the weights name, else the image's own.
 """
 
 MMSEG_SLIDE_769 = Protocol(crop=769, stride=513 / 769, windows="shifted", average="logits")
@@ -85,12 +85,12 @@ MMSEG_WHOLE_512 = replace(MMSEG_WHOLE, short_side=512)
 MMSEG_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 MMSEG_SLIDE_769_MULTI = replace(MMSEG_SLIDE_769, scales=MMSEG_SCALES, flip=True, average="softmax")
-"""mmsegmentation's "ms+flip". It averages the logits of a view's windows, brings them to the picture's size and then
+"""mmsegmentation's "ms+flip". It averages the logits of a view's windows, brings them to the image's size and then
 takes their softmax; here the softmax comes first.
 """
 
 MMSEG_WHOLE_512_MULTI = replace(MMSEG_WHOLE_512, scales=MMSEG_SCALES, flip=True, average="softmax")
-"""The same over whole pictures, 512 pixels being their short side at scale 1."""
+"""The same over whole images, 512 pixels being their short side at scale 1."""
 
 PROTOCOLS = {
     "whole": WHOLE,
@@ -123,9 +123,7 @@ def find_protocol(name: str) -> Protocol:
 def check(protocol: Protocol) -> None:
     """Raises InputError, naming the field, for a protocol that cannot be followed."""
     if protocol.crop is not None and protocol.crop < 1:
-        raise InputError(
-            "protocol's crop", f"{protocol.crop} is less than 1", "give pixels, or None for whole pictures"
-        )
+        raise InputError("protocol's crop", f"{protocol.crop} is less than 1", "give pixels, or None for whole images")
     if not 0 < protocol.stride <= 1:
         raise InputError("protocol's stride", f"{protocol.stride} is not in (0, 1]", "give a fraction of the crop")
     if not protocol.scales:

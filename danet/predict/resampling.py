@@ -61,7 +61,7 @@ def share(taps: Taps, window: range, visits: Sequence[int]) -> Taps:
 
 
 def resample(x: Float[Tensor, "*B h w"], rows: Taps, columns: Taps) -> Float[Tensor, "*B n m"]:
-    """Both axes through their taps; a view of `x` where they only select neighbouring pixels."""
+    """Both axes through their taps; a view of `x` where they only select neighboring pixels."""
     return _along(_along(x, rows, -2), columns, -1)
 
 

@@ -1,6 +1,6 @@
-"""A protocol followed over a picture: its windows cut, shown to the network, and averaged in bounded memory.
+"""A protocol followed over an image: its windows cut, shown to the network, and averaged in bounded memory.
 
-At most one K x H x W map is held, at the picture's own size, however large the scales: each window's scores are added
+At most one K x H x W map is held, at the image's own size, however large the scales: each window's scores are added
 to it directly, through the interpolation's taps. A single whole view needs no map at all.
 """
 
@@ -19,7 +19,7 @@ from danet.predict.resampling import Taps, bands, linear, resample, share
 from danet.predict.window_layout import scaled_size, spans, visits
 
 Logits = Callable[[Tensor], Tensor]
-"""Normalised images B,3,H,W -> logits B,K,H',W': a network, an exported model. Logits of another size than their images
+"""Normalized images B,3,H,W -> logits B,K,H',W': a network, an exported model. Logits of another size than their images
 are brought to it.
 """
 
@@ -39,11 +39,11 @@ def averaged(
     protocol: Protocol,
     batch: int | None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """The averaged scores of a normalised picture at `size` H, W, a band of rows at a time, in the logits' precision,
+    """The averaged scores of a normalized image at `size` H, W, a band of rows at a time, in the logits' precision,
     float32 at least: logits, probabilities, or sums of exponentials, as `protocol.average` says.
 
     Args:
-        black: what windows are padded with: the normalised black pixel, -mean / std.
+        black: what windows are padded with: the normalized black pixel, -mean / std.
         batch: images through the network at once, at most; it changes no result. None: 4, on the processor no more than
             make `PIXELS_AT_ONCE`.
 
@@ -69,7 +69,7 @@ def averaged(
 
 
 class _Window(NamedTuple):
-    """A window's normalised pixels, and what it adds to the rows and columns of the picture's own size."""
+    """A window's normalized pixels, and what it adds to the rows and columns of the image's own size."""
 
     pixels: Tensor  # 1,3,h,w
     rows: Taps

@@ -1,6 +1,6 @@
-"""A film in, the same film under its classes' colours out, by PyAV. Command: `danet predict clip.mp4`.
+"""A video in, the same video under its classes' colors out, by PyAV. Command: `danet predict clip.mp4`.
 
-The film keeps its size, its timestamps and so its rate; it is written without sound and without a legend, whose colours
+The video keeps its size, its timestamps and so its rate; it is written without sound and without a legend, whose colors
 stand in the JSON. FFmpeg sees the open file alone, by the demuxer of its suffix: a playlist that is called .mp4 opens
 nothing else.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from danet.data.images.channels import as_pixels
 from danet.data.images.pillow import MAX_PIXELS, regular_file
 from danet.errors import InputError
-from danet.files import make_folder, write_atomically, written_whole
+from danet.files import atomic_path, check_new, make_folder, write_atomically
 from danet.predict import overlay
 from danet.predict.folder import Pace, Saved, overlapped
-from danet.predict.predictor import Predictor, Segmentation, output_paths, refuse_existing
+from danet.predict.predictor import Predictor, Segmentation, output_paths
 from danet.predict.protocols import WHOLE, Protocol
 
 if TYPE_CHECKING:
@@ -46,44 +46,44 @@ def segment_video(
     classes' shares of each frame and their means. A few frames are held at once.
 
     Args:
-        protocol, size: as for a picture, see `Predictor`.
+        protocol, size: as for an image, see `Predictor`.
         advance: told (frames done, frames in all as far as is known).
 
     Raises:
-        InputError: no film, of more than MAX_PIXELS a frame, PyAV is not installed, results that cannot be written. A
-            film that is cut off or damaged, and what could be read of it has been written.
+        InputError: no video, of more than MAX_PIXELS a frame, PyAV is not installed, results that cannot be written. A
+            video that is cut off or damaged, and what could be read of it has been written.
     """
-    film_path, json_path = paths = output_paths(out, path.stem, "video")
+    video_path, json_path = paths = output_paths(out, path.stem, "video")
     if not overwrite:
-        refuse_existing(paths)
+        check_new(*paths)
     try:
         import av
         from av.error import FFmpegError
     except ImportError as error:
-        raise InputError(path, "a film, and PyAV is not installed", "pip install 'danet[video]'") from error
+        raise InputError(path, "a video, and PyAV is not installed", "pip install 'danet[video]'") from error
     make_folder(out)
     record = _Record(path.stem, predictor)
     with regular_file(path) as file, ExitStack() as stack:
-        film = _Film(file, path, stack)
+        video = _Video(file, path, stack)
         work = _segmenter(predictor, path, protocol, size)
         try:
-            with written_whole(film_path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-                writer = _Writer(container, film.rate)
-                done = overlapped(film, _read, work if pace is None else pace.timed(work), writer.write, writers=1)
+            with atomic_path(video_path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+                writer = _Writer(container, video.rate)
+                done = overlapped(video, _read, work if pace is None else pace.timed(work), writer.write, writers=1)
                 for number, frame in enumerate(done, 1):
                     if isinstance(frame, InputError):
                         raise frame
                     record.add(frame)
-                    advance(number, max(number, film.expected))
+                    advance(number, max(number, video.expected))
                 if not record.seconds:
-                    raise film.stopped or InputError(path, "no frame in it", "copy it again")
+                    raise video.stopped or InputError(path, "no frame in it", "copy it again")
                 writer.finish()
         except (FFmpegError, OSError) as error:
-            raise InputError(film_path, f"cannot be written ({error.strerror})", "free some space") from error
+            raise InputError(video_path, f"cannot be written ({error.strerror})", "free some space") from error
         summary = record.summary()
         write_atomically(json_path, (json.dumps(summary) + "\n").encode())
-        if film.stopped is not None:
-            raise film.stopped
+        if video.stopped is not None:
+            raise video.stopped
     return Saved(paths, summary)
 
 
@@ -92,8 +92,8 @@ class _Frame(NamedTuple):
     pixels: np.ndarray  # H,W,3 uint8, upright
 
 
-class _Film:
-    """The frames of an open film, one after the other, with their numbers; `stopped` says what ended them early."""
+class _Video:
+    """The frames of an open video, one after the other, with their numbers; `stopped` says what ended them early."""
 
     def __init__(self, file: BinaryIO, path: Path, stack: ExitStack):
         import av
@@ -106,9 +106,9 @@ class _Film:
         try:
             container = stack.enter_context(av.open(file, "r", format=self._kind))
         except (FFmpegError, ValueError) as error:
-            raise InputError(path, f"no film that can be read, or truncated ({error})", "copy it again") from error
+            raise InputError(path, f"no video that can be read, or truncated ({error})", "copy it again") from error
         if not container.streams.video:
-            raise InputError(path, "a film without pictures", "give another")
+            raise InputError(path, "a video without images", "give another")
         self._container, self._stream = container, container.streams.video[0]
         self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
         self._stream.thread_type = "AUTO"
@@ -227,7 +227,7 @@ class _Record:
             {
                 "name": self.classes.names[i],
                 "id": int(i),
-                "colour": list(self.classes.palette[i]),
+                "color": list(self.classes.palette[i]),
                 "share": float(mean[i]),
                 "shares": [round(share, 4) for share in shares[:, i].tolist()],
             }
@@ -240,7 +240,7 @@ class _Record:
 
 
 def _declared_size(file: BinaryIO, kind: str) -> int:
-    """The bytes that a film of this kind of container says it has; 0 where it says nothing."""
+    """The bytes that a video of this kind of container says it has; 0 where it says nothing."""
     end, file_size = 0, file.seek(0, 2)
     if kind == "mov":  # boxes: size, name
         while end + 16 <= file_size:

@@ -1,4 +1,4 @@
-"""Sizes and windows of the views of a picture: whole numbers only, one axis at a time. Used by `averaging`."""
+"""Sizes and windows of the views of an image: whole numbers only, one axis at a time. Used by `averaging`."""
 
 import math
 
@@ -7,7 +7,7 @@ from danet.predict.protocols import Windows
 
 def scaled_size(size: tuple[int, int], scale: float, long_side: int | None = None) -> tuple[int, int]:
     """Height and width at a scale, as the released code rounds them: the longer side ceil(base * scale), the base being
-    `long_side` or the picture's own longer side; the other in proportion, halves up.
+    `long_side` or the image's own longer side; the other in proportion, halves up.
     """
     base = max(size) if long_side is None else long_side
     long = math.ceil(base * scale)

@@ -1,6 +1,7 @@
 """What each recipe's training step needs on a device, as `danet.train.estimate` finds it, so that `danet recipes` need
-not build forty networks: MiB that any step needs, and MiB for each picture of it. A folder is taken to have two
-classes."""
+not build forty networks: MiB that any step needs, and MiB for each image of it. A folder is taken to have two
+classes.
+"""
 
 MEMORY: dict[str, tuple[int, int]] = {
     "folder": (61, 297),

@@ -1,7 +1,7 @@
 """mmsegmentation's sixteen DANet models (its configs/danet): other schedule, weight decay, stem, jitter, an auxiliary
 head.
 
-Not repeated: its initial weights of the head (kaiming-normal), padding with the mean colour (ours is black), and its
+Not repeated: its initial weights of the head (kaiming-normal), padding with the mean color (ours is black), and its
 loss averaged over all pixels of a crop, ignored ones included (ours: over the valid ones). docs/paper.md lists them.
 """
 
@@ -55,7 +55,7 @@ def _recipe(row: _Row) -> Recipe:
         crop=row.crop,
         scale=(0.5, 2.0),
         short_side=None if street else 512,
-        size=None if street else 683,  # the long side of a 4:3 picture whose short side is 512, mmsegmentation's size
+        size=None if street else 683,  # the long side of a 4:3 image whose short side is 512, mmsegmentation's size
         largest_share=0.75,
         photometric=True,
     )

@@ -46,10 +46,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Data:
-    """The data set and its augmentation."""
+    """The dataset and its augmentation."""
 
     dataset: str = "folder"
-    """a data set's name"""
+    """a dataset's name"""
     root: Path | None = None
     """the folder it lies in"""
     train_split: str = "train"
@@ -57,13 +57,13 @@ class Data:
     val_split: str = "val"
     """what is validated on"""
     batch: int = 8
-    """pictures a step, over all processes and accumulated parts"""
+    """images a step, over all processes and accumulated parts"""
     crop: tuple[int, int] = (512, 512)
     """height and width of the training crops"""
     scale: tuple[float, float] = (0.5, 2.0)
-    """range of the random resizing, relative to a picture's own size, or to `short_side`"""
+    """range of the random resizing, relative to an image's own size, or to `short_side`"""
     short_side: int | None = None
-    """pictures' short side is brought to this before the random resizing; their own size if not given"""
+    """images' short side is brought to this before the random resizing; their own size if not given"""
     flip: float = 0.5
     """probability of a left-right flip"""
     largest_share: float = 1.0
@@ -73,7 +73,7 @@ class Data:
     photometric: bool = False
     """SSD's photometric distortion: brightness, contrast, saturation and hue, each with probability a half"""
     size: int | None = None
-    """long side to which pictures are brought for validation and prediction; their own size if not given"""
+    """long side to which images are brought for validation and prediction; their own size if not given"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Optim:
 class Recipe:
     """A training run: everything that decides its result but the weights it begins with and the machine."""
 
-    about: str = "your own folder of pictures"
+    about: str = "your own folder of images"
     """one line for danet recipes"""
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
@@ -125,7 +125,7 @@ class Recipe:
     validate_every: int = 1
     """epochs between two validations"""
     skip_bad: int = 0
-    """pictures that may be left out because they cannot be read; one more ends the run"""
+    """images that may be left out because they cannot be read; one more ends the run"""
     fine_tunes: str = ""
     """the recipe whose weights this one begins with, given as --initial-weights"""
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from danet.recipes.recipe import Data, Network, Optim, Recipe
 
-# align_corners stretches a grid of ceil(size / stride) features over the picture: off by up to a stride at its far
-# edges unless the size is a multiple of the stride plus 1. On small pictures that costs (docs/log.md).
+# align_corners stretches a grid of ceil(size / stride) features over the image: off by up to a stride at its far
+# edges unless the size is a multiple of the stride plus 1. On small images that costs (docs/log.md).
 _SMALL = Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False)
 _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 

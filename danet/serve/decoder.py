@@ -1,5 +1,5 @@
-"""Strangers' pictures are decoded in a process of their own, with bounded memory and time: a fault in a decoder ends
-that process, and the next picture gets a new one. It answers in bytes and JSON: nothing that it says is unpickled.
+"""Strangers' images are decoded in a process of their own, with bounded memory and time: a fault in a decoder ends
+that process, and the next image gets a new one. It answers in bytes and JSON: nothing that it says is unpickled.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from danet.errors import InputError
 FORMATS = ("JPEG", "PNG", "WEBP")
 """What browsers and cameras send; the fewer decoders the better."""
 
-NAME = "picture"
+NAME = "image"
 """How errors call it: the file's own name is the client's affair."""
 
 
@@ -27,9 +27,9 @@ class Decoder:
     """Bytes -> what `read_image` makes of such a file.
 
     Args:
-        max_pixels: larger pictures are refused before they are decoded.
-        seconds: for one picture.
-        bands: how the pictures are read.
+        max_pixels: larger images are refused before they are decoded.
+        seconds: for one image.
+        bands: how the images are read.
     """
 
     def __init__(self, max_pixels: int, seconds: float, bands: Bands = RGB):
@@ -40,10 +40,10 @@ class Decoder:
         self._pipe: Connection | None = None
 
     async def decode(self, content: bytes) -> np.ndarray:
-        """The picture, upright.
+        """The image, upright.
 
         Raises:
-            InputError: not one whole, still JPEG, PNG or WebP picture; too large; too slow.
+            InputError: not one whole, still JPEG, PNG or WebP image; too large; too slow.
         """
         loop = asyncio.get_running_loop()
         await self._turn.acquire()  # not in the thread's queue: that holds the bytes of clients that have left
@@ -52,7 +52,7 @@ class Decoder:
         return await asyncio.wrap_future(job)
 
     def start(self) -> None:
-        """Start the process; the first picture does, too."""
+        """Start the process; the first image does, too."""
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(

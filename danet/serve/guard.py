@@ -47,9 +47,9 @@ class Limits:
     Args:
         body_bytes: of one request.
         body_seconds: from a request's first byte to its last.
-        held_bytes: of all bodies and decoded pictures that are held at one time.
-        waiting: pictures received and not yet answered.
-        decode_seconds: to decode a picture.
+        held_bytes: of all bodies and decoded images that are held at one time.
+        waiting: images received and not yet answered.
+        decode_seconds: to decode an image.
         token: what a request must bring as `Authorization: Bearer TOKEN`; None: nothing.
         hosts: names that the Host header may give besides localhost and IP addresses, in lower case.
     """
@@ -71,7 +71,7 @@ class Busy(HTTPException):
 
 
 class Budget:
-    """Bytes and pictures that all requests hold together; over a limit `take` raises Busy."""
+    """Bytes and images that all requests hold together; over a limit `take` raises Busy."""
 
     def __init__(self, limit: int):
         self.limit, self.held = limit, 0
@@ -113,7 +113,7 @@ class Body:
         self._size += len(message.get("body", b""))
         if self._size > self._limits.body_bytes:
             limit = self._limits.body_bytes / (1 << 20)
-            raise HTTPException(413, f"the body is larger than {limit:g} MB; send a smaller picture")
+            raise HTTPException(413, f"the body is larger than {limit:g} MB; send a smaller image")
         self.hold(len(message.get("body", b"")))
         return message
 

@@ -1,4 +1,4 @@
-"""The pictures on open pages: what the network saw in each is kept, so that a move of the pointer costs one row."""
+"""The images on open pages: what the network saw in each is kept, so that a move of the pointer costs one row."""
 
 import hashlib
 import secrets
@@ -13,7 +13,7 @@ from danet.predict.predictor import Segmentation
 
 @dataclass(frozen=True)
 class Kept:
-    """One picture; `seen` is None where the network cannot be looked into."""
+    """One image; `seen` is None where the network cannot be looked into."""
 
     segmentation: Segmentation
     seen: Seen | None
@@ -30,8 +30,8 @@ class Kept:
         return total
 
 
-class Pictures:
-    """The last few pictures by an id that cannot be guessed; the same bytes are kept once.
+class Images:
+    """The last few images by an id that cannot be guessed; the same bytes are kept once.
 
     Args:
         count, nbytes: the least recently used are dropped beyond either.
@@ -49,7 +49,7 @@ class Pictures:
     def add(self, content: bytes, kept: Kept) -> str:
         """Keep what was made of a file's bytes, and return its id: the one it has, where the bytes are kept already."""
         digest = hashlib.sha256(content).hexdigest()
-        if (name := self._ids.get(digest)) is not None:  # two requests with one picture at the same time
+        if (name := self._ids.get(digest)) is not None:  # two requests with one image at the same time
             self._kept.move_to_end(name)
             return name
         name = secrets.token_urlsafe(16)

@@ -30,23 +30,23 @@ def packed(values: np.ndarray) -> str:
 
 
 def labels_png(segmentation: Segmentation) -> bytes:
-    """The train ids as a palette picture."""
+    """The train ids as a palette image."""
     return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
 
 
 def overlay_png(segmentation: Segmentation) -> bytes:
-    """The picture under its classes' colours, with a legend."""
+    """The image under its classes' colors, with a legend."""
     return overlay.to_png(segmentation.overlay())
 
 
 def pixels(segmentation: Segmentation) -> bytes:
-    """gzip of H*W train ids and then H*W confidences in 0..255, a byte each."""
+    """Gzip of H*W train ids and then H*W confidences in 0..255, a byte each."""
     confidence = (255 * segmentation.confidence).round().astype(np.uint8)
     return gzip.compress(segmentation.labels.tobytes() + confidence.tobytes(), 1)
 
 
 def grid(seen: Seen) -> dict[str, float]:
-    """The feature grid: positions, and the picture's pixels that one stands for."""
+    """The feature grid: positions, and the image's pixels that one stands for."""
     (rows, columns), (height, width) = seen.grid, seen.image.shape[:2]
     cell_height, cell_width = seen.stride * height / seen.shown[0], seen.stride * width / seen.shown[1]
     return {"height": rows, "width": columns, "cell_height": cell_height, "cell_width": cell_width}
@@ -56,7 +56,7 @@ def attention(seen: Seen, x: int, y: int) -> dict[str, Any]:
     """Where a pixel looks: all weights, their shares by class, and the strongest.
 
     Raises:
-        InputError: a pixel outside the picture; a network without position attention.
+        InputError: a pixel outside the image; a network without position attention.
     """
     weights = seen.attention(x, y)
     found = seen.segmentation

@@ -1,4 +1,4 @@
-"""What the operations of the server share: the thread that computes, the decoder, the kept pictures."""
+"""What the operations of the server share: the thread that computes, the decoder, the kept images."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,16 +14,16 @@ from danet.predict.predictor import Predictor, Segmentation
 from danet.serve import responses
 from danet.serve.decoder import Decoder
 from danet.serve.guard import Budget, Limits
-from danet.serve.image_store import Kept, Pictures
+from danet.serve.image_store import Images, Kept
 from danet.serve.prometheus import Counters, resident_bytes
 from danet.serve.worker import Worker, segment_together
 
 BATCH_PIXELS = 1 << 21
-"""Pixels through the network at once, as it is shown them; one picture goes through whatever it has."""
+"""Pixels through the network at once, as it is shown them; one image goes through whatever it has."""
 
 
 def max_pixels(predictor: Predictor) -> int:
-    """Of a picture: less where the network takes pictures as they are and is not shown them at a size of its own."""
+    """Of an image: less where the network takes images as they are and is not shown them at a size of its own."""
     return 4 << 20 if predictor.card.size is None else 32 << 20
 
 
@@ -40,18 +40,18 @@ class Service:
         self.card = responses.card(predictor)
         self.worker = Worker()
         self.decoder = Decoder(max_pixels(predictor), limits.decode_seconds, predictor.card.bands)
-        self.pictures = Pictures()
+        self.images = Images()
         self.waiting = Budget(limits.waiting)
         self.questions = Budget(4 * limits.waiting)
         self.budget = Budget(limits.held_bytes)
         self.counters = Counters(
             {
-                "danet_waiting": ("Pictures received and not yet answered.", lambda: self.waiting.held),
-                "danet_held_bytes": ("Bytes of bodies and decoded pictures.", lambda: self.budget.held),
+                "danet_waiting": ("Images received and not yet answered.", lambda: self.waiting.held),
+                "danet_held_bytes": ("Bytes of bodies and decoded images.", lambda: self.budget.held),
                 "danet_batches": ("Calls of the network since the start.", lambda: self.worker.batches),
-                "danet_batched": ("Pictures in them.", lambda: self.worker.batched),
-                "danet_kept_pictures": ("Pictures of open pages.", lambda: len(self.pictures)),
-                "danet_kept_bytes": ("Their memory.", lambda: self.pictures.nbytes),
+                "danet_batched": ("Images in them.", lambda: self.worker.batched),
+                "danet_kept_images": ("Images of open pages.", lambda: len(self.images)),
+                "danet_kept_bytes": ("Their memory.", lambda: self.images.nbytes),
                 "danet_resident_bytes": ("This process's memory.", resident_bytes),
             }
         )
@@ -68,7 +68,7 @@ class Service:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place among the pictures that wait; Busy if there is none."""
+        """A place among the images that wait; Busy if there is none."""
         self.waiting.take(1)
         try:
             yield
@@ -76,7 +76,7 @@ class Service:
             self.waiting.give_back(1)
 
     async def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A short question about a kept picture; Busy if too many wait."""
+        """A short question about a kept image; Busy if too many wait."""
         self.questions.take(1)
         try:
             return await self.worker.first(function, *args)
@@ -84,32 +84,32 @@ class Service:
             self.questions.give_back(1)
 
     async def decode(self, content: bytes, request: Request) -> np.ndarray:
-        """The picture, counted with what the request holds."""
-        picture = await self.decoder.decode(content)
-        request.scope["danet.body"].hold(picture.nbytes)
-        return picture
+        """The image, counted with what the request holds."""
+        image = await self.decoder.decode(content)
+        request.scope["danet.body"].hold(image.nbytes)
+        return image
 
     async def segment(self, content: bytes, request: Request) -> Segmentation:
-        """With the other pictures of its size that wait."""
-        picture = await self.decode(content, request)
-        most = max(1, min(8, BATCH_PIXELS // (self.predictor.card.size or max(picture.shape[:2])) ** 2))
-        return await self.worker.together(self._segment, picture, picture.shape, most)
+        """With the other images of its size that wait."""
+        image = await self.decode(content, request)
+        most = max(1, min(8, BATCH_PIXELS // (self.predictor.card.size or max(image.shape[:2])) ** 2))
+        return await self.worker.together(self._segment, image, image.shape, most)
 
     async def look(self, content: bytes, request: Request) -> Kept:
-        """The picture with all that attention needs, where the network has it."""
-        picture = await self.decode(content, request)
-        return await self.worker.together(self._look, picture, None, 1)
+        """The image with all that attention needs, where the network has it."""
+        image = await self.decode(content, request)
+        return await self.worker.together(self._look, image, None, 1)
 
     async def keep(self, content: bytes, request: Request) -> tuple[str, Kept]:
         """The same, kept under an id."""
-        name = self.pictures.find(content)
-        if name is None or (kept := self.pictures.get(name)) is None:
+        name = self.images.find(content)
+        if name is None or (kept := self.images.get(name)) is None:
             kept = await self.look(content, request)
-            name = self.pictures.add(content, kept)
+            name = self.images.add(content, kept)
         return name, kept
 
     async def kept_segmentation(self, name: str, without: Module | None) -> Segmentation:
-        """A kept picture's prediction, or what it would be with a module's attention switched off."""
+        """A kept image's prediction, or what it would be with a module's attention switched off."""
         if without is None:
             return self.kept(name).segmentation
         return await self.ask(self.seen(self.kept(name)).without, without)
@@ -123,16 +123,16 @@ class Service:
 
     def kept(self, name: str) -> Kept:
         """What is kept under an id; 404 if nothing is."""
-        kept = self.pictures.get(name)
+        kept = self.images.get(name)
         if kept is None:
-            raise HTTPException(404, "no such picture; only the last few are kept, send it again")
+            raise HTTPException(404, "no such image; only the last few are kept, send it again")
         return kept
 
-    def _segment(self, pictures: list[np.ndarray]) -> list[Segmentation]:
-        return segment_together(self.predictor, pictures)
+    def _segment(self, images: list[np.ndarray]) -> list[Segmentation]:
+        return segment_together(self.predictor, images)
 
-    def _look(self, pictures: list[np.ndarray]) -> list[Kept]:
+    def _look(self, images: list[np.ndarray]) -> list[Kept]:
         if not any(self.card["attention"].values()):
-            return [Kept(found, None) for found in segment_together(self.predictor, pictures)]
-        found = [see_pixels(self.predictor, "picture", picture) for picture in pictures]
+            return [Kept(found, None) for found in segment_together(self.predictor, images)]
+        found = [see_pixels(self.predictor, "image", image) for image in images]
         return [Kept(seen.segmentation, seen) for seen in found]

@@ -1,4 +1,4 @@
-"""A request's picture, and whether its client still waits."""
+"""A request's image, and whether its client still waits."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,18 +11,18 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 
-async def picture_bytes(request: Request) -> bytes:
+async def image_bytes(request: Request) -> bytes:
     """The body, or the one file in its form.
 
     Raises:
-        HTTPException: a form without or with several files; an address or JSON where a picture should be.
+        HTTPException: a form without or with several files; an address or JSON where an image should be.
     """
     kind = request.headers.get("content-type", "").lower()
     content = await (_file_in_form(request) if kind.startswith("multipart/form-data") else request.body())
     if content[:8].lower().startswith((b"http://", b"https://", b"file:")):
-        raise HTTPException(422, "an address is not fetched; send the picture's bytes")
+        raise HTTPException(422, "an address is not fetched; send the image's bytes")
     if content.lstrip()[:1] in (b"{", b"["):
-        raise HTTPException(400, "JSON is not taken; send the picture's bytes")
+        raise HTTPException(400, "JSON is not taken; send the image's bytes")
     return content
 
 
@@ -36,7 +36,7 @@ async def _file_in_form(request: Request) -> bytes:
     try:
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         if not files:
-            raise HTTPException(422, "the form holds no file; send the picture as file=@picture.jpg")
+            raise HTTPException(422, "the form holds no file; send the image as file=@image.jpg")
         return await files[0].read()
     finally:
         await form.close()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from danet.data.images.channels import resized
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 from danet.predict.inference import segment
 from danet.predict.predictor import Predictor, Segmentation
 from danet.predict.protocols import WHOLE
@@ -92,7 +92,7 @@ class Worker:
         alike = [job for job in self._waiting if job.function == head.function and job.kind == head.kind]
         jobs = alike[: head.most]
         self._waiting = [job for job in self._waiting if job not in jobs]
-        if not head.urgent:  # a question about a kept picture is no picture
+        if not head.urgent:  # a question about a kept image is no image
             self.batches += 1
             self.batched += len(jobs)
         return jobs
@@ -105,18 +105,18 @@ def _give_way() -> None:
 
 
 @torch.inference_mode()
-def segment_together(predictor: Predictor, pictures: Sequence[np.ndarray]) -> list[Segmentation]:
-    """Segment H,W,3 uint8 pictures of one size, the network called once.
+def segment_together(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Segmentation]:
+    """Segment H,W,3 uint8 images of one size, the network called once.
 
-    The numbers are those of one picture at a time, to the rounding of another batch size.
+    The numbers are those of one image at a time, to the rounding of another batch size.
     """
     card, protocol = predictor.card, predictor.shown_by(WHOLE)
-    shown = torch.from_numpy(np.stack([resized(picture, card.size) for picture in pictures]))
-    logits = predictor.logits(normalise(shown.to(predictor.device), card.mean, card.std))  # B,K,h,w
+    shown = torch.from_numpy(np.stack([resized(image, card.size) for image in images]))
+    logits = predictor.logits(normalize(shown.to(predictor.device), card.mean, card.std))  # B,K,h,w
     found = []
-    for picture, own in zip(pictures, logits.split(1), strict=True):
+    for image, own in zip(images, logits.split(1), strict=True):
         labels, confidence = segment(
-            lambda _, own=own: own, picture, card.mean, card.std, predictor.device, card.size, protocol
+            lambda _, own=own: own, image, card.mean, card.std, predictor.device, card.size, protocol
         )
-        found.append(Segmentation("picture", picture, labels, confidence, card.classes))
+        found.append(Segmentation("image", image, labels, confidence, card.classes))
     return found

@@ -23,8 +23,8 @@ from danet.train.quarantine import Quarantine
 
 
 class Batch(NamedTuple):
-    """Part of a step: the pictures' names, images B,H,W,N uint8 or float32, labels B,H,W int64 (255 = ignore); and what
-    is wrong with the pictures that should have been in it.
+    """Part of a step: the images' names, images B,H,W,N uint8 or float32, labels B,H,W int64 (255 = ignore); and what
+    is wrong with the images that should have been in it.
     """
 
     names: list[str]
@@ -36,11 +36,11 @@ class Batch(NamedTuple):
 def batches(
     samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int, quarantine: Quarantine
 ) -> Generator[Batch, None, None]:
-    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step. Pictures that the
+    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step. Images that the
     quarantine takes are missing from theirs.
 
     Raises:
-        InputError: a picture or mask that cannot be read, from whichever worker met it.
+        InputError: an image or mask that cannot be read, from whichever worker met it.
     """
     parts = recipe.optim.accumulate
     positions = [
@@ -105,7 +105,7 @@ def _collate(
 ) -> Batch:
     bad = [item for item in items if isinstance(item, InputError)]
     good = [item for item in items if not isinstance(item, InputError)]
-    if not good:  # a black picture that teaches nothing
+    if not good:  # a black image that teaches nothing
         good = [("", np.zeros((*crop, channels), np.uint8), np.full(crop, IGNORE, np.uint8))]
     names, images, labels = zip(*good, strict=True)
     return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), bad)

@@ -12,8 +12,8 @@ from danet import recipes
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
 from danet.errors import InputError
-from danet.model.backbone import load_backbone, normalisation
-from danet.model.baselines import Peer, build_network
+from danet.model.backbone import load_backbone, normalization
+from danet.model.baselines import Baseline, build_network
 from danet.model.danet import DANet
 from danet.recipes import Recipe
 from danet.weights import file as weights_file
@@ -26,7 +26,7 @@ def build(
     initial_weights: Path | None = None,
     fresh: bool = True,
     bands: Bands = RGB,
-) -> tuple[DANet | Peer, weights_file.Card]:
+) -> tuple[DANet | Baseline, weights_file.Card]:
     """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
     so none are fetched.
 
@@ -46,7 +46,7 @@ def build(
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
     if initial_weights is not None and fresh:
         weights_file.load_into(network, initial_weights)
-    mean, std = normalisation(recipe.network.backbone, bands.count)
+    mean, std = normalization(recipe.network.backbone, bands.count)
     return network, weights_file.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )

@@ -1,6 +1,6 @@
 """The state of an interrupted run: RUN/last.ckpt, and the one before it, RUN/previous.ckpt. Each is whole or not there.
 
-A line with the SHA-256 of the rest, then torch's serialisation of plain values and tensors, read by its restricted
+A line with the SHA-256 of the rest, then torch's serialization of plain values and tensors, read by its restricted
 unpickler alone (weights_only).
 """
 

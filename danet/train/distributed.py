@@ -1,4 +1,4 @@
-"""Several processes as one: `torchrun --nproc-per-node N -m danet train ...`. Batch normalisation over all of them, on
+"""Several processes as one: `torchrun --nproc-per-node N -m danet train ...`. Batch normalization over all of them, on
 CPUs too.
 """
 
@@ -80,7 +80,7 @@ def _meeting_place() -> "dist.Store":  # pyright: ignore[reportPrivateImportUsag
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
-def synchronise_batch_norm(network: nn.Module, process: Process) -> nn.Module:
+def synchronize_batch_norm(network: nn.Module, process: Process) -> nn.Module:
     """Let every BatchNorm2d take its moments over all processes; state-dict keys stay as they are."""
     if process.world == 1:
         return network
@@ -112,8 +112,8 @@ class CpuSyncBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var = self._moments(x) if self.training else (self.running_mean, self.running_var)
-        normalised = (x - _along_channels(mean)) * _along_channels(torch.rsqrt(var + self.eps))
-        return self.act(torch.addcmul(_along_channels(self.bias), normalised, _along_channels(self.weight)))
+        normalized = (x - _along_channels(mean)) * _along_channels(torch.rsqrt(var + self.eps))
+        return self.act(torch.addcmul(_along_channels(self.bias), normalized, _along_channels(self.weight)))
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance, per channel, over all processes; the running ones are updated."""
@@ -121,7 +121,7 @@ class CpuSyncBatchNorm(nn.Module):
         sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
-        # centred first: a difference of large squares would lose the digits that the test of equality asks for
+        # centered first: a difference of large squares would lose the digits that the test of equality asks for
         var = _Sum.apply((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
         with torch.no_grad():
             self.num_batches_tracked += 1

@@ -11,10 +11,10 @@ import yaml
 from danet import recipes
 from danet.data import registry
 from danet.data.cache import planned
-from danet.data.class_weights import census, check_labelled, class_weights
+from danet.data.class_weights import census, check_labeled, class_weights
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
-from danet.files import check_writable
+from danet.files import check_writable, format_bytes
 from danet.model import device
 from danet.recipes import Recipe
 from danet.train import run_folder
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class _Set(NamedTuple):
-    """What is known of a data set: from its files, or, where no root is given, from its paper."""
+    """What is known of a dataset: from its files, or, where no root is given, from its paper."""
 
     classes: Classes
     bands: Bands
@@ -40,7 +40,7 @@ class _Set(NamedTuple):
 
 def describe(recipe: Recipe, where: "Where | None" = None, processes: int = 1) -> str:
     """The text. Where the recipe names a data root its files are counted (and, for class weights, their labels read),
-    else a published data set's own numbers are taken.
+    else a published dataset's own numbers are taken.
 
     Args:
         where: the run's folder, device, cache and weights, looked at and left as they are; None: nothing of them.
@@ -61,10 +61,10 @@ def describe(recipe: Recipe, where: "Where | None" = None, processes: int = 1) -
     lines = [
         yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).rstrip(),
         "",
-        f"data set       {found.train} pictures to train on, {found.val} to validate on, {len(found.classes)} classes, "
+        f"dataset       {found.train} images to train on, {found.val} to validate on, {len(found.classes)} classes, "
         f"{found.bands.count} channels" + ("" if found.read else " (as published: no --data.root given)"),
         *([f"class weights  {' '.join(f'{w:.3g}' for w in found.weights)}"] if found.weights else []),
-        f"steps          {steps} of {recipe.data.batch} pictures, {per_epoch} an epoch: {steps / per_epoch:.1f} epochs",
+        f"steps          {steps} of {recipe.data.batch} images, {per_epoch} an epoch: {steps / per_epoch:.1f} epochs",
         f"learning rate  {_rates(recipe, steps)}; the head's {recipe.optim.head_lr_factor:g} times that",
         f"network        {cost.parameters:,} parameters, {cost.backbone:,} of them the backbone's",
         f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {recipe.data.crop[0]} x {recipe.data.crop[1]}: "
@@ -74,17 +74,12 @@ def describe(recipe: Recipe, where: "Where | None" = None, processes: int = 1) -
     return "\n".join(lines)
 
 
-def memory(cost: Estimate, pictures: int) -> str:
-    """The estimate in words, for so many pictures at once on a device."""
+def memory(cost: Estimate, images: int) -> str:
+    """The estimate in words, for so many images at once on a device."""
     return (
-        f"about {in_words(cost.bytes(pictures))} on a device for {pictures} pictures at once: {in_words(cost.fixed)} "
-        f"and {in_words(cost.per_picture)} a picture; what the library keeps for itself comes on top"
+        f"about {format_bytes(cost.bytes(images))} on a device for {images} images at once: {format_bytes(cost.fixed)} "
+        f"and {format_bytes(cost.per_image)} an image; what the library keeps for itself comes on top"
     )
-
-
-def in_words(size: int) -> str:
-    """Bytes as MiB or GiB."""
-    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
 def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _Set:
@@ -96,7 +91,7 @@ def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _
     train, val = (registry.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
     if where is not None and where.cache is not None:
         planned(train, where.cache, quarantine.note)
-    check_labelled(train)
+    check_labeled(train)
     counted = None if recipe.class_weights == "none" else census(train, quarantine.note)
     weights = None if counted is None else class_weights(recipe.class_weights, counted)
     return _Set(train.classes, train.bands, len(train), len(val), weights, read=True)

@@ -9,18 +9,17 @@ from contextlib import contextmanager
 from torch.distributed import DistError
 
 from danet.errors import InputError
-from danet.files import FULL
+from danet.files import FULL, format_bytes
 from danet.model.attention_kernels import is_out_of_memory
 from danet.recipes import Recipe
-from danet.train.dry_run import in_words
 from danet.train.estimate import Estimate, estimate
 
 
 @contextmanager
 def explained(recipe: Recipe, processes: int, workers: int, classes: int, channels: int) -> Iterator[None]:
     """Raises InputError in place of an allocator's error, a full disk's, a lost worker's or process's, torch's refusal
-    of an operation that has no deterministic form, and batch normalisation's refusal of a single value, such as a
-    picture's mean alone in its batch.
+    of an operation that has no deterministic form, and batch normalization's refusal of a single value, such as an
+    image's mean alone in its batch.
     """
     try:
         yield
@@ -29,7 +28,7 @@ def explained(recipe: Recipe, processes: int, workers: int, classes: int, channe
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        what = "one picture at once is too few: this network normalises the mean of each picture over the batch"
+        what = "one image at once is too few: this network normalizes the mean of each image over the batch"
         raise InputError("--data.batch", what, "give a larger one, or a smaller --optim.accumulate") from error
     except (ConnectionError, EOFError) as error:
         raise _lost(workers, error) from error
@@ -55,17 +54,15 @@ def explained(recipe: Recipe, processes: int, workers: int, classes: int, channe
 def _lost(workers: int, error: Exception) -> InputError:
     signal = re.search(r"killed by signal: ([\w ]+)", f"{error} {error.__cause__}")
     cause = f" ({signal[1]})" if signal else ""
-    what = (
-        f"one was killed{cause} while it loaded pictures: out of memory, /dev/shm full, or a file that ends a decoder"
-    )
+    what = f"one was killed{cause} while it loaded images: out of memory, /dev/shm full, or a file that ends a decoder"
     return InputError(f"--workers {workers}", what, "free memory, give fewer workers, or let danet check find the file")
 
 
 def _too_large(recipe: Recipe, processes: int, cost: Estimate) -> InputError:
-    pictures = recipe.data.batch // (processes * recipe.optim.accumulate)
-    shape = " x ".join(map(str, (pictures, *cost.largest)))
+    images = recipe.data.batch // (processes * recipe.optim.accumulate)
+    shape = " x ".join(map(str, (images, *cost.largest)))
     return InputError(
-        f"{pictures} crops of {recipe.data.crop[0]} x {recipe.data.crop[1]} at once",
-        f"out of memory: a step needs about {in_words(cost.bytes(pictures))}, its largest tensor being {shape}",
+        f"{images} crops of {recipe.data.crop[0]} x {recipe.data.crop[1]} at once",
+        f"out of memory: a step needs about {format_bytes(cost.bytes(images))}, its largest tensor being {shape}",
         "give a larger --optim.accumulate, a smaller --data.crop, or --optim.precision bf16",
     )

@@ -16,7 +16,7 @@ class TrainingProgress:
     Args:
         steps: of the whole run.
         first: the step it begins at.
-        batch: pictures a step.
+        batch: images a step.
         shown: whether this process shows anything.
     """
 
@@ -43,7 +43,7 @@ class TrainingProgress:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for pictures."""
+        """Around what waits for images."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
@@ -62,7 +62,7 @@ class TrainingProgress:
         self._begin()
 
     def speed(self) -> dict[str, float]:
-        """Training pictures a second since the last validation, and the share of that time spent waiting for data."""
+        """Training images a second since the last validation, and the share of that time spent waiting for data."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
         return {"images_per_second": self._steps * self.batch / elapsed, "waiting": self._waited / elapsed}
 

@@ -25,14 +25,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from danet import recipes
 from danet.data import registry
 from danet.data.cache import Cached, cached, space
-from danet.data.class_weights import census, check_labelled, class_weights
+from danet.data.class_weights import census, check_labeled, class_weights
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.model.baselines import Peer
+from danet.model.baselines import Baseline
 from danet.model.danet import DANet
 from danet.model.loss import multi_loss
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, report
 from danet.train import run_folder as folder
@@ -59,7 +59,7 @@ class Where:
         backbone_weights: a .safetensors of the backbone's ImageNet weights under timm's keys, instead of timm's hub.
         initial_weights: a weights file of the same network to begin from, for fine-tuning.
         device: "cpu", "cuda"; None: a GPU if there is one.
-        workers: processes that load pictures, beside each computing one.
+        workers: processes that load images, beside each computing one.
         checkpoint_seconds: the most that a kill -9 costs, but for a validation.
         cache: a folder where decoded training samples are kept, see `data/cache.py`.
         tensorboard: write the numbers of metrics.csv to FOLDER/tensorboard too.
@@ -124,14 +124,14 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     network, card = build(
         recipe, samples.classes, where.backbone_weights, where.initial_weights, fresh=state is None, bands=samples.bands
     )
-    network = distributed.synchronise_batch_norm(network, process).to(process.device)
+    network = distributed.synchronize_batch_norm(network, process).to(process.device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
-    course = Course(pictures=len(samples))
+    course = Course(images=len(samples))
     if state is not None:
         course = Course.resumed(state)
-        _check_same(state["step"], steps, course.pictures, len(samples), where.folder)
+        _check_same(state["step"], steps, course.images, len(samples), where.folder)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -139,7 +139,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     elif process.main:
         folder.create(where.folder, recipe)
     if state is None:
-        check_labelled(samples)
+        check_labeled(samples)
     if state is None and recipe.class_weights != "none":
         course.class_weights = class_weights(recipe.class_weights, census(samples, quarantine.note))
     parallel = process.wrap(network)
@@ -169,7 +169,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
             due = step == steps or (step > 0 and past == 0 and epoch % recipe.validate_every == 0)
             if due and not course.validated(step):
                 judged = network if average is None else average.module
-                assert isinstance(judged, DANet | Peer)
+                assert isinstance(judged, DANet | Baseline)
                 confusion = validate(judged, card, held_back, process, interruption)
                 if interruption.agreed(process):
                     return stopped(step)
@@ -227,7 +227,7 @@ def compute_gradients(
             contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
         ):
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
-                outputs = network(normalise(images, card.mean, card.std))
+                outputs = network(normalize(images, card.mean, card.std))
             total, by_name = multi_loss(outputs, labels, recipe.loss, valid, by_class)
             (total * process.world).backward()  # gradients are averaged over the processes, the loss is a sum over them
         for name, value in {"total": total, **by_name}.items():
@@ -239,15 +239,15 @@ def _through_cache(samples: Samples, cache: Path, process: Process, quarantine: 
     through = cached(samples, cache, quarantine.note)
     if process.main:
         whole, missing = space(through, quarantine.note)
-        sizes = f"{whole / 1e9:.1f} GB for {len(samples)} pictures, {missing / 1e9:.1f} GB of it still to be written"
+        sizes = f"{whole / 1e9:.1f} GB for {len(samples)} images, {missing / 1e9:.1f} GB of it still to be written"
         print(f"{cache}: {sizes}", file=sys.stderr)
     return through
 
 
-def _check_same(step: int, steps: int, began_with: int | None, pictures: int, run: Path) -> None:
+def _check_same(step: int, steps: int, began_with: int | None, images: int, run: Path) -> None:
     """Raises InputError for a run that cannot end as the uninterrupted one would have."""
-    if began_with not in (None, pictures):
-        what = f"began with {began_with} training pictures, and there are {pictures} now"
+    if began_with not in (None, images):
+        what = f"began with {began_with} training images, and there are {images} now"
         raise InputError(run, what, "bring them back, or begin a new run (--initial-weights goes on from its weights)")
     if step > steps:
         raise InputError(run, f"is at step {step} of {steps}", "give recipe.yaml its number of epochs back")

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read during training: the first stops the run, unless `--skip-bad N` allows N of them. Those
+"""Images that cannot be read during training: the first stops the run, unless `--skip-bad N` allows N of them. Those
 left out stand in RUN/bad.txt, a name and its error a line, with control characters escaped (\\n, \\x1b).
 """
 
@@ -12,7 +12,7 @@ FILE = "bad.txt"
 
 
 class Quarantine:
-    """Counts the bad pictures of a run, each once, over all its processes and over interruptions.
+    """Counts the bad images of a run, each once, over all its processes and over interruptions.
 
     Args:
         run: its folder.
@@ -23,10 +23,10 @@ class Quarantine:
         self.file, self.limit = run / FILE, limit
 
     def note(self, error: InputError) -> None:
-        """Leave a picture out.
+        """Leave an image out.
 
         Raises:
-            InputError: the picture's own, where none more may be left out.
+            InputError: the image's own, where none more may be left out.
         """
         name = _one_line(error.where)
         text = self.file.read_text("utf-8", _ANY_BYTES) if self.file.exists() else ""
@@ -34,9 +34,9 @@ class Quarantine:
         if name in names:
             return
         if len(names) >= self.limit:
-            allowed = "" if not self.limit else f" ({self.limit} bad pictures are left out already: {self.file})"
+            allowed = "" if not self.limit else f" ({self.limit} bad images are left out already: {self.file})"
             raise InputError(name, f"{error.what}{allowed}", error.remedy)
-        self.file.parent.mkdir(parents=True, exist_ok=True)  # a picture may be met before the run has begun
+        self.file.parent.mkdir(parents=True, exist_ok=True)  # an image may be met before the run has begun
         with self.file.open("a", encoding="utf-8", errors=_ANY_BYTES) as file:
             file.write(f"{name}\t{_one_line(error)}\n")
         print(f"left out: {_one_line(error)}", file=sys.stderr)

@@ -43,15 +43,15 @@ def measured(
     root: Path | None = None,
     advance: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> bytes:
-    """The page of a run with its best weights measured over the validation pictures: boundary F, calibration, and the
-    worst and best pictures, for the time of one validation.
+    """The page of a run with its best weights measured over the validation images: boundary F, calibration, and the
+    worst and best images, for the time of one validation.
 
     Args:
-        root: where the data set lies, if no longer where the recipe says.
-        advance: is told (done, all) after each picture.
+        root: where the dataset lies, if no longer where the recipe says.
+        advance: is told (done, all) after each image.
 
     Raises:
-        InputError: not the folder of a run that was validated; its data set is not there.
+        InputError: not the folder of a run that was validated; its dataset is not there.
     """
     read, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
     chosen = read.recipe.data

@@ -16,9 +16,8 @@ import yaml
 
 from danet import recipes
 from danet.errors import InputError
-from danet.files import write_atomically
+from danet.files import read_yaml, write_atomically
 from danet.recipes import Recipe
-from danet.settings import read_yaml
 from danet.train import checkpoint, claim, quarantine
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
@@ -38,7 +37,7 @@ def create(folder: Path, recipe: Recipe) -> None:
 
 
 def check_free(folder: Path, recipe: Recipe) -> None:
-    """Raises InputError unless the folder is empty but for a list of bad pictures, or this command was killed in it
+    """Raises InputError unless the folder is empty but for a list of bad images, or this command was killed in it
     before its first checkpoint.
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (claim.LOCK, quarantine.FILE))
@@ -106,7 +105,7 @@ def read(folder: Path) -> Run:
     return Run(folder.resolve().name, recipe, history, card, sum(trained))
 
 
-_COUNTED_ALONG = ("running_mean", "running_var", "num_batches_tracked")  # by batch normalisation; no parameters
+_COUNTED_ALONG = ("running_mean", "running_var", "num_batches_tracked")  # by batch normalization; no parameters
 
 
 def _read_metrics(file: Path) -> list[dict[str, float]]:

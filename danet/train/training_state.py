@@ -19,14 +19,14 @@ class Course:
         history: the rows of metrics.csv, one a validation.
         losses: of each step since the last validation, by name.
         class_weights: of the loss, one a class; None: all are 1.
-        pictures: training pictures when the run began; the order of all steps follows from it. None: not noted then.
+        images: training images when the run began; the order of all steps follows from it. None: not noted then.
     """
 
     best: float = math.nan
     history: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, float]] = field(default_factory=list)
     class_weights: Sequence[float] | None = None
-    pictures: int | None = None
+    images: int | None = None
 
     @classmethod
     def resumed(cls, state: dict[str, Any]) -> "Course":

@@ -1,4 +1,4 @@
-"""A run's validations: the scores over all full validation pictures, and what they change in the run folder. Used by
+"""A run's validations: the scores over all full validation images, and what they change in the run folder. Used by
 `train.loop`.
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import evaluate
-from danet.model.baselines import Peer
+from danet.model.baselines import Baseline
 from danet.model.danet import DANet
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
@@ -25,13 +25,13 @@ from danet.weights import file as weights_file
 
 
 def validate(
-    network: DANet | Peer,
+    network: DANet | Baseline,
     card: weights_file.Card,
     samples: Samples,
     process: Process,
     interruption: Interruption | None = None,
 ) -> Confusion:
-    """The confusion matrix over all full validation pictures, shared out over the processes and each counted once. An
+    """The confusion matrix over all full validation images, shared out over the processes and each counted once. An
     interruption leaves out those that have not been begun.
     """
     network.eval()

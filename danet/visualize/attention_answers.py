@@ -1,4 +1,4 @@
-"""What is asked of a picture, and the answers: points, channels, modules switched off. Used by `danet look`."""
+"""What is asked of an image, and the answers: points, channels, modules switched off. Used by `danet look`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ MODULES: tuple[Module, ...] = ("position", "channel")
 
 
 class Point(NamedTuple):
-    """Where a pixel of the picture looks; see `Seen` for the fields' meaning."""
+    """Where a pixel of the image looks; see `Seen` for the fields' meaning."""
 
     x: int
     y: int
@@ -40,22 +40,22 @@ class Channel(NamedTuple):
 
 class Off(NamedTuple):
     """A prediction without a module, and what the module changed: fractions of the pixels, with ground truth of the
-    labelled pixels.
+    labeled pixels.
 
     Args:
         changed: predicted otherwise without the module.
-        mended: wrong without it and right with it; spoilt: right without it and wrong with it. None: no ground truth.
+        mended: wrong without it and right with it; corrupted: the reverse. None: no ground truth.
     """
 
     module: Module
     segmentation: Segmentation
     changed: float
     mended: float | None
-    spoilt: float | None
+    corrupted: float | None
 
 
 class Answers(NamedTuple):
-    """All that is asked of one picture. `truth` is H,W uint8 train ids."""
+    """All that is asked of one image. `truth` is H,W uint8 train ids."""
 
     seen: Seen
     points: list[Point]
@@ -82,7 +82,7 @@ class Answers(NamedTuple):
         ]
         without = {
             off.module: {"changed": off.changed}
-            | ({} if off.mended is None else {"mended": off.mended, "spoilt": off.spoilt})
+            | ({} if off.mended is None else {"mended": off.mended, "corrupted": off.corrupted})
             for off in self.off
         }
         numbers = {"name": self.seen.segmentation.name, "width": width, "height": height, "grid": list(self.seen.grid)}
@@ -100,13 +100,13 @@ def ask(
     """Everything at once.
 
     Args:
-        points: x, y in pixels of the picture.
+        points: x, y in pixels of the image.
         channels: numbers of attended channel maps.
         modules: those to switch off.
         truth: train ids, to say what a module mends.
 
     Raises:
-        InputError: a point outside the picture, no such channel, a module that the network lacks.
+        InputError: a point outside the image, no such channel, a module that the network lacks.
     """
     found = [_point(seen, x, y) for x, y in points]
     maps = seen.channel_maps(channels) if channels else []
@@ -125,8 +125,8 @@ def look_at(
     truths: Sequence[Path] = (),
     ignore: int = IGNORE,
 ) -> list[Answers]:
-    """`ask` of several pictures. Without points, those of `default_points` in each picture. Without channels, in all
-    the pictures those that answer most, in the first, to the class of that name, or else to the classes of its points.
+    """`ask` of several images. Without points, those of `default_points` in each image. Without channels, in all
+    the images those that answer most, in the first, to the class of that name, or else to the classes of its points.
 
     Raises:
         InputError: what `see`, `ask`, `read_truth` and `Seen.channels_of` refuse; a network without attention.
@@ -159,12 +159,12 @@ def read_truth(path: Path, seen: Seen, ignore: int = IGNORE) -> UInt8[np.ndarray
     """A ground truth mask of train ids, and of `ignore`, which becomes 255.
 
     Raises:
-        InputError: no mask, of another size than the picture, or with values that are no class.
+        InputError: no mask, of another size than the image, or with values that are no class.
     """
     mask = read_mask(path)
     if mask.shape != seen.image.shape[:2]:
         (height, width), (own_height, own_width) = seen.image.shape[:2], mask.shape
-        what = f"mask of {own_width} x {own_height} pixels for a picture of {width} x {height}"
+        what = f"mask of {own_width} x {own_height} pixels for an image of {width} x {height}"
         raise InputError(path, what, "make both of one size, pixel on pixel")
     return LabelMap.identity(len(seen.segmentation.classes), ignore).apply(mask, path)
 

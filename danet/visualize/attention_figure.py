@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import Colour
+from danet.data.classes import Color
 from danet.predict import overlay
 from danet.visualize.attention_panels import GAP, Panel, Section, Sheet
 
-_MARGIN, _SPACE, _NARROW, _GREY = 47, 8, 240, (90, 90, 90)
+_MARGIN, _SPACE, _NARROW, _GRAY = 47, 8, 240, (90, 90, 90)
 _TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (40, 30, 24))
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_png(sheet: Sheet) -> bytes:
-    """A PNG of 200 dots an inch, for one picture as wide as A4 paper: the sections one below the other, the panels of
+    """A PNG of 200 dots an inch, for one image as wide as A4 paper: the sections one below the other, the panels of
     each side by side as far as the sheet's width goes.
     """
     title = _paragraph(sheet.title, _TITLE, sheet.width)
@@ -50,14 +50,14 @@ def _panel(title: Image.Image, panel: Panel) -> Image.Image:
     if panel.scale is not None:
         blocks.append(_scale(*panel.scale, width))
     if panel.note:
-        blocks.append(_paragraph(panel.note, _TEXT, width, _GREY))
+        blocks.append(_paragraph(panel.note, _TEXT, width, _GRAY))
     if panel.bars:
         blocks.append(_bars(panel.bars, width))
     return _stack(blocks, _SPACE)
 
 
 def _scale(low: str, high: str, width: int) -> Image.Image:
-    """The heat's colours between the numbers at their ends."""
+    """The heat's colors between the numbers at their ends."""
     left, right = (round(_TEXT.getlength(text)) + _SPACE for text in (low, high))
     block, bar = Image.new("RGB", (width, 28), "white"), overlay.heat_bar(width - left - right, 20)
     block.paste(bar, (left, 4))
@@ -67,18 +67,18 @@ def _scale(low: str, high: str, width: int) -> Image.Image:
     return block
 
 
-def _bars(bars: Sequence[tuple[str, Colour, float]], width: int) -> Image.Image:
+def _bars(bars: Sequence[tuple[str, Color, float]], width: int) -> Image.Image:
     """A line each: the name, a bar as long as the share, the share."""
     names = [_cut(name, width // 2) for name, _, _ in bars]
     line, left, right = 31, round(max(map(_TEXT.getlength, names))) + 2 * _SPACE, 100
     longest = max(width - left - right, 1)
     block = Image.new("RGB", (width, line * len(bars)), "white")
     pen = ImageDraw.Draw(block)
-    for i, (name, (_, colour, share)) in enumerate(zip(names, bars, strict=True)):
+    for i, (name, (_, color, share)) in enumerate(zip(names, bars, strict=True)):
         middle = (i + 0.5) * line
         end = left + share * longest
         pen.text((0, middle), name, "black", _TEXT, "lm")
-        pen.rectangle((left, middle - 9, end, middle + 9), colour, "black")
+        pen.rectangle((left, middle - 9, end, middle + 9), color, "black")
         pen.text((end + _SPACE, middle), f"{share:.1%}", "black", _TEXT, "lm")
     return block
 
@@ -90,7 +90,7 @@ def _cut(text: str, width: int) -> str:
     return next(text[:end] + "…" for end in range(len(text), -1, -1) if _TEXT.getlength(text[:end] + "…") <= width)
 
 
-def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
+def _legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
     """Swatches and names in lines of at most `width` pixels."""
     places, x, y, line = [], 0, 0, 34
     for name, _ in entries:
@@ -101,13 +101,13 @@ def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
         x += wide
     block = Image.new("RGB", (width, y + line), "white")
     pen = ImageDraw.Draw(block)
-    for (name, colour), (left, top) in zip(entries, places, strict=True):
-        pen.rectangle((left, top + 6, left + 22, top + 28), colour, "black")
+    for (name, color), (left, top) in zip(entries, places, strict=True):
+        pen.rectangle((left, top + 6, left + 22, top + 28), color, "black")
         pen.text((left + 30, top + line / 2), name, "black", _TEXT, "lm")
     return block
 
 
-def _paragraph(text: str, font: _Font, width: int, colour: str | Colour = "black") -> Image.Image:
+def _paragraph(text: str, font: _Font, width: int, color: str | Color = "black") -> Image.Image:
     """Words in lines of at most `width` pixels, as far as words go."""
     lines = [""]
     for word in text.split():
@@ -120,12 +120,12 @@ def _paragraph(text: str, font: _Font, width: int, colour: str | Colour = "black
     block = Image.new("RGB", (width, height * len(lines)), "white")
     pen = ImageDraw.Draw(block)
     for i, line in enumerate(lines):
-        pen.text((0, (i + 0.5) * height), line, colour, font, "lm")
+        pen.text((0, (i + 0.5) * height), line, color, font, "lm")
     return block
 
 
 def _extended(block: Image.Image, height: int) -> Image.Image:
-    """White below, so that neighbours begin in one line."""
+    """White below, so that neighbors begin in one line."""
     page = Image.new("RGB", (block.width, height), "white")
     page.paste(block, (0, 0))
     return page

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from danet.data.classes import Colour
+from danet.data.classes import Color
 from danet.predict import overlay
 from danet.visualize.attention_panels import Panel, Section, Sheet
 
@@ -26,7 +26,7 @@ gap: .2rem 1.5rem; } .legend i { width: .9em; margin-right: .5em; vertical-align
 
 
 def to_html(sheet: Sheet) -> bytes:
-    """UTF-8; pictures are data, no other address is named; light or dark as the reader's system, on a phone one panel
+    """UTF-8; images are data, no other address is named; light or dark as the reader's system, on a phone one panel
     below the other.
     """
     title = html.escape(sheet.title)
@@ -63,16 +63,16 @@ def _panel(panel: Panel) -> str:
     return f'<figure style="max-width:{max(panel.image.width, 240)}px">{"".join(parts)}</figure>\n'
 
 
-def _bars(bars: Sequence[tuple[str, Colour, float]]) -> str:
+def _bars(bars: Sequence[tuple[str, Color, float]]) -> str:
     lines = [
-        f'<dt>{html.escape(name)}<dd><i style="width:{75 * share:.1f}%;background:{_css(colour)}"></i>{share:.1%}'
-        for name, colour, share in bars
+        f'<dt>{html.escape(name)}<dd><i style="width:{75 * share:.1f}%;background:{_css(color)}"></i>{share:.1%}'
+        for name, color, share in bars
     ]
     return f'<dl class="bars">{"".join(lines)}</dl>'
 
 
-def _css(colour: Colour) -> str:
-    return f"rgb({' '.join(map(str, colour))})"
+def _css(color: Color) -> str:
+    return f"rgb({' '.join(map(str, color))})"
 
 
 def _data(image: Image.Image) -> str:

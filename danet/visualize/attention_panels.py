@@ -1,4 +1,4 @@
-"""The single pictures of `danet look`: each a drawing of a given width, what it shows, its scale and its numbers. Laid
+"""The single images of `danet look`: each a drawing of a given width, what it shows, its scale and its numbers. Laid
 out by `figure` (PNG) and `page` (HTML).
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import IGNORE, Colour
+from danet.data.classes import IGNORE, Color
 from danet.predict import overlay
 from danet.predict.attention import Seen
 from danet.visualize.attention_answers import MODULES, Answers, Channel, Off, Point
@@ -17,30 +17,30 @@ from danet.visualize.attention_answers import MODULES, Answers, Channel, Off, Po
 GAP = 24
 """Pixels between panels side by side."""
 
-MENDED, SPOILT, CHANGED = (0, 114, 178), (213, 94, 0), (204, 121, 167)  # Okabe and Ito's, told apart by every eye
+MENDED, CORRUPTED, CHANGED = (0, 114, 178), (213, 94, 0), (204, 121, 167)  # Okabe and Ito's, told apart by every eye
 
 
 class Panel(NamedTuple):
     """A drawing and what stands around it.
 
     Args:
-        scale: the numbers at the low and the high end of the heat's colours, if it has some.
-        bars: name, colour and share in [0, 1] of each.
+        scale: the numbers at the low and the high end of the heat's colors, if it has some.
+        bars: name, color and share in [0, 1] of each.
     """
 
     title: str
     image: Image.Image
     note: str = ""
     scale: tuple[str, str] | None = None
-    bars: Sequence[tuple[str, Colour, float]] = ()
+    bars: Sequence[tuple[str, Color, float]] = ()
 
 
 class Section(NamedTuple):
-    """Panels side by side, with the colours that they share."""
+    """Panels side by side, with the colors that they share."""
 
     title: str
     panels: list[Panel]
-    legend: Sequence[tuple[str, Colour]] = ()
+    legend: Sequence[tuple[str, Color]] = ()
     text: str = ""
 
 
@@ -53,7 +53,7 @@ class Sheet(NamedTuple):
 
 
 def sheet(answers: Sequence[Answers]) -> Sheet:
-    """One picture in full; several in a row each, as in Figure 6: picture, maps of the points, channel maps,
+    """One image in full; several in a row each, as in Figure 6: image, maps of the points, channel maps,
     prediction, ground truth.
     """
     if len(answers) == 1:
@@ -61,7 +61,7 @@ def sheet(answers: Sequence[Answers]) -> Sheet:
     rows = [_in_a_row(one, 420) for one in answers]
     columns = max(len(row.panels) for row in rows)
     rows.append(Section("Classes", [], _legend(answers), f"{_MARKS} Channel maps: E of Eq. 4."))
-    return Sheet(f"What the network sees in {len(answers)} pictures", rows, 420 * columns + GAP * (columns - 1))
+    return Sheet(f"What the network sees in {len(answers)} images", rows, 420 * columns + GAP * (columns - 1))
 
 
 def _in_full(answers: Answers, width: int) -> list[Section]:
@@ -79,19 +79,19 @@ def _in_full(answers: Answers, width: int) -> list[Section]:
 
 def _in_a_row(answers: Answers, width: int) -> Section:
     seen = answers.seen
-    panels = [Panel("picture", picture(seen, answers.points, width))]
+    panels = [Panel("image", image(seen, answers.points, width))]
     panels += [
         point_panel(seen, n, point, width)._replace(bars=(), note="") for n, point in enumerate(answers.points, 1)
     ]
     panels += [channel_panel(seen, channel, width)._replace(note="") for channel in answers.channels]
-    panels.append(Panel("prediction", labelled(seen, seen.segmentation.labels, width)))
+    panels.append(Panel("prediction", labeled(seen, seen.segmentation.labels, width)))
     if answers.truth is not None:
-        panels.append(Panel("ground truth", labelled(seen, answers.truth, width)))
+        panels.append(Panel("ground truth", labeled(seen, answers.truth, width)))
     return Section(_name(answers), panels)
 
 
 def _name(answers: Answers) -> str:
-    """The picture's, bytes of it that are no text written out."""
+    """The image's, bytes of it that are no text written out."""
     return answers.seen.segmentation.name.encode(errors="backslashreplace").decode()
 
 
@@ -99,30 +99,30 @@ def _column(columns: int, width: int) -> int:
     return (width - (columns - 1) * GAP) // columns
 
 
-def _legend(answers: Sequence[Answers]) -> list[tuple[str, Colour]]:
+def _legend(answers: Sequence[Answers]) -> list[tuple[str, Color]]:
     classes = answers[0].seen.segmentation.classes
     maps = [labels for a in answers for labels in (a.seen.segmentation.labels, a.truth) if labels is not None]
     present = np.unique(np.concatenate([np.unique(labels) for labels in maps]))
     return [(classes.names[i], classes.palette[i]) for i in present if i < len(classes)]
 
 
-def picture(seen: Seen, points: Sequence[Point], width: int) -> Image.Image:
-    """The picture with its points, numbered."""
+def image(seen: Seen, points: Sequence[Point], width: int) -> Image.Image:
+    """The image with its points, numbered."""
     image = _fitted(Image.fromarray(seen.image), width)
     for number, point in enumerate(points, 1):
         _cross(image, seen, point, f"#{number}")
     return image
 
 
-def labelled(seen: Seen, labels: UInt8[np.ndarray, "H W"], width: int) -> Image.Image:
-    """The picture under its labels' colours."""
+def labeled(seen: Seen, labels: UInt8[np.ndarray, "H W"], width: int) -> Image.Image:
+    """The image under its labels' colors."""
     image = _fitted(Image.fromarray(seen.image), width)
     fitted = _nearest(labels, image)
     return Image.fromarray(overlay.overlay(np.asarray(image), fitted, seen.segmentation.classes, 0.7))
 
 
 def point_panel(seen: Seen, number: int, point: Point, width: int) -> Panel:
-    """A sub-attention map: heat over the picture from 0 to the largest weight, a line around the strongest positions
+    """A sub-attention map: heat over the image from 0 to the largest weight, a line around the strongest positions
     that get half of the attention, the strongest ringed.
     """
     classes = seen.segmentation.classes
@@ -163,7 +163,7 @@ def channel_attention_panel(seen: Seen, width: int) -> Panel:
 
 
 def changes(seen: Seen, off: Off, truth: UInt8[np.ndarray, "H W"] | None, width: int) -> Image.Image:
-    """The picture, faint, with the pixels that the module changes, with ground truth the labelled ones: mended, spoilt,
+    """The image, faint, with the pixels that the module changes, with ground truth the labeled ones: mended, corrupted,
     or otherwise.
     """
     image = _fitted(Image.fromarray(seen.image), width)
@@ -177,7 +177,7 @@ def changes(seen: Seen, off: Off, truth: UInt8[np.ndarray, "H W"] | None, width:
         right = _nearest(truth, image)
         canvas[(full != without) & (right != IGNORE)] = CHANGED
         canvas[(full != without) & (full == right)] = MENDED
-        canvas[(full != without) & (without == right)] = SPOILT
+        canvas[(full != without) & (without == right)] = CORRUPTED
     return Image.fromarray(canvas)
 
 
@@ -195,11 +195,11 @@ _MAPS = (
 def _overview(answers: Answers, width: int) -> Section:
     seen = answers.seen
     panels = [
-        Panel("picture", picture(seen, answers.points, width)),
-        Panel("prediction", labelled(seen, seen.segmentation.labels, width)),
+        Panel("image", image(seen, answers.points, width)),
+        Panel("prediction", labeled(seen, seen.segmentation.labels, width)),
     ]
     if answers.truth is not None:
-        panels.append(Panel("ground truth", labelled(seen, answers.truth, width)))
+        panels.append(Panel("ground truth", labeled(seen, answers.truth, width)))
     (rows, columns), (height, shown_width) = seen.grid, seen.shown
     scales = [
         f"{name} {seen.inside.scales[m]:.3f}"
@@ -210,29 +210,29 @@ def _overview(answers: Answers, width: int) -> Section:
         f"The network was shown it as {shown_width} x {height} pixels, and sees it as {columns} x {rows} positions of "
         f"{seen.stride} x {seen.stride}. {', '.join(scales)}."
     )
-    return Section("Picture and prediction", panels, _legend([answers]), text)
+    return Section("Image and prediction", panels, _legend([answers]), text)
 
 
 def _comparison(answers: Answers, off: Off, width: int) -> Section:
-    seen, note = answers.seen, f"in colour: {off.changed:.2%} of the pixels"
+    seen, note = answers.seen, f"in color: {off.changed:.2%} of the pixels"
     legend = []
-    if off.mended is not None and off.spoilt is not None:
-        note += f"; {off.mended:.2%} become right, {off.spoilt:.2%} wrong"
-        legend = [("becomes right", MENDED), ("becomes wrong", SPOILT), ("wrong both times", CHANGED)]
+    if off.mended is not None and off.corrupted is not None:
+        note += f"; {off.mended:.2%} become right, {off.corrupted:.2%} wrong"
+        legend = [("becomes right", MENDED), ("becomes wrong", CORRUPTED), ("wrong both times", CHANGED)]
     panels = [
-        Panel(f"without {off.module} attention", labelled(seen, off.segmentation.labels, width)),
-        Panel(f"with {off.module} attention", labelled(seen, seen.segmentation.labels, width)),
+        Panel(f"without {off.module} attention", labeled(seen, off.segmentation.labels, width)),
+        Panel(f"with {off.module} attention", labeled(seen, seen.segmentation.labels, width)),
         Panel("what it changes", changes(seen, off, answers.truth, width), note),
     ]
     if answers.truth is not None:
-        panels.append(Panel("ground truth", labelled(seen, answers.truth, width)))
+        panels.append(Panel("ground truth", labeled(seen, answers.truth, width)))
     return Section(f"Without and with {off.module} attention", panels, legend)
 
 
 def _heat(seen: Seen, values: Float32[np.ndarray, "h w"], width: int) -> tuple[Image.Image, Float32[np.ndarray, "H W"]]:
-    """Heat over the picture, and the values as they lie there."""
+    """Heat over the image, and the values as they lie there."""
     image = _fitted(Image.fromarray(seen.image), width)
-    fitted = seen.over_picture(values, (image.height, image.width))
+    fitted = seen.over_image(values, (image.height, image.width))
     return Image.fromarray(overlay.heat_over(np.asarray(image), fitted)), fitted
 
 
@@ -270,17 +270,17 @@ def _at(image: Image.Image, seen: Seen, x: int, y: int) -> tuple[float, float]:
 
 
 def _ring(image: Image.Image, seen: Seen, x: int, y: int) -> None:
-    centre, radius, pen = _at(image, seen, x, y), max(4, image.width / 90), ImageDraw.Draw(image)
-    pen.circle(centre, radius + 2, outline="black", width=2)
-    pen.circle(centre, radius, outline="white", width=2)
+    center, radius, pen = _at(image, seen, x, y), max(4, image.width / 90), ImageDraw.Draw(image)
+    pen.circle(center, radius + 2, outline="black", width=2)
+    pen.circle(center, radius, outline="white", width=2)
 
 
 def _cross(image: Image.Image, seen: Seen, point: Point, text: str) -> None:
     """A red cross edged white, and its number on the side that has room."""
     (x, y), arm, pen = _at(image, seen, point.x, point.y), max(6, image.width / 50), ImageDraw.Draw(image)
-    for colour, width in (("white", 7), ((200, 0, 0), 3)):
-        pen.line((x - arm, y, x + arm, y), colour, width)
-        pen.line((x, y - arm, x, y + arm), colour, width)
+    for color, width in (("white", 7), ((200, 0, 0), 3)):
+        pen.line((x - arm, y, x + arm, y), color, width)
+        pen.line((x, y - arm, x, y + arm), color, width)
     font = ImageFont.load_default(max(20, image.width / 32))
     side = "l" if x < 0.8 * image.width else "r"
     up = y > 0.2 * image.height

@@ -19,7 +19,7 @@ def page(runs: Sequence[Run]) -> bytes:
     best = max(runs, key=lambda run: _comparable(_miou(run)))
     lead = (
         f"Best validation mIoU: {percent(_miou(best), 2)} %, {escape(best.name)}. The numbers are those of each run's"
-        f" own validations, over full pictures, at its best weights. They were chosen by these numbers."
+        f" own validations, over full images, at its best weights. They were chosen by these numbers."
     )
     head = ["", *(f"{key(i)}{escape(run.name)}" for i, run in enumerate(runs))]
     x = curves.axis([run.recipe for run in runs])
@@ -44,8 +44,8 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     yield row("pixel accuracy then, %", *(percent(found["pixel_accuracy"], 2) for found in bests))
     yield row("last mIoU, %", *(percent(run.history[-1]["miou"], 2) for run in runs))
     yield row("done", *(_done(run) for run in runs))
-    yield row("pictures/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
-    yield row("data set", *(escape(run.recipe.data.dataset) for run in runs))
+    yield row("images/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
+    yield row("dataset", *(escape(run.recipe.data.dataset) for run in runs))
     yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
     yield row("architecture", *(escape(run.recipe.network.architecture) for run in runs))
     yield row("attention", *(_attention(run) for run in runs))

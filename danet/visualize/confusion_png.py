@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture to print."""
+"""The confusion matrix as an image to print."""
 
 import io
 from math import ceil
@@ -18,7 +18,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
     """A PNG of 300 dots an inch: a row a true class, a column a predicted one, darkness the share of the row's pixels.
 
-    Cells say their share in %, where that fits and is at least 0.5. Rows without pixels are grey.
+    Cells say their share in %, where that fits and is at least 0.5. Rows without pixels are gray.
     """
     cell = int(np.clip(_SIDE // len(classes), *_CELLS))
     font, names = ImageFont.load_default(min(0.75 * cell, 34)), [" ".join(name.split()) for name in classes.names]
@@ -46,18 +46,18 @@ def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
     return file.getvalue()
 
 
-def _cells(shares: np.ndarray, labelled: np.ndarray) -> Image.Image:
+def _cells(shares: np.ndarray, labeled: np.ndarray) -> Image.Image:
     """A pixel a cell."""
-    colours = 255 - shares[..., None] * (255 - np.array(_FULL))
-    return Image.fromarray(np.where(labelled[..., None], colours, _NO_PIXELS).round().astype(np.uint8))
+    colors = 255 - shares[..., None] * (255 - np.array(_FULL))
+    return Image.fromarray(np.where(labeled[..., None], colors, _NO_PIXELS).round().astype(np.uint8))
 
 
 def _write_numbers(pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int) -> None:
     font = ImageFont.load_default(min(0.42 * cell, 30))
     for row, column in np.argwhere(shares >= 0.005).tolist():
         share = shares[row, column]
-        centre = corner[0] + (column + 0.5) * cell, corner[1] + (row + 0.5) * cell
-        pen.text(centre, f"{100 * share:.0f}", fill="white" if share > 0.6 else "black", font=font, anchor="mm")
+        center = corner[0] + (column + 0.5) * cell, corner[1] + (row + 0.5) * cell
+        pen.text(center, f"{100 * share:.0f}", fill="white" if share > 0.6 else "black", font=font, anchor="mm")
 
 
 def _upright(text: str, font: _Font) -> Image.Image:

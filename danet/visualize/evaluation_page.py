@@ -20,7 +20,7 @@ def page(measured: Evaluation, predictor: Predictor, samples: Samples, about: di
     found, card = measured.confusion.scores(), predictor.card
     protocol = predictor.shown_by(find_protocol(about["protocol"]))
     lead = (
-        f"{escape(about['weights'])} on the {len(samples)} full pictures of {escape(about['dataset'])} "
+        f"{escape(about['weights'])} on the {len(samples)} full images of {escape(about['dataset'])} "
         f"{escape(about['split'])}, shown by the protocol {escape(about['protocol'])}."
     )
     facts = [
@@ -36,7 +36,7 @@ def page(measured: Evaluation, predictor: Predictor, samples: Samples, about: di
         scores.classes(measured.confusion, measured.classes, measured.boundary),
         scores.confusion(measured.confusion, measured.classes.names),
         scores.trust(measured.calibration, measured.boundary),
-        scores.pictures(measured.pictures, worst_images.drawn(predictor, samples, measured.pictures, protocol)),
+        scores.images(measured.images, worst_images.drawn(predictor, samples, measured.images, protocol)),
         _how(about, {"sha256 of the tensors": card.sha256, "size shown": card.size} | asdict(protocol)),
         scores.settings(card.recipe),
     ]

@@ -76,12 +76,12 @@ def bar(fraction: float, digits: int = 1) -> str:
     return f'<i class="bar" style="--w:{fraction:.3f}"></i><span class="number">{percent(fraction, digits)}</span>'
 
 
-def swatch(colour: tuple[int, int, int]) -> str:
-    """A small square of a class's colour."""
-    return f'<i class="swatch" style="background:rgb{colour}"></i>'.replace(", ", ",")
+def swatch(color: tuple[int, int, int]) -> str:
+    """A small square of a class's color."""
+    return f'<i class="swatch" style="background:rgb{color}"></i>'.replace(", ", ",")
 
 
-# the colours of Okabe and Ito, told apart by every eye; in the dark the brighter ones come first
+# the colors of Okabe and Ito, told apart by every eye; in the dark the brighter ones come first
 CHART_STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1a;--soft:#5c5c5c;--line:#8883;--card:#f5f5f3;
 --c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#aa4b82;--c4:#8a6100;--c5:#333;--strong:#fff}

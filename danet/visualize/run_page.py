@@ -40,7 +40,7 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
     last, best, x = history[-1], best_row(history), curves.axis([recipe])
     lead = (
         f"{escape(recipe.about, 300)}. Below are the numbers of the last validation, in {x} {last[x]:.0f}."
-        f" Pictures, calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
+        f" Images, calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
     )
     sections = [
         _curves(recipe, history),
@@ -59,7 +59,7 @@ def page(run: Run, measured: Evaluation, predictor: Predictor, samples: Samples)
     data, recorded = run.recipe.data, f"{percent(best['miou'], 2)} %"
     lead = (
         f"{escape(run.recipe.about, 300)}. Below is what best.safetensors, the weights of {x} {best[x]:.0f},"
-        f" does on the {len(samples)} full pictures of {escape(data.dataset)} {escape(data.val_split)}."
+        f" does on the {len(samples)} full images of {escape(data.dataset)} {escape(data.val_split)}."
     )
     facts = [
         ("mIoU", f"{percent(found.miou, 2)} %"),
@@ -75,14 +75,14 @@ def page(run: Run, measured: Evaluation, predictor: Predictor, samples: Samples)
         scores.classes(measured.confusion, measured.classes, measured.boundary),
         scores.confusion(measured.confusion, measured.classes.names),
         scores.trust(measured.calibration, measured.boundary),
-        scores.pictures(measured.pictures, worst_images.drawn(predictor, samples, measured.pictures, protocol)),
+        scores.images(measured.images, worst_images.drawn(predictor, samples, measured.images, protocol)),
         scores.settings(recipes.to_dict(run.recipe)),
     ]
     return document(run.name, lead, facts, sections)
 
 
 def best_row(history: History) -> dict[str, float]:
-    """The first row with the best mIoU, or the first of all where no picture had a labelled pixel."""
+    """The first row with the best mIoU, or the first of all where no image had a labeled pixel."""
     return dict(max(history, key=lambda row: -1.0 if row["miou"] != row["miou"] else row["miou"]))
 
 
@@ -90,7 +90,7 @@ def _facts(recipe: Recipe, history: History, best: dict[str, float]) -> list[tup
     x, total = curves.axis([recipe]), recipe.optim.steps or recipe.optim.epochs
     return [
         (f"best {x}", f"{best[x]:.0f} of {total}"),
-        ("trained at", f"{history[-1]['images_per_second']:.3g} pictures/s"),
+        ("trained at", f"{history[-1]['images_per_second']:.3g} images/s"),
     ]
 
 

@@ -11,11 +11,11 @@ from danet.data.classes import Classes
 from danet.evaluate.boundary import TOLERANCES, Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.per_image import PictureScores
+from danet.evaluate.per_image import ImageScores
 from danet.visualize.html import Section, bar, escape, percent, swatch, table
 from danet.visualize.svg import Series, lines, matrix, reliability
 
-_CONFUSIONS, _PICTURES = 12, 10
+_CONFUSIONS, _IMAGES = 12, 10
 _NEAR = TOLERANCES.index(3)
 
 
@@ -38,7 +38,7 @@ def classes(confusion: Confusion, classes: Classes, boundary: Boundary | None = 
     note = (
         f" {left_out} classes are in neither ground truth nor prediction: n/a, and left out of it." if left_out else ""
     )
-    about = f"mIoU {percent(scores.miou, 2)} % is the mean of the {scores.counted} IoU, over full pictures.{note}"
+    about = f"mIoU {percent(scores.miou, 2)} % is the mean of the {scores.counted} IoU, over full images.{note}"
     return Section("Classes", table(head, rows, about))
 
 
@@ -71,18 +71,18 @@ def trust(calibration: Calibration, boundary: Boundary) -> Section:
     return Section("Calibration and boundaries", f'<div class="charts">{"".join(charts)}</div>')
 
 
-def pictures(rows: Sequence[PictureScores], drawings: str) -> Section:
-    """The drawn pictures, and a table of the lowest and the highest mIoU."""
+def images(rows: Sequence[ImageScores], drawings: str) -> Section:
+    """The drawn images, and a table of the lowest and the highest mIoU."""
     scored = sorted((row for row in rows if not math.isnan(row.miou)), key=lambda row: row.miou)
-    ends = scored[:_PICTURES] + scored[_PICTURES:][-_PICTURES:]
+    ends = scored[:_IMAGES] + scored[_IMAGES:][-_IMAGES:]
     lines_ = [[escape(row.name), bar(row.miou), percent(row.pixel_accuracy), escape(row.worst_class)] for row in ends]
     note = (
-        '<p class="note">By mIoU of the picture alone, over the classes in it. Orange: wrong; grey stripes: not'
-        " labelled, and not counted.</p>"
+        '<p class="note">By mIoU of the image alone, over the classes in it. Orange: wrong; gray stripes: not'
+        " labeled, and not counted.</p>"
     )
-    counted = f"{len(ends)} of {len(rows)} pictures, lowest mIoU first"
-    list_ = table(["picture", "mIoU %", "pixel accuracy %", "worst class"], lines_, counted)
-    return Section("Worst and best pictures", note + drawings + list_)
+    counted = f"{len(ends)} of {len(rows)} images, lowest mIoU first"
+    list_ = table(["image", "mIoU %", "pixel accuracy %", "worst class"], lines_, counted)
+    return Section("Worst and best images", note + drawings + list_)
 
 
 def settings(recipe: Mapping[str, Any]) -> Section:

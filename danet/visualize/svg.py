@@ -9,7 +9,7 @@ import numpy as np
 from danet.evaluate.calibration import Bin
 from danet.visualize.html import CHART_STYLE, escape, percent, short
 
-_COLOURS = 6
+_COLORS = 6
 _DASHES = (("solid", "none"), ("dashed", "7 4"), ("dotted", "2 3"))
 _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 40  # margins of a plot
@@ -107,7 +107,7 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
 
 
 def _cell(share: float, pixels: int, right: bool, corner: tuple[int, int], side: int, told: str) -> str:
-    fill = f'fill="{colour(0 if right else 1)}" fill-opacity="{share**0.7:.2f}"'
+    fill = f'fill="{color(0 if right else 1)}" fill-opacity="{share**0.7:.2f}"'
     title = f"<title>{escape(told)}: {percent(share)} %, {pixels:,} pixels</title>"
     number = ""
     if side >= 24:
@@ -158,7 +158,7 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
-def picture(width: float, height: float, title: str, content: str) -> str:
+def image(width: float, height: float, title: str, content: str) -> str:
     """A file of its own, which brings its paper, its ink and its title, in light and dark."""
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" role="img">'
@@ -167,14 +167,14 @@ def picture(width: float, height: float, title: str, content: str) -> str:
     return f"{head}<title>{escape(title)}</title><style>{CHART_STYLE}</style>{paper}{top}{content}</svg>\n"
 
 
-def colour(index: int) -> str:
+def color(index: int) -> str:
     """Of a line, by its place, as CSS; after six they come again."""
-    return f"var(--c{index % _COLOURS})"
+    return f"var(--c{index % _COLORS})"
 
 
 def key(index: int) -> str:
     """A line's mark in a legend."""
-    return f'<i class="key" style="border-top:2.5px {_DASHES[index // _COLOURS % 3][0]} {colour(index)}"></i>'
+    return f'<i class="key" style="border-top:2.5px {_DASHES[index // _COLORS % 3][0]} {color(index)}"></i>'
 
 
 def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:
@@ -182,9 +182,9 @@ def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:
     if not points:
         return ""
     path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in _thinned(points, _POINTS))
-    dashes = f'stroke-dasharray="{_DASHES[index // _COLOURS % 3][1]}"'
-    parts = [f'<polyline points="{path}" fill="none" stroke="{colour(index)}" stroke-width="2" {dashes}/>']
-    fill = colour(index) if len(points) <= _DOTS else "transparent"
+    dashes = f'stroke-dasharray="{_DASHES[index // _COLORS % 3][1]}"'
+    parts = [f'<polyline points="{path}" fill="none" stroke="{color(index)}" stroke-width="2" {dashes}/>']
+    fill = color(index) if len(points) <= _DOTS else "transparent"
     for x, y in _thinned(points, _TOOLTIPS):
         told = f"{line.name}, {x_title} {_number(x)}: {y:.5g}"
         dot = f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{fill}">'

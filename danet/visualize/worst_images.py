@@ -1,4 +1,4 @@
-"""The worst and the best pictures: what is there, what was seen, where it is wrong, and where the network's surest
+"""The worst and the best images: what is there, what was seen, where it is wrong, and where the network's surest
 mistake looks.
 """
 
@@ -15,7 +15,7 @@ from danet.data.images.channels import as_rgb
 from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import Prediction, predictions
-from danet.evaluate.per_image import PictureScores
+from danet.evaluate.per_image import ImageScores
 from danet.model.danet import DANet
 from danet.predict import overlay
 from danet.predict.attention import see_pixels
@@ -26,22 +26,22 @@ from danet.visualize.html import escape, percent, swatch
 WORST, BEST = 4, 2
 """How many of each are drawn."""
 
-_SIDES = (560, 400, 280, 160, 80)  # long side in pixels: the first with which a picture fits into _BYTES
-_BYTES = 80_000  # 5 drawings of each of 6 pictures, a third more in base64: 3.2 MB at most
+_SIDES = (560, 400, 280, 160, 80)  # long side in pixels: the first with which an image fits into _BYTES
+_BYTES = 80_000  # 5 drawings of each of 6 images, a third more in base64: 3.2 MB at most
 _WRONG, _CHIPS = (213, 94, 0), 12
 
 
-def choose(rows: Sequence[PictureScores]) -> tuple[list[int], list[int]]:
-    """Indices of the pictures with the least mIoU, worst first, and of those with the most, best first; no picture is
-    both, and none without a labelled pixel is either.
+def choose(rows: Sequence[ImageScores]) -> tuple[list[int], list[int]]:
+    """Indices of the images with the least mIoU, worst first, and of those with the most, best first; no image is
+    both, and none without a labeled pixel is either.
     """
     order = sorted((row.miou, i) for i, row in enumerate(rows) if not math.isnan(row.miou))
     worst = [i for _, i in order[:WORST]]
     return worst, [i for _, i in reversed(order[len(worst) :][-BEST:])]
 
 
-def drawn(predictor: Predictor, samples: Samples, rows: Sequence[PictureScores], protocol: Protocol) -> str:
-    """Both, as HTML, each picture once more through the network.
+def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], protocol: Protocol) -> str:
+    """Both, as HTML, each image once more through the network.
 
     Args:
         rows: of all samples, in their order.
@@ -53,13 +53,13 @@ def drawn(predictor: Predictor, samples: Samples, rows: Sequence[PictureScores],
         for place, (index, prediction) in enumerate(zip(indices, predicted, strict=True), 1):
             row = rows[index]
             parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou)} %</h3>")
-            parts.append(_picture(predictor, prediction, row))
+            parts.append(_image(predictor, prediction, row))
     return "".join(parts)
 
 
 def uri(image: Image.Image, flat: bool) -> str:
-    """A picture as the address of an <img>, made smaller until it has at most 80 kB: PNG if it is of a few flat
-    colours, else JPEG.
+    """An image as the address of an <img>, made smaller until it has at most 80 kB: PNG if it is of a few flat
+    colors, else JPEG.
     """
     how = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
     content = b""
@@ -75,20 +75,20 @@ def uri(image: Image.Image, flat: bool) -> str:
     return f"data:image/{'png' if flat else 'jpeg'};base64,{base64.b64encode(content).decode()}"
 
 
-def _picture(predictor: Predictor, prediction: Prediction, row: PictureScores) -> str:
+def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> str:
     sample, labels, _ = prediction
     image, classes, valid = as_rgb(sample.image), predictor.classes, sample.labels != IGNORE
     wrong = valid & (labels != sample.labels)
     everywhere = np.ones_like(valid)
     figures = [
-        _figure(Image.fromarray(image), "picture"),
+        _figure(Image.fromarray(image), "image"),
         _figure(_labels(sample.labels, valid, classes), "ground truth", flat=True),
         _figure(_labels(labels, everywhere, classes), "prediction", flat=True),
         _figure(_errors(image, wrong, valid), f"wrong pixels: {percent(1 - row.pixel_accuracy)} %"),
     ]
     if isinstance(predictor.network, DANet) and predictor.network.position is not None and wrong.any():
         figures.append(_attention(predictor, prediction, wrong))
-    said = f"<p>IoU in this picture, %:</p>{_chips(sample.labels, labels, classes)}"
+    said = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
     return f'<div class="shown">{"".join(figures)}<div class="said">{said}</div></div>'
 
 
@@ -99,18 +99,18 @@ def _figure(image: Image.Image, caption: str, flat: bool = False) -> str:
 
 
 def _labels(ids: np.ndarray, valid: np.ndarray, classes: Classes) -> Image.Image:
-    return Image.fromarray(_hatched(overlay.coloured(ids, classes), ~valid))
+    return Image.fromarray(_hatched(overlay.colored(ids, classes), ~valid))
 
 
 def _errors(image: np.ndarray, wrong: np.ndarray, valid: np.ndarray) -> Image.Image:
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
-    pale = np.repeat((0.6 * grey + 0.4 * 255)[..., None], 3, 2).astype(np.uint8)
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)
+    pale = np.repeat((0.6 * gray + 0.4 * 255)[..., None], 3, 2).astype(np.uint8)
     pale[wrong] = _WRONG
     return Image.fromarray(_hatched(pale, ~valid))
 
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Grey stripes over what is ignored, as wide whatever the picture's size."""
+    """Gray stripes over what is ignored, as wide whatever the image's size."""
     y, x = np.indices(where.shape)
     width = max(3, round(max(where.shape) / 90))
     stripes = np.where((x + y) // width % 2, np.uint8(120), np.uint8(165))
@@ -118,7 +118,7 @@ def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _chips(truth: np.ndarray, labels: np.ndarray, classes: Classes) -> str:
-    """The classes of this picture, largest first, with colour and IoU."""
+    """The classes of this image, largest first, with color and IoU."""
     counts = Confusion(len(classes))
     counts.update(truth, labels)
     iou, pixels = counts.scores().iou, counts.matrix.sum(0) + counts.matrix.sum(1)
@@ -132,16 +132,16 @@ def _chips(truth: np.ndarray, labels: np.ndarray, classes: Classes) -> str:
 
 
 def _attention(predictor: Predictor, prediction: Prediction, wrong: np.ndarray) -> str:
-    """The row of Eq. 1 of the pixel that is wrong with most confidence, over the greyed picture."""
+    """The row of Eq. 1 of the pixel that is wrong with most confidence, over the grayed image."""
     sample, labels, confidence = prediction
     y, x = (int(at) for at in np.unravel_index(np.where(wrong, confidence, -1).argmax(), wrong.shape))
     seen = see_pixels(predictor, sample.name, sample.image)
     weights = seen.attention(x, y)
-    mixed = Image.fromarray(overlay.heat_over(as_rgb(sample.image), seen.over_picture(weights / weights.max())))
+    mixed = Image.fromarray(overlay.heat_over(as_rgb(sample.image), seen.over_image(weights / weights.max())))
     radius = max(mixed.size) / 60
     pen = ImageDraw.Draw(mixed)
-    for colour, width in (("black", 0.5), ("white", 0.25)):
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=round(width * radius) + 1)
+    for color, width in (("black", 0.5), ("white", 0.25)):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=round(width * radius) + 1)
     names = predictor.classes.names
     caption = (
         f"position attention: where the surest mistake looks, pixel x={x}, y={y} in the circle, "

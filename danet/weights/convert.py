@@ -18,8 +18,8 @@ from torch import Tensor
 
 from danet.data.classes import IGNORE, Classes
 from danet.data.registry import CLASSES, DRAWN
-from danet.errors import InputError, first_of
-from danet.model.backbone import normalisation
+from danet.errors import InputError, join_messages
+from danet.model.backbone import normalization
 from danet.model.danet import DANet
 from danet.weights import file as weights_file
 from danet.weights.formats import FORMATS, Format
@@ -43,7 +43,7 @@ def convert(
         source: a .pth.tar or .pth file with a `state_dict`, or a .safetensors with the same keys.
         layer4_dilations, align_corners: how the network was trained; None: as the file's config says, else its name
             (769x769: with align_corners), else as its format is.
-        classes: whose names and colours: a data set of `danet.data.CLASSES`; None: the file's, else those of the data
+        classes: whose names and colors: a dataset of `danet.data.CLASSES`; None: the file's, else those of the data
             set of as many, else numbers.
 
     Raises:
@@ -52,11 +52,11 @@ def convert(
     if destination.exists():
         raise InputError(destination, "exists already", "give another name or move it away")
     state, meta = read_foreign(source)
-    known = recognise(state, str(source))
+    known = recognize(state, str(source))
     (dilations, dilations_by), (align, align_by) = _settings(known, meta, source, layer4_dilations, align_corners)
     network, arguments = from_foreign(state, str(source), dilations, align)
     named, named_by = _classes(classes, meta, arguments["num_classes"])
-    mean, std = normalisation(arguments["backbone"])
+    mean, std = normalization(arguments["backbone"])
     told = {"layer4_dilations": dilations_by, "align_corners": align_by, "classes": named_by}
     recipe = {"converted_from": source.name, "format": known.name, "known": told}
     card = weights_file.Card(arguments, named, mean, std, recipe=recipe, dataset=classes or "")
@@ -131,7 +131,7 @@ def _why_closed(head: bytes, error: Exception) -> tuple[str, str]:
     return f"cannot be opened as a checkpoint without running its code ({holds})", remedy
 
 
-def recognise(state: Mapping[str, Tensor], source: str) -> Format:
+def recognize(state: Mapping[str, Tensor], source: str) -> Format:
     """Whose names these are.
 
     Raises:
@@ -156,7 +156,7 @@ def from_foreign(
     Raises:
         InputError: another network's keys; keys missing or left over; shapes that do not fit: the first three named.
     """
-    known = recognise(state, source)
+    known = recognize(state, source)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(known.dropped)}
     shape = tuple(state[known.classifier].shape)
     if len(shape) != 4 or not (1 <= shape[0] <= IGNORE and 1 <= shape[1] <= _WIDEST):
@@ -188,7 +188,7 @@ def _load(network: DANet, state: Mapping[str, Tensor], known: Format, source: st
         if _ours(key, known) in wanted and tensor.numel() != wanted[_ours(key, known)].numel()
     ]
     if wrong:
-        raise InputError(source, first_of(wrong), f"give an unchanged {known.name} checkpoint")
+        raise InputError(source, join_messages(wrong), f"give an unchanged {known.name} checkpoint")
     # scalars have shape (1,) in the released format
     filled = {key: renamed[key].reshape(wanted[key].shape) if key in renamed else wanted[key] for key in wanted}
     network.load_state_dict(filled)
@@ -233,7 +233,7 @@ def _only(config: str, name: str, value: str) -> str | None:
 
 
 def _classes(given: str | None, meta: Mapping[Any, Any], count: int) -> tuple[Classes, str]:
-    """Names and colours, and how they are known."""
+    """Names and colors, and how they are known."""
     if given is None:
         if own := _own_classes(meta, count):
             return own, READ
@@ -242,7 +242,7 @@ def _classes(given: str | None, meta: Mapping[Any, Any], count: int) -> tuple[Cl
                 return classes, f"those of {name}, by their number"
         return Classes.named(tuple(f"class {i}" for i in range(count))), "numbered"
     if given not in CLASSES:
-        raise InputError("--classes", f"{given!r} is no data set known here", f"use one of {', '.join(CLASSES)}")
+        raise InputError("--classes", f"{given!r} is no dataset known here", f"use one of {', '.join(CLASSES)}")
     if len(CLASSES[given]) != count:
         what = f"{given} has {len(CLASSES[given])} classes, the weights {count}"
         raise InputError("--classes", what, "leave it out or name another")
@@ -250,14 +250,14 @@ def _classes(given: str | None, meta: Mapping[Any, Any], count: int) -> tuple[Cl
 
 
 def _own_classes(meta: Mapping[Any, Any], count: int) -> Classes | None:
-    """The file's own names, if they are that many different printable ones, with its colours if they are RGB."""
+    """The file's own names, if they are that many different printable ones, with its colors if they are RGB."""
     own = meta.get("dataset_meta", meta)  # mmengine's, mmcv's
     own = {key.lower(): value for key, value in own.items() if isinstance(key, str)} if isinstance(own, Mapping) else {}
     names, palette = (v if isinstance(v := own.get(k), list | tuple) else () for k in ("classes", "palette"))
     good = tuple(n.strip() for n in names if isinstance(n, str) and n.isprintable() and len(n) <= 100)
     if not len(names) == len(good) == len(set(good) - {""}) == count:
         return None
-    colours = tuple(tuple(c) for c in palette if isinstance(c, list | tuple) and len(c) == 3)
-    if len(palette) == len(colours) == count and all(type(v) is int and 0 <= v <= 255 for c in colours for v in c):
-        return Classes(good, colours)
+    colors = tuple(tuple(c) for c in palette if isinstance(c, list | tuple) and len(c) == 3)
+    if len(palette) == len(colors) == count and all(type(v) is int and 0 <= v <= 255 for c in colors for v in c):
+        return Classes(good, colors)
     return next((known for known in CLASSES.values() if known.names == good), Classes.named(good))

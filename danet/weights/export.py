@@ -1,7 +1,7 @@
 """A network out as one ONNX file, or as an OpenVINO pair .xml + .bin; compared with the network before it is left under
 its name. Command: `danet export W --to onnx`.
 
-The graph takes normalised images, as `DANet` does, so that every testing protocol works on it. It holds two outputs:
+The graph takes normalized images, as `DANet` does, so that every testing protocol works on it. It holds two outputs:
 `logits` at the feature grid, the least memory, which `danet` itself uses, and `labels` at the images' size for programs
 that want the answer only: bilinear upsampling with the network's own align_corners, then the largest. A runtime can be
 asked for one of them. Position attention is written as two products and a softmax: its N x N map, N the positions of
@@ -30,7 +30,7 @@ from danet.model.danet import DANet
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.file import Card
-from danet.weights.quantize import COUNT, normalised, quantised, spaced
+from danet.weights.quantize import COUNT, normalized, quantized, spaced
 from danet.weights.runtimes import CARD, SHA256
 
 USAGE = "danet.usage"
@@ -39,8 +39,8 @@ OPSET = 18
 LARGEST_DIFFERENCE = 1e-4
 """Of the logits, in units of the largest logit where that is above 1."""
 AGREEMENT = 0.9999
-QUANTISED_AGREEMENT = 0.95
-"""Shares of the pixels that must get the network's own label: of a float32 file, and of an int8 file, over pictures."""
+QUANTIZED_AGREEMENT = 0.95
+"""Shares of the pixels that must get the network's own label: of a float32 file, and of an int8 file, over images."""
 NOISE = ((1, 97, 130), (1, 64, 192), (3, 97, 130), (3, 64, 192))
 """B,H,W of the seeded noise that a file is compared on."""
 
@@ -73,7 +73,7 @@ class Report:
 
     files: tuple[Path, ...]
     compared: tuple[Comparison, ...]
-    quantised: bool
+    quantized: bool
 
     @property
     def agreement(self) -> float:
@@ -83,8 +83,8 @@ class Report:
     @property
     def good(self) -> bool:
         """Nothing was compared, or enough labels are the network's own and, in float32, every logit is near enough."""
-        if not self.compared or self.quantised:
-            return not self.compared or self.agreement >= QUANTISED_AGREEMENT
+        if not self.compared or self.quantized:
+            return not self.compared or self.agreement >= QUANTIZED_AGREEMENT
         near = all(c.difference <= LARGEST_DIFFERENCE * max(1, c.largest) for c in self.compared)  # NaN is not
         return near and self.agreement >= AGREEMENT
 
@@ -96,20 +96,20 @@ def export(
     calibration: Path | None = None,
     count: int = COUNT,
     verify: bool = True,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Report:
     """Write `destination`, for OpenVINO also the .bin beside it; nothing is written if it was compared and found wrong.
 
     Args:
         source: a .safetensors file; None: the weights that come with the package.
-        calibration: quantise to int8 by `count` pictures of this folder; OpenVINO only.
+        calibration: quantize to int8 by `count` images of this folder; OpenVINO only.
         verify: compare before it is left under its name: a float32 file on noise, an int8 file on up to 8 of the
-            calibration's pictures.
-        pictures: compared on too.
+            calibration's images.
+        images: compared on too.
 
     Raises:
-        InputError: a missing package, a file that exists, a wrong suffix, wrong weights or pictures, no DANet.
+        InputError: a missing package, a file that exists, a wrong suffix, wrong weights or images, no DANet.
     """
     suffix = ".onnx" if runtime == "onnx" else ".xml"
     if destination.suffix != suffix:
@@ -124,7 +124,7 @@ def export(
     if not isinstance(network, DANet):
         raise InputError(source, f"holds {card.network['architecture']}", "only DANet can be exported")
     calibrated = () if calibration is None else spaced(calibration, count, card)
-    shown = {str(file): normalised(file, card) for file in (*pictures, *calibrated[:: -(-len(calibrated) // 8) or 1])}
+    shown = {str(file): normalized(file, card) for file in (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])}
     if calibrated:
         card = replace(card, metrics={})  # they were measured of the float32 network
     contents = [to_onnx(network, card)]
@@ -137,7 +137,7 @@ def export(
                 Path(folder, path.name).write_bytes(content)
             file, _ = runtimes.load(Path(folder, destination.name))
             compared = compare(network, file, shown if calibrated else _noise(network.in_channels) | shown)
-    report = Report(files, tuple(compared), quantised=bool(calibrated))
+    report = Report(files, tuple(compared), quantized=bool(calibrated))
     if report.good:
         make_folder(destination.parent)
         for path, content in zip(files, contents, strict=True):
@@ -181,15 +181,15 @@ def to_onnx(network: DANet, card: Card) -> bytes:
 
 
 def to_openvino(graph: bytes, card: Card, calibrated: Sequence[Path] = ()) -> list[bytes]:
-    """What the .bin and the .xml file hold, of a graph that `to_onnx` wrote; in int8 by these pictures, if any.
+    """What the .bin and the .xml file hold, of a graph that `to_onnx` wrote; in int8 by these images, if any.
 
     Raises:
-        InputError: a missing package; pictures that cannot be read.
+        InputError: a missing package; images that cannot be read.
     """
     ov = runtimes.openvino("--to openvino")
     model = runtimes.openvino_core().read_model(graph)
     if calibrated:
-        model = quantised(model, card, calibrated)
+        model = quantized(model, card, calibrated)
     with tempfile.TemporaryDirectory() as folder:
         xml, binary = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         ov.serialize(model, xml, binary)
@@ -202,7 +202,7 @@ def to_openvino(graph: bytes, card: Card, calibrated: Sequence[Path] = ()) -> li
 
 def usage(card: Card) -> str:
     """What a program without danet must know of the graph, in one paragraph."""
-    size = "" if card.size is None else f", the picture's longer side brought to {card.size} pixels before"
+    size = "" if card.size is None else f", the image's longer side brought to {card.size} pixels before"
     return (
         f"images: float32 B,{len(card.mean)},H,W, RGB where there are three bands, (value / 255 - mean) / std with "
         f"mean {list(card.mean)} and std {list(card.std)}{size}. logits: float32 B,{len(card.classes)},h,w at the "
@@ -213,7 +213,7 @@ def usage(card: Card) -> str:
 
 @torch.inference_mode()
 def compare(network: DANet, file: runtimes.Exported, shown: dict[str, Tensor]) -> list[Comparison]:
-    """The network beside an exported file of it, on normalised images B,N,H,W by name."""
+    """The network beside an exported file of it, on normalized images B,N,H,W by name."""
     result = []
     for name, images in shown.items():
         ours, theirs = network.logits(images).fused, file.logits(images).fused

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from danet.data.classes import IGNORE, Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.errors import InputError, first_of
+from danet.errors import InputError, join_messages
 from danet.files import write_atomically
-from danet.model.baselines import Peer, build_network
+from danet.model.baselines import Baseline, build_network
 from danet.model.danet import DANet
 
 FORMAT = 1
@@ -37,13 +37,13 @@ class Card:
         network: the arguments of `build_network` that rebuild it.
         classes: names and palette, by train id.
         mean, std: per channel, of images in [0, 1].
-        size: the long side, in pixels, of the pictures it was trained on: other pictures are brought to it before they
+        size: the long side, in pixels, of the images it was trained on: other images are brought to it before they
             are segmented. None: any size.
         recipe: the settings of the training run.
         dataset: what it was trained on.
         metrics: what was measured, by name.
-        licence: of the weights.
-        white: the value in the pictures' files that means 1; None: the largest of their type.
+        license: of the weights.
+        white: the value in the images' files that means 1; None: the largest of their type.
     """
 
     network: dict[str, Any]
@@ -54,13 +54,13 @@ class Card:
     recipe: dict[str, Any] = field(default_factory=dict)
     dataset: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
-    licence: str = ""
+    license: str = ""
     sha256: str = ""
     white: int | None = None
 
     @property
     def bands(self) -> Bands:
-        """How the pictures are read that the network takes; RGB if it takes three channels."""
+        """How the images are read that the network takes; RGB if it takes three channels."""
         count = self.network.get("in_channels", 3)
         return Bands(None if count == 3 else count, self.white)
 
@@ -74,7 +74,7 @@ class Card:
         if entries.pop("format") != FORMAT:
             raise ValueError("of another format version")
         classes = entries.pop("classes")
-        names, palette = tuple(classes["names"]), tuple(tuple(colour) for colour in classes["palette"])
+        names, palette = tuple(classes["names"]), tuple(tuple(color) for color in classes["palette"])
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}
         mean, std = tuple(entries.pop("mean")), tuple(entries.pop("std"))
         card = cls(network, Classes(names, palette), mean, std, **entries)
@@ -107,14 +107,14 @@ def _check_values(card: Card) -> None:
     if not all(isinstance(name, str) for name in card.classes.names):
         raise ValueError("classes: a name is no text")
     if not all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in card.classes.palette):
-        raise ValueError("classes: a colour is not three numbers from 0 to 255")
+        raise ValueError("classes: a color is not three numbers from 0 to 255")
 
 
 def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None) -> Card:
     """Write the file whole or not at all, and return the card with the hash filled in.
 
     Args:
-        dtype: of the stored convolutions, torch.float16 for half the size; batch normalisation and None keep the
+        dtype: of the stored convolutions, torch.float16 for half the size; batch normalization and None keep the
             network's own.
 
     Raises:
@@ -132,7 +132,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     return card
 
 
-def load(path: Path | str | None = None) -> tuple[DANet | Peer, Card]:
+def load(path: Path | str | None = None) -> tuple[DANet | Baseline, Card]:
     """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named,
     or "default".
 
@@ -171,7 +171,7 @@ def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
         if key in tensors and tensors[key].shape != shape
     ]
     if wrong:
-        what = f"does not fit the network: {first_of(wrong)}"
+        what = f"does not fit the network: {join_messages(wrong)}"
         raise InputError(path, what, "use weights of the same architecture and classes")
     network.load_state_dict(tensors)
 

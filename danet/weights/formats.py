@@ -8,7 +8,7 @@ class Format:
     """How another implementation names a DANet's weights, and how it trains where nothing tells.
 
     Args:
-        classifier: the weight, K,width,1,1, by which the format is recognised.
+        classifier: the weight, K,width,1,1, by which the format is recognized.
         prefixes: of its keys -> of ours.
         dropped: prefixes of what is no part of DANet.
         stem: a key that tells the stem -> what follows the depth in timm's name of the backbone.

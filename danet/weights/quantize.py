@@ -1,4 +1,4 @@
-"""An OpenVINO model to int8 by a folder of pictures: NNCF's post-training quantisation, no labels, no training.
+"""An OpenVINO model to int8 by a folder of images: NNCF's post-training quantization, no labels, no training.
 Command: `danet export W --to openvino --int8 --calibration FOLDER`.
 
 Convolutions compute in int8; their weights are symmetric, a scale a channel, their inputs asymmetric (NNCF's preset
@@ -20,19 +20,19 @@ from torch import Tensor
 from danet.data.images.channels import resized
 from danet.data.images.read import list_images, read_image
 from danet.errors import InputError
-from danet.model.preprocess import normalise
+from danet.model.preprocess import normalize
 from danet.weights import runtimes
 from danet.weights.file import Card
 
 COUNT = 100
-"""Pictures for calibration; 40 and 200 of CamVid's gave the same score within 0.1 points (docs/log.md)."""
+"""Images for calibration; 40 and 200 of CamVid's gave the same score within 0.1 points (docs/log.md)."""
 
 
 def spaced(folder: Path, count: int, card: Card) -> tuple[Path, ...]:
-    """`count` pictures of a folder, evenly spaced in the order of their names; all if it holds fewer.
+    """`count` images of a folder, evenly spaced in the order of their names; all if it holds fewer.
 
     Raises:
-        InputError: no such folder, no picture in it, a count below 1.
+        InputError: no such folder, no image in it, a count below 1.
     """
     if count < 1:
         raise InputError("--calibration-count", f"{count} is less than 1", f"give {COUNT}")
@@ -41,27 +41,27 @@ def spaced(folder: Path, count: int, card: Card) -> tuple[Path, ...]:
     return tuple(found[int(i * step)] for i in range(min(count, len(found))))
 
 
-def normalised(file: Path, card: Card) -> Float[Tensor, "1 N H W"]:
-    """A picture as the network is shown it."""
+def normalized(file: Path, card: Card) -> Float[Tensor, "1 N H W"]:
+    """An image as the network is shown it."""
     pixels = resized(read_image(file, bands=card.bands), card.size)
-    return normalise(torch.tensor(pixels)[None], card.mean, card.std)
+    return normalize(torch.tensor(pixels)[None], card.mean, card.std)
 
 
-def quantised(model: Any, card: Card, pictures: Sequence[Path]) -> Any:
+def quantized(model: Any, card: Card, images: Sequence[Path]) -> Any:
     """An int8 version of an OpenVINO model whose input is `images`.
 
     Raises:
-        InputError: NNCF is missing; pictures that cannot be read.
+        InputError: NNCF is missing; images that cannot be read.
     """
     runtimes.openvino("--int8")  # before NNCF, which would take its telemetry from it
     with _silent():
         nncf = runtimes.optional("nncf", "openvino", "--int8")
-        data = nncf.Dataset(list(pictures), lambda file: {"images": normalised(file, card).contiguous().numpy()})
+        data = nncf.Dataset(list(images), lambda file: {"images": normalized(file, card).contiguous().numpy()})
         return nncf.quantize(
             model,
             data,
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pictures),
+            subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(types=["MatMul", "Softmax"], validate=False),
         )
 

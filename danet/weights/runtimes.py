@@ -1,7 +1,7 @@
 """A network that `danet export` wrote, run on the processor: an `.onnx` file by ONNX Runtime, an `.xml` file with its
 `.bin` by OpenVINO. `danet.load` takes either wherever it takes a weights file.
 
-The graph has one input, `images`, B,N,H,W float32 of any B, H and W, normalised as the card says, and two outputs:
+The graph has one input, `images`, B,N,H,W float32 of any B, H and W, normalized as the card says, and two outputs:
 `logits`, B,K,h,w float32 at the feature grid, and `labels`, B,H,W uint8 train ids at the images' own size. Its metadata
 hold `danet.card`, the JSON of `weights.Card`, and `danet.sha256`, of the weights' bytes.
 """
@@ -71,7 +71,7 @@ class Exported:
 
 
 def load(path: Path) -> tuple[Exported, Card]:
-    """The network in an exported file, and its card. It computes in float32, but for the layers that were quantised, on
+    """The network in an exported file, and its card. It computes in float32, but for the layers that were quantized, on
     `torch.get_num_threads()` threads.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Every problem of a data set in one run: `danet check DIR`, `danet check --dataset NAME --root DIR`.
+"""Every problem of a dataset in one run: `danet check DIR`, `danet check --dataset NAME --root DIR`.
 
-Files without a partner, wrong numbers of pictures, and what reading every file shows (examine.py). Damage that still
+Files without a partner, wrong numbers of images, and what reading every file shows (examine.py). Damage that still
 decodes (flipped bits) only a manifest of hashes finds (manifest.py).
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from danet.data.classes import Classes, LabelMap
 from danet.data.custom import dataset_yaml as folder
-from danet.data.custom.layout import list_pictures
+from danet.data.custom.layout import images_without_masks
 from danet.data.custom.verify import Advance, Counts, Problem, Report, check, noting
 from danet.data.datasets import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc
 from danet.data.images.read import SUFFIXES
@@ -24,7 +24,7 @@ __all__ = ["KNOWN", "Counts", "Problem", "Report", "check", "check_dataset", "ch
 
 
 class Known(NamedTuple):
-    """A data set that others made: how it is loaded, its splits with their numbers of pictures, where to get it."""
+    """A dataset that others made: how it is loaded, its splits with their numbers of images, where to get it."""
 
     load: Callable[[Path, str, bool], PairedFiles]
     classes: Classes
@@ -48,12 +48,12 @@ KNOWN = {
     "coco-stuff": Known(coco_stuff.load, coco_stuff.CLASSES, coco_stuff.COUNTS, coco_stuff.DOWNLOAD),
     "ade20k": Known(ade20k.load, ade20k.CLASSES, ade20k.COUNTS, ade20k.DOWNLOAD),
 }
-_OF_THE_SET = ("dataset.yaml", "_classes.csv")  # beside the pictures where these lie in the folder itself
-_NEEDED = ("train", "val")  # without the other splits a data set is no worse
+_OF_THE_SET = ("dataset.yaml", "_classes.csv")  # beside the images where these lie in the folder itself
+_NEEDED = ("train", "val")  # without the other splits a dataset is no worse
 
 
 def check_folder(root: Path, advance: Advance | None = None) -> Report:
-    """All problems of a user's folder: folders, pictures and masks without a partner, and what `check` finds.
+    """All problems of a user's folder: folders, images and masks without a partner, and what `check` finds.
 
     Raises:
         InputError: no dataset.yaml, or one that cannot be used.
@@ -78,10 +78,10 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
 
 
 def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Report:
-    """All problems of a data set: what is missing and where to get it, wrong numbers of pictures, what `check` finds.
+    """All problems of a dataset: what is missing and where to get it, wrong numbers of images, what `check` finds.
 
     Raises:
-        InputError: a data set without files; for "folder" see `check_folder`.
+        InputError: a dataset without files; for "folder" see `check_folder`.
     """
     if name == "folder":
         return check_folder(root, advance)
@@ -96,7 +96,7 @@ def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Repo
             part = _from_folders(split, places, samples, f"get {known.download}")
         new = not seen.issuperset(part.samples.pairs)  # trainval is train and val
         if new and len(part.samples) != expected:
-            what = f"{len(part.samples)} pictures in {split} instead of {expected}"
+            what = f"{len(part.samples)} images in {split} instead of {expected}"
             part.wrong.append(Problem(root, what, f"get {known.download}"))
         if new or part.wrong or part.odd:
             parts.append(part)
@@ -108,13 +108,13 @@ def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Repo
 
 
 def lines(report: Report) -> list[str]:
-    """The report as text: every problem, every warning, then what the data set holds, and last the verdict."""
+    """The report as text: every problem, every warning, then what the dataset holds, and last the verdict."""
     text = [f"error: {problem}" for problem in report.problems]
     text += [f"warning: {warning}" for warning in report.warnings]
     for split, counts in report.splits.items():
         sizes = " to ".join(dict.fromkeys(f"{s[1]} x {s[0]}" for s in (counts.smallest, counts.largest) if s))
         values = ", ".join(map(str, list(counts.values)[:40])) + (" ..." if len(counts.values) > 40 else "")
-        text.append(f"{split}: {counts.pictures} pictures of {sizes or 'no'} pixels; values in the masks: {values}")
+        text.append(f"{split}: {counts.images} images of {sizes or 'no'} pixels; values in the masks: {values}")
     text.append(f"{'pixels, %':24}" + "".join(f"{split:>10}" for split in report.splits))
     rows = {
         name: [counts.pixels[i] for counts in report.splits.values()] for i, name in enumerate(report.classes.names)
@@ -141,7 +141,7 @@ def _report(classes: Classes, parts: Sequence[_Part], advance: Advance | None) -
     reports = [check(part.samples, part.split, advance) for part in parts]
     return Report(
         classes,
-        {split: counts for report in reports for split, counts in report.splits.items() if counts.pictures},
+        {split: counts for report in reports for split, counts in report.splits.items() if counts.images},
         _once(p for part, report in zip(parts, reports, strict=True) for p in (*part.wrong, *report.problems)),
         _once(p for part, report in zip(parts, reports, strict=True) for p in (*part.odd, *report.warnings)),
     )
@@ -153,12 +153,12 @@ def _once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _loaded(split: str, root: Path, known: Known) -> _Part:
-    """A split of a known data set, files missing or not; none of it if it is not known which there should be."""
+    """A split of a known dataset, files missing or not; none of it if it is not known which there should be."""
     problems: list[Problem] = []
     samples = PairedFiles(known.classes, [], LabelMap({}, len(known.classes)))
     with noting(problems, root):
         samples = known.load(root, split, False)
-    for kind, files in (("pictures", [p.image for p in samples.pairs]), ("masks", [p.mask for p in samples.pairs])):
+    for kind, files in (("images", [p.image for p in samples.pairs]), ("masks", [p.mask for p in samples.pairs])):
         there = {folder: folder.is_dir() for folder in {file.parent for file in files}}
         nowhere = Counter(_first_missing(file.parent) for file in files if not there[file.parent])
         problems += [
@@ -177,13 +177,13 @@ def _first_missing(folder: Path) -> Path:
 def _from_folders(
     split: str, places: tuple[Path, Path], samples: PairedFiles, remedy: str, naming: Naming = SAME_STEM
 ) -> _Part:
-    """`samples` with every picture of a folder and its mask, be it there or not; and what has no partner."""
+    """`samples` with every image of a folder and its mask, be it there or not; and what has no partner."""
     images, masks = places
     wrong = [Problem(place, "no such folder", remedy) for place in dict.fromkeys(places) if not place.is_dir()]
     files: list[Path] = []
     if images.is_dir():
         with noting(wrong, images):
-            files = list_pictures(places, naming, samples.bands)
+            files = images_without_masks(places, naming, samples.bands)
     first = {file.stem: file for file in reversed(files)}
     by_mask = {naming.mask_of(file): file for file in reversed(files)}
     for file in files:
@@ -198,19 +198,19 @@ def _from_folders(
     known.update(extra)
     odd = [file.name for file in _files(images) if file not in known] if images.is_dir() else []
     odd = [name for name in odd if name not in _OF_THE_SET]
-    what = f"{len(odd)} files are no pictures by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
+    what = f"{len(odd)} files are no images by their endings: {', '.join(odd[:10])}{' ...' if odd[10:] else ''}"
     left_out = [Problem(images, what, "they are left out")] if odd else []
     pairs = [Pair(file.stem, file, masks / naming.mask_of(file)) for file in files]
     return _Part(split, replace(samples, pairs=pairs), wrong, left_out)
 
 
 def _without_missing(part: _Part) -> _Part:
-    """Without the pictures that have no mask, which are told in one line."""
+    """Without the images that have no mask, which are told in one line."""
     there = [pair for pair in part.samples.pairs if pair.mask.is_file()]
     missing = [pair.image.name for pair in part.samples.pairs if not pair.mask.is_file()]
     if not missing:
         return part
-    what = f"{len(missing)} pictures have no mask: {', '.join(missing[:10])}{' ...' if missing[10:] else ''}"
+    what = f"{len(missing)} images have no mask: {', '.join(missing[:10])}{' ...' if missing[10:] else ''}"
     odd = [*part.odd, Problem(part.samples.pairs[0].image.parent, what, "they are left out (missing_masks: skip)")]
     return part._replace(samples=replace(part.samples, pairs=there), odd=odd)
 
@@ -222,8 +222,8 @@ def _alone(mask: Path, naming: Naming, stems: Mapping[str, Path]) -> Problem:
         return Problem(mask, f"a mask whose name does not end in {suffix}", f"rename it to {wanted}")
     if not naming.is_mask(mask):
         return Problem(mask, f"not named as a mask, STEM{suffix}", "rename it, or mend mask_suffix in dataset.yaml")
-    picture = f"{mask.name.removesuffix(suffix)}{of_image}.jpg"
-    return Problem(mask, "a mask without a picture", f"add {picture}, or remove it")
+    image = f"{mask.name.removesuffix(suffix)}{of_image}.jpg"
+    return Problem(mask, "a mask without an image", f"add {image}, or remove it")
 
 
 def _files(place: Path) -> list[Path]:

@@ -1,12 +1,12 @@
-"""A user's own pictures: a folder with images, masks of the same stems, and dataset.yaml.
+"""A user's own images: a folder with images, masks of the same stems, and dataset.yaml.
 
 ROOT/dataset.yaml
 ROOT/images/{train,val}/*.jpg    ROOT/masks/{train,val}/*.png     or, without train and val folders, one part of the
-pictures is kept for validation; or ROOT/{train,val}/{images,masks}, or pictures and masks in one folder
+images is kept for validation; or ROOT/{train,val}/{images,masks}, or images and masks in one folder
 
 # dataset.yaml (danet init proposes one)
 classes: [background, crack]      # the id of a class is its place in this list, from 0
-palette: [[0, 0, 0], [255, 0, 0]] # optional: the colours in which the classes are drawn
+palette: [[0, 0, 0], [255, 0, 0]] # optional: the colors in which the classes are drawn
 ignore: 255                       # optional: the mask value that no loss and no metric sees
 label_map: {0: 0, 255: 1}         # optional: mask value -> class id (or 255), where the masks do not hold 0, 1, 2, ...
 images: images                    # optional: the folders' names; "{split}/images" for train/images and val/images
@@ -14,13 +14,13 @@ masks: masks
 splits: {train: training}         # optional: what the folders of train and val are called
 mask_suffix: .png                 # optional: the mask of a.jpg is a.png
 image_suffix: _sat                # optional: with mask_suffix: _mask.png, the mask of a_sat.jpg is a_mask.png
-missing_masks: skip               # optional: pictures without a mask are left out; without this line, an error
+missing_masks: skip               # optional: images without a mask are left out; without this line, an error
 val: 0.2                          # optional: the share kept for validation if there are no train and val folders
-channels: 4                       # optional: pictures of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
+channels: 4                       # optional: images of so many bands (PNG, TIFF, .npy) as stored; without it, RGB
 white: 10000                      # optional: the value that means 1, if not the largest of 8 or 16 bits
 
-Masks in colours have, in place of palette and label_map,
-colours: [[0, 0, 0], [255, 0, 0]] # one a class, met exactly
+Masks in colors have, in place of palette and label_map,
+colors: [[0, 0, 0], [255, 0, 0]] # one a class, met exactly
 ignore: [255, 255, 255]           # optional
 """
 
@@ -35,26 +35,26 @@ from typing import Any
 
 import numpy as np
 
-from danet.data.classes import IGNORE, Classes, Colour, LabelMap
-from danet.data.custom.layout import SPLITS, Layout, list_pictures
+from danet.data.classes import IGNORE, Classes, Color, LabelMap
+from danet.data.custom.layout import SPLITS, Layout, images_without_masks
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.data.images.color_masks import read_coloured_mask
+from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import ARRAYS, SUFFIXES, read_mask
 from danet.data.naming import LOSSLESS, Naming
 from danet.data.samples import PairedFiles, pair_files
 from danet.errors import InputError
-from danet.settings import read_yaml
+from danet.files import read_yaml
 
 _KEYS = (
-    *("classes", "palette", "colours", "ignore", "label_map", "channels", "white"),
+    *("classes", "palette", "colors", "ignore", "label_map", "channels", "white"),
     *("images", "masks", "splits", "mask_suffix", "image_suffix", "missing_masks", "val"),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What dataset.yaml says: the classes, the folders, and how masks and pictures are read. `val` is the share for
-    validation; pictures without a mask are left out if `skip`, else an error.
+    """What dataset.yaml says: the classes, the folders, and how masks and images are read. `val` is the share for
+    validation; images without a mask are left out if `skip`, else an error.
     """
 
     classes: Classes
@@ -98,39 +98,39 @@ def _settings(root: Path, file: Path, settings: Mapping[str, Any]) -> Settings:
     if missing not in (None, "skip"):
         raise InputError(file, f"missing_masks: {missing!r} is unknown", "write missing_masks: skip, or leave it out")
     where = layout, missing == "skip", share, bands
-    if "colours" not in settings:
+    if "colors" not in settings:
         classes = _classes(file, settings)
         return Settings(classes, _label_map(file, settings, len(classes)), read_mask, *where)
-    classes = _classes(file, {"classes": settings.get("classes"), "palette": settings["colours"]}, "colours")
+    classes = _classes(file, {"classes": settings.get("classes"), "palette": settings["colors"]}, "colors")
     both = [key for key in ("palette", "label_map") if key in settings]
     if both:
-        raise InputError(file, f"{both[0]} and colours", "leave one of them out: colours say what each pixel is")
+        raise InputError(file, f"{both[0]} and colors", "leave one of them out: colors say what each pixel is")
     if len(set(classes.palette)) < len(classes):
-        raise InputError(file, "colours: one stands there twice", "give each class its own colour")
-    reader = partial(read_coloured_mask, colours=classes.palette, ignore=_ignored_colour(file, settings))
+        raise InputError(file, "colors: one stands there twice", "give each class its own color")
+    reader = partial(read_colored_mask, colors=classes.palette, ignore=_ignored_color(file, settings))
     return Settings(classes, LabelMap.identity(len(classes)), reader, *where)
 
 
 def load(root: Path, split: str) -> PairedFiles:
-    """The samples of `split`, "train" or "val", by file name. Which pictures validate depends on their names alone.
+    """The samples of `split`, "train" or "val", by file name. Which images validate depends on their names alone.
 
     Raises:
-        InputError: no or a wrong dataset.yaml, no pictures, masks missing.
+        InputError: no or a wrong dataset.yaml, no images, masks missing.
     """
     said = read_settings(root)
     own = said.layout.of(split)
     images, masks = own or said.layout.together
     naming = said.layout.naming
-    pairs = pair_files(list_pictures((images, masks), naming, said.bands), masks, images, naming, not said.skip)
+    pairs = pair_files(images_without_masks((images, masks), naming, said.bands), masks, images, naming, not said.skip)
     if said.skip and not (pairs := [pair for pair in pairs if pair.mask.is_file()]):
-        raise InputError(masks, f"no mask of the pictures in {images}", "add them, or mend dataset.yaml")
+        raise InputError(masks, f"no mask of the images in {images}", "add them, or mend dataset.yaml")
     if own is None:
         count = max(1, round(said.val * len(pairs)))
         held_back = {pair.name for pair in sorted(pairs, key=lambda p: _digest(p.name))[:count]}
         chosen = [pair for pair in pairs if (pair.name in held_back) == (split == "val")]
         if not chosen or split not in ("train", "val"):
-            what = f"{len(pairs)} pictures give no {split!r} part"
-            raise InputError(images, what, "add pictures, or use train or val")
+            what = f"{len(pairs)} images give no {split!r} part"
+            raise InputError(images, what, "add images, or use train or val")
         pairs = chosen
     return PairedFiles(said.classes, pairs, said.label_map, said.read_mask, said.bands)
 
@@ -167,23 +167,23 @@ def _classes(file: Path, settings: Mapping[str, Any], key: str = "palette") -> C
     palette = settings.get("palette")
     if palette is None and key == "palette":
         return Classes.named(tuple(names))
-    if not isinstance(palette, list) or not all(_is_colour(colour) for colour in palette):
+    if not isinstance(palette, list) or not all(_is_color(color) for color in palette):
         raise InputError(file, f"{key} is no list of [r, g, b] with numbers 0 to 255", "mend it or leave it out")
     if len(palette) != len(names):
         raise InputError(file, f"{len(palette)} {key} for {len(names)} classes", "give one [r, g, b] a class")
-    return Classes(tuple(names), tuple(tuple(colour) for colour in palette))
+    return Classes(tuple(names), tuple(tuple(color) for color in palette))
 
 
-def _is_colour(value: Any) -> bool:
+def _is_color(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
 
 
-def _ignored_colour(file: Path, settings: Mapping[str, Any]) -> Colour | None:
+def _ignored_color(file: Path, settings: Mapping[str, Any]) -> Color | None:
     ignore = settings.get("ignore")
     if ignore is None:
         return None
-    if not _is_colour(ignore) or ignore in settings["colours"]:
-        raise InputError(file, f"ignore: {ignore!r} is no colour of its own", "write for example ignore: [0, 0, 0]")
+    if not _is_color(ignore) or ignore in settings["colors"]:
+        raise InputError(file, f"ignore: {ignore!r} is no color of its own", "write for example ignore: [0, 0, 0]")
     return ignore[0], ignore[1], ignore[2]
 
 

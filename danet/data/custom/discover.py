@@ -1,4 +1,4 @@
-"""Where pictures and masks lie in a folder without dataset.yaml: `danet init` looks for them, by the usual names of
+"""Where images and masks lie in a folder without dataset.yaml: `danet init` looks for them, by the usual names of
 folders and of files.
 """
 
@@ -8,13 +8,13 @@ from itertools import permutations
 from pathlib import Path
 from string import digits
 
-from danet.data.custom.layout import SPLIT, SPLITS, Layout, holds_pictures, masks_in, pictures_in
+from danet.data.custom.layout import SPLIT, SPLITS, Layout, holds_images, images_in, masks_in
 from danet.data.images.read import SUFFIXES
 from danet.data.naming import LOSSLESS, SAME_STEM, Naming, naming_beside, naming_of
 from danet.errors import InputError
 
 _IMAGES = (
-    *("images", "imgs", "img", "image", "jpegimages", "leftimg8bit", "pictures", "photos"),
+    *("images", "imgs", "img", "image", "jpegimages", "leftimg8bit", "images", "photos"),
     *("inputs", "input", "frames", "rgb", "raw", "imgdir", "imagespng", "imagesjpg", "pngimages", "original"),
     *("originalimages", "camerargb"),
 )
@@ -31,17 +31,17 @@ _DEPTH = 4
 _MOST = 8  # folders of other names that are compared, file by file
 
 Groups = Mapping[str, Mapping[str, Path]]
-"""The folders that hold pictures, by what they would be called in dataset.yaml ("" for the folder itself): pattern ->
+"""The folders that hold images, by what they would be called in dataset.yaml ("" for the folder itself): pattern ->
 word of the split, "" if there is none -> folder.
 """
 
 
 def find_layout(root: Path) -> tuple[Layout, list[str]]:
-    """The layout: folders named as pictures and masks usually are, with the splits in them or around them; else masks
-    beside their pictures; else the one folder whose files are named after those of another. And notes, a line each.
+    """The layout: folders named as images and masks usually are, with the splits in them or around them; else masks
+    beside their images; else the one folder whose files are named after those of another. And notes, a line each.
 
     Raises:
-        InputError: no such folder, no pictures or masks, no mask named like a picture.
+        InputError: no such folder, no images or masks, no mask named like an image.
     """
     if not root.is_dir():
         raise InputError(root, "no such folder", "give the folder that holds images and masks")
@@ -65,7 +65,7 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
 def _groups(root: Path, depth: int) -> dict[str, dict[str, Path]]:
     groups: dict[str, dict[str, Path]] = {}
     for place in (root, *_below(root, depth)):
-        if holds_pictures(place):
+        if holds_images(place):
             pattern, word = _pattern(place.relative_to(root).parts)
             groups.setdefault(pattern, {})[word] = place
     return groups
@@ -122,27 +122,27 @@ def _kind(pattern: str) -> str:
 
 
 def _by_kind(groups: Groups) -> tuple[str, str] | None:
-    """Pictures and masks in folders of the usual names, or masks in a folder below their pictures: those that belong
+    """Images and masks in folders of the usual names, or masks in a folder below their images: those that belong
     together, of the same splits, in one folder, outermost, with a train split, most usual.
     """
-    pictures = [pattern for pattern in groups if _kind(pattern) in _IMAGES]
+    images = [pattern for pattern in groups if _kind(pattern) in _IMAGES]
     masks = [pattern for pattern, folders in groups.items() if _kind(pattern) in _MASKS and _files(folders)]
 
     def rank(pair: tuple[str, str]) -> tuple[object, ...]:
         ours, theirs = pair
         words = groups[ours].keys() & groups[theirs].keys()
-        named, apart = ours in pictures, _parent(ours) != _parent(theirs)
+        named, apart = ours in images, _parent(ours) != _parent(theirs)
         train = any(word.lower() in _WORDS["train"] for word in words)
         usual = (_IMAGES.index(_kind(ours)) if named else 0), _MASKS.index(_kind(theirs))
         return not words, not named, apart, ours.count("/") + theirs.count("/"), not train, usual, pair
 
-    pairs = [(ours, theirs) for ours in pictures for theirs in masks if ours != theirs]
+    pairs = [(ours, theirs) for ours in images for theirs in masks if ours != theirs]
     pairs += [(parent, theirs) for theirs in masks if (parent := _parent(theirs)) in groups and parent not in masks]
     return min(pairs, key=rank, default=None)
 
 
 def _beside(groups: Groups) -> tuple[str, str] | None:
-    """The outermost folder in which masks lie beside their pictures, for both."""
+    """The outermost folder in which masks lie beside their images, for both."""
     for pattern in sorted(groups, key=lambda pattern: (pattern.count("/"), bool(pattern), pattern)):
         if _naming_beside(groups[pattern]):
             return pattern, pattern
@@ -150,17 +150,17 @@ def _beside(groups: Groups) -> tuple[str, str] | None:
 
 
 def _by_names(groups: Groups) -> tuple[str, str] | None:
-    """The only two folders, called anything, whose files are named as pictures and their masks."""
+    """The only two folders, called anything, whose files are named as images and their masks."""
     if len(groups) > _MOST:
         return None
     fitting: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
     files = {pattern: _files(folders) for pattern, folders in groups.items()}
     for ours, theirs in permutations(groups, 2):
-        pictures, masks = files[ours], files[theirs]
-        naming = naming_of(pictures, masks)
+        images, masks = files[ours], files[theirs]
+        naming = naming_of(images, masks)
         if naming is None or not groups[ours].keys() & groups[theirs].keys():
             continue
-        wanted = {naming.mask_of(picture) for picture in pictures}
+        wanted = {naming.mask_of(image) for image in images}
         if all(mask.name in wanted and mask.suffix.lower() in LOSSLESS for mask in masks):
             fitting[bool(naming.image_suffix)].append((ours, theirs))
     best = fitting[False] or fitting[True]
@@ -185,23 +185,23 @@ def _nothing(root: Path, groups: Groups) -> InputError:
         above = root.resolve().parent
         for folder in (above, above.parent):
             if _by_kind(_groups(folder, 2)):
-                return InputError(root, "holds no pictures with their masks", f"give {folder}")
+                return InputError(root, "holds no images with their masks", f"give {folder}")
     if not groups:
-        return InputError(root, f"no picture in it ({', '.join(SUFFIXES)})", "give the folder of pictures and masks")
+        return InputError(root, f"no image in it ({', '.join(SUFFIXES)})", "give the folder of images and masks")
     patterns = [pattern or "the folder itself" for pattern in groups]
     places = ", ".join(patterns[:6]) + (" ..." if patterns[6:] else "")
-    what = f"pictures in {places}, and which of them are masks is not known"
+    what = f"images in {places}, and which of them are masks is not known"
     remedy = f"call two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand (docs/guide.md)"
     return InputError(root, what, remedy)
 
 
 def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[Layout, list[str]]:
-    """The layout with the words of the splits that have pictures and masks in folders of their own, and notes."""
+    """The layout with the words of the splits that have images and masks in folders of their own, and notes."""
     found, covered = groups[images], groups[masks].keys()
     there = [word for word in found if word in covered or "" in covered]
     if not there:
-        what = f"pictures in {', '.join(list(found)[:4])}, and masks in {', '.join(list(covered)[:4])}"
-        raise InputError(root, what, "call the folders of masks as those of their pictures")
+        what = f"images in {', '.join(list(found)[:4])}, and masks in {', '.join(list(covered)[:4])}"
+        raise InputError(root, what, "call the folders of masks as those of their images")
     words = {
         split: next((word for usual in _WORDS[split] for word in there if word.lower() == usual), None)
         for split in SPLITS
@@ -218,10 +218,10 @@ def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[L
     elif not splits:
         shown = ", ".join(list(found)[:4])
         raise InputError(
-            root / images, f"pictures in {shown}, not in train and val", "rename the folders, of the masks too"
+            root / images, f"images in {shown}, not in train and val", "rename the folders, of the masks too"
         )
     if unused := [place.relative_to(root).as_posix() for word, place in found.items() if word not in used]:
-        notes.insert(0, f"not used: the pictures in {', '.join(unused)}")
+        notes.insert(0, f"not used: the images in {', '.join(unused)}")
     return Layout(root, images or ".", masks or ".", SAME_STEM, splits), notes
 
 
@@ -235,11 +235,11 @@ def _one(pattern: str, word: str) -> str:
 def _named(layout: Layout) -> Layout:
     """With the names that most masks have."""
     places = dict.fromkeys(layout.of(split) or layout.together for split in layout.splits or SPLITS)
-    pictures = [file for images, _ in places for file in pictures_in(images)]
+    images = [file for results, _ in places for file in images_in(results)]
     masks = [file for _, masks in places for file in masks_in(masks)]
-    if naming := naming_of(pictures, masks):
+    if naming := naming_of(images, masks):
         return replace(layout, naming=naming)
-    first = min(pictures).stem
+    first = min(images).stem
     shown = f"masks such as {masks[0].name}, " if masks else ""
-    what = f"no mask is named like a picture ({shown}pictures such as {first})"
+    what = f"no mask is named like an image ({shown}images such as {first})"
     raise InputError(layout.root / layout.masks, what, f"name the mask of {first}.jpg {first}.png, and so on")

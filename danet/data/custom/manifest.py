@@ -1,4 +1,4 @@
-"""Hashes of a data set's files, and what changed since: damage that still decodes is found by nothing else.
+"""Hashes of a dataset's files, and what changed since: damage that still decodes is found by nothing else.
 
 Used by `danet check --manifest FILE`.
 """
@@ -14,7 +14,7 @@ from danet.errors import InputError
 
 
 def files_below(root: Path) -> list[Path]:
-    """The pictures and masks anywhere below a folder, in order."""
+    """The images and masks anywhere below a folder, in order."""
     return sorted(file for file in root.rglob("*") if file.suffix.lower() in (*SUFFIXES, ".mat") and file.is_file())
 
 

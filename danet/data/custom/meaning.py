@@ -1,5 +1,5 @@
 """What the values of a user's masks mean, guessed from those that were found: which are classes, and which is
-"unlabelled". Used by init.py.
+"unlabeled". Used by init.py.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Kind = Literal["ids", "0/255", "palette", "rgb", "off by one", "cityscapes label
 
 @dataclass(frozen=True)
 class Meaning:
-    """The mask value of each class, in order of their train ids; the value that means unlabelled; what is doubtful."""
+    """The mask value of each class, in order of their train ids; the value that means unlabeled; what is doubtful."""
 
     kind: Kind
     ids: tuple[int, ...]
@@ -28,11 +28,11 @@ def meaning_of(found: Survey, listed: int, ignore: int | None) -> Meaning:
 
     Args:
         listed: how many names of classes the user has written down.
-        ignore: the value that means unlabelled, where the user knows it.
+        ignore: the value that means unlabeled, where the user knows it.
     """
     values = tuple(found.values)
     if ignore is None:
-        special = _binary(found) or _cityscapes(found) or _grey_coded(found)
+        special = _binary(found) or _cityscapes(found) or _gray_coded(found)
         if special:
             return special
     void = IGNORE if ignore is None else ignore
@@ -40,7 +40,7 @@ def meaning_of(found: Survey, listed: int, ignore: int | None) -> Meaning:
     if ignore is None and ids == tuple(range(listed + 1)) and listed > 1:
         void = min((0, listed), key=lambda value: found.values[value])
         rest = meaning_of(found, 0, void)
-        note = f"{listed} names for {listed + 1} values: {void}, the rarer of 0 and {listed}, is taken as unlabelled"
+        note = f"{listed} names for {listed + 1} values: {void}, the rarer of 0 and {listed}, is taken as unlabeled"
         return Meaning(rest.kind, rest.ids, void, (note, *rest.notes))
     if not ids:
         return Meaning("ids", (), void)
@@ -59,7 +59,7 @@ def meaning_of(found: Survey, listed: int, ignore: int | None) -> Meaning:
     if len(ids) == 1:
         notes.append("only one class: there is nothing to tell apart")
     if ids[0] == 0 and len(ids) > 2 and ignore is None:
-        notes.append("value 0 is taken as a class; if it means unlabelled, use danet init DIR --ignore 0")
+        notes.append("value 0 is taken as a class; if it means unlabeled, use danet init DIR --ignore 0")
     if max(ids) > IGNORE:
         notes.append("values above 255 are taken as classes; if they number objects, give the masks of classes")
     kind: Kind = "off by one" if first == 1 else "palette" if found.palette else "ids"
@@ -90,11 +90,11 @@ def _cityscapes(found: Survey) -> Meaning | None:
     return Meaning("cityscapes labelIds", cityscapes.TRAIN_TO_LABEL_ID, IGNORE, () if found.label_ids else (note,))
 
 
-def _grey_coded(found: Survey) -> Meaning | None:
+def _gray_coded(found: Survey) -> Meaning | None:
     """Classes spread evenly over 0..255 so that they can be seen: 0, 127, 255."""
     values = tuple(found.values)
     steps = [after - before for before, after in pairwise(values)]
     if len(values) < 3 or values[-1] > IGNORE or min(steps) < 16 or max(steps) > 2 * min(steps) or found.palette:
         return None
-    note = "the values are spread over 0..255, so 255 is taken as a class; if it means unlabelled, map it to 255"
+    note = "the values are spread over 0..255, so 255 is taken as a class; if it means unlabeled, map it to 255"
     return Meaning("ids", values, None, (note,) if values[-1] == IGNORE else ())

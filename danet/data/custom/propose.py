@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from danet.data.classes import IGNORE, Classes, Colour, distinct_palette
+from danet.data.classes import IGNORE, Classes, Color, distinct_palette
 from danet.data.custom.layout import SPLIT, SPLITS, Layout
 from danet.data.custom.meaning import Kind, Meaning, meaning_of
 from danet.data.custom.scan_masks import Survey, survey
@@ -30,12 +30,12 @@ class Proposal:
     """What dataset.yaml should say.
 
     Args:
-        layout: the folders; `splits` is empty if the pictures of train and val lie together.
-        pairs: pictures with a mask.
+        layout: the folders; `splits` is empty if the images of train and val lie together.
+        pairs: images with a mask.
         kind: what the masks hold.
-        values: what was found in the masks: value, or colour of "rgb" masks -> pixels.
-        classes: names, and colours; of "rgb" masks the colours that the masks hold.
-        ignore: the mask value that means unlabelled; None if there is none.
+        values: what was found in the masks: value, or color of "rgb" masks -> pixels.
+        classes: names, and colors; of "rgb" masks the colors that the masks hold.
+        ignore: the mask value that means unlabeled; None if there is none.
         label_map: mask value -> train id or 255; None if the values are the train ids.
         notes: what is doubtful or missing, a line each.
         channels, transparent: see `Survey`.
@@ -44,7 +44,7 @@ class Proposal:
     layout: Layout
     pairs: int
     kind: Kind
-    values: Mapping[int, int] | Mapping[Colour, int]
+    values: Mapping[int, int] | Mapping[Color, int]
     classes: Classes
     ignore: int | None
     label_map: dict[int, int] | None
@@ -57,17 +57,17 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
     """Look at every mask below `root` and guess what it means.
 
     Args:
-        ignore: the mask value that means unlabelled, where the user knows it.
+        ignore: the mask value that means unlabeled, where the user knows it.
 
     Raises:
-        InputError: no pictures or masks found, or masks that hold no classes (smoothed colours, instances).
+        InputError: no images or masks found, or masks that hold no classes (smoothed colors, instances).
     """
     found = survey(root)
     listed = _listed(root, found.layout)
     masks = root / found.layout.masks
-    if found.colours:
-        classes, more = _coloured_classes(masks, found.colours, listed)
-        return _proposal(found, "rgb", found.colours, classes, None, None, more)
+    if found.colors:
+        classes, more = _colored_classes(masks, found.colors, listed)
+        return _proposal(found, "rgb", found.colors, classes, None, None, more)
     low, high = min(found.values), max((value for value in found.values if value != 65535), default=0)
     if low < 0 or high >= _INSTANCES or (high > IGNORE and len(found.values) > _MOST_CODES):
         what = f"{len(found.values)} values from {low} to {high}: numbers of instances, not of classes"
@@ -77,7 +77,7 @@ def propose(root: Path, ignore: int | None = None) -> Proposal:
         raise InputError("--ignore", f"no mask holds the value {ignore}", f"give one of {held}, or leave it out")
     meaning = meaning_of(found, len(listed), ignore)
     if not meaning.ids:
-        raise InputError(masks, f"every pixel has the value {meaning.ignore}: unlabelled", "label some")
+        raise InputError(masks, f"every pixel has the value {meaning.ignore}: unlabeled", "label some")
     if meaning.kind == "cityscapes labelIds":
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
@@ -106,7 +106,7 @@ def _with_all_names(meaning: Meaning, listed: int) -> Meaning:
 def _proposal(
     found: Survey,
     kind: Kind,
-    values: Mapping[int, int] | Mapping[Colour, int],
+    values: Mapping[int, int] | Mapping[Color, int],
     classes: Classes,
     ignore: int | None,
     label_map: dict[int, int] | None,
@@ -117,7 +117,7 @@ def _proposal(
     return Proposal(found.layout, found.pairs, kind, values, classes, ignore, label_map, notes, *bands)
 
 
-def _names(meaning: Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(meaning: Meaning, listed: Mapping[str, Color | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if len(listed) == len(meaning.ids):
         return tuple(listed), ()
     more = (
@@ -128,43 +128,43 @@ def _names(meaning: Meaning, listed: Mapping[str, Colour | None]) -> tuple[tuple
     return tuple(f"class_{value}" for value in meaning.ids), (*more, "name the classes: their names stand in no mask")
 
 
-def _coloured_classes(
-    masks: Path, colours: Mapping[Colour, int], listed: Mapping[str, Colour | None]
+def _colored_classes(
+    masks: Path, colors: Mapping[Color, int], listed: Mapping[str, Color | None]
 ) -> tuple[Classes, tuple[str, ...]]:
-    if len(colours) > IGNORE:
-        common = ", ".join(str(list(colour)) for colour in sorted(colours, key=lambda c: -colours[c])[:8])
-        what = f"{len(colours)} colours, the most frequent {common}: smoothed edges, not one colour a class"
+    if len(colors) > IGNORE:
+        common = ", ".join(str(list(color)) for color in sorted(colors, key=lambda c: -colors[c])[:8])
+        what = f"{len(colors)} colors, the most frequent {common}: smoothed edges, not one color a class"
         raise InputError(masks, what, "save the masks without smoothing, as PNG")
-    note = "a colour that means unlabelled: take it out of classes and colours, and write it as ignore: [r, g, b]"
-    known = {name: colour for name, colour in listed.items() if colour is not None}
-    if known and colours.keys() <= set(known.values()):
+    note = "a color that means unlabeled: take it out of classes and colors, and write it as ignore: [r, g, b]"
+    known = {name: color for name, color in listed.items() if color is not None}
+    if known and colors.keys() <= set(known.values()):
         return Classes(tuple(known), tuple(known.values())), (note,)
-    palette = tuple(colours)
+    palette = tuple(colors)
     if len(palette) == 2 and palette[0] == (0, 0, 0):
         return Classes(_BINARY, palette), ()
-    names = tuple("rgb_{}_{}_{}".format(*colour) for colour in palette)
+    names = tuple("rgb_{}_{}_{}".format(*color) for color in palette)
     return Classes(names, palette), (note, "name the classes: their names stand in no mask")
 
 
-def _listed(root: Path, layout: Layout) -> dict[str, Colour | None]:
-    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a colour, NAME:R,G,B::; or
-    from a _classes.csv beside the pictures, as Roboflow writes it: VALUE, NAME after a line of headings.
+def _listed(root: Path, layout: Layout) -> dict[str, Color | None]:
+    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a color, NAME:R,G,B::; or
+    from a _classes.csv beside the images, as Roboflow writes it: VALUE, NAME after a line of headings.
     """
     file = next((root / name for name in _LISTS if (root / name).is_file()), None)
     if file is None:
         images, _ = layout.of(SPLITS[0]) or layout.together
         return _numbered(images / "_classes.csv")
-    listed: dict[str, Colour | None] = {}
+    listed: dict[str, Color | None] = {}
     for line in _text(file).splitlines():
         name, _, rest = line.partition(":")
         channels = rest.split(":")[0].split(",")
-        colour = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)
+        color = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)
         if name.strip() and not name.startswith(("#", "__ignore__")):
-            listed[name.strip()] = (colour[0], colour[1], colour[2]) if len(colour) == 3 else None
+            listed[name.strip()] = (color[0], color[1], color[2]) if len(color) == 3 else None
     return listed
 
 
-def _numbered(file: Path) -> dict[str, Colour | None]:
+def _numbered(file: Path) -> dict[str, Color | None]:
     """The names of VALUE, NAME in the order of their values, where these are 0, 1, 2, ..."""
     try:
         rows = list(csv.reader(_text(file).splitlines())) if file.is_file() else []
@@ -208,21 +208,19 @@ def _lines(proposal: Proposal) -> list[str]:
         *_folders(proposal.layout),
     ]
     if proposal.channels is not None:
-        text.append(f"channels: {proposal.channels}   # the bands of a picture, as they are stored")
+        text.append(f"channels: {proposal.channels}   # the bands of an image, as they are stored")
     elif proposal.transparent is not None:
         what = "if the last band is no transparency but data, such as near infrared"
         text.append(f"# channels: {proposal.transparent}   # {what}")
     text += ["", "classes:   # the id of a class is its place in this list, from 0"]
     text += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
     if proposal.kind == "rgb":
-        text.append("colours:   # the colour that each class has in the masks")
+        text.append("colors:   # the color that each class has in the masks")
     else:
-        text.append("palette:   # the colour in which each class is drawn")
-    text += [f"  - {list(colour)}   # {_printable(name)}" for name, colour in zip(names, palette, strict=True)]
+        text.append("palette:   # the color in which each class is drawn")
+    text += [f"  - {list(color)}   # {_printable(name)}" for name, color in zip(names, palette, strict=True)]
     if proposal.ignore is not None:
-        text.append(
-            f"ignore: {proposal.ignore}   # the mask value that means unlabelled: no loss and no metric sees it"
-        )
+        text.append(f"ignore: {proposal.ignore}   # the mask value that means unlabeled: no loss and no metric sees it")
     if proposal.label_map is not None:
         text.append(f"label_map:   # mask value: id of its class, or {IGNORE} to ignore it")
         text += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]
@@ -234,7 +232,7 @@ def _folders(layout: Layout) -> list[str]:
     names = " and ".join(layout.splits.values())
     inside = (f", {SPLIT} is {names}" if SPLIT in layout.images else f", in {names}") if names else ""
     text = [
-        f"images: {_yaml(layout.images)}   # folder of the pictures{inside}",
+        f"images: {_yaml(layout.images)}   # folder of the images{inside}",
         f"masks: {_yaml(layout.masks)}   # folder of the masks{inside}",
     ]
     if any(split != name for split, name in layout.splits.items()):
@@ -246,11 +244,11 @@ def _folders(layout: Layout) -> list[str]:
     if of_image:
         text.append(f"image_suffix: {_yaml(of_image)}")
     if not names:
-        text.append("val: 0.2   # the share of the pictures that validates; which, depends on their names alone")
+        text.append("val: 0.2   # the share of the images that validates; which, depends on their names alone")
     return text
 
 
-def _shown(value: int | Colour) -> str:
+def _shown(value: int | Color) -> str:
     return str(value) if isinstance(value, int) else str(list(value))
 
 

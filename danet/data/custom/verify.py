@@ -1,4 +1,4 @@
-"""Pairs of pictures and masks read as training reads them, by the same functions, on all cores. What they raise becomes
+"""Pairs of images and masks read as training reads them, by the same functions, on all cores. What they raise becomes
 a line of the report; nothing stops at the first. Used by check.py.
 """
 
@@ -42,15 +42,15 @@ class Counts:
     """What the readable files of a split hold.
 
     Args:
-        pictures: all of them, readable or not.
+        images: all of them, readable or not.
         pixels: one number a class.
         ignored: pixels that no loss and no metric sees.
         values: mask value -> pixels, before the label map.
-        smallest, largest: height and width of the pictures with the fewest and the most pixels; None if none is
+        smallest, largest: height and width of the images with the fewest and the most pixels; None if none is
             readable.
     """
 
-    pictures: int
+    images: int
     pixels: tuple[int, ...]
     ignored: int
     values: dict[int, int]
@@ -92,7 +92,7 @@ def check(samples: PairedFiles, split: str = "all", advance: Advance | None = No
             pixels[mapping[value]] += count
     sizes = sorted((one.size for one in seen if one.size), key=lambda size: size[0] * size[1])
     counts = Counts(
-        pictures=len(samples),
+        images=len(samples),
         pixels=tuple(pixels[: len(samples.classes)]),
         ignored=pixels[IGNORE],
         values=dict(sorted(values.items())),
@@ -160,13 +160,13 @@ def _examine(samples: PairedFiles, index: int) -> _Seen:
         with noting(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
     elif pair.mask.parent.is_dir() and pair.mask != pair.image:
-        problems.append(Problem(pair.mask, "no such mask, but a picture", f"add it, or remove {pair.image}"))
+        problems.append(Problem(pair.mask, "no such mask, but an image", f"add it, or remove {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
         return _Seen(problems, size, {}, bits)
     if size not in (None, mask.shape):
         with noting(problems, pair.mask):
-            _ = samples[index]  # says which sizes, and whether EXIF turned the picture
+            _ = samples[index]  # says which sizes, and whether EXIF turned the image
     values = histogram(mask)
     if not values.keys() <= samples.label_map.mapping.keys():
         with noting(problems, pair.mask):
@@ -183,7 +183,7 @@ def _swallowed(samples: PairedFiles, counts: Counts) -> Iterator[Problem]:
 
 
 def _depths(samples: PairedFiles, seen: Sequence[_Seen], split: str) -> Iterator[Problem]:
-    """Pictures of other bits than most, and 16-bit values that fill little of their range."""
+    """Images of other bits than most, and 16-bit values that fill little of their range."""
     counts = Counter(one.bits for one in seen if one.bits)
     if not counts:
         return
@@ -191,12 +191,12 @@ def _depths(samples: PairedFiles, seen: Sequence[_Seen], split: str) -> Iterator
     others = [pair.image.name for pair, one in zip(samples.pairs, seen, strict=True) if one.bits not in (0, most)]
     if others:
         shown = ", ".join(others[:10]) + (" ..." if others[10:] else "")
-        what = f"{len(others)} of {len(seen)} pictures of {split} have not {most} bits a value as the others: {shown}"
+        what = f"{len(others)} of {len(seen)} images of {split} have not {most} bits a value as the others: {shown}"
         yield Problem(place, what, "save all with the same bits, or make sure that the same value means the same")
     brightest = max((one.brightest for one in seen if one.bits == 16), default=255.0)
     if samples.bands.white is None and 0 < brightest < 128:
         value = round(brightest * 257)
-        what = f"the largest value of the 16-bit pictures of {split} is {value}, so that a network sees them dark"
+        what = f"the largest value of the 16-bit images of {split} is {value}, so that a network sees them dark"
         yield Problem(place, what, f"write in dataset.yaml the value that means 1, for example white: {value}")
 
 
@@ -210,7 +210,7 @@ def _unlearnable(samples: PairedFiles, seen: Sequence[_Seen], split: str, counts
         return
     for pair, one in zip(samples.pairs, seen, strict=True):
         if one.values and {mapping.get(value) for value in one.values} == {IGNORE}:
-            yield Problem(pair.mask, "every pixel is ignored", "label it, or remove it and its picture")
+            yield Problem(pair.mask, "every pixel is ignored", "label it, or remove it and its image")
     absent = [name for name, count in zip(samples.classes.names, counts.pixels, strict=True) if not count]
     if absent:
         what = f"{len(absent)} of {len(samples.classes)} classes have no pixel in {split}: {', '.join(absent)}"

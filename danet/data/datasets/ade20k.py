@@ -1,4 +1,4 @@
-"""ADE20K SceneParse150 (Zhou et al., CVPR 2017): scenes of all kinds, 150 classes, 20,210 / 2,000 pictures.
+"""ADE20K SceneParse150 (Zhou et al., CVPR 2017): scenes of all kinds, 150 classes, 20,210 / 2,000 images.
 
 ROOT/images/{training,validation}/*.jpg
 ROOT/annotations/{training,validation}/*.png   one byte a pixel: 0 = other, ignored; 1..150 are the classes
@@ -37,12 +37,12 @@ _TABLE = """
     hood 0099ff, sconce 0029ff, vase 00ffcc, traffic light 2900ff, tray 29ff00, ashcan ad00ff, fan 00f5ff, pier 4700ff,
     crt screen 7a00ff, plate 00ffb8, monitor 005cff, bulletin board b8ff00, shower 0085ff, radiator ffd600,
     glass 19c2c2, clock 66ff00, flag 5c00ff
-"""  # each class by its first synonym in objectInfo150.txt, with its colour, RRGGBB, in the benchmark's own pictures
+"""  # each class by its first synonym in objectInfo150.txt, with its color, RRGGBB, in the benchmark's own images
 _ROWS = [row.rsplit(maxsplit=1) for row in _TABLE.split(",")]
 
 CLASSES = Classes(
     names=tuple(name.strip() for name, _ in _ROWS),
-    palette=tuple((r, g, b) for r, g, b in (bytes.fromhex(colour) for _, colour in _ROWS)),
+    palette=tuple((r, g, b) for r, g, b in (bytes.fromhex(color) for _, color in _ROWS)),
 )
 
 _FOLDERS = {"train": "training", "val": "validation"}

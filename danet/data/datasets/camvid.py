@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., ECCV 2008): street scenes, 480 x 360, 11 classes, 367 / 101 pictures. Research use only.
+"""CamVid (Brostow et al., ECCV 2008): street scenes, 480 x 360, 11 classes, 367 / 101 images. Research use only.
 
 ROOT/images/{train,val}/*.jpg   ROOT/labels/{train,val}/*.png   one byte a pixel, the class id; 11 = void, ignored
 """

@@ -1,10 +1,10 @@
 """Cityscapes (Cordts et al., CVPR 2016), fine annotations: street scenes, 2048 x 1024, 19 classes, 2,975 / 500 / 1,525
-pictures. Research use only.
+images. Research use only.
 
 ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png
 ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png    one byte a pixel, the label id, 0..33
 
-Label ids become train ids here; no conversion script is needed. Licence plates (label id -1) were never drawn into
+Label ids become train ids here; no conversion script is needed. License plates (label id -1) were never drawn into
 labelIds: their pixels hold the vehicle's id. The masks of `test` hold ignored ids only.
 """
 
@@ -20,7 +20,7 @@ DOWNLOAD = (
     "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com (registration)"
 )
 
-_TABLE = (  # train id = row: name, label id, colour
+_TABLE = (  # train id = row: name, label id, color
     ("road", 7, (128, 64, 128)),
     ("sidewalk", 8, (244, 35, 232)),
     ("building", 11, (70, 70, 70)),
@@ -42,7 +42,7 @@ _TABLE = (  # train id = row: name, label id, colour
     ("bicycle", 33, (119, 11, 32)),
 )
 
-CLASSES = Classes(tuple(name for name, _, _ in _TABLE), tuple(colour for _, _, colour in _TABLE))
+CLASSES = Classes(tuple(name for name, _, _ in _TABLE), tuple(color for _, _, color in _TABLE))
 
 TRAIN_TO_LABEL_ID = tuple(label_id for _, label_id, _ in _TABLE)
 """The label id of each train id: what the benchmark's server wants to be sent."""
@@ -56,7 +56,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     also where one of the two files is missing.
 
     Raises:
-        InputError: no pictures of such a split, or masks missing.
+        InputError: no images of such a split, or masks missing.
     """
     folder, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     pairs = [_pair(image, masks) for image in sorted(folder.glob("*/[!.]*_leftImg8bit.png"))]
@@ -75,7 +75,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
 
 
 def _masks_alone(images: Path, masks: Path, paired: Container[Path]) -> list[Pair]:
-    """Masks without a picture, with the place where that should be."""
+    """Masks without an image, with the place where that should be."""
     alone = [mask for mask in sorted(masks.glob(f"*/[!.]*{_MASK}")) if mask not in paired]
     return [
         _pair(images / mask.parent.name / f"{mask.name.removesuffix(_MASK)}_leftImg8bit.png", masks) for mask in alone

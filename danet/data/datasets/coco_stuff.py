@@ -1,6 +1,6 @@
-"""COCO-Stuff 10k, version 1.1 (Caesar et al., CVPR 2018): 80 things and 91 stuff classes, 9,000 / 1,000 pictures.
+"""COCO-Stuff 10k, version 1.1 (Caesar et al., CVPR 2018): 80 things and 91 stuff classes, 9,000 / 1,000 images.
 
-ROOT/images/*.jpg   ROOT/annotations/*.mat   S is the mask: 0 = unlabelled, ignored; 1..91 things, 92..182 stuff
+ROOT/images/*.jpg   ROOT/annotations/*.mat   S is the mask: 0 = unlabeled, ignored; 1..91 things, 92..182 stuff
 ROOT/imageLists/{train,test}.txt
 
 COCO gave 91 things an id and drew 80; without the 11 others the ids' ranks are the train ids. A mask that holds one of
@@ -14,7 +14,7 @@ from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.matlab import read_mat
 from danet.data.naming import Naming
 from danet.data.samples import PairedFiles, pair_files
-from danet.data.split_lists import find_pictures, read_list
+from danet.data.split_lists import find_images, read_list
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
 DOWNLOAD = (
@@ -51,16 +51,16 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     """The samples of `split`, "train" or "test", in its list's order; "val" is "test".
 
     Raises:
-        InputError: no such list; pictures or masks missing.
+        InputError: no such list; images or masks missing.
     """
     listed_in = root / "imageLists" / f"{'test' if split == 'val' else split}.txt"
     remedy = f"give --root the folder that holds images, annotations and imageLists, and --split {', '.join(COUNTS)}"
-    pictures = find_pictures(root / "images", read_list(listed_in, remedy), listed_in, complete)
+    images = find_images(root / "images", read_list(listed_in, remedy), listed_in, complete)
     drawn = (i for i in range(1, _LAST_ID + 1) if i not in _NEVER_DRAWN)
     label_map = LabelMap({0: IGNORE, **{value: train_id for train_id, value in enumerate(drawn)}}, len(CLASSES))
     return PairedFiles(
         CLASSES,
-        pair_files(pictures, root / "annotations", listed_in, Naming(".mat"), complete),
+        pair_files(images, root / "annotations", listed_in, Naming(".mat"), complete),
         label_map,
         partial(read_mat, field="S"),
     )

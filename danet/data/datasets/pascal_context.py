@@ -1,5 +1,5 @@
-"""PASCAL Context (Mottaghi et al., CVPR 2014): VOC 2010's pictures labelled all over, 59 classes and background,
-4,998 / 5,105 pictures.
+"""PASCAL Context (Mottaghi et al., CVPR 2014): VOC 2010's images labeled all over, 59 classes and background,
+4,998 / 5,105 images.
 
 ROOT/VOCdevkit/VOC2010/JPEGImages/*.jpg  (or ROOT/JPEGImages/)
 ROOT/trainval/*.mat    LabelMap is the mask, one of 459 ids a pixel
@@ -19,7 +19,7 @@ from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.images.matlab import read_mat
 from danet.data.naming import Naming
 from danet.data.samples import PairedFiles, pair_files
-from danet.data.split_lists import devkit, find_pictures, read_list
+from danet.data.split_lists import devkit, find_images, read_list
 from danet.errors import InputError
 
 COUNTS = {"train": 4998, "val": 5105}
@@ -48,7 +48,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     """The samples of `split`, "train" or "val", in 60 classes: 0 is background.
 
     Raises:
-        InputError: no list of the split; pictures or masks missing.
+        InputError: no list of the split; images or masks missing.
     """
     return _samples(root, split, CLASSES, {**dict.fromkeys(range(_LAST_ID + 1), 0), **_train_ids(_IDS)}, complete)
 
@@ -68,7 +68,7 @@ def _samples(root: Path, split: str, classes: Classes, mapping: dict[int, int], 
     voc = devkit(root, "VOC2010")
     listed_in, stems = _listed(root, voc, split)
     pairs = pair_files(
-        find_pictures(voc / "JPEGImages", stems, listed_in, complete),
+        find_images(voc / "JPEGImages", stems, listed_in, complete),
         root / "trainval",
         listed_in,
         Naming(".mat"),

@@ -1,5 +1,5 @@
 """PASCAL VOC 2012 segmentation (Everingham et al.) and SBD (Hariharan et al., ICCV 2011): 20 objects and background,
-1,464 / 1,449 / 1,456 pictures, and 10,582 to train on with SBD.
+1,464 / 1,449 / 1,456 images, and 10,582 to train on with SBD.
 
 ROOT/VOCdevkit/VOC2012/  (or ROOT itself)
     JPEGImages/*.jpg   SegmentationClass/*.png   palette PNG, its index is the class id; 255 = border, ignored
@@ -17,7 +17,7 @@ from danet.data.images.matlab import read_mat
 from danet.data.images.read import image_size, read_mask
 from danet.data.naming import Naming
 from danet.data.samples import Pair, PairedFiles, pair_files
-from danet.data.split_lists import devkit, find_pictures, read_list
+from danet.data.split_lists import devkit, find_images, read_list
 
 COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
 DOWNLOAD = (
@@ -41,15 +41,15 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     "test" has no public masks: its labels are all 255.
 
     Raises:
-        InputError: no such list; pictures or masks missing.
+        InputError: no such list; images or masks missing.
     """
     voc, label_map = devkit(root, "VOC2012"), LabelMap.identity(len(CLASSES))
     listed_in = voc / _LISTS / f"{'train' if split == 'trainaug' else split}.txt"
     remedy = f"give --root the folder that holds VOCdevkit, and --split {', '.join(COUNTS)}"
-    pictures = find_pictures(voc / "JPEGImages", read_list(listed_in, remedy), listed_in, complete)
+    images = find_images(voc / "JPEGImages", read_list(listed_in, remedy), listed_in, complete)
     if split == "test":
-        return PairedFiles(CLASSES, [Pair(p.stem, p, p) for p in pictures], label_map, _unlabelled)
-    pairs = pair_files(pictures, voc / "SegmentationClass", listed_in, complete=complete)
+        return PairedFiles(CLASSES, [Pair(p.stem, p, p) for p in images], label_map, _unlabeled)
+    pairs = pair_files(images, voc / "SegmentationClass", listed_in, complete=complete)
     if split == "trainaug":
         pairs = sorted(pairs + _sbd_pairs(root, voc, complete), key=lambda pair: pair.name)
     return PairedFiles(CLASSES, pairs, label_map, _read_png_or_mat)
@@ -59,7 +59,7 @@ def _sbd_pairs(root: Path, voc: Path, complete: bool) -> list[Pair]:
     sbd = root / "sbd"
     sbd = sbd if sbd.is_dir() else root / "benchmark_RELEASE" / "dataset"
     stems = sorted(_train_and_val(sbd) - _train_and_val(voc / _LISTS))
-    return pair_files(find_pictures(sbd / "img", stems, sbd, complete), sbd / "cls", sbd, Naming(".mat"), complete)
+    return pair_files(find_images(sbd / "img", stems, sbd, complete), sbd / "cls", sbd, Naming(".mat"), complete)
 
 
 def _train_and_val(lists: Path) -> set[str]:
@@ -70,5 +70,5 @@ def _read_png_or_mat(mask: Path) -> np.ndarray:
     return read_mat(mask, "GTcls.Segmentation") if mask.suffix == ".mat" else read_mask(mask)
 
 
-def _unlabelled(picture: Path) -> np.ndarray:
-    return np.full(image_size(picture), IGNORE, np.uint8)
+def _unlabeled(image: Path) -> np.ndarray:
+    return np.full(image_size(image), IGNORE, np.uint8)

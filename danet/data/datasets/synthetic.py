@@ -1,7 +1,7 @@
-"""Street-like scenes drawn by the program: nothing to download, every picture a pure function of (split, index).
+"""Street-like scenes drawn by the program: nothing to download, every image a pure function of (split, index).
 
 `toy`: sky, building, road, car, sign, person, under changing light, with noise, and standing in front of each other.
-`toy-context`: wide pictures in which cars look alike, and only the lamp at the far left end of the street tells whether
+`toy-context`: wide images in which cars look alike, and only the lamp at the far left end of the street tells whether
 they wait (red) or drive (green): a network sees a car and its class apart, farther than its convolutions reach. What
 global context is worth can be measured on it.
 """
@@ -76,7 +76,7 @@ def _checked(split: str) -> str:
 
 
 class _Canvas:
-    """A picture and its labels, drawn into together."""
+    """An image and its labels, drawn into together."""
 
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
@@ -84,16 +84,16 @@ class _Canvas:
         self.labels = Image.new("L", (width, height))
         self._pens = ImageDraw.Draw(self.image), ImageDraw.Draw(self.labels)
 
-    def rectangle(self, box: tuple[float, float, float, float], colour: tuple[int, ...], label: int) -> None:
-        for pen, fill in zip(self._pens, (colour, label), strict=True):
+    def rectangle(self, box: tuple[float, float, float, float], color: tuple[int, ...], label: int) -> None:
+        for pen, fill in zip(self._pens, (color, label), strict=True):
             pen.rectangle([round(v) for v in box], fill=fill)
 
-    def ellipse(self, box: tuple[float, float, float, float], colour: tuple[int, ...], label: int) -> None:
-        for pen, fill in zip(self._pens, (colour, label), strict=True):
+    def ellipse(self, box: tuple[float, float, float, float], color: tuple[int, ...], label: int) -> None:
+        for pen, fill in zip(self._pens, (color, label), strict=True):
             pen.ellipse([round(v) for v in box], fill=fill)
 
-    def polygon(self, corners: list[tuple[float, float]], colour: tuple[int, ...], label: int) -> None:
-        for pen, fill in zip(self._pens, (colour, label), strict=True):
+    def polygon(self, corners: list[tuple[float, float]], color: tuple[int, ...], label: int) -> None:
+        for pen, fill in zip(self._pens, (color, label), strict=True):
             pen.polygon([(round(x), round(y)) for x, y in corners], fill=fill)
 
 
@@ -129,22 +129,22 @@ def _backdrop(canvas: _Canvas, rng: np.random.Generator, horizon: float) -> None
     while x < canvas.width:
         width, top = rng.uniform(36, 80), horizon * rng.uniform(0.15, 0.75)
         if rng.random() < 0.75:
-            wall = _colour(rng, (90, 60, 50), (200, 170, 150))
+            wall = _color(rng, (90, 60, 50), (200, 170, 150))
             canvas.rectangle((x, top, x + width, horizon), wall, _BUILDING)
             window = tuple(min(255, c + int(rng.integers(-50, 60))) for c in wall)
             for wx in np.arange(x + 3, x + width - 4, 7):
                 for wy in np.arange(top + 4, horizon - 5, 9):
                     canvas.rectangle((wx, wy, wx + 3, wy + 4), window, _BUILDING)
         x += width
-    grey = int(rng.integers(60, 120))
-    canvas.rectangle((0, horizon, canvas.width, canvas.height), (grey, grey, grey + 6), _ROAD)
+    gray = int(rng.integers(60, 120))
+    canvas.rectangle((0, horizon, canvas.width, canvas.height), (gray, gray, gray + 6), _ROAD)
     for left in np.arange(rng.uniform(0, 20), canvas.width, 26):
         y = horizon + 0.55 * (canvas.height - horizon)
         canvas.rectangle((left, y, left + 12, y + 2), (210, 210, 200), _ROAD)
 
 
 def _car(canvas: _Canvas, rng: np.random.Generator, x: float, ground: float, size: float, label: int = _CAR) -> None:
-    paint, half, tall = _colour(rng, (20, 20, 20), (250, 250, 250)), 17 * size, 11 * size
+    paint, half, tall = _color(rng, (20, 20, 20), (250, 250, 250)), 17 * size, 11 * size
     cabin = [(x - 0.65 * half, ground - tall), (x - 0.4 * half, ground - 1.9 * tall)]
     cabin += [(x + 0.4 * half, ground - 1.9 * tall), (x + 0.7 * half, ground - tall)]
     canvas.polygon(cabin, (70, 90, 110), label)
@@ -164,18 +164,18 @@ def _sign(canvas: _Canvas, rng: np.random.Generator, x: float, ground: float, si
 
 
 def _person(canvas: _Canvas, rng: np.random.Generator, x: float, ground: float, size: float) -> None:
-    coat, trousers = _colour(rng, (20, 20, 20), (230, 120, 230)), _colour(rng, (20, 20, 40), (110, 100, 120))
+    coat, trousers = _color(rng, (20, 20, 20), (230, 120, 230)), _color(rng, (20, 20, 40), (110, 100, 120))
     canvas.rectangle((x - 5 * size, ground - 15 * size, x + 5 * size, ground), trousers, _PERSON)
     canvas.rectangle((x - 6.5 * size, ground - 31 * size, x + 6.5 * size, ground - 14 * size), coat, _PERSON)
     canvas.ellipse((x - 5 * size, ground - 42 * size, x + 5 * size, ground - 31 * size), (224, 172, 140), _PERSON)
 
 
-def _colour(rng: np.random.Generator, low: tuple[int, ...], high: tuple[int, ...]) -> tuple[int, ...]:
+def _color(rng: np.random.Generator, low: tuple[int, ...], high: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(rng.integers(a, b)) for a, b in zip(low, high, strict=True))
 
 
 def _lit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Uneven light, a colour cast and noise."""
+    """Uneven light, a color cast and noise."""
     height, width = image.shape[:2]
     slope = rng.uniform(-0.25, 0.25, 2)
     light = (

@@ -1,6 +1,6 @@
-"""What the values of a picture's bands mean, and arrays of any number of bands: `channels` and `white` of dataset.yaml.
+"""What the values of an image's bands mean, and arrays of any number of bands: `channels` and `white` of dataset.yaml.
 
-A picture is H,W,N: uint8, or float32 where its file holds more than 8 bits. 255 is the value that a network sees as 1:
+An image is H,W,N: uint8, or float32 where its file holds more than 8 bits. 255 is the value that a network sees as 1:
 65535 of a 16-bit file, or what `white:` says. Values above white stay above 255; nothing is clipped.
 """
 
@@ -18,10 +18,10 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class Bands:
-    """How a data set's or a network's pictures are read.
+    """How a dataset's or a network's images are read.
 
     Args:
-        channels: the number of bands, exactly as the files hold them; None: RGB, to which palettes and grey pictures
+        channels: the number of bands, exactly as the files hold them; None: RGB, to which palettes and gray images
             are brought, and transparency laid over black.
         white: the value that means 1; None: the largest of the file's type, 255 or 65535.
     """
@@ -31,7 +31,7 @@ class Bands:
 
     @property
     def count(self) -> int:
-        """The channels that a network of such pictures has."""
+        """The channels that a network of such images has."""
         return self.channels or 3
 
 
@@ -48,10 +48,10 @@ def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
     found, bits = stored.shape[2], 8 * stored.dtype.itemsize
     if found != bands.count and (bands.channels is not None or found != 1):
         wanted = "RGB" if bands.channels is None else f"{bands.channels}"
-        remedy = f"give pictures of {bands.count} bands, as the network takes or channels: in dataset.yaml says"
+        remedy = f"give images of {bands.count} bands, as the network takes or channels: in dataset.yaml says"
         raise InputError(name, f"has {found} band{'s' * (found != 1)} of {bits} bits, not {wanted}", remedy)
     if bits == 8 and (bands.white or 255) > 255:
-        raise InputError(name, f"has 8 bits a value, which cannot reach white: {bands.white}", "give 16-bit pictures")
+        raise InputError(name, f"has 8 bits a value, which cannot reach white: {bands.white}", "give 16-bit images")
     stored = np.repeat(stored, bands.count, axis=2) if found != bands.count else stored
     if bits == 8 and bands.white in (None, 255):
         return np.asarray(stored)
@@ -59,8 +59,8 @@ def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """A picture H,W,N as it is shown to people, H,W,3 uint8: its first three bands, or the first in grey where there
-    are fewer; above white it is white. An 8-bit RGB picture is returned itself.
+    """An image H,W,N as it is shown to people, H,W,3 uint8: its first three bands, or the first in gray where there
+    are fewer; above white it is white. An 8-bit RGB image is returned itself.
     """
     shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     if shown.dtype != np.uint8:
@@ -69,14 +69,14 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def as_type(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Computed float values as uint8, cut to 0..255, or as they are, for a picture of that type."""
+    """Computed float values as uint8, cut to 0..255, or as they are, for an image of that type."""
     return pixels.clip(0, 255).astype(np.uint8) if dtype == np.uint8 else pixels
 
 
 def resize(
     image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
-    """A picture H,W,N, or its part (left, top, right, bottom), at `size` (height, width): bilinear, antialiased;
+    """An image H,W,N, or its part (left, top, right, bottom), at `size` (height, width): bilinear, antialiased;
     within one level of resizing the whole, since Pillow orders its two passes by the size of what it is given.
     """
     flipped = size[1], size[0]
@@ -93,7 +93,7 @@ def resize(
 
 
 def resized(image: np.ndarray, long_side: int | None) -> np.ndarray:
-    """The picture with its longer side brought to `long_side` pixels (antialiased bilinear), or as it is for None."""
+    """The image with its longer side brought to `long_side` pixels (antialiased bilinear), or as it is for None."""
     if long_side is None or max(image.shape[:2]) == long_side:
         return image
     height, width = (max(1, round(side * long_side / max(image.shape[:2]))) for side in image.shape[:2])

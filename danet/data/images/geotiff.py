@@ -1,4 +1,4 @@
-"""Pictures too large to be held, read by rows through rasterio (danet[geo]), and their labels written as they come.
+"""Images too large to be held, read by rows through rasterio (danet[geo]), and their labels written as they come.
 Used by `danet.predict.large_image`.
 """
 
@@ -31,7 +31,7 @@ Read = Callable[[slice, slice], np.ndarray]
 
 @contextmanager
 def opened_rows(file: BinaryIO, path: Path) -> Iterator["DatasetReader"]:
-    """The picture as a raster. GDAL sees the open file alone, by the driver of its first bytes: no address, no virtual
+    """The image as a raster. GDAL sees the open file alone, by the driver of its first bytes: no address, no virtual
     raster, no file beside it is followed.
     """
     try:
@@ -47,7 +47,7 @@ def opened_rows(file: BinaryIO, path: Path) -> Iterator["DatasetReader"]:
         raise InputError(path, "of a format that cannot be read by rows", "convert it to TIFF")
     logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own lines say less than the exceptions
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture without coordinates is none the worse
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an image without coordinates is none the worse
         with _reading(path):
             source = rasterio.open(file, driver=driver)
         with source:
@@ -83,9 +83,9 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     palette = None
     if bands.channels is None and kinds == ["palette"]:
         palette = np.zeros((256, 4), np.uint8)
-        for index, colour in source.colormap(1).items():
-            palette[index] = colour
-        if source.driver != "PNG":  # of a TIFF's palette, GDAL clears the colour that means no data
+        for index, color in source.colormap(1).items():
+            palette[index] = color
+        if source.driver != "PNG":  # of a TIFF's palette, GDAL clears the color that means no data
             palette[:, 3] = 255
         palette = _over_black(palette)
     wanted = list(range(1, source.count + 1))
@@ -93,8 +93,8 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     transparent = extra and kinds[-1] == "alpha"
     if extra and not transparent:  # near infrared
         wanted.pop()
-    key = _colour_key(source) if bands.channels is None and not transparent and palette is None else None
-    # 1: TIFF's associated alpha, whose colours are stored as they lie over black; GDAL tells it nowhere else
+    key = _color_key(source) if bands.channels is None and not transparent and palette is None else None
+    # 1: TIFF's associated alpha, whose colors are stored as they lie over black; GDAL tells it nowhere else
     laid = transparent and source.get_tag_item("TIFFTAG_EXTRASAMPLES", "_DEBUG_") == "1"
 
     def read(rows: slice, columns: slice) -> np.ndarray:
@@ -110,14 +110,14 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     return read
 
 
-def _colour_key(source: "DatasetReader") -> np.ndarray | None:
-    """The colour that a PNG without an alpha channel takes for transparent (tRNS)."""
+def _color_key(source: "DatasetReader") -> np.ndarray | None:
+    """The color that a PNG without an alpha channel takes for transparent (tRNS)."""
     named = source.tags().get("NODATA_VALUES", "").split() or [v for v in source.nodatavals if v is not None]
     return np.array([float(v) for v in named]) if source.driver == "PNG" and named else None
 
 
 def _over_black(stored: np.ndarray) -> np.ndarray:
-    """Colours ...,N and their alpha, the last of N + 1 uint8 or uint16 -> ...,N, rounded."""
+    """Colors ...,N and their alpha, the last of N + 1 uint8 or uint16 -> ...,N, rounded."""
     white = np.uint32(np.iinfo(stored.dtype).max)  # uint32 holds white * white + white // 2
     over = (stored[..., :-1] * stored[..., -1:].astype(np.uint32) + white // 2) // white
     return over.astype(stored.dtype)
@@ -125,7 +125,7 @@ def _over_black(stored: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def created(path: Path, source: "DatasetReader", classes: Classes) -> Iterator["DatasetWriter"]:
-    """A TIFF for the labels of a picture: tiled, in the classes' colours, where the picture lies."""
+    """A TIFF for the labels of an image: tiled, in the classes' colors, where the image lies."""
     import rasterio
 
     form = {"driver": "GTiff", "width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}

@@ -1,4 +1,4 @@
-"""The doors to a picture's file: a regular file, opened; a picture that Pillow decodes; what broken files provoke, as
+"""The doors to an image's file: a regular file, opened; an image that Pillow decodes; what broken files provoke, as
 `InputError` with the file's name. Used by images.py.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image
 from danet.errors import InputError
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded."""
+"""Larger images are refused before they are decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -32,12 +32,12 @@ _MAGIC = {
 
 _FOREIGN = {  # how files that are no image of these formats begin
     b"%PDF": "a PDF; export the page as PNG",
-    b"<!DO": "a web page; download the picture itself",
-    b"<!do": "a web page; download the picture itself",
-    b"<htm": "a web page; download the picture itself",
+    b"<!DO": "a web page; download the image itself",
+    b"<!do": "a web page; download the image itself",
+    b"<htm": "a web page; download the image itself",
     b"<svg": "an SVG drawing; export it as PNG",
     b"<?xm": "an XML or SVG file; export it as PNG",
-    b"\x89HDF": "an HDF5 file; export the picture as PNG",
+    b"\x89HDF": "an HDF5 file; export the image as PNG",
     b"PK\x03\x04": "a zip archive; unpack it first",
 }
 
@@ -60,9 +60,9 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
     except (OSError, ValueError) as error:
         raise InputError(path, f"cannot be opened ({error})", "check the path") from error
     if stat.S_ISDIR(mode):
-        raise InputError(path, "is a folder", "give a picture")
+        raise InputError(path, "is a folder", "give an image")
     if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
-        raise InputError(path, "is not a regular file", "give a picture")
+        raise InputError(path, "is not a regular file", "give an image")
     try:
         file = open(path, "rb")  # noqa: SIM115
     except PermissionError as error:
@@ -77,7 +77,7 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
 def decoded(
     file: BinaryIO, path: Path | str, max_pixels: int | None, decode: bool = True, formats: tuple[str, ...] = FORMATS
 ) -> Iterator[Image.Image]:
-    """The picture in an open file, its pixels read if `decode`; raises InputError for what is none or has too many."""
+    """The image in an open file, its pixels read if `decode`; raises InputError for what is none or has too many."""
     with damage(path):
         start = file.read(16)
         if not start:
@@ -112,7 +112,7 @@ def decoded(
 
 def check_png(file: BinaryIO) -> None:
     """Raises ValueError where the pixels of an open PNG have not the checksum that they were saved with. Pillow does
-    not look at it, and reads another picture. The file is left where it was.
+    not look at it, and reads another image. The file is left where it was.
     """
     place = file.tell()
     file.seek(0)

@@ -20,15 +20,15 @@ from danet.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ARRAYS = (".npy",)
-"""Pictures where the number of their bands is said; elsewhere arrays may be anything."""
+"""Images where the number of their bands is said; elsewhere arrays may be anything."""
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, bands: Bands = RGB) -> np.ndarray:
-    """A picture as H,W,N uint8, or float32 where the file holds 16 bits or white is not 255; see bands.py. Upright;
+    """An image as H,W,N uint8, or float32 where the file holds 16 bits or white is not 255; see bands.py. Upright;
     animations give their first frame. As RGB, transparency is laid over black.
 
     Raises:
-        InputError: not a whole, readable picture of these bands, of at most `max_pixels`.
+        InputError: not a whole, readable image of these bands, of at most `max_pixels`.
     """
     with regular_file(path) as file:
         return _read(file, path, max_pixels, bands)
@@ -44,16 +44,16 @@ def decode_image(
     """A file's bytes as `read_image` gives the file, but for animations, which are refused.
 
     Raises:
-        InputError: not one whole, still picture in one of the formats, of at most `max_pixels`.
+        InputError: not one whole, still image in one of the formats, of at most `max_pixels`.
     """
     with decoded(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with a preview
-            raise InputError(name, "an animation", "give a still picture")
+            raise InputError(name, "an animation", "give a still image")
     return _read(io.BytesIO(content), name, max_pixels, bands)
 
 
 def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB) -> np.ndarray:
-    """A Pillow picture as `read_image` gives its file, but for 16-bit colours, which Pillow holds in 8 bits."""
+    """A Pillow image as `read_image` gives its file, but for 16-bit colors, which Pillow holds in 8 bits."""
     image = _upright(image)
     if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
         return as_pixels(np.asarray(_over_black(image)), bands, name)
@@ -61,10 +61,10 @@ def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB
 
 
 def read_header(path: Path | str) -> tiff_npy.Header:
-    """Size, bands and depth of a picture, from its header alone. A palette counts as its three bands.
+    """Size, bands and depth of an image, from its header alone. A palette counts as its three bands.
 
     Raises:
-        InputError: not a picture whose header can be read.
+        InputError: not an image whose header can be read.
     """
     with regular_file(path) as file:
         if (how := _raster(file, rgb=False)) is not None:
@@ -80,7 +80,7 @@ def read_header(path: Path | str) -> tiff_npy.Header:
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A mask as H,W integers (uint8 or int32), exactly as stored: palette indices, not colours; floating-point numbers
+    """A mask as H,W integers (uint8 or int32), exactly as stored: palette indices, not colors; floating-point numbers
     if all are whole. Not rotated by EXIF.
 
     Raises:
@@ -105,8 +105,8 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             return values[..., 0]
         raise InputError(
             path,
-            f"a mask of mode {image.mode}: colours, not class ids",
-            "save one byte a pixel, the class id, or write colours: in dataset.yaml",
+            f"a mask of mode {image.mode}: colors, not class ids",
+            "save one byte a pixel, the class id, or write colors: in dataset.yaml",
         )
 
 
@@ -128,10 +128,10 @@ def check_alpha(image: Image.Image, path: Path | str) -> None:
 
 
 def image_size(path: Path | str, bands: Bands = RGB) -> tuple[int, int]:
-    """Height and width that `read_image` gives the picture, upright, from its header alone.
+    """Height and width that `read_image` gives the image, upright, from its header alone.
 
     Raises:
-        InputError: not a picture whose header can be read.
+        InputError: not an image whose header can be read.
     """
     with regular_file(path) as file:
         if (how := _raster(file, bands.channels is None)) is not None:  # `read_image` does not turn these
@@ -143,21 +143,21 @@ def image_size(path: Path | str, bands: Bands = RGB) -> tuple[int, int]:
 
 
 def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
-    """The pictures directly in a folder, by their suffix, in the order of their names; arrays where the number of bands
+    """The images directly in a folder, by their suffix, in the order of their names; arrays where the number of bands
     is said.
 
     Raises:
-        InputError: no such folder, one that cannot be read, or no picture in it.
+        InputError: no such folder, one that cannot be read, or no image in it.
     """
     if not folder.is_dir():
-        raise InputError(folder, "no such folder", "give a folder with pictures")
+        raise InputError(folder, "no such folder", "give a folder with images")
     suffixes = SUFFIXES if bands.channels is None else SUFFIXES + ARRAYS
     try:
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     except OSError as error:
         raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
     if not found:
-        raise InputError(folder, f"no picture in it ({', '.join(suffixes)})", "give a folder with pictures")
+        raise InputError(folder, f"no image in it ({', '.join(suffixes)})", "give a folder with images")
     return found
 
 
@@ -191,7 +191,7 @@ def _raster(file: BinaryIO, rgb: bool) -> _Raster | None:
 
 
 def _deep_png(file: BinaryIO) -> bool:
-    """Whether an open file is a PNG of 16-bit colours, with or without alpha."""
+    """Whether an open file is a PNG of 16-bit colors, with or without alpha."""
     start = file.read(26)
     file.seek(0)
     return start[:4] == b"\x89PNG" and start[24:] in (b"\x10\x02", b"\x10\x06")
@@ -221,14 +221,14 @@ def _over_black(image: Image.Image) -> Image.Image:
 
 
 def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
-    """A Pillow picture's bands as they are, H,W,N uint8 or uint16; palettes and other colour spaces as RGB."""
+    """A Pillow image's bands as they are, H,W,N uint8 or uint16; palettes and other color spaces as RGB."""
     if image.mode == "F":
         raise InputError(name, "holds floating-point values", "convert it to 8 or 16 bits first")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise InputError(name, f"holds 32-bit values up to {grey.max()}", "convert it to 8 or 16 bits first")
-        return grey.astype(np.uint16)[..., None]
+        gray = np.asarray(image).astype(np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise InputError(name, f"holds 32-bit values up to {gray.max()}", "convert it to 8 or 16 bits first")
+        return gray.astype(np.uint16)[..., None]
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
     image = image.convert(mode if mode in ("L", "LA", "RGB", "RGBA") else "RGB")
     return np.asarray(image).reshape(image.height, image.width, -1)

@@ -1,4 +1,4 @@
-"""Pictures that Pillow cannot hold: arrays (.npy), and TIFFs of any number of bands through rasterio (danet[geo]). Used
+"""Images that Pillow cannot hold: arrays (.npy), and TIFFs of any number of bands through rasterio (danet[geo]). Used
 by images.py, which has opened the file and checked that it is a regular one.
 
 Sizes are checked in the header before any pixel is read. GDAL sees the open file alone, by its GTiff driver: no
@@ -22,7 +22,7 @@ _TYPES = ("uint8", "uint16")
 
 
 class Header(NamedTuple):
-    """A picture's size, its bands, the bits of each value, and whether the last band is meant as transparency."""
+    """An image's size, its bands, the bits of each value, and whether the last band is meant as transparency."""
 
     height: int
     width: int
@@ -33,10 +33,10 @@ class Header(NamedTuple):
 
 def pillow_holds(file: BinaryIO, rgb: bool) -> bool:
     """Whether Pillow gives every band and bit of an open TIFF: many with other bands it reads without a word as one
-    band, and 16-bit colours as 8-bit ones.
+    band, and 16-bit colors as 8-bit ones.
 
     Args:
-        rgb: a fourth band of an 8-bit RGB picture, which Pillow leaves out, is not missed.
+        rgb: a fourth band of an 8-bit RGB image, which Pillow leaves out, is not missed.
     """
     try:
         head = file.read(8)
@@ -46,16 +46,16 @@ def pillow_holds(file: BinaryIO, rgb: bool) -> bool:
         bands, bits, planar = tags.get(277, 1), max(tags.get(258, (1,))), tags.get(284, 1)
         kind, alpha = (tags.get(262, 0), bands), any(tags.get(338, (0,)))
         if bits > 8:
-            return kind in _GREY and planar == 1
-        return kind in _GREY + _COLOURS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
+            return kind in _GRAY and planar == 1
+        return kind in _GRAY + _COLORS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
     except Exception:  # rasterio knows more kinds, or says what is wrong
         return False
     finally:
         file.seek(0)
 
 
-_GREY = (0, 1), (1, 1)  # photometric interpretation and number of bands
-_COLOURS = (2, 3), (3, 1), (5, 4), (6, 3), (8, 3)
+_GRAY = (0, 1), (1, 1)  # photometric interpretation and number of bands
+_COLORS = (2, 3), (3, 1), (5, 4), (6, 3), (8, 3)
 _WITH_ALPHA = (1, 2), (2, 4)
 
 
@@ -102,7 +102,7 @@ def tiff_header(file: BinaryIO, name: Path | str) -> Header:
 
 
 def read_tiff(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndarray:
-    """An open TIFF's first picture as H,W,N uint8 or uint16, all bands in their order, by rasterio.
+    """An open TIFF's first image as H,W,N uint8 or uint16, all bands in their order, by rasterio.
 
     Raises:
         InputError: rasterio is not installed; another type than uint8 and uint16; larger than `max_pixels`.

@@ -1,6 +1,6 @@
 // Drawing on canvases, for page.js.
 
-// Dark violet to pale yellow: lightness rises evenly, so that it reads without colour vision and in grey.
+// Dark violet to pale yellow: lightness rises evenly, so that it reads without color vision and in gray.
 const STOPS = [
   [0, 24, 16, 60, 0], [0.25, 84, 34, 122, 110], [0.5, 178, 52, 106, 180], [0.75, 240, 126, 58, 225], [1, 255, 238, 170, 250],
 ];
@@ -11,7 +11,7 @@ for (let i = 0; i < 256; i++) {
   for (let c = 0; c < 4; c++) RAMP[4 * i + c] = low[c + 1] + part * (high[c + 1] - low[c + 1]);
 }
 
-/** Values in [0, 1] of the feature grid over a picture of width x height, smooth between the cells. */
+/** Values in [0, 1] of the feature grid over an image of width x height, smooth between the cells. */
 export function drawHeat(context, values, grid, width, height) {
   const small = new OffscreenCanvas(grid.width, grid.height), pixels = new ImageData(grid.width, grid.height);
   for (let i = 0; i < values.length; i++) {
@@ -37,7 +37,7 @@ export function fullScale(values) {
   return values.map((value) => (high > low ? (value - low) / (high - low) : 0));
 }
 
-/** A small picture, dimmed, under a heat map, with a dot at (x, y) if given. */
+/** A small image, dimmed, under a heat map, with a dot at (x, y) if given. */
 export function drawSmall(canvas, photo, values, grid, point) {
   const scale = Math.min(1, 420 / Math.max(photo.width, photo.height));
   canvas.width = Math.round(photo.width * scale);
@@ -74,14 +74,14 @@ export function drawDot(context, x, y, radius, number) {
   context.fillText(number, x, y + 1);
 }
 
-/** Class ids in their colours; pixels that `shown` refuses stay clear; white lines between classes. */
+/** Class ids in their colors; pixels that `shown` refuses stay clear; white lines between classes. */
 export function drawClasses(context, labels, palette, shown) {
   const { width, height } = context.canvas, pixels = new ImageData(width, height), data = pixels.data;
   for (let i = 0; i < labels.length; i++) {
     if (!shown(i)) continue;
-    const colour = palette[labels[i]] ?? [0, 0, 0];
+    const color = palette[labels[i]] ?? [0, 0, 0];
     const border = (i % width && labels[i] !== labels[i - 1]) || (i >= width && labels[i] !== labels[i - width]);
-    for (let c = 0; c < 3; c++) data[4 * i + c] = border ? 0.4 * colour[c] + 153 : colour[c];
+    for (let c = 0; c < 3; c++) data[4 * i + c] = border ? 0.4 * color[c] + 153 : color[c];
     data[4 * i + 3] = 255;
   }
   context.putImageData(pixels, 0, 0);

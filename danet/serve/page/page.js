@@ -1,10 +1,10 @@
-// The page of danet serve: a picture, its classes, and where each of its pixels looks.
+// The page of danet serve: an image, its classes, and where each of its pixels looks.
 // One request for attention at a time, always for the newest place of the pointer.
 
 import { request, unpack } from "./api.js";
 import { attentionScale, drawClasses, drawDot, drawHeat, drawSmall, fullScale } from "./draw.js";
 
-const LONGEST = 2048; // pixels; larger pictures are made smaller before they are sent
+const LONGEST = 2048; // pixels; larger images are made smaller before they are sent
 const MOST_PINS = 6;
 
 const $ = (id) => document.getElementById(id);
@@ -12,14 +12,14 @@ const body = document.body, frame = $("frame"), stage = $("stage");
 const layers = { photo: $("photo"), overlay: $("overlay"), heat: $("heat"), marks: $("marks") };
 
 let model; // GET /v1/model
-let picture = null; // what is on the page, see show()
-let point = null; // { x, y } in pixels of the picture
+let image = null; // what is on the page, see show()
+let point = null; // { x, y } in pixels of the image
 let attention = null; // of the last answered point: { x, y, weights, scaled, grid, classes, class }
 let pins = [];
 let channel = null; // the channel map in the stage: { number, scaled }
 let opened = 0; // the number of the newest open() or sending again: what an older one still brings is dropped
 
-// ---- a picture comes ------------------------------------------------------------------------------------------
+// ---- an image comes ------------------------------------------------------------------------------------------
 
 async function open(file) {
   if (!file) return;
@@ -40,15 +40,15 @@ async function open(file) {
     if (sent !== file) say(`Made smaller for this page: ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
     if (mine !== opened) return;
-    become(picture ? "ready" : "empty");
+    become(image ? "ready" : "empty");
     setError(error.message);
   }
 }
 
-/** Without a picture nothing that is about one can be used. */
+/** Without an image nothing that is about one can be used. */
 function become(state) {
   body.dataset.state = state;
-  for (const part of document.querySelectorAll("aside, .tools, #compare")) part.inert = !picture;
+  for (const part of document.querySelectorAll("aside, .tools, #compare")) part.inert = !image;
 }
 
 async function decode(file) {
@@ -56,7 +56,7 @@ async function decode(file) {
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error("This file is not a picture that the browser can open. JPEG, PNG and WebP work.");
+    throw new Error("This file is not an image that the browser can open. JPEG, PNG and WebP work.");
   }
 }
 
@@ -70,13 +70,13 @@ async function smaller(bitmap) {
 async function show(sent, photo, name, mine) {
   const summary = await (await request("/v1/segment?keep=true", { method: "POST", body: sent })).json();
   if (mine !== opened) return;
-  const pixels = await classMap(summary.picture, summary.width * summary.height);
+  const pixels = await classMap(summary.image, summary.width * summary.height);
   if (mine !== opened) return;
   if (photo.width !== summary.width || photo.height !== summary.height) {
-    throw new Error("The browser and the server see this picture in different sizes. Save it anew and try again.");
+    throw new Error("The browser and the server see this image in different sizes. Save it anew and try again.");
   }
-  picture = { id: summary.picture, sent, photo, name, summary, grid: summary.grid, ...pixels, hidden: new Set() };
-  [picture.whole, picture.sure] = [picture.labels, picture.confidence]; // with both modules
+  image = { id: summary.image, sent, photo, name, summary, grid: summary.grid, ...pixels, hidden: new Set() };
+  [image.whole, image.sure] = [image.labels, image.confidence]; // with both modules
   become("ready");
   resetModules();
   fillLegend();
@@ -84,18 +84,18 @@ async function show(sent, photo, name, mine) {
   paintClasses();
   const found = summary.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
   say(`Segmented: ${found}.`);
-  stage.setAttribute("aria-label", `Segmented picture: ${found}`);
+  stage.setAttribute("aria-label", `Segmented image: ${found}`);
   moveTo(Math.floor(photo.width / 2), Math.floor(photo.height / 2));
 }
 
 async function classMap(id, count, without) {
   const query = without ? `?without=${without}` : "";
-  const bytes = new Uint8Array(await (await request(`/v1/pictures/${id}/pixels${query}`)).arrayBuffer());
+  const bytes = new Uint8Array(await (await request(`/v1/images/${id}/pixels${query}`)).arrayBuffer());
   return { labels: bytes.subarray(0, count), confidence: bytes.subarray(count) };
 }
 
 function forget() {
-  picture = point = attention = channel = null;
+  image = point = attention = channel = null;
   pins = [];
   become("busy");
   resetModules();
@@ -104,7 +104,7 @@ function forget() {
   paintPins();
 }
 
-/** Both modules on, as a picture is shown first. */
+/** Both modules on, as an image is shown first. */
 function resetModules() {
   for (const id of ["use-position", "use-channel"]) $(id).checked = true;
   $("only-changes").checked = false;
@@ -136,7 +136,7 @@ function fit() {
 }
 
 function paintClasses() {
-  const { labels, whole, hidden } = picture, only = $("only-changes").checked && labels !== whole;
+  const { labels, whole, hidden } = image, only = $("only-changes").checked && labels !== whole;
   drawClasses(layers.overlay.getContext("2d"), labels, model.classes.palette, (i) =>
     !hidden.has(labels[i]) && !(only && labels[i] === whole[i]));
   layers.overlay.style.opacity = $("opacity").value / 100;
@@ -146,14 +146,14 @@ function paintHeat() {
   const context = layers.heat.getContext("2d");
   context.clearRect(0, 0, layers.heat.width, layers.heat.height);
   const shown = view() === "channels" ? channel : attention;
-  if (picture && shown) drawHeat(context, shown.scaled, picture.grid, picture.photo.width, picture.photo.height);
+  if (image && shown) drawHeat(context, shown.scaled, image.grid, image.photo.width, image.photo.height);
 }
 
 function paintMarks() {
   const canvas = layers.marks, context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
-  if (!picture) return;
-  const scale = canvas.width / picture.photo.width;
+  if (!image) return;
+  const scale = canvas.width / image.photo.width;
   const at = ({ x, y }) => [(x + 0.5) * scale, (y + 0.5) * scale];
   pins.forEach((pin, i) => drawDot(context, ...at(pin), 10 * devicePixelRatio, i + 1));
   if (point) drawDot(context, ...at(point), 6 * devicePixelRatio);
@@ -162,14 +162,14 @@ function paintMarks() {
 // ---- the point ------------------------------------------------------------------------------------------------
 
 function moveTo(x, y, told = false) {
-  if (!picture) return;
-  const { width, height } = picture.photo;
+  if (!image) return;
+  const { width, height } = image.photo;
   point = { x: Math.min(width - 1, Math.max(0, x)), y: Math.min(height - 1, Math.max(0, y)) };
-  const at = point.y * width + point.x, id = picture.labels[at], confidence = picture.confidence[at] / 255;
+  const at = point.y * width + point.x, id = image.labels[at], confidence = image.confidence[at] / 255;
   const name = model.classes.names[id] ?? "none";
   $("pixel-class").textContent = name;
   $("pixel-confidence").textContent = percent(confidence);
-  $("pixel").querySelector(".swatch").style.background = colour(id);
+  $("pixel").querySelector(".swatch").style.background = color(id);
   $("pixel-place").textContent = `x ${point.x}, y ${point.y}`;
   placeTip(name, confidence, id);
   paintMarks();
@@ -178,9 +178,9 @@ function moveTo(x, y, told = false) {
 }
 
 function placeTip(name, confidence, id) {
-  const tip = $("tip"), scale = stage.clientWidth / picture.photo.width;
+  const tip = $("tip"), scale = stage.clientWidth / image.photo.width;
   tip.querySelector("span").textContent = `${name} ${percent(confidence)}`;
-  tip.querySelector(".swatch").style.background = colour(id);
+  tip.querySelector(".swatch").style.background = color(id);
   const x = (point.x + 0.5) * scale, y = (point.y + 0.5) * scale;
   const left = Math.max(0, x + 14 + tip.offsetWidth > stage.clientWidth ? x - 14 - tip.offsetWidth : x + 14);
   tip.style.translate = `${left}px ${y > 44 ? y - 40 : y + 18}px`;
@@ -198,11 +198,11 @@ async function follow(told) {
   asking.busy = true;
   do {
     asking.again = false;
-    const from = picture, at = point;
+    const from = image, at = point;
     if (!from || !at || sameCell(at, attention)) break;
     try {
       const found = await attentionOf(from, at);
-      if (from !== picture) continue;
+      if (from !== image) continue;
       attention = found;
       paintHeat();
       paintPixel();
@@ -216,19 +216,19 @@ async function follow(told) {
 }
 
 async function attentionOf(from, { x, y }) {
-  const answer = await (await request(`/v1/attention?picture=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
+  const answer = await (await request(`/v1/attention?image=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
   const weights = unpack(answer.weights);
   return { ...answer, weights, scaled: attentionScale(weights), from };
 }
 
 function sameCell(at, other) {
-  if (!other || other.from !== picture) return false;
-  const cell = ({ x, y }) => `${Math.floor(x / picture.grid.cell_width)} ${Math.floor(y / picture.grid.cell_height)}`;
+  if (!other || other.from !== image) return false;
+  const cell = ({ x, y }) => `${Math.floor(x / image.grid.cell_width)} ${Math.floor(y / image.grid.cell_height)}`;
   return cell(at) === cell(other);
 }
 
 function paintPixel() {
-  drawSmall($("mini"), picture.photo, attention.scaled, attention.grid, attention);
+  drawSmall($("mini"), image.photo, attention.scaled, attention.grid, attention);
   fillBars($("shares"), attention.classes.slice(0, 5));
 }
 
@@ -237,9 +237,9 @@ function spoken(found) {
   return `x ${found.x}, y ${found.y}: ${found.class.name}, ${percent(found.class.confidence)}. Looks at ${shares}.`;
 }
 
-/** The server has dropped the picture: send it once more; anything else is told, unless another picture is coming or here. */
+/** The server has dropped the image: send it once more; anything else is told, unless another image is coming or here. */
 async function explain(error, from) {
-  if (from !== picture || body.dataset.state === "busy") return;
+  if (from !== image || body.dataset.state === "busy") return;
   if (error.status !== 404) return setError(error.message);
   const mine = ++opened;
   try {
@@ -252,12 +252,12 @@ async function explain(error, from) {
 // ---- pins -----------------------------------------------------------------------------------------------------
 
 async function pin() {
-  if (!picture || !point || !model.attention.position) return;
+  if (!image || !point || !model.attention.position) return;
   if (pins.length === MOST_PINS) return setError(`${MOST_PINS} points are pinned; take one away first.`, 4000);
-  const from = picture, at = { ...point };
+  const from = image, at = { ...point };
   try {
     const found = attention && attention.x === at.x && attention.y === at.y ? attention : await attentionOf(from, at);
-    if (from !== picture) return;
+    if (from !== image) return;
     pins.push(found);
     paintPins();
     say(`Pinned point ${pins.length}. ${spoken(found)}`);
@@ -296,16 +296,16 @@ function paintPins() {
 // ---- classes, modules, channels -------------------------------------------------------------------------------
 
 function fillLegend() {
-  $("legend").replaceChildren(...picture.summary.classes.map((entry) => {
+  $("legend").replaceChildren(...image.summary.classes.map((entry) => {
     const box = make("input");
     box.type = "checkbox";
     box.checked = true;
     box.addEventListener("change", () => {
-      picture.hidden[box.checked ? "delete" : "add"](entry.id);
+      image.hidden[box.checked ? "delete" : "add"](entry.id);
       paintClasses();
     });
     const swatch = make("i", "swatch");
-    swatch.style.background = colour(entry.id);
+    swatch.style.background = color(entry.id);
     return make("li", "", make("label", "", box, swatch, make("span", "name", entry.name), make("span", "value", percent(entry.share))));
   }));
 }
@@ -313,10 +313,10 @@ function fillLegend() {
 async function switchModules(event) {
   const position = $("use-position"), channels = $("use-channel");
   if (!position.checked && !channels.checked) (event.target === position ? channels : position).checked = true;
-  const off = switchedOff(), from = picture;
+  const off = switchedOff(), from = image;
   try {
     const pixels = off ? await classMap(from.id, from.whole.length, off) : { labels: from.whole, confidence: from.sure };
-    if (from !== picture || off !== switchedOff()) return;
+    if (from !== image || off !== switchedOff()) return;
     Object.assign(from, pixels);
     const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.whole[i]), 0) / from.whole.length;
     $("only-changes").disabled = !off;
@@ -328,7 +328,7 @@ async function switchModules(event) {
     paintClasses();
     if (point) moveTo(point.x, point.y);
   } catch (error) {
-    if (from === picture && off === switchedOff()) showWhole();
+    if (from === image && off === switchedOff()) showWhole();
     await explain(error, from);
   }
 }
@@ -336,29 +336,29 @@ async function switchModules(event) {
 const switchedOff = () => (!$("use-position").checked ? "position" : !$("use-channel").checked ? "channel" : null);
 
 function showWhole() {
-  Object.assign(picture, { labels: picture.whole, confidence: picture.sure });
+  Object.assign(image, { labels: image.whole, confidence: image.sure });
   resetModules();
   paintClasses();
 }
 
 function fillChannelClasses() {
   if (!model.attention.channel) return;
-  $("channel-class").replaceChildren(...picture.summary.classes.map((entry) => new Option(entry.name, entry.id)));
+  $("channel-class").replaceChildren(...image.summary.classes.map((entry) => new Option(entry.name, entry.id)));
   fillChannels();
 }
 
 async function fillChannels() {
-  const from = picture, id = $("channel-class").value;
+  const from = image, id = $("channel-class").value;
   try {
-    const answer = await (await request(`/v1/pictures/${from.id}/channels?class_id=${id}&count=4`)).json();
-    if (from !== picture || id !== $("channel-class").value) return;
+    const answer = await (await request(`/v1/images/${from.id}/channels?class_id=${id}&count=4`)).json();
+    if (from !== image || id !== $("channel-class").value) return;
     $("maps-note").textContent = "";
     $("maps").replaceChildren(...answer.channels.map(({ channel: number, map }) => channelButton(number, fullScale(unpack(map)))));
     channel = null;
     if (view() === "channels") $("maps").firstElementChild?.click();
   } catch (error) {
     if (error.status === 404) return explain(error, from);
-    if (from !== picture) return;
+    if (from !== image) return;
     $("maps").replaceChildren();
     $("maps-note").textContent = error.message;
     channel = null;
@@ -371,7 +371,7 @@ function channelButton(number, scaled) {
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-label", `Show channel ${number}`);
-  drawSmall(canvas, picture.photo, scaled, picture.grid);
+  drawSmall(canvas, image.photo, scaled, image.grid);
   button.append(canvas, make("span", "", `channel ${number}`));
   button.addEventListener("click", () => {
     channel = { number, scaled };
@@ -394,35 +394,35 @@ function setView(name) {
 // ---- downloads ------------------------------------------------------------------------------------------------
 
 async function saveOverlay() {
-  const canvas = new OffscreenCanvas(picture.photo.width, picture.photo.height), context = canvas.getContext("2d");
+  const canvas = new OffscreenCanvas(image.photo.width, image.photo.height), context = canvas.getContext("2d");
   if (view() === "classes") {
-    context.drawImage(picture.photo, 0, 0);
+    context.drawImage(image.photo, 0, 0);
     context.globalAlpha = $("opacity").value / 100;
     context.drawImage(layers.overlay, 0, 0);
   } else {
     context.filter = "grayscale(.9) brightness(.5)";
-    context.drawImage(picture.photo, 0, 0);
+    context.drawImage(image.photo, 0, 0);
     context.filter = "none";
     context.drawImage(layers.heat, 0, 0, canvas.width, canvas.height);
   }
-  const name = `${picture.name}_${view() === "classes" ? "overlay" : view()}.png`; // of what is drawn: another may come
+  const name = `${image.name}_${view() === "classes" ? "overlay" : view()}.png`; // of what is drawn: another may come
   save(await canvas.convertToBlob({ type: "image/png" }), name);
 }
 
 async function saveLabels() {
-  const off = switchedOff(), query = off ? `?without=${off}` : "", from = picture;
+  const off = switchedOff(), query = off ? `?without=${off}` : "", from = image;
   try {
-    save(await (await request(`/v1/pictures/${from.id}/labels${query}`)).blob(), `${from.name}_labels.png`);
+    save(await (await request(`/v1/images/${from.id}/labels${query}`)).blob(), `${from.name}_labels.png`);
   } catch (error) {
     await explain(error, from);
   }
 }
 
 function saveJson() {
-  const { width, height, classes } = picture.summary;
+  const { width, height, classes } = image.summary;
   const points = pins.map((found) => ({ x: found.x, y: found.y, class: found.class, looks_at: found.classes }));
-  const text = JSON.stringify({ name: picture.name, width, height, classes, points }, null, 2);
-  save(new Blob([text, "\n"], { type: "application/json" }), `${picture.name}.json`);
+  const text = JSON.stringify({ name: image.name, width, height, classes, points }, null, 2);
+  save(new Blob([text, "\n"], { type: "application/json" }), `${image.name}.json`);
 }
 
 function save(blob, name) {
@@ -446,14 +446,14 @@ function fillBars(list, entries) {
   list.replaceChildren(...entries.map((entry) => {
     const bar = make("i");
     bar.style.width = `${100 * entry.share}%`;
-    bar.style.background = colour(entry.id);
+    bar.style.background = color(entry.id);
     return make("li", "", make("span", "name", entry.name), make("span", "bar", bar), make("span", "value", percent(entry.share)));
   }));
 }
 
-const colour = (id) => `rgb(${(model.classes.palette[id] ?? [0, 0, 0]).join(" ")})`;
+const color = (id) => `rgb(${(model.classes.palette[id] ?? [0, 0, 0]).join(" ")})`;
 const percent = (share, digits = 0) => (share > 0 && share < 0.005 && !digits ? "< 1 %" : `${(100 * share).toFixed(digits)} %`);
-const stem = (name) => (name || "picture").replace(/\.[^.]*$/, "") || "picture";
+const stem = (name) => (name || "image").replace(/\.[^.]*$/, "") || "image";
 
 function say(text) {
   $("status").textContent = text;
@@ -468,14 +468,14 @@ function setError(text, forMilliseconds) {
 }
 
 function placeOf(event) {
-  const box = stage.getBoundingClientRect(), { width, height } = picture.photo;
+  const box = stage.getBoundingClientRect(), { width, height } = image.photo;
   return [Math.floor((event.clientX - box.left) / box.width * width), Math.floor((event.clientY - box.top) / box.height * height)];
 }
 
 // ---- events ---------------------------------------------------------------------------------------------------
 
 stage.addEventListener("pointermove", (event) => {
-  if (!picture) return;
+  if (!image) return;
   $("tip").classList.add("on");
   moveTo(...placeOf(event));
 });
@@ -483,15 +483,15 @@ stage.addEventListener("pointerleave", () => $("tip").classList.remove("on"));
 stage.addEventListener("focus", () => $("tip").classList.toggle("on", stage.matches(":focus-visible")));
 stage.addEventListener("blur", () => $("tip").classList.remove("on"));
 stage.addEventListener("click", (event) => {
-  if (!picture) return;
+  if (!image) return;
   moveTo(...placeOf(event));
   if (event.pointerType !== "touch") pin(); // a finger has the button
 });
 stage.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  if (!picture) return;
+  if (!image) return;
   if (step) {
-    const cell = event.shiftKey || !picture.grid ? [1, 1] : [picture.grid.cell_width, picture.grid.cell_height];
+    const cell = event.shiftKey || !image.grid ? [1, 1] : [image.grid.cell_width, image.grid.cell_height];
     $("tip").classList.add("on");
     moveTo(Math.round(point.x + step[0] * cell[0]), Math.round(point.y + step[1] * cell[1]), true);
   } else if (event.key === "Enter" || event.key === " ") pin();
@@ -532,7 +532,7 @@ document.addEventListener("drop", (event) => {
   frame.classList.remove("over");
   const file = event.dataTransfer.files[0];
   if (file) open(file);
-  else setError("Only files can be dropped here: save the picture first, or copy and paste it.");
+  else setError("Only files can be dropped here: save the image first, or copy and paste it.");
 });
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];

@@ -1,0 +1,96 @@
+"""Draws the images of the documentation again, with the weights that come with the package.
+
+    uv run --all-extras python docs/images.py
+
+Needs Debian's chromium for the image of the page.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from playwright.sync_api import Page, sync_playwright
+
+from danet.evaluate.corruptions import CORRUPTIONS, corrupt
+
+DOCS = Path(__file__).parent
+EXAMPLES = DOCS.parent / "examples"
+PHOTO = EXAMPLES / "china.jpg"
+POINTS = ((0.36, 0.62), (0.2, 0.12), (0.75, 0.9))
+"""On the image, in shares of its width and height: temple, sky, trees."""
+
+
+def danet(*args: str | Path) -> list[str]:
+    return [sys.executable, "-m", "danet", *map(str, args)]
+
+
+def overlays() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(danet("predict", EXAMPLES, "--out", folder), check=True)
+        for drawn in Path(folder).glob("*_overlay.png"):
+            shutil.copy(drawn, DOCS / drawn.name)
+
+
+def look() -> None:
+    """In half of the size for print."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "look.png"
+        points = ["--point", "455", "155", "--point", "555", "345"]
+        subprocess.run(danet("look", PHOTO, *points, "--without", "--out", out), check=True)
+        with Image.open(out) as drawn:
+            drawn.reduce(2).save(DOCS / "look_china.png", optimize=True)
+
+
+def corruptions() -> None:
+    """Each of `danet robustness` at severity 3, named."""
+    width, height = 320, 180
+    with Image.open(EXAMPLES / "street.jpg") as street:
+        shown = np.asarray(street.convert("RGB").resize((2 * width, 2 * height)))
+    sheet = Image.new("RGB", (4 * width, 3 * height))
+    drawing = ImageDraw.Draw(sheet)
+    for i, name in enumerate(CORRUPTIONS):
+        x, y = width * (i // 3), height * (i % 3)  # a column is a kind
+        sheet.paste(Image.fromarray(corrupt(shown, name, 3)).resize((width, height)), (x, y))
+        drawing.text((x + 8, y + 6), name, "white", ImageFont.load_default(16), stroke_width=2, stroke_fill="black")
+    sheet.save(DOCS / "corruptions.jpg", quality=88)
+
+
+def page() -> None:
+    """The page of `danet serve` with the attention of one point drawn and two more pinned."""
+    with subprocess.Popen(danet("serve", "--port", "0"), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+                shot = browser.new_page(viewport={"width": 1280, "height": 860})
+                shot.goto(address)
+                _use(shot)
+                shot.screenshot(path=DOCS / "page.png")
+                browser.close()
+        finally:
+            server.terminate()
+
+
+def _use(page: Page) -> None:
+    page.wait_for_selector("[data-model=ready]")
+    page.click("#example")
+    page.wait_for_selector("[data-state=ready]")
+    page.locator("label", has_text=re.compile("Attention")).first.click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    for x, y in reversed(POINTS):
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.wait_for_timeout(500)
+
+
+if __name__ == "__main__":
+    overlays()
+    look()
+    corruptions()
+    page()

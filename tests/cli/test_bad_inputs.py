@@ -1,0 +1,676 @@
+"""74 numbered bad inputs, and what becomes of each: it is read rightly, or refused in one line that names the file and
+what to do. `ELSEWHERE` says which of them another file tests; the last tests count that none is left out.
+"""
+
+import ast
+import io
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from danet import InputError, recipes
+from danet.cli import main
+from danet.data import registry
+from danet.data.images.color_masks import read_colored_mask
+from danet.data.images.read import image_size, list_images, read_image, read_mask
+from danet.predict.folder import segment_images
+from danet.predict.predictor import find_images, load
+from danet.train import claim, run_folder
+
+TESTS, PACKAGE = Path(__file__).parents[1], Path(__file__).parents[2] / "danet"
+
+ELSEWHERE = {
+    "6-empty-file": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
+    "7-text-as-jpg": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
+    "8-web-page-as-png": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
+    "9-svg-pdf-heic": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
+    "10-jpeg-named-png": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
+    "11-no-extension": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
+    "12-upper-case-JPG": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
+    "13-cmyk": ["data/test_images.py::test_every_mode_becomes_rgb"],
+    "19-sixteen-bits-of-gray": ["data/test_images.py::test_16_bit_gray_is_scaled_not_clipped"],
+    "20-sixteen-bits-of-three-colors": ["data/test_channels.py::test_every_band_and_bit_of_a_file_is_read"],
+    "21-float-tiff": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
+    "24-broken-exif": ["data/test_images.py::test_a_broken_exif_block_is_no_reason_to_refuse"],  # loops are below
+    "27-one-pixel": ["predict/test_predict.py::test_any_size_is_segmented_at_its_own_size"],
+    "28-1-x-4000": [
+        "predict/test_predict.py::test_any_size_is_segmented_at_its_own_size",
+        "serve/test_serve_bodies.py::test_odd_but_good_images_are_taken",
+    ],
+    "29-7-x-7": ["predict/test_predict.py::test_any_size_is_segmented_at_its_own_size"],
+    "30-30,000-x-30,000": [
+        "predict/test_large_image.py::test_108_million_pixels_take_less_than_1_5_gb"
+    ],  # refusal is below
+    "36-links-to-nothing": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
+    "37-folder-named-jpg": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
+    "40-name-of-255-bytes": [
+        "predict/test_predict.py::test_clashes_are_found_before_work_begins",
+        "predict/test_predict_folder.py::test_a_name_of_255_bytes_can_be_written",
+    ],
+    "44-two-of-one-stem": [
+        "predict/test_predict.py::test_clashes_are_found_before_work_begins",
+        "data/test_custom_layouts.py::test_two_images_of_one_stem_are_named",
+    ],
+    "45-id-above-the-classes": ["data/test_classes.py::test_an_unknown_value_is_told_with_its_count_and_first_place"],
+    "46-negative-ids": ["data/test_classes.py::test_values_of_32_bit_masks_are_told_like_any_other"],
+    "47-mask-of-0-and-255": [
+        "data/test_classes.py::test_a_0_255_mask_of_two_classes_is_recognized",
+        "data/test_init.py::test_0_255_masks",
+    ],
+    "48-mask-in-colors": [
+        "data/test_init.py::test_colored_masks",
+        "test_colors.py::test_an_unknown_color_is_named_with_count_and_place",
+    ],
+    "49-palette-mask": ["data/test_images.py::test_palette_masks_give_indices_not_colors"],
+    "51-jpeg-mask": ["data/test_images.py::test_gray_masks_saved_as_rgb_are_read_and_colored_ones_refused"],
+    "52-mask-of-another-size": ["data/test_custom_layouts.py::test_a_mask_of_another_size_is_told_with_both_sizes"],
+    "53-mask-turned": [
+        "data/test_check.py::test_every_planted_problem_is_found_in_one_run_and_no_good_file_is_accused"
+    ],
+    "54-missing-and-extra-masks": [
+        "data/test_custom_layouts.py::test_missing_masks_are_listed",
+        "data/test_check.py::test_every_planted_problem_is_found_in_one_run_and_no_good_file_is_accused",
+    ],
+    "55-nothing-labeled": [
+        "model/test_loss.py::test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero",
+        "train/test_train.py::test_a_crop_with_nothing_to_learn_changes_nothing_but_moments",
+        "data/test_check.py::test_an_all_ignored_mask_and_an_absent_class_are_warnings",
+    ],
+    "56-class-never-present": [
+        "evaluate/test_metrics.py::test_a_class_in_neither_is_left_out_and_one_wrongly_predicted_counts_as_zero"
+    ],
+    "57-smoothed-edges": [
+        "data/test_init.py::test_0_255_masks_with_smoothed_edges_are_recognized_and_refused",
+        "data/test_init.py::test_smoothed_colors_are_refused",
+    ],
+    "58-cityscapes-label-ids": [
+        "data/test_init.py::test_cityscapes_label_ids_given_as_train_ids"
+    ],  # by danet init, not by an option
+    "59-ids-from-1": ["data/test_datasets.py::test_ade20k_counts_from_one", "data/test_init.py::test_labels_from_one"],
+    "61-cut-checkpoint": [
+        "train/test_failures.py::test_a_damaged_checkpoint_falls_back_to_the_one_before_in_one_line",
+        "weights/test_weights.py::test_a_cut_file_is_noticed",
+    ],
+    "62-flipped-weights": ["weights/test_weights.py::test_a_flipped_bit_anywhere_is_noticed"],
+    "63-evil-pickle": ["weights/test_untrusted.py::test_a_malicious_pickle_runs_nothing"],
+    "64-other-number-of-classes": [  # there is no --reset-head: nobody asked for it
+        "weights/test_weights.py::test_a_description_that_does_not_fit_is_told",
+        "evaluate/test_evaluate.py::test_a_network_of_other_classes_is_refused_with_the_first_that_differs",
+    ],
+    "65-other-architecture": [
+        "weights/test_convert.py::test_a_module_prefix_is_stripped",
+        "weights/test_convert.py::test_every_key_is_consumed_or_named",
+    ],
+    "66-safetensors-header-of-2^60": [
+        "weights/test_weights.py::test_other_files_are_told_apart",
+        "weights/test_untrusted.py::test_a_safetensors_header_that_lies_is_refused",
+    ],
+    "67-misspelt-setting": ["train/test_train.py::test_a_resumed_recipe_is_read_with_a_closed_schema"],
+    "68-values-that-cannot-be": ["train/test_train.py::test_values_that_cannot_be_are_named_by_their_option"],
+    "70-disk-full": ["train/test_failures.py::test_a_full_disk_is_one_line_and_leaves_the_checkpoints"],
+    "71-no-gpu": ["cli/test_cli.py::test_a_mistake_is_one_line_and_exit_2"],
+    "73-two-runs-in-one-folder": [
+        "train/test_failures.py::test_two_processes_in_one_folder_are_refused_by_the_first_ones_number"
+    ],
+}
+
+SERVER = {
+    "no file field": "serve/test_serve_bodies.py::test_bodies_that_are_no_image",
+    "two files": "serve/test_serve_bodies.py::test_bodies_that_are_no_image",
+    "10,000 parts": "serve/test_serve_bodies.py::test_bodies_that_are_no_image",
+    "an address instead of bytes": "serve/test_serve_bodies.py::test_bodies_that_are_no_image",
+    "JSON of depth 10,000": "serve/test_serve_bodies.py::test_bodies_that_are_no_image",
+    "21 MB": "serve/test_serve_bodies.py::test_a_large_body_is_413_whatever_its_headers_say",
+    "Content-Length lies": "serve/test_serve_process.py::test_lies_drops_and_slow_clients_over_a_real_socket",
+    "chunked": "serve/test_serve_abuse.py::test_requests_at_the_edge_of_http",
+    "HEAD and OPTIONS": "serve/test_serve_abuse.py::test_requests_at_the_edge_of_http",
+    "file names ../../x, NUL, 4 kB": "serve/test_serve_bodies.py::test_file_names_mean_nothing",
+    "wrong Content-Type": "serve/test_serve_bodies.py::test_odd_but_good_images_are_taken",
+    "animations": "serve/test_serve_bodies.py::test_damaged_and_foreign_files_are_422_with_what_to_do",
+    "clients that leave": "serve/test_serve_process.py::test_lies_drops_and_slow_clients_over_a_real_socket",
+    "200 at once": "serve/test_serve_process.py::test_two_hundred_at_once_get_200_or_503_in_bounded_memory",
+    "50 slow ones beside them": "serve/test_serve_abuse.py::test_slow_clients_beside_many_uploads_hold_up_nobody",
+    "other hosts": "serve/test_serve_access.py::test_the_host_must_be_ours",
+    "60 ways out of the folder": "serve/test_serve_abuse.py::test_no_path_leads_out_of_the_page",
+    "100,000 requests": "serve/test_serve_abuse.py::test_memory_and_descriptors_stay_flat",
+}
+
+# images
+
+
+def scene(scale: int = 1) -> np.ndarray:
+    """24 x 32 times `scale`, smooth, no two corners alike."""
+    y, x = np.mgrid[:24, :32]
+    return np.kron(np.stack([8 * x, 10 * y, 255 - 8 * x], -1), np.ones((scale, scale, 1))).astype(np.uint8)
+
+
+def encoded(array: np.ndarray | Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, depth: int, color: int, rows: bytes | None) -> bytes:
+    """A PNG by hand; `rows` is compressed already, None for a file that ends after its header."""
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return head if rows is None else head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def zeros(count: int) -> bytes:
+    """So many zero bytes, compressed."""
+    packer, piece = zlib.compressobj(9), bytes(1 << 20)
+    return (
+        b"".join(packer.compress(piece[: min(len(piece), count - i)]) for i in range(0, count, 1 << 20))
+        + packer.flush()
+    )
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """A small JPEG whose frame header tells another size."""
+    content = encoded(scene(4), "JPEG")
+    at = content.index(b"\xff\xc0")
+    return content[: at + 5] + struct.pack(">HH", height, width) + content[at + 9 :]
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+def with_large_text() -> bytes:
+    content = encoded(scene(), "PNG")
+    return content[:33] + chunk(b"zTXt", b"note\0\0" + zeros(80_000_000)) + content[33:]
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "1-jpeg-cut-in-half": (lambda: encoded(scene(4), "JPEG")[:1000], "truncated or damaged .*; copy it again"),
+    "2-jpeg-without-its-end": (lambda: encoded(scene(4), "JPEG")[:-2], "truncated or damaged .*; copy it again"),
+    "4-png-header-of-a-wrong-checksum": (
+        lambda: flipped(encoded(scene(4), "PNG"), 32),
+        "truncated or damaged .*; copy it again",
+    ),
+    "4-png-of-a-wrong-byte": (lambda: flipped(encoded(scene(4), "PNG"), 150), "truncated or damaged .*; copy it again"),
+    "4-png-of-a-wrong-checksum": (lambda: flipped(encoded(scene(4), "PNG"), -13), "another checksum.; copy it again"),
+    "4-png-of-16-bits-and-a-wrong-checksum": (
+        lambda: flipped(deep([[0, 257, 40_000], [65_535, 1, 514]]), -13),
+        "another checksum.; copy it again",
+    ),
+    "5-png-cut": (lambda: encoded(scene(4), "PNG")[:160], "truncated or damaged .*; copy it again"),
+    "32-png-header-of-60,000-x-60,000": (lambda: png(60_000, 60_000, 8, 2, None), "damaged|more pixels .*; make it"),
+    "33-jpeg-header-of-65,500-x-65,500": (lambda: jpeg_of_size(65_500, 65_500), "damaged|more pixels"),
+    "34-text-that-unpacks-to-80-MB": (with_large_text, "a text in it .*; save it again without"),
+}
+
+
+def refused(capsys, *args: object) -> str:
+    """The one line with which a command refuses."""
+    assert main([str(arg) for arg in args]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert re.fullmatch(r"error: .+: .+; .+\n", said.err)
+    assert "Traceback" not in said.err
+    return said.err
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_image_that_cannot_be_read_is_one_line(case, tiny_weights, tmp_path, capsys):
+    """34 is refused where the list would read it: Pillow's own limit, for what no image needs."""
+    content, message = REFUSED[case]
+    file = tmp_path / ("bad.png" if "png" in case or "text" in case else "bad.jpg")
+    file.write_bytes(content())
+    begun = time.process_time()
+    said = refused(capsys, "predict", file, "--weights", tiny_weights, "--out", tmp_path / "out")
+    assert time.process_time() - begun < 2  # most of it is the network's file
+    assert said.startswith(f"error: {file}: ")
+    assert re.search(message, said)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    with pytest.raises(InputError, match=message):
+        read_image(file)
+
+
+def over_black(mode: str) -> np.ndarray:
+    """An image of one color, of which half shines through."""
+    color = {"LA": (200, 128), "RGBA": (200, 100, 50, 128)}[mode]
+    return np.full((5, 7, len(color)), color, np.uint8)
+
+
+def palette_image(**options) -> bytes:
+    image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
+    image.putpalette([250, 0, 0, 0, 240, 0, 0, 0, 230])
+    return encoded(image, "PNG", **options)
+
+
+def deep(values: list[list[int]]) -> bytes:
+    """A row of 16-bit RGB pixels."""
+    row = b"\0" + np.array(values, ">u2").tobytes()
+    return png(len(values), 1, 16, 2, zlib.compress(row))
+
+
+def cmyk() -> np.ndarray:
+    """200, 50, 100 in inks."""
+    return np.full((16, 16, 4), (55, 205, 155, 0), np.uint8)
+
+
+HANDLED: dict[str, tuple[Callable[[], bytes], np.ndarray, float]] = {
+    "14-inverted-cmyk-jpeg": (
+        lambda: encoded(Image.fromarray(cmyk(), "CMYK"), "JPEG", quality=95),
+        np.full((16, 16, 3), (200, 50, 100), np.uint8),
+        3,
+    ),
+    "15-gray": (lambda: encoded(scene()[..., 0], "PNG"), np.repeat(scene()[..., :1], 3, 2), 0),
+    "16-gray-and-alpha": (lambda: encoded(over_black("LA"), "PNG"), np.full((5, 7, 3), 100, np.uint8), 1),
+    "16-rgba": (lambda: encoded(over_black("RGBA"), "PNG"), np.full((5, 7, 3), (100, 50, 25), np.uint8), 1),
+    "17-palette": (palette_image, np.array([[[250, 0, 0], [0, 240, 0], [0, 0, 230]]], np.uint8), 0),
+    "17-palette-with-transparency": (
+        lambda: palette_image(transparency=1),
+        np.array([[[250, 0, 0], [0, 0, 0], [0, 0, 230]]], np.uint8),
+        0,
+    ),
+    "18-one-bit": (
+        lambda: encoded(Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1"), "PNG"),
+        np.array([[[0] * 3, [255] * 3, [255] * 3]], np.uint8),
+        0,
+    ),
+    "20-sixteen-bits-of-three-colors": (
+        lambda: deep([[0, 257, 40_000], [65_535, 1, 514]]),
+        np.array([[[0, 257, 40_000], [65_535, 1, 514]]]) / 257,
+        1e-3,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HANDLED)
+def test_an_odd_image_is_read_rightly(case, tmp_path):
+    content, expected, tolerance = HANDLED[case]
+    (tmp_path / "odd").write_bytes(content())
+    image = read_image(tmp_path / "odd")
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(float) - expected).max() <= tolerance
+    assert image_size(tmp_path / "odd") == expected.shape[:2]
+
+
+def test_14_the_inks_are_stored_inverted():
+    content = HANDLED["14-inverted-cmyk-jpeg"][0]()
+    assert b"Adobe" in content[:100]
+
+
+def dataset(root: Path, mask: np.ndarray | bytes, classes: str = "[a, b, c]") -> Path:
+    """A folder of one image and its mask."""
+    for name in ("images/train", "masks/train"):
+        (root / name).mkdir(parents=True)
+    Image.fromarray(scene()).save(root / "images/train/p.png")
+    content = mask if isinstance(mask, bytes) else encoded(mask, "PNG")
+    (root / "masks/train/p.png").write_bytes(content)
+    (root / "dataset.yaml").write_text(f"classes: {classes}\n")
+    return root
+
+
+def test_3_a_flipped_bit_that_still_decodes_is_found_by_a_manifest(tmp_path, capsys):
+    dataset(tmp_path, np.zeros((24, 32), np.uint8))
+    file, hashes = tmp_path / "images/train/q.jpg", tmp_path / "hashes.json"
+    content = bytearray(encoded(scene(), "JPEG"))
+    file.write_bytes(content)
+    main(["check", str(tmp_path), "--manifest", str(hashes)])
+    content[-9] ^= 4
+    file.write_bytes(content)
+    assert read_image(file).shape == (24, 32, 3)
+    capsys.readouterr()
+    assert main(["check", str(tmp_path), "--manifest", str(hashes)]) == 2
+    assert f"error: {file}: is not the file of the manifest (another SHA-256); copy it again" in capsys.readouterr().out
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, 1),
+    99: lambda p: p,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT, ids=lambda o: f"{23 if o == 99 else 22}-{o}")
+def test_22_and_23_exif_turns_an_image_exactly_and_odd_values_turn_nothing(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(scene()).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), UPRIGHT[orientation](scene()))
+
+
+@pytest.mark.parametrize("tag", [0x8769, 0x8825, 0xA005, 0x014A])
+def test_24_exif_that_points_at_itself_is_read_in_a_moment(tag, tmp_path):
+    entry = struct.pack(">HHII", tag, 4, 1, 8)
+    looping = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 8)
+    (tmp_path / "a.jpg").write_bytes(encoded(scene(), "JPEG", exif=looping, quality=95))
+    begun = time.process_time()
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - scene()).max() < 20
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"], ids=lambda k: f"{26 if k == 'TIFF' else 25}-{k}")
+def test_25_and_26_of_several_frames_the_first_is_read(kind, tmp_path):
+    """Without a note: the guide says so. The server refuses them (test_web.py)."""
+    frames = [Image.new("RGB", (9, 8), color) for color in ("red", "blue", "lime")]
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a") as file:
+        assert file.n_frames == 3
+    image = read_image(tmp_path / "a")
+    assert image.shape == (8, 9, 3)
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 5
+
+
+def test_30_a_whole_image_of_30_000_x_30_000_is_refused_where_it_must_be_held(tmp_path):
+    """`danet predict` reads it by rows (predict/test_large_image.py)."""
+    (tmp_path / "a.png").write_bytes(png(30_000, 30_000, 1, 0, zeros(30_000 * 3751)))
+    begun = time.process_time()
+    with pytest.raises(InputError, match=r"a\.png: .*more pixels than the limit of .*; make it smaller"):
+        read_image(tmp_path / "a.png")
+    assert time.process_time() - begun < 1
+
+
+def test_30_what_pillow_would_not_open_is_read_by_rows(tmp_path):
+    from danet.predict.predictor import kind_of
+
+    (tmp_path / "a.png").write_bytes(png(30_000, 30_000, 1, 0, b""))
+    assert kind_of(tmp_path / "a.png") == "huge"
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from danet.data.images.read import InputError, read_image
+try:
+    read_image(sys.argv[1])
+except InputError as error:
+    print(error)
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_31_100_megapixels_of_zeros_are_refused_before_they_are_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(10_000, 10_000, 8, 0, zeros(100_010_000)))
+    call = [sys.executable, "-c", PEAK, str(tmp_path / "a.png")]
+    said, peak = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == f"{tmp_path}/a.png: 10000 x 10000: more pixels than the limit of 64,000,000; make it smaller"
+    assert 1024 * int(peak) < 300e6
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+def test_35_what_is_no_regular_file_is_refused_at_once(kind, tiny_weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's name is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "fifo":
+            os.mkfifo("a.jpg")
+        elif kind == "socket":
+            listening.bind("a.jpg")
+        else:
+            Path("a.jpg").symlink_to("/dev/zero")
+        said = refused(capsys, "predict", "a.jpg", "--weights", tiny_weights)
+    assert said == "error: a.jpg: is not a regular file; give an image\n"
+
+
+@pytest.fixture
+def nobody():
+    """Not root, who may read everything: for the time of a test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def locked_folder():
+    """A folder that anybody may enter, outside pytest's own."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        root.chmod(0o755)
+        (root / "shut").mkdir()
+        (root / "a.jpg").write_bytes(encoded(scene(), "JPEG"))
+        for path in root.iterdir():
+            path.chmod(0)
+        yield root
+        (root / "shut").chmod(0o755)
+
+
+def test_38_no_permission_is_named(locked_folder, nobody):
+    with pytest.raises(InputError, match=r"a\.jpg: no permission to read it; change its permissions"):
+        read_image(locked_folder / "a.jpg")
+    with pytest.raises(InputError, match=r"shut: cannot be read \(Permission denied\)"):
+        list_images(locked_folder / "shut")
+
+
+NAMES = [
+    "été 🎉.png",
+    "two  spaces.png",
+    "-rf.png",
+    "a\nb.png",
+    "\udcff\udcfe.png",
+    "\x1b[31m.png",
+    "$(id).png",
+    "%s%n.png",
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
+def test_39_odd_names_are_read_and_printed_escaped(tiny_weights, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in NAMES:
+        (tmp_path / "in" / name).write_bytes(encoded(scene(), "PNG"))
+    out = tmp_path / "out"
+    assert main(["predict", str(tmp_path / "in"), "--weights", str(tiny_weights), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == len(NAMES)
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert {path.name for path in out.iterdir()} == {
+        name.removesuffix(".png") + end for name in NAMES for end in ("_overlay.png", "_labels.png", ".json")
+    }
+
+
+@pytest.mark.parametrize("option", ["IMAGE", "--weights"])
+def test_40_a_name_too_long_for_any_file_is_one_line(option, tiny_weights, tmp_path, capsys):
+    name = tmp_path / ("x" * 300)
+    args = [name, "--weights", tiny_weights] if option == "IMAGE" else [tmp_path, "--weights", name]
+    assert re.search("name too long|no such file", refused(capsys, "predict", *args))  # as Python versions have it
+
+
+def test_41_a_file_that_vanishes_is_named_and_the_others_are_done(tiny_weights, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(encoded(scene(), "PNG"))
+    files = find_images([tmp_path], tmp_path / "out")
+    files[1].unlink()
+    first, second, third = segment_images(load(tiny_weights, "cpu"), files, tmp_path / "out")
+    assert str(second) == f"{files[1]}: no such file; check the path"
+    assert [saved.summary["name"] for saved in (first, third)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("place", ["read-only", "below a file"])
+def test_42_a_place_that_cannot_be_written_is_told_before_the_first_image(
+    place, tiny_weights, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "a.png").write_bytes(encoded(scene(), "PNG"))
+    out = tmp_path / "a.png/out"
+    if place == "read-only":
+        out = tmp_path / "out"
+        out.mkdir()
+        monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)  # as on a disk mounted read-only
+    monkeypatch.setattr("danet.predict.folder.segment_images", lambda *_: pytest.fail("an image was read"))
+    said = refused(capsys, "predict", tmp_path / "a.png", "--weights", tiny_weights, "--out", out)
+    assert said.startswith(f"error: {out}: cannot be written (")
+    assert "give --out another folder" in said
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_43_arrays_of_real_numbers_are_refused_whatever_they_hold(value, tiny_weights, tmp_path, capsys):
+    """So the list's index of the first bad number is never needed."""
+    array = np.zeros((4, 5, 3), np.float32)
+    array[2, 3, 1] = value
+    np.save(tmp_path / "a.npy", array)
+    said = refused(capsys, "predict", tmp_path / "a.npy", "--weights", tiny_weights, "--out", tmp_path / "out")
+    assert (
+        said == f"error: {tmp_path}/a.npy: holds float32 values; convert it to 8 or 16 bits (uint8 or uint16) first\n"
+    )
+
+
+def test_50_a_mask_of_instances_is_named_with_the_file_to_give_instead(tmp_path):
+    samples = registry.load("folder", dataset(tmp_path, np.full((24, 32), 26_001, np.uint16)), "train")
+    with pytest.raises(InputError, match=r"p\.png: value 26001 is none of the 3 .*give the class map .*_labelIds\.png"):
+        _ = samples[0]
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_60_a_masks_alpha_is_left_out_if_it_is_the_same_everywhere_else_refused(mode, tmp_path):
+    values = np.array([[0, 1, 2]], np.uint8)
+    layers = [values] * (len(mode) - 1)
+    for alpha in (255, 0):
+        Image.fromarray(np.stack([*layers, np.full_like(values, alpha)], -1), mode).save(tmp_path / "m.png")
+        assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
+    Image.fromarray(np.stack([*layers, np.array([[255, 0, 255]], np.uint8)], -1), mode).save(tmp_path / "m.png")
+    for read in (read_mask, lambda file: read_colored_mask(file, ((0, 0, 0), (1, 1, 1), (2, 2, 2)))):
+        with pytest.raises(InputError, match=r"m\.png: a mask with transparent and opaque pixels; save it without"):
+            read(tmp_path / "m.png")
+
+
+# settings, archives, clocks
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+EVIL_YAML = {
+    "alias-bomb": BOMB + "classes: *i\noptim: *i\n",
+    "alias-bomb-as-key": BOMB + "? *i\n: 1\n",
+    "python-object": "classes: !!python/object/apply:os.mkdir [evil]\n",
+    "python-name": "classes: !!python/name:os.system\n",
+    "python-module": "!!python/module:antigravity x\n",
+    "depth-of-10,000": "classes: " + "[" * 10_000,
+    "a-day-that-is-none": "classes: 2001-99-99\n",
+    "a-number-without-digits": "seed: 0x_\n",
+    "a-tag-that-does-not-fit": "classes: !!bool perhaps\n",
+    "a-number-of-10,000-digits": "seed: " + "9" * 10_000,
+    "binary": "classes: \x00\x01\n",
+}
+
+
+@pytest.mark.parametrize("case", EVIL_YAML, ids=lambda case: f"69-{case}")
+@pytest.mark.parametrize("name", ["dataset.yaml", "recipe.yaml"])
+def test_69_settings_that_harm_are_refused_in_a_second_and_run_nothing(case, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(EVIL_YAML[case])
+    begun = time.process_time()
+    with pytest.raises(InputError) as error:
+        registry.load("folder", tmp_path, "train") if name == "dataset.yaml" else run_folder.read_recipe(tmp_path)
+    assert time.process_time() - begun < 1
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 2000
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_69_every_recipe_is_written_without_what_is_refused():
+    for recipe in recipes.RECIPES.values():
+        assert "&" not in yaml.safe_dump(recipes.to_dict(recipe))
+
+
+def test_72_the_package_opens_no_archive():
+    """So none can write outside; the syntax tree says so, and that what it inflates itself (.mat) is bounded."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"tarfile", "zipfile", "zipimport", "patoolib", "py7zr"} & {
+                    n.split(".")[0] for n in names
+                }, path
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in {"unpack_archive", "extractall"}, path
+                assert (getattr(node.value, "id", ""), node.attr) not in {
+                    ("gzip", "decompress"),
+                    ("zlib", "decompress"),
+                    ("bz2", "decompress"),
+                    ("lzma", "decompress"),
+                    ("gzip", "open"),
+                }, path
+
+
+@pytest.mark.parametrize("name", ["a.pth.tar", "a.png", "a.safetensors"])
+def test_72_an_evil_archive_in_place_of_a_file_is_refused(name, tiny_weights, tmp_path, capsys):
+    inner, outside = tmp_path / "inner", io.BytesIO(b"evil")
+    inner.mkdir()
+    with tarfile.open(inner / name, "w") as archive:
+        for member in ("../evil", str(tmp_path / "evil"), "pickle", "storages"):
+            info = tarfile.TarInfo(member)
+            info.size = 4
+            archive.addfile(info, outside)
+            outside.seek(0)
+    if name == "a.png":
+        refused(capsys, "predict", inner / name, "--weights", tiny_weights, "--out", tmp_path / "out")
+    else:
+        refused(capsys, "convert", inner / name, tmp_path / "w.safetensors")
+    assert {path.name for path in tmp_path.rglob("*")} == {"inner", name}
+
+
+def test_74_a_lock_of_the_future_and_of_a_dead_process_holds_up_nobody(tmp_path):
+    lock = tmp_path / claim.LOCK
+    lock.write_text("1\n")  # a process that lives, and never held it
+    os.utime(lock, (4e9, 4e9))
+    with claim.claimed(tmp_path):
+        assert lock.read_text() == f"{os.getpid()}\n"
+    assert not lock.exists()
+
+
+def test_74_nothing_in_training_asks_a_clock_that_can_be_set_back():
+    for path in [*(PACKAGE / "train").rglob("*.py"), PACKAGE / "files.py", PACKAGE / "serve/guard.py"]:
+        called = {
+            (getattr(node.value, "id", ""), node.attr)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not called & {("time", "time"), ("datetime", "now"), ("time", "ctime"), ("time", "localtime")}, path
+
+
+# the list is whole
+
+
+def functions(file: str) -> set[str]:
+    tree = ast.parse((TESTS / file).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_each_of_the_74_is_tested_here_or_where_the_table_says():
+    here = [name.removeprefix("test_") for name in functions(Path(__file__).name)] + [*REFUSED, *HANDLED, *ELSEWHERE]
+    numbers = {int(n) for name in here for n in re.findall(r"^(\d+)", name) + re.findall(r"^\d+_and_(\d+)_", name)}
+    assert numbers == set(range(1, 75))
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for names in ELSEWHERE.values() for name in names} | set(SERVER.values()))
+)
+def test_what_the_tables_name_exists(name):
+    file, function = name.split("::")
+    assert function in functions(file)

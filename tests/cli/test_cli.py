@@ -1,0 +1,199 @@
+"""The commands, in this process: what they print, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from danet import recipes
+from danet.cli import COMMANDS, main
+from danet.predict.protocols import PROTOCOLS
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((30, 40, 3), 60 * i, np.uint8)).save(folder / f"p{i}.png")
+    return folder
+
+
+def test_predict_segments_a_folder(images, tiny_weights, tmp_path, capsys):
+    assert main(["predict", str(images), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 9
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(tmp_path / "out" / f"p{i}_overlay.png") for i in range(3)]
+
+
+def test_predict_goes_on_after_a_bad_image_and_says_so(images, tiny_weights, tmp_path, capsys):
+    (images / "p1.png").write_bytes((images / "p1.png").read_bytes()[:-30])
+    assert main(["predict", str(images), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0].startswith(f"error: {images / 'p1.png'}: truncated or damaged")
+    assert error[1] == "error: 1 of 3 images: could not be segmented; see the lines above"
+    assert (tmp_path / "out/p2.json").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_help_names_every_protocol(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert all(any(word.strip(",.") == name for word in words) for name in PROTOCOLS)
+
+
+def test_recipes_has_a_help_and_a_full_disk_is_told(capsys):
+    assert main(["recipes", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: danet recipes")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "danet", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: standard output: No space left on device")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_existing_manifest_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "m.json").write_text("{}")
+    monkeypatch.setattr("danet.files.os.access", lambda *_: False)
+    assert main(["check", str(tmp_path), "--manifest", str(tmp_path / "m.json")]) == 2
+    assert "cannot be written" not in capsys.readouterr().err
+
+
+def test_check_keeps_json_on_standard_output_apart(tmp_path, capsys):
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    assert main(["check", str(tmp_path), "--json", "-", "--manifest", str(tmp_path / "m.json")]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["problems"][0]["what"] == "no such folder"
+    assert "no such folder" in told.err
+    assert "hashes of 0 files" in told.err
+
+
+def test_products_in_bfloat16_change_little_but_something(images, tiny_weights, tmp_path):
+    confidence = []
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        args = ["--weights", str(tiny_weights), "--out", str(out), "--dtype", dtype]
+        assert main(["predict", str(images / "p1.png"), *args]) == 0
+        (summary,) = out.glob("*.json")
+        confidence.append(json.loads(summary.read_text())["classes"][0]["mean_confidence"])
+    assert confidence[0] != confidence[1]
+    assert confidence[0] == pytest.approx(confidence[1], abs=0.02)
+
+
+def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("danet.data.datasets.synthetic._SIZES", {"train": 4, "val": 3})
+    file = tmp_path / "scores.json"
+    assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 0
+    printed, scores = capsys.readouterr().out, json.loads(file.read_text())
+    assert f"mIoU {100 * scores['miou']:.2f} over {scores['classes_counted']} classes" in printed
+    assert "building" in printed
+    assert np.array(scores["confusion"]).sum() == 3 * 144 * 192
+    assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 2
+    assert f"error: {file}: exists already" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == scores
+    assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores
+
+
+def test_recipes_are_listed(capsys):
+    assert main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in recipes.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("predikt x.jpg", "error: predikt: is no command; did you mean predict?"),
+        ("predict", "error: IMAGE: none given; name images or folders of images"),
+        ("predict absent.jpg --weights {w}", "error: absent.jpg: no such file; check the path"),
+        ("predict . --weights {w}", "error: .: no image in it"),
+        ("predict text.jpg --weights {w}", "error: text.jpg: not an image (begins with b'hell'); give JPEG"),
+        ("predict text.jpg --weights text.jpg", "error: text.jpg: not a whole .safetensors file"),
+        ("predict text.jpg --weihgts x", "error: --weihgts: unknown option; did you mean --weights?"),
+        ("predict text.jpg --device tpu --weights {w}", "error: --device tpu: is no device; use cpu or cuda"),
+        ("train", "error: RECIPE: missing; danet recipes lists them"),
+        ("train tyo", "error: recipe 'tyo': is none of the"),
+        ("train toy --optim.epoch 3", "error: --optim.epoch: unknown option; did you mean --optim.epochs?"),
+        ("train toy --optim.lr fast", "error: --optim.lr: could not convert string to float: 'fast'"),
+        ("train toy --optim.lr nan", "error: --optim.lr: nan cannot be; give a number above 0"),
+        ("train toy --network.backbone resnt18 --out r", "error: backbone 'resnt18': timm has no such model; did you"),
+        ("train toy --device cuda --out r", "error: --device cuda: no such GPU was found"),
+        ("train folder --data.root absent", "error: absent: no such folder; check the path"),
+        ("train camvid", "error: --data.root: missing: camvid lies in a folder; give --data.root DIR"),
+        (
+            "train cityscapes-fcn50 --data.root r --out s",
+            "error: r/leftImg8bit/train: no CITY/*_leftImg8bit.png in it; give --data.root the folder",
+        ),
+        ("evaluate {w} --dataset toy --confusion c.jpg", "error: --confusion: c.jpg is not named .png"),
+        ("train --resume absent", "error: absent/recipe.yaml: cannot be read"),
+        ("evaluate {w} --dataset camvidd", "error: --dataset: 'camvidd' is unknown; use one of"),
+        ("evaluate {w} --dataset toy-context", "error: {w}: class 3 is 'car', not 'lamp'"),
+        ("evaluate", "error: danet evaluate: PATH a .safetensors file, an exported model, or default"),
+        ("evaluate default --dataset toy-context", "error: default: class 2 is 'pole', not 'road'"),
+        ("evaluate {w} --dtype float16", "error: --dtype: 'float16' is unknown; use one of float32, bfloat16"),
+        ("train toy --class-weights a", "error: --class-weights: 'a' is unknown; use one of none, auto, enet, median"),
+        ("evaluate {w} --root", "error: --root: its value is missing (1 wanted)"),
+        ("convert absent.pth w.safetensors", "error: absent.pth: no such file"),
+        ("recipes all", "error: all: danet recipes takes nothing"),
+        ("evaluate {w} --dataset toy --json a --images a", "error: a: is to hold two results"),
+        ("evaluate {w} --dataset toy --report absent/r.html", "error: absent/r.html: cannot be written (absent is no"),
+        ("check r --json a --manifest a", "error: a: is to hold two results"),
+        ("train toy --data.train-split trian --dry-run", "error: --data.train-split or --data.val-split: 'trian'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(command, line, tiny_weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "r").mkdir()
+    args = [arg.format(w=tiny_weights) for arg in command.split()]
+    if "toy" in args and "train" in args and "--out" not in args:
+        args += ["--out", "r"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if args[:2] == ["predict", "."]:
+        (tmp_path / "text.jpg").unlink()
+    assert main(args) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(line.format(w=tiny_weights))
+    assert printed.err.count("\n") == 1
+    assert "; " in printed.err
+    assert printed.out == ""
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(Exception, match="is no command"):
+        main(["predikt", "--debug"])
+
+
+def test_a_file_name_cannot_write_to_the_terminal(tmp_path, capsys, tiny_weights):
+    assert main(["predict", str(tmp_path / "a\x1b[31m\nb.jpg"), "--weights", str(tiny_weights)]) == 2
+    error = capsys.readouterr().err
+    assert "\\x1b[31m\\nb.jpg" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS if name != "recipes"), ["train", "toy"]])
+def test_help_is_quick_and_shows_the_defaults(command):
+    start = time.monotonic()
+    call, wide = [sys.executable, "-m", "danet", *command, "--help"], {**os.environ, "COLUMNS": "160"}
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=wide)
+    elapsed = time.monotonic() - start
+    assert "usage:" in done.stdout or "danet COMMAND --help" in done.stdout
+    if command == ["train", "toy"]:
+        assert "--optim.momentum FLOAT    of SGD (default: 0.9)" in done.stdout
+    assert elapsed < (0.7 if os.environ.get("DANET_QUIET_MACHINE") else 3.0)  # 0.7 s where nothing else runs
+
+
+def test_help_imports_no_torch():
+    code = "import sys; sys.argv = ['danet', 'train', 'toy', '--help']; from danet.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

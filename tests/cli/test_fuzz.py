@@ -1,0 +1,497 @@
+"""Damaged files through what opens them: each is read or refused by InputError, in bounded time and memory.
+
+A child process opens them, so that a crash is seen and counted: `test_fuzz.py KIND FIRST LAST STATE`. It
+notes in STATE which file it is at; the system ends it after 5 s of processor time for one file.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from danet.errors import InputError
+
+SECONDS, BYTES = 5, 1_000_000_000
+
+# damage
+
+Edit = Callable[[bytearray, random.Random, list[bytes]], None]
+
+
+def flip(content: bytearray, rng: random.Random, _: list[bytes]) -> None:
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+
+
+def number(content: bytearray, rng: random.Random, _: list[bytes]) -> None:
+    """An extreme number, more often where headers are."""
+    at = rng.randrange(min(len(content), rng.choice((64, 256, 1 << 30))))
+    value = rng.choice((0, 1, 2, 127, 255, 8000, 32_767, 65_535, (1 << 31) - 1, 1 << 31, (1 << 32) - 1))
+    size, order = rng.choice((1, 2, 4)), rng.choice(("little", "big"))
+    content[at : at + size] = (value % (1 << 8 * size)).to_bytes(size, order)
+
+
+def cut(content: bytearray, rng: random.Random, _: list[bytes]) -> None:
+    del content[rng.randrange(1, len(content) + 1) :]
+
+
+def splice(content: bytearray, rng: random.Random, seeds: list[bytes]) -> None:
+    other = rng.choice(seeds)
+    start = rng.randrange(len(other))
+    at = rng.randrange(len(content))
+    content[at : at + rng.choice((0, 16, 1 << 30))] = other[start : start + rng.choice((4, 64, 1 << 30))]
+
+
+def move(content: bytearray, rng: random.Random, _: list[bytes]) -> None:
+    start = rng.randrange(len(content))
+    piece = content[start : start + rng.choice((1, 4, 32, 512))]
+    if rng.random() < 0.5 and len(piece) < len(content):
+        del content[start : start + len(piece)]
+    at = rng.randrange(len(content) + 1)
+    content[at:at] = piece * rng.choice((0, 1, 1, 3))
+
+
+def words(content: bytearray, rng: random.Random, _: list[bytes]) -> None:
+    """What means something in YAML and JSON."""
+    at = rng.randrange(len(content))
+    content[at : at + rng.choice((0, 0, 1, 3))] = rng.choice(WORDS)
+
+
+WORDS = [
+    *(b"&a ", b"*a", b"!!python/object/apply:os.system", b"!!binary ", b"!!bool x", b"!!float ", b"2001-99-99", b"0x_"),
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b": ",
+        b"- ",
+        b"? ",
+        b"| ",
+        b"> ",
+        b"'",
+        b'"',
+        b"#",
+        b"%",
+        b"\n",
+        b"\t",
+        b"---\n",
+        b"<<: ",
+    ),
+    *(b"null", b"true", b".nan", b".inf", b"-1", b"1e999", b"9" * 40, b"[" * 2000, b"{a: " * 300, b"\xff", b"\0"),
+    *("\u2028".encode(), "é".encode(), b"\\ud800", b"[[]]", b"[]", b"{}", b"[-5]", b"1.5", b"999999999", b"null,"),
+]
+BINARY: list[Edit] = [flip, flip, number, number, cut, splice, move]
+TEXT: list[Edit] = [words, words, words, flip, cut, splice, move]
+
+
+def damaged(seeds: list[bytes], edits: list[Edit], index: int) -> bytes:
+    """The file of this number, always the same one."""
+    rng = random.Random(index)
+    content = bytearray(rng.choice(seeds))
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        if content:
+            rng.choice(edits)(content, rng, seeds)
+    if content[:4] == b"\x89PNG" and rng.random() < 0.7:
+        with_checksums(content)
+    return bytes(content)
+
+
+def with_checksums(content: bytearray) -> None:
+    """Make a PNG's checksums right, so that more than their check is reached."""
+    at = 8
+    while at + 12 <= len(content):
+        end = at + 8 + struct.unpack_from(">I", content, at)[0]
+        if end + 4 > len(content):
+            return
+        struct.pack_into(">I", content, end, zlib.crc32(content[at + 4 : end]))
+        at = end + 4
+
+
+# images and masks
+
+
+def images() -> list[bytes]:
+    """Small images of every format, mode and compression that is read."""
+    y, x = np.mgrid[:24, :32]
+    rgb = Image.fromarray(np.stack([8 * x, 10 * y, 255 - 8 * x], -1).astype(np.uint8))
+    gray16 = Image.fromarray((1500 * x + 50 * y).astype(np.uint16))
+    frames = {"save_all": True, "append_images": [rgb.rotate(180), rgb.rotate(90)]}
+    exif, text = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    text.add_text("note", "x" * 300, zip=True)
+    palette = rgb.quantize(16)
+    wanted: list[tuple[Image.Image, str, dict]] = [
+        *((rgb.convert(mode), "JPEG", {}) for mode in ("RGB", "L", "CMYK")),
+        (rgb, "JPEG", {"progressive": True, "subsampling": 0}),
+        (rgb, "JPEG", {"exif": exif}),
+        *((rgb.convert(mode), "PNG", {}) for mode in ("RGB", "RGBA", "L", "LA", "1")),
+        (rgb, "PNG", {"exif": exif, "pnginfo": text}),
+        (rgb, "PNG", frames),
+        (gray16, "PNG", {}),
+        (palette, "PNG", {}),
+        (palette, "PNG", {"transparency": 3}),
+        (rgb, "WEBP", {}),
+        (rgb.convert("RGBA"), "WEBP", {"lossless": True}),
+        (rgb, "WEBP", frames),
+        *((rgb.convert(mode), "BMP", {}) for mode in ("RGB", "L", "1", "RGBA")),
+        (palette, "BMP", {}),
+        *((rgb, "TIFF", {"compression": name}) for name in ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg")),
+        *((rgb.convert(mode), "TIFF", {}) for mode in ("RGBA", "CMYK", "LA", "YCbCr", "LAB")),
+        (rgb.convert("1"), "TIFF", {"compression": "group4"}),
+        (gray16, "TIFF", {}),
+        (palette, "TIFF", {}),
+        (rgb, "TIFF", {**frames, "big_tiff": True}),
+        (rgb, "GIF", {}),
+        (rgb, "GIF", frames),
+    ]
+    files = []
+    for image, kind, options in wanted:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        files.append(buffer.getvalue())
+    deep = np.stack([1500 * x, 2000 * y, 65_535 - 1000 * x], -1).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", 32, 24, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    files.append(b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(c)) + k + c + bytes(4) for k, c in chunks))
+    content = bytearray(files[-1])
+    with_checksums(content)
+    files[-1] = bytes(content)
+    for dtype in (np.uint8, np.uint16):
+        buffer = io.BytesIO()
+        np.save(buffer, deep.astype(dtype))
+        files.append(buffer.getvalue())
+    return files + many_bands(deep.astype(np.uint16))
+
+
+def many_bands(image: np.ndarray) -> list[bytes]:
+    """TIFFs that only rasterio holds, where it is installed."""
+    try:
+        import rasterio
+        from rasterio.io import MemoryFile
+    except ImportError:
+        return []
+    files, bands = [], np.concatenate([image, image[..., :2]], -1).transpose(2, 0, 1)
+    shape = {"driver": "GTiff", "height": 24, "width": 32, "count": 5, "dtype": "uint16"}
+    where = {"transform": rasterio.Affine(1, 0, 5, 0, -1, 9)}
+    for options in ({}, {"compress": "lzw", "tiled": True, "blockxsize": 16, "blockysize": 16}, {"compress": "zstd"}):
+        with MemoryFile() as memory:
+            with memory.open(**shape, **where, **options) as made:
+                made.write(bands)
+            files.append(memory.read())
+    return files
+
+
+def open_image(content: bytes, index: int, place: Path) -> bool:
+    """By all that opens images and masks; whether any of it read it."""
+    from danet.data.images.channels import Bands
+    from danet.data.images.color_masks import palette_of, read_colored_mask
+    from danet.data.images.read import decode_image, image_size, read_header, read_image, read_mask
+
+    file = place / "fuzzed"
+    file.write_bytes(content)
+    more = [
+        lambda: read_image(file, bands=Bands(5)),
+        lambda: read_image(file, bands=Bands(1)),
+        lambda: decode_image(content, "fuzzed"),
+        lambda: read_colored_mask(file, ((0, 0, 0), (255, 255, 255))),
+        lambda: (read_header(file), image_size(file)),
+        lambda: palette_of(file),
+    ]
+    return any_reads(lambda: read_image(file), lambda: read_mask(file), more[index % len(more)])
+
+
+def any_reads(*ways: Callable[[], object]) -> bool:
+    """Try them all; whether one came to its end. InputError is the only other end."""
+    refused = []
+    for way in ways:
+        try:
+            way()
+        except InputError as error:
+            refused.append(str(error))
+    assert not any("\n" in text for text in refused), refused
+    return len(refused) < len(ways)
+
+
+# settings
+
+
+def settings() -> list[bytes]:
+    import yaml
+
+    from danet import recipes
+
+    text = """classes: [road, tree, sky]   # ids
+palette: [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+ignore: 255
+label_map: {0: 0, 7: 1, 8: 2}
+images: images
+masks: masks
+mask_suffix: .png
+val: 0.2
+channels: 4
+white: 10000
+"""
+    colors = "classes: [road, tree]\ncolors: [[1, 2, 3], [4, 5, 6]]\nignore: [0, 0, 0]\n"
+    runs = [yaml.safe_dump(recipes.to_dict(recipes.find(name)), sort_keys=False) for name in ("toy", "camvid")]
+    return [part.encode() for part in (text, colors, *runs)]
+
+
+def open_settings(content: bytes, _: int, place: Path) -> bool:
+    from danet import recipes
+    from danet.data.custom.dataset_yaml import read_settings
+    from danet.train.run_folder import read_recipe
+
+    for name in ("dataset.yaml", "recipe.yaml"):
+        (place / name).write_bytes(content)
+    return any_reads(lambda: read_settings(place), lambda: recipes.check(read_recipe(place)))
+
+
+# weights
+
+
+def weights_files() -> list[bytes]:
+    """A tiny network's file."""
+    import torch
+
+    from danet import DANet
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
+    card = weights_file.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
+    file = Path(os.environ["FUZZ_PLACE"]) / "tiny.safetensors"
+    weights_file.save(file, DANet(**arguments), card)
+    return [file.read_bytes()]
+
+
+def damaged_weights(seeds: list[bytes], index: int) -> bytes:
+    """By turns the header, its description of the network, and the whole file."""
+    length = int.from_bytes(seeds[0][:8], "little")
+    header, tensors = seeds[0][8 : 8 + length], seeds[0][8 + length :]
+    if index % 3 == 0:
+        return damaged(seeds, BINARY, index)
+    if index % 3 == 1:
+        header = damaged([header], [*TEXT, number], index)
+    else:
+        entries = json.loads(header)
+        card = damaged([entries["__metadata__"]["danet"].encode()], TEXT, index)
+        entries["__metadata__"]["danet"] = card.decode(errors="replace")
+        header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header + tensors
+
+
+def open_weights(content: bytes, _: int, place: Path) -> bool:
+    from danet.weights import file as weights_file
+
+    file = place / "w.safetensors"
+    file.write_bytes(content)
+    return any_reads(lambda: weights_file.load(file))
+
+
+# exported networks
+
+
+def exported_files() -> list[bytes]:
+    """An ONNX file as danet exports them, of one convolution."""
+    from onnx import TensorProto, helper
+
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
+    from danet.weights import runtimes
+
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [6, 3, 1, 1], np.arange(18, dtype="<f4").tobytes(), raw=True)
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, "H", "W"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 6, "H", "W"])
+    labels = helper.make_tensor_value_info("labels", TensorProto.UINT8, ["B", "H", "W"])
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["logits"], kernel_shape=[1, 1]),
+        helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
+    ]
+    graph = helper.make_graph(nodes, "net", [images], [logits, labels], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    helper.set_model_props(model, {runtimes.CARD: card.json(), runtimes.SHA256: runtimes.onnx_sha256(model)})
+    return [model.SerializeToString()]
+
+
+def damaged_exported(seeds: list[bytes], index: int) -> bytes:
+    """By turns the file, and the description in it."""
+    if index % 2 == 0:
+        return damaged(seeds, BINARY, index)
+    import onnx
+
+    model = onnx.load_model_from_string(seeds[0])
+    card = damaged([model.metadata_props[0].value.encode()], TEXT, index)
+    model.metadata_props[0].value = card.decode(errors="replace")
+    return model.SerializeToString()
+
+
+def open_exported(content: bytes, _: int, place: Path) -> bool:
+    import torch
+
+    from danet.weights import runtimes
+
+    def run() -> None:
+        network, card = runtimes.load(file)
+        network.labels(torch.zeros(1, card.bands.count, 8, 8))
+
+    file = place / ("net.xml" if (place / "net.bin").exists() else "net.onnx")
+    file.write_bytes(content)
+    return any_reads(run)
+
+
+def openvino_files() -> list[bytes]:
+    """The graph of the same network for OpenVINO; its weights stay as they are."""
+    from danet.data.registry import CLASSES
+    from danet.weights import file as weights_file
+    from danet.weights.export import to_openvino
+
+    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    binary, graph = to_openvino(exported_files()[0], card)
+    (Path(os.environ["FUZZ_PLACE"]) / "net.bin").write_bytes(binary)
+    return [graph]
+
+
+class Kind(NamedTuple):
+    """Whole files, how the n-th is damaged, and what opens it and says whether it could be read."""
+
+    seeds: Callable[[], list[bytes]]
+    damage: Callable[[list[bytes], int], bytes]
+    opened: Callable[[bytes, int, Path], bool]
+
+
+KINDS = {
+    "images": Kind(images, lambda seeds, index: damaged(seeds, BINARY, index), open_image),
+    "settings": Kind(settings, lambda seeds, index: damaged(seeds, TEXT, index), open_settings),
+    "weights": Kind(weights_files, damaged_weights, open_weights),
+    "onnx": Kind(exported_files, damaged_exported, open_exported),
+    "openvino": Kind(openvino_files, lambda seeds, index: damaged(seeds, [*TEXT, number], index), open_exported),
+}
+
+
+# the child
+
+
+def child(kind: Kind, first: int, last: int, state: Path) -> None:
+    """Open the files `first` to `last` - 1; the last line printed is what was counted."""
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # a bomb must not take the machine along
+    seeds, place = kind.seeds(), Path(os.environ["FUZZ_PLACE"])
+    unread = [number for number, content in enumerate(seeds) if not kind.opened(content, 0, place)]
+    assert not unread, "whole files must be read"
+    note = os.open(state, os.O_WRONLY | os.O_CREAT)
+    counts, slowest, others, peak, sizes = Counter(), (0.0, -1), [], 0, []
+    for index in range(first, last):
+        content = kind.damage(seeds, index)
+        os.pwrite(note, b"%9d" % index, 0)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, 12 * SECONDS)  # of waiting, for what never comes
+        begun = time.process_time()
+        try:
+            counts["read" if kind.opened(content, index, place) else "refused"] += 1
+        except Exception as error:
+            others.append((index, f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        slowest = max(slowest, (time.process_time() - begun, index))
+        if (found := resident("VmHWM")) > peak + 50e6:
+            sizes.append((index, found))
+        peak = max(peak, found)
+    print(json.dumps({**counts, "others": others, "slowest": slowest, "peak": peak, "sizes": sizes}))
+
+
+def resident(key: str) -> int:
+    """VmHWM, the most memory that this process has had so far (ru_maxrss begins with its parent's), in bytes."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0])
+
+
+# the parent
+
+
+class Found(NamedTuple):
+    read: int
+    refused: int
+    killed: dict[int, str]
+    others: list[tuple[int, str]]
+    slowest: tuple[float, int]
+    peak: int
+
+
+def fuzz(name: str, count: int, place: Path) -> Found:
+    """Let children open so many files; after one that ends its child the next goes on."""
+    killed: dict[int, str] = {}
+    parts: list[dict] = []
+    first, state = 0, place / "state"
+    while first < count:
+        call = [sys.executable, "-W", "ignore", __file__, name, str(first), str(count), str(state)]
+        environment = {**os.environ, "FUZZ_PLACE": str(place), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(call, capture_output=True, env=environment, check=False)
+        if done.returncode >= 0:
+            assert done.returncode == 0, done.stderr[-2000:].decode()
+            parts.append(json.loads(done.stdout.splitlines()[-1]))
+            break
+        index = int(state.read_text())
+        killed[index] = signal.Signals(-done.returncode).name
+        first = index + 1
+    total = Counter()
+    for part in parts:
+        total.update(read=part.get("read", 0), refused=part.get("refused", 0))
+    others = [tuple(other) for part in parts for other in part["others"]]
+    slowest = max((tuple(part["slowest"]) for part in parts), default=(0.0, -1))
+    return Found(
+        total["read"], total["refused"], killed, others, slowest, max((part["peak"] for part in parts), default=0)
+    )
+
+
+NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_000, "openvino": 3_000}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("images", 1500),
+        ("settings", 300),
+        ("weights", 200),
+        ("onnx", 200),
+        pytest.param("openvino", 60, marks=pytest.mark.slow),
+        *(pytest.param(kind, count, marks=pytest.mark.stress) for kind, count in COUNTS.items()),
+    ],
+)
+def test_damaged_files_are_read_or_refused_and_nothing_else(kind, count, tmp_path):
+    if kind in NEEDED and not all(map(find_spec, NEEDED[kind])):  # not imported here: see conftest.py
+        pytest.skip(f"needs {' and '.join(NEEDED[kind])}")
+    found = fuzz(kind, count, tmp_path)
+    print(f"{count} {kind}: {found}")
+    assert found.killed == {}, "ended the process, or took over 5 s (SIGPROF)"
+    assert found.others == []
+    assert found.read + found.refused == count
+    assert min(found.read, found.refused) > count / 100, "damage too weak or too strong to mean anything"
+    assert found.peak < BYTES
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        child(KINDS[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,0 +1,212 @@
+"""No command makes a connection, unless weights are asked of the hub.
+
+The commands run in a child, `test_offline.py FOLDER NAME...`, in which every connection and every look-up
+of a name is counted and refused: in Python by its audit hook and, where a network namespace may be made (unshare), for
+all libraries by the system's own counters.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COMMANDS = {  # in this order; what a command writes a later one reads
+    "recipes": ["recipes"],
+    "init": ["init", "mine"],
+    "check": ["check", "mine", "--manifest", "hashes.json", "--json", "check.json"],
+    "predict": ["predict", "mine/images", "--out", "segmented"],
+    "look": ["look", "mine/images/0.png", "--point", "20", "10", "--without", "--out", "look.html"],
+    "evaluate": ["evaluate", "tiny.safetensors", "--dataset", "toy", "--report", "evaluation.html"],
+    "robustness": ["robustness", "tiny.safetensors", "--dataset", "toy", "--corruptions", "fog", "--severities", "3"],
+    "dry run": ["train", "toy", "--dry-run"],
+    "train": ["train", "toy", "--out", "run", "--workers", "1"],
+    "resume": ["train", "--resume", "run"],
+    "folder": ["train", "folder", "--data.root", "mine", "--out", "run2", "--cache", "cached"],
+    "report": ["report", "run", "--overwrite"],
+    "two runs": ["report", "run", "run2", "--out", "both.html"],
+    "convert": ["convert", "DANet.pth.tar", "converted.safetensors"],
+    "onnx": ["export", "tiny.safetensors", "--to", "onnx", "--out", "tiny.onnx"],
+    "by onnx": ["predict", "mine/images", "--weights", "tiny.onnx", "--out", "by_onnx"],
+    "openvino": ["export", "tiny.safetensors", "--to", "openvino", "--out", "tiny.xml"],
+    "hub": ["train", "folder", "--data.root", "mine", "--out", "run3", "--network.pretrained"],
+}
+QUICK = ("recipes", "init", "check", "predict", "look", "evaluate", "dry run")
+SLOW = tuple(name for name in COMMANDS if name != "hub")
+COUNTERS = {"Ip": ("OutRequests", "OutNoRoutes"), "Tcp": ("ActiveOpens",), "Udp": ("OutDatagrams",)}
+COUNTERS_6 = ("Ip6OutRequests", "Ip6OutNoRoutes")
+
+
+# the child
+
+
+def watch() -> list[str]:
+    """What this process and the libraries written in Python try; it fails."""
+    attempts: list[str] = []
+    names = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event not in names:
+            return
+        local = event not in ("socket.getaddrinfo", "socket.gethostbyname") and not isinstance(arguments[1], tuple)
+        if not local:  # a name in the file system, or none: between processes of this machine
+            attempts.append(f"{event} {arguments}")
+            raise OSError("no connections here")
+
+    sys.addaudithook(hook)
+    return attempts
+
+
+def sent() -> int:
+    """What the system counted in this network namespace: packets sent, or kept for want of a route."""
+    lines = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
+    total = 0
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        found = dict(zip(names, values, strict=True))
+        total += sum(int(found[name]) for name in COUNTERS.get(names[0].rstrip(":"), ()))
+    newer = Path("/proc/self/net/snmp6")
+    rows = newer.read_text().split() if newer.exists() else []
+    return total + sum(int(value) for name, value in zip(rows[::2], rows[1::2], strict=True) if name in COUNTERS_6)
+
+
+def prepare(folder: Path) -> None:
+    """What the commands name, and recipes that end in seconds."""
+    import torch
+    from released import released_state
+
+    from danet import DANet, recipes
+    from danet.data import registry
+    from danet.weights import file as weights_file
+
+    os.chdir(folder)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        mask = np.where(np.arange(48)[None] > 6 * i + 3, 255, 0).astype(np.uint8).repeat(40, 0)
+        for name, array in (("images", rng.integers(0, 256, (40, 48, 3), np.uint8)), ("masks", mask)):
+            (folder / "mine" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / f"mine/{name}/{i}.png")
+    arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
+    card = weights_file.Card(arguments, registry.CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=64)
+    weights_file.save(folder / "tiny.safetensors", DANet(**arguments), card)
+    if "convert" in sys.argv:
+        torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, folder / "DANet.pth.tar")
+    from danet.data.datasets import synthetic
+
+    synthetic._SIZES = {"train": 8, "val": 2}
+    for name in ("folder", "toy"):
+        recipe = recipes.RECIPES[name]
+        small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
+        crops = replace(recipe.data, crop=(32, 32), size=48, batch=4)
+        recipes.RECIPES[name] = replace(recipe, network=small, data=crops, optim=replace(recipe.optim, epochs=1))
+
+
+def child(folder: Path, names: list[str]) -> None:
+    attempts = watch()
+    prepare(folder)
+    from danet.cli import main
+
+    status, counted = {}, {"the libraries": sent()}
+    for name in names:
+        before = sent()
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                status[name] = main(list(COMMANDS[name]))
+            except SystemExit as stop:
+                status[name] = stop.code
+        counted[name] = sent() - before
+    if "onnx" in names:
+        time.sleep(10)  # ONNX Runtime would send some seconds after a session was made
+    counted["afterwards"] = sent() - sum(counted.values())
+    print(json.dumps({"status": status, "attempts": attempts, "sent": counted}))
+
+
+# the parent
+
+
+def alone() -> list[str]:
+    """The command that runs another without a network, where that is allowed."""
+    call = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*call, "true"], capture_output=True, check=False).returncode:
+        return []
+    return call
+
+
+def run(folder: Path, *names: str) -> dict:
+    home = folder / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    call = [*alone(), sys.executable, "-W", "ignore", __file__, str(folder), *names]
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]) | {"said": done.stderr}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_no_command_makes_a_connection(names, tmp_path):
+    found = run(tmp_path, *names)
+    assert found["status"] == dict.fromkeys(names, 0), found["said"][-3000:]
+    assert found["attempts"] == []
+    if alone():
+        assert set(found["sent"].values()) == {0}, found["sent"]
+
+
+def test_onnx_runtimes_telemetry_is_forbidden_before_it_is_imported(monkeypatch):
+    """That nothing is sent then is seen above, by the system's counters: it is no Python that sends."""
+    from danet.weights import runtimes
+
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    seen = []
+
+    def imported(name: str):
+        seen.append((name, os.environ.get("ORT_DISABLE_TELEMETRY")))
+        return sys
+
+    monkeypatch.setattr(runtimes, "import_module", imported)
+    runtimes.optional("onnxruntime", "export", "a test")
+    assert seen == [("onnxruntime", "1")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_of_the_hub_are_asked_of_the_hub_and_what_is_asked_is_seen(tmp_path):
+    found = run(tmp_path, "init", "hub")
+    assert found["status"] == {"init": 0, "hub": 2}
+    assert any("huggingface" in attempt for attempt in found["attempts"])
+    assert "its pretrained weights could not be fetched" in found["said"]
+
+
+SEEN_BELOW_PYTHON = """
+import ctypes, sys
+sys.path.insert(0, sys.argv[1])
+import test_offline
+attempts, before = test_offline.watch(), test_offline.sent()
+libc = ctypes.CDLL(None, use_errno=True)
+descriptor = libc.socket(2, 2, 0)
+address = (2).to_bytes(2, sys.byteorder) + (53).to_bytes(2, "big") + bytes([192, 0, 2, 1]) + bytes(8)
+libc.sendto(descriptor, b"x", 1, 0, address, len(address))
+libc.connect(libc.socket(2, 1, 0), address, len(address))
+print(len(attempts), test_offline.sent() - before)
+"""
+
+
+@pytest.mark.skipif(not alone(), reason="no network namespace may be made here")
+def test_the_systems_counters_see_what_python_does_not():
+    call = [*alone(), sys.executable, "-c", SEEN_BELOW_PYTHON, str(Path(__file__).parent)]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    by_python, by_the_system = map(int, done.stdout.split())
+    assert by_python == 0
+    assert by_the_system >= 1
+
+
+if __name__ == "__main__":
+    child(Path(sys.argv[1]), sys.argv[2:])

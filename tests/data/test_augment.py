@@ -1,0 +1,170 @@
+"""Drawn scenes, augmentation and the order of samples: pure functions of their arguments."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from danet import InputError
+from danet.data import registry, sampler
+from danet.data.augment import Augmentation, scaled_crop
+
+
+@pytest.mark.parametrize("name", ["toy", "toy-context"])
+def test_a_drawn_scene_is_always_the_same_one(name):
+    samples, again = registry.load(name, None, "train"), registry.load(name, None, "train")
+    assert np.array_equal(samples[5].image, again[5].image)
+    assert np.array_equal(samples[5].labels, again[5].labels)
+    assert not np.array_equal(samples[5].image, registry.load(name, None, "val")[5].image)
+    seen = np.unique(np.concatenate([samples[i].labels.ravel() for i in range(30)]))
+    assert seen.tolist() == list(range(len(samples.classes)))
+
+
+def test_the_lamp_alone_tells_the_cars_class():
+    samples = registry.load("toy-context", None, "train")
+    for i in range(20):
+        _, image, labels = samples[i]
+        cars = np.isin(labels, (4, 5))
+        assert len(np.unique(labels[cars])) == 1
+        assert (
+            np.argwhere(cars)[:, 1].min() - np.argwhere(labels == 3)[:, 1].max() >= 130
+        )  # px: beyond the convolutions
+        red, green = image[labels == 3].astype(int)[:, :2].sum(0)
+        assert (labels[cars][0] == 4) == (red > green)
+
+
+def test_an_unknown_split_of_drawn_scenes():
+    with pytest.raises(InputError, match="use train or val"):
+        registry.load("toy", None, "test")
+
+
+@given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 3))
+def test_every_sample_comes_once_an_epoch(size, epoch, seed):
+    indices = [sampler.sample_index(seed, epoch * size + i, size) for i in range(size)]
+    assert sorted(indices) == list(range(size))
+
+
+@given(st.integers(0, 100), st.integers(1, 8), st.integers(1, 4))
+def test_processes_share_a_steps_positions(step, per_process, world):
+    batch = per_process * world
+    shares = [sampler.batch_positions(step, batch, rank, world) for rank in range(world)]
+    assert {len(share) for share in shares} == {per_process}
+    assert sorted(itertools.chain(*shares)) == list(range(step * batch, (step + 1) * batch))
+
+
+def test_order_and_augmentation_are_fixed_for_ever():
+    """A change here would break the resuming of runs begun before it."""
+    indices = [sampler.sample_index(7, position, 10) for position in range(12)]
+    numbers = sampler.generator(7, 3).random(3)
+    assert indices == [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 8, 2]
+    assert numbers.round(6).tolist() == [0.516786, 0.208411, 0.200141]
+
+
+def random_image(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 5, (height, width), np.uint8)
+
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+crops = st.tuples(st.integers(1, 30), st.integers(1, 30))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), seeds)
+def test_a_crop_has_its_size_and_ignores_what_lies_outside(size, crop, scale, seed):
+    image, labels = random_image(*size)
+    out, out_labels = scaled_crop(image, labels, scale, crop, np.random.default_rng(seed))
+    assert out.shape == (*crop, 3)
+    assert out_labels.shape == crop
+    outside = out_labels == 255
+    assert not out[outside].any()
+    inside = min(crop[0], max(1, round(size[0] * scale))), min(crop[1], max(1, round(size[1] * scale)))
+    assert (~outside).sum() == inside[0] * inside[1]
+    assert set(np.unique(out_labels)) <= {*np.unique(labels).tolist(), 255}
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.7, 2.0])
+def test_cropping_first_gives_the_pixels_of_resizing_the_whole(scale):
+    image, labels = random_image(40, 60)
+    rng = np.random.default_rng(1)
+    out, out_labels = scaled_crop(image, labels, scale, (16, 20), np.random.default_rng(1))
+    whole_size = round(40 * scale), round(60 * scale)
+    top, left = (int(rng.integers(0, a - b + 1)) for a, b in zip(whole_size, (16, 20), strict=True))
+    whole = Image.fromarray(image).resize(whole_size[::-1], Image.Resampling.BILINEAR)
+    whole_labels = Image.fromarray(labels).resize(whole_size[::-1], Image.Resampling.NEAREST)
+    # both round to 8 bits twice, between the two passes of the resizing
+    assert np.abs(out.astype(int) - np.asarray(whole)[top : top + 16, left : left + 20]).max() <= 2
+    assert np.array_equal(out_labels, np.asarray(whole_labels)[top : top + 16, left : left + 20])
+
+
+def test_image_and_labels_are_flipped_together():
+    image, labels = random_image(16, 16)
+    image[..., 0] = labels
+    flipped, flipped_labels = Augmentation((16, 16), flip=1.0)(image, labels, np.random.default_rng(0))
+    assert np.array_equal(flipped[..., 0], flipped_labels)
+    assert np.array_equal(flipped_labels, labels[:, ::-1])
+
+
+def ramps(height: int, width: int) -> np.ndarray:
+    """Every pixel holds its own row and column."""
+    return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=2).astype(np.float32)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), st.sampled_from([0.0, 1.0]), st.sampled_from([0.6, 1.0]), seeds)
+def test_a_label_comes_from_where_its_pixel_comes_from(size, crop, scale, flip, largest_share, seed):
+    """To half a pixel, what nearest and bilinear differ by; to the filter's width more at the image's border."""
+    augment = Augmentation(crop, (scale, scale), flip, largest_share=largest_share)
+    image = ramps(*size)
+    for axis in (0, 1):  # the same numbers are drawn both times
+        out, labels = augment(image, image[..., axis].astype(np.uint8), np.random.default_rng(seed))
+        inside = labels != 255
+        assert not out[~inside].any()
+        place, label = out[inside, axis], labels[inside].astype(float)
+        step = size[axis] / max(1, round(size[axis] * scale))
+        within = (place > step + 1) & (place < size[axis] - step - 2)
+        assert np.abs(label - place)[within].max(initial=0) <= 0.501
+        assert np.abs(label - place).max() <= 0.501 + max(1, step)
+
+
+@given(sizes, crops, st.floats(0.3, 3.0), seeds)
+def test_a_flip_is_the_mirror_image_of_the_same_crop(size, crop, scale, seed):
+    image, labels = random_image(*size)
+    straight, mirrored = (
+        Augmentation(crop, (scale, scale), flip)(image, labels, np.random.default_rng(seed)) for flip in (0.0, 1.0)
+    )
+    for one, other in zip(straight, mirrored, strict=True):
+        assert np.array_equal(one[:, ::-1], other)
+
+
+@given(sizes, st.sampled_from([1, 3, 4]), st.sampled_from([np.uint8, np.float32]), st.floats(0, 1), seeds)
+def test_colors_change_no_label_no_shape_and_no_type(size, bands, dtype, jitter, seed):
+    rng = np.random.default_rng(seed)
+    image, labels = rng.integers(0, 256, (*size, bands)).astype(dtype), rng.integers(0, 5, size, np.uint8)
+    augment = Augmentation(size, flip=0.0, jitter=jitter, photometric=True)
+    out, same = augment(image, labels, rng)
+    assert np.array_equal(same, labels)
+    assert (out.shape, out.dtype) == (image.shape, image.dtype)
+    assert np.isfinite(out).all()
+    assert np.array_equal(Augmentation(size, flip=0.0)(image, labels, rng)[0], image)  # at scale 1: pixel for pixel
+
+
+def test_jitter_changes_colors_and_nothing_else():
+    image, labels = random_image(16, 16)
+    changed, same = Augmentation((16, 16), flip=0.0, jitter=0.4)(image, labels, np.random.default_rng(0))
+    assert np.array_equal(same, labels)
+    assert not np.array_equal(changed, image)
+
+
+def test_no_global_random_state_is_read():
+    image, labels = random_image(30, 30)
+    augment = Augmentation((16, 16), (0.5, 2.0), 0.5, 0.4)
+    digests = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002  the very state that must not matter
+        out = augment(image, labels, np.random.default_rng(3))
+        digests.append(hashlib.sha256(out[0].tobytes() + out[1].tobytes()).hexdigest())
+    assert digests[0] == digests[1]

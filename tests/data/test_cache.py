@@ -1,0 +1,174 @@
+"""danet.data.cache: decoded once, the same samples for ever; and crops that read only their part."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from danet import recipes
+from danet.cli import main
+from danet.data import cache
+from danet.data.augment import Augmentation
+from danet.data.cache import Cached, cached, space
+from danet.data.custom import dataset_yaml
+from danet.data.datasets import synthetic
+from danet.data.samples import PairedFiles
+from danet.errors import InputError
+from danet.train import checkpoint
+
+
+@pytest.fixture
+def samples(tmp_path) -> PairedFiles:
+    rng = np.random.default_rng(0)
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "masks").mkdir()
+    for i in range(5):
+        size = 50 + i, 70
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "set" / "images" / f"{i}.png")
+        mask = np.where(rng.random(size) < 0.5, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"{i}.png")
+    (tmp_path / "set" / "dataset.yaml").write_text("classes: [ground, crack]\nlabel_map: {0: 0, 255: 1}\n")
+    return dataset_yaml.load(tmp_path / "set", "train")
+
+
+def decoded(monkeypatch) -> list[int]:
+    """Notes the samples that are read from their files from now on."""
+    read, before = [], PairedFiles.__getitem__
+    monkeypatch.setattr(PairedFiles, "__getitem__", lambda self, i: read.append(i) or before(self, i))
+    return read
+
+
+def test_samples_are_decoded_once_and_equal_for_ever(samples, tmp_path, monkeypatch):
+    plain = [samples[i] for i in range(len(samples))]
+    for _ in range(2):
+        through = cached(samples, tmp_path / "cache")
+        for i, sample in enumerate(plain):
+            again = through[i]
+            assert again.name == sample.name
+            assert (again.image == sample.image).all()
+            assert (again.labels == sample.labels).all()
+            assert (through.labels(i) == sample.labels).all()
+    read = decoded(monkeypatch)
+    assert isinstance(Cached(samples, tmp_path / "cache")[0].image, np.memmap)
+    assert read == []
+
+
+def test_augmentation_is_the_same_with_and_without(samples, tmp_path):
+    through, augment = cached(samples, tmp_path / "cache"), Augmentation((32, 40), (0.5, 2.0), jitter=0.3)
+    for seed in range(20):
+        index = seed % len(samples)
+        _ = through[index]
+        one, other = (
+            augment(sample.image, sample.labels, np.random.default_rng(seed))
+            for sample in (samples[index], through[index])
+        )
+        assert (one[0] == other[0]).all()
+        assert (one[1] == other[1]).all()
+
+
+def test_what_changed_or_was_damaged_is_decoded_again(samples, tmp_path, monkeypatch):
+    through = cached(samples, tmp_path / "cache")
+    first = through[0].image.copy()
+    image, labels = through.files(0)
+    image.write_bytes(image.read_bytes()[:-500])
+    read = decoded(monkeypatch)
+    assert (through[0].image == first).all()
+    labels.write_bytes(b"")
+    assert (through[0].image == first).all()
+    assert read == [0, 0]
+    Image.fromarray(255 - first).save(samples.pairs[0].image)
+    assert (through[0].image == 255 - first).all()
+    other_map = replace(samples, label_map=type(samples.label_map)({0: 1, 255: 0}, 2))
+    assert (Cached(other_map, tmp_path / "cache")[0].labels == 1 - through[0].labels).all()
+    assert not list((tmp_path / "cache").glob(".danet-*"))
+
+
+def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monkeypatch):
+    through = cached(samples, tmp_path / "cache")
+    whole = sum((sample.labels.size) * 4 for sample in map(samples.__getitem__, range(len(samples))))
+    assert space(through) == (whole, whole)
+    _ = through[0]
+    assert space(through) == (whole, whole - 4 * samples[0].labels.size)
+    files = sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
+    assert files == pytest.approx(4 * samples[0].labels.size, abs=400)
+
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(InputError, match=r"GB more are needed, and 0\.0 GB are free; give --cache a folder on another"):
+        cached(samples, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["npy", "tif", "deep"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # rasterio's, of an image without coordinates
+def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    stored = np.random.default_rng(0).integers(0, 256, (20, 24, 5), np.uint16 if kind == "deep" else np.uint8)
+    for stem in "ab":  # one for each part
+        if kind == "tif":
+            rasterio = pytest.importorskip("rasterio")
+            form = {"driver": "GTiff", "dtype": "uint8", "height": 20, "width": 24, "count": 5}
+            with rasterio.open(tmp_path / "images" / f"{stem}.tif", "w", **form) as made:
+                made.write(stored.transpose(2, 0, 1))
+        else:
+            np.save(tmp_path / "images" / f"{stem}.npy", stored)
+        Image.fromarray((stored[..., 0] // 128).astype(np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
+    (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\nchannels: 5\n")
+    samples = dataset_yaml.load(tmp_path, "train")
+    whole = len(samples) * 20 * 24 * (5 * (4 if kind == "deep" else 1) + 1)
+    through = cached(samples, tmp_path / "cache")
+    assert space(through) == (whole, whole)
+    for i in range(len(samples)):
+        assert np.array_equal(through[i].image, samples[i].image)
+    assert space(through) == (whole, 0)
+
+
+def test_an_image_removed_meanwhile_is_an_input_error(samples, tmp_path):
+    through = cached(samples, tmp_path / "cache")
+    _ = through[0]
+    samples.pairs[0].mask.unlink()
+    with pytest.raises(
+        InputError, match=r"masks/0\.png: cannot be read \(No such file or directory\); check the path$"
+    ):
+        _ = through[0]
+    samples.pairs[0].image.unlink()
+    with pytest.raises(InputError, match=r"images/0\.png: cannot be read"):
+        _ = through[0]
+
+
+def test_samples_that_cannot_be_read_are_left_out_of_the_space(samples, tmp_path):
+    sizes = [4 * samples[i].labels.size for i in range(len(samples))]
+    for pair in samples.pairs[:2]:
+        pair.image.write_bytes(b"")
+    samples.pairs[3].mask.unlink()
+    told: list[InputError] = []
+    through = cached(samples, tmp_path / "cache", told.append)
+    assert [error.where for error in told] == [samples.pairs[0].image, samples.pairs[1].image, samples.pairs[3].mask]
+    assert space(through, told.append) == (sizes[2], sizes[2])
+    with pytest.raises(InputError, match=r"images/0\.png: empty file"):
+        cached(samples, tmp_path / "cache")
+
+
+def test_drawn_scenes_have_no_cache(tmp_path):
+    with pytest.raises(InputError, match="drawn, not read"):
+        cached(synthetic.load(tmp_path, "train"), tmp_path / "cache")
+
+
+def test_training_through_a_cache_ends_with_the_same_weights(samples, tmp_path, monkeypatch):
+    del samples
+    small = replace(recipes.RECIPES["folder"].network, backbone="test_resnet", output_stride=16, width=16)
+    recipe = replace(recipes.RECIPES["folder"], network=replace(small, pretrained=False))
+    recipe = replace(recipe, data=replace(recipe.data, crop=(32, 32), batch=2, size=64))
+    monkeypatch.setitem(recipes.RECIPES, "folder", replace(recipe, optim=replace(recipe.optim, epochs=1)))
+    for name, extra in (("plain", []), ("first", ["--cache", "c"]), ("second", ["--cache", "c", "--workers", "0"])):
+        options = ["--data.root", str(tmp_path / "set"), "--out", str(tmp_path / name), "--device", "cpu"]
+        extra = [str(tmp_path / "cache") if word == "c" else word for word in extra]
+        assert main(["train", "folder", *options, *extra]) == 0
+    plain, first, second = (checkpoint.newest(tmp_path / name)["network"] for name in ("plain", "first", "second"))
+    for name, tensor in plain.items():
+        assert (tensor == first[name]).all(), name
+        assert (tensor == second[name]).all(), name
+    assert len(list((tmp_path / "cache").iterdir())) == 2 * 4

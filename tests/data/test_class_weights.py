@@ -1,0 +1,102 @@
+"""danet.data.class_weights: class weights from the pixels of a training set."""
+
+import numpy as np
+import pytest
+
+from danet.data.class_weights import Census, census, check_labeled, class_weights
+from danet.data.classes import Classes
+from danet.data.images.channels import RGB
+from danet.data.samples import Sample
+from danet.errors import InputError
+
+WAYS = ("enet", "median-frequency", "effective-number", "auto")
+
+
+class Labeled:
+    """`Samples` of given label maps."""
+
+    classes = Classes.named(("road", "pole", "sky", "never"))
+    bands = RGB
+
+    def __init__(self, *maps: list[list[int]]):
+        self.maps = [np.array(m, np.uint8) for m in maps]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise AssertionError("the images need not be read")
+
+    def labels(self, index: int) -> np.ndarray:
+        return self.maps[index]
+
+
+SCENES = Labeled([[0, 0, 0, 1], [0, 0, 255, 2]], [[0, 0, 0, 0], [0, 2, 2, 2]])
+
+
+def test_the_census_counts_pixels_images_and_the_pixels_beside():
+    counted = census(SCENES)
+    assert counted.pixels.tolist() == [10, 1, 4, 0]
+    assert counted.images.tolist() == [2, 1, 2, 0]
+    assert counted.pixels_beside.tolist() == [15, 7, 15, 0]
+    assert counted.samples == 2
+
+
+class OneBad(Labeled):
+    """The second label map cannot be read."""
+
+    def labels(self, index: int) -> np.ndarray:
+        if index == 1:
+            raise InputError("1.png", "truncated or damaged", "copy it again")
+        return super().labels(index)
+
+
+def test_label_maps_that_cannot_be_read_are_left_out_where_somebody_is_told():
+    scenes, told = OneBad([[0, 1]], [[2, 2]], [[0, 0]]), []
+    counted = census(scenes, told.append)
+    assert [error.where for error in told] == ["1.png"]
+    assert counted.pixels.tolist() == [3, 1, 0, 0]
+    assert counted.images.tolist() == [2, 1, 0, 0]
+    assert counted.samples == 2
+    with pytest.raises(InputError, match=r"1\.png: truncated"):
+        census(scenes)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_mean_weight_over_the_pixels_is_one_and_rare_classes_weigh_more(way):
+    counted = census(SCENES)
+    weights = np.array(class_weights(way, counted))
+    assert (weights * counted.pixels).sum() / counted.pixels.sum() == pytest.approx(1)
+    assert weights[1] > weights[0]
+
+
+def test_the_published_formulas():
+    counted = census(SCENES)
+
+    def ratio(way):
+        weights = class_weights(way, counted)
+        return weights[1] / weights[0]
+
+    assert ratio("enet") == pytest.approx(np.log(1.02 + 10 / 15) / np.log(1.02 + 1 / 15))
+    assert ratio("median-frequency") == pytest.approx((10 / 15) / (1 / 7))
+    assert ratio("effective-number") == pytest.approx((1 - 0.5**2) / (1 - 0.5))
+    assert class_weights("auto", counted) == class_weights("enet", counted)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_class_without_pixels_changes_no_other_weight(way):
+    counted = census(SCENES)
+    without = Census(*(array[:3] for array in counted[:3]), counted.samples)
+    assert class_weights(way, counted)[:3] == pytest.approx(class_weights(way, without))
+
+
+def test_a_training_set_without_a_labeled_pixel_is_refused():
+    check_labeled(Labeled([[255, 255]], [[255, 0]]))
+    check_labeled(OneBad([[255, 255]], [[0, 0]]))  # told where it is trained on
+    with pytest.raises(InputError, match=r"--data\.train-split: no pixel of its 2 images is labeled"):
+        check_labeled(Labeled([[255, 255]], [[255, 255]]))
+
+
+def test_nothing_labeled_is_refused():
+    with pytest.raises(InputError, match="no labeled pixel"):
+        class_weights("enet", census(Labeled([[255, 255]])))

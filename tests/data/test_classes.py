@@ -1,0 +1,103 @@
+"""Label maps, palettes, and the line a user gets for a value that means nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from danet import InputError
+from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
+
+
+@given(st.dictionaries(st.integers(0, 65535), st.sampled_from([0, 1, 2, 255]), min_size=1), st.data())
+def test_mapped_values_become_their_targets(mapping, data):
+    values = data.draw(st.lists(st.sampled_from(sorted(mapping)), min_size=1))
+    labels = LabelMap(mapping, 3).apply(np.array([values]), "mask.png")
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[mapping[value] for value in values]]
+
+
+few_values = st.dictionaries(st.integers(0, 9), st.sampled_from([0, 1, 2, 255]), min_size=5)
+masks = hnp.arrays(
+    st.sampled_from([np.uint8, np.uint16, np.int32, np.int64]),
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=4),
+    elements=st.integers(0, 9),
+)
+
+
+@given(few_values, masks)
+def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask):
+    unknown = [(y, x) for y, x in np.ndindex(*mask.shape) if int(mask[y, x]) not in mapping]
+    if not unknown:
+        labels = LabelMap(mapping, 3).apply(mask, "m.png")
+        assert labels.tolist() == [[mapping[value] for value in row] for row in mask.tolist()]
+        return
+    value = mask[unknown[0]]
+    place = f"value {value} is none of the 3 classes: {(mask == value).sum()} pixels, the first at "
+    with pytest.raises(InputError) as error:
+        LabelMap(mapping, 3).apply(mask, "m.png")
+    assert str(error.value).startswith(f"m.png: {place}x={unknown[0][1]}, y={unknown[0][0]}")
+    others = len({int(mask[place]) for place in unknown}) - 1
+    assert (f"(and {others} other such values)" in str(error.value)) == (others > 0)
+
+
+@given(st.integers(1, 255), st.data())
+def test_every_class_maps_to_itself_and_one_value_to_ignore(classes, data):
+    ignore = data.draw(st.integers(classes, 65535))
+    mask = np.array([[*range(classes), ignore]], np.uint16)
+    assert LabelMap.identity(classes, ignore).apply(mask, "m.png").tolist() == [[*range(classes), 255]]
+
+
+@given(st.integers(1, 255), st.integers(1, 255))
+def test_a_class_keeps_its_color_when_others_are_added(first, second):
+    fewer, more = sorted((first, second))
+    assert distinct_palette(more)[:fewer] == distinct_palette(fewer)
+
+
+def test_an_unknown_value_is_told_with_its_count_and_first_place():
+    mask = np.array([[0, 1, 1], [12, 12, 200], [255, 12, 0]])
+    with pytest.raises(InputError) as error:
+        LabelMap.identity(11).apply(mask, "masks/a.png")
+    assert str(error.value) == (
+        "masks/a.png: value 12 is none of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such values); "
+        "map it with label_map: {12: CLASS} (or 12: 255 to ignore it), or mend the mask"
+    )
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 30, -(1 << 31)])
+def test_values_of_32_bit_masks_are_told_like_any_other(value):
+    with pytest.raises(InputError, match=f"value {value} is none of the 3 classes: 1 pixels, the first at x=1, y=0"):
+        LabelMap.identity(3).apply(np.array([[0, value]], np.int32), "m.png")
+
+
+def test_a_0_255_mask_of_two_classes_is_recognized():
+    with pytest.raises(InputError, match=r"write label_map: \{0: 0, 255: 1\}"):
+        LabelMap({0: 0, 1: 1}, 2).apply(np.array([[0, 255]]), "m.png")
+
+
+@pytest.mark.parametrize(("mapping", "message"), [({0: 3}, "3 is no class"), ({70000: 0}, "cannot be a mask's value")])
+def test_a_map_to_no_class_is_refused(mapping, message):
+    with pytest.raises(InputError, match=message):
+        LabelMap(mapping, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "palette", "message"),
+    [
+        ((), (), "0 names"),
+        (("a", "b", "a"), ((0, 0, 0),) * 3, "a stands there more than once"),
+        (("a", "b"), ((0, 0, 0),), "1 colors for 2 classes"),
+        (tuple(map(str, range(256))), ((0, 0, 0),) * 256, "256 names"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(names, palette, message):
+    with pytest.raises(InputError, match=message):
+        Classes(names, palette)
+
+
+def test_colors_are_distinct_and_never_the_black_of_ignored_pixels():
+    colors = distinct_palette(IGNORE)
+    assert len(set(colors)) == IGNORE
+    assert (0, 0, 0) not in colors
+    assert colors[:3] == ((128, 0, 0), (0, 128, 0), (128, 128, 0))  # PASCAL VOC's

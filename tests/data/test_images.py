@@ -1,0 +1,201 @@
+"""Opening images and masks: every usual kind, and what is not one."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from danet import InputError
+from danet.data.images.read import image_size, list_images, read_image, read_mask
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """Smooth enough that JPEG changes it little. 24 x 32."""
+    y, x = np.mgrid[:24, :32]
+    return np.stack([8 * x, 10 * y, 255 - 8 * x], -1).astype(np.uint8)
+
+
+def encoded(array: np.ndarray | Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "tolerance"),
+    [
+        ("a.png", "PNG", 0),
+        ("a.bmp", "BMP", 0),
+        ("a.tif", "TIFF", 0),
+        ("a.JPG", "JPEG", 12),
+        ("a.webp", "WEBP", 40),
+        ("jpeg named.png", "JPEG", 12),
+        ("no extension", "PNG", 0),
+        ("ünïcode 🚗.png", "PNG", 0),
+    ],
+)
+def test_the_usual_formats_are_read_by_content(tmp_path, image, name, kind, tolerance):
+    (tmp_path / name).write_bytes(encoded(image, kind))
+    result = read_image(tmp_path / name)
+    assert result.shape == (24, 32, 3)
+    assert result.dtype == np.uint8
+    assert np.abs(result.astype(int) - image).max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "YCbCr"])
+def test_every_mode_becomes_rgb(tmp_path, image, mode):
+    kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    (tmp_path / "a").write_bytes(encoded(Image.fromarray(image).convert(mode), kind))
+    result = read_image(tmp_path / "a")
+    assert result.shape == (24, 32, 3)
+    if mode in ("RGBA", "CMYK"):
+        assert np.abs(result.astype(int) - image).max() <= 3
+
+
+def test_transparency_is_laid_over_black(tmp_path, image):
+    clear = Image.fromarray(image).convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "a.png")
+    assert not read_image(tmp_path / "a.png").any()
+
+
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 40000, 40001, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.float32
+    for band in range(3):  # as RGB, with all its bits
+        assert (image[..., band] * 257).round().astype(int).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_orientation_is_applied(tmp_path, image, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    turned = read_image(tmp_path / "a.png")
+    assert turned.shape[:2] == ((32, 24) if orientation >= 5 else (24, 32))
+    assert image_size(tmp_path / "a.png") == turned.shape[:2]
+    assert not np.array_equal(turned, image)
+    assert sorted(turned.reshape(-1, 3).tolist()) == sorted(image.reshape(-1, 3).tolist())
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"\xff" * 40])
+def test_a_broken_exif_block_is_no_reason_to_refuse(tmp_path, image, exif):
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (24, 32, 3)
+    assert image_size(tmp_path / "a.jpg") == (24, 32)
+
+
+def test_animations_give_their_first_frame(tmp_path, image):
+    frames = [Image.fromarray(image), Image.fromarray(255 - image)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert np.array_equal(read_image(tmp_path / "a.webp"), image)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises a size and holds nothing."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda p: b"", r"empty file \(0 bytes\)"),
+        (lambda p: b"hello, this is a text", r"not an image \(begins with b'hell'\)"),
+        (lambda p: b"<!DOCTYPE html><html>404</html>", r"a web page\); download the image itself"),
+        (lambda p: b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"an SVG drawing\); export it as PNG"),
+        (lambda p: b"%PDF-1.7", r"a PDF\); export the page as PNG"),
+        (lambda p: b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
+        (lambda p: encoded(p, "JPEG")[:400], "truncated or damaged"),
+        (lambda p: encoded(p, "PNG")[:-40], "truncated or damaged"),
+        (lambda p: encoded(p, "PNG").replace(b"IDAT", b"IDAX"), "truncated or damaged"),
+        (
+            lambda p: png_header(60_000, 60_000) + b"\0\0\1\0IDAT" + bytes(300),
+            "more pixels than the limit of 64,000,000",
+        ),
+        (lambda p: encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point values"),
+    ],
+)
+def test_what_is_no_image_is_named_with_what_to_do(tmp_path, image, content, message):
+    (tmp_path / "bad.jpg").write_bytes(content(image))
+    with pytest.raises(InputError, match=rf"bad\.jpg: .*{message}"):
+        read_image(tmp_path / "bad.jpg")
+
+
+def test_the_limit_on_pixels_is_the_callers(tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="32 x 24: more pixels than the limit of 700"):
+        read_image(tmp_path / "a.png", max_pixels=700)
+
+
+def test_things_that_are_no_files_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nowhere")
+    for name, message in [
+        ("pipe.jpg", "not a regular file"),
+        ("folder.jpg", "is a folder"),
+        ("loop.jpg", "cannot be opened"),
+        ("dangling.jpg", "no such file"),
+        ("absent.jpg", "no such file"),
+        ("a\0b", "cannot be opened"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_masks_keep_their_values(tmp_path, dtype):
+    values = np.array([[0, 1, 11, 255]], dtype)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
+
+
+def test_masks_of_whole_floating_point_numbers_are_read_and_others_told(tmp_path):
+    ids = np.array([[0, 1, 2], [3, 255, 0]], np.float32)
+    file = tmp_path / "m.tif"
+    Image.fromarray(ids).save(file)
+    assert np.array_equal(read_mask(file), ids)
+    for wrong in (0.5, -9999, np.nan):
+        ids[1, 2] = wrong
+        Image.fromarray(ids).save(file)
+        with pytest.raises(InputError, match=rf"m\.tif: a mask of numbers such as {wrong:g} at x=2, y=1: not"):
+            read_mask(file)
+
+
+def test_palette_masks_give_indices_not_colors(tmp_path):
+    mask = Image.frombytes("P", (4, 1), bytes([0, 1, 2, 255]))
+    mask.putpalette([*range(256)] * 3)
+    mask.save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2, 255]]
+
+
+def test_gray_masks_saved_as_rgb_are_read_and_colored_ones_refused(tmp_path, image):
+    gray = np.repeat(np.array([[3, 7]], np.uint8)[..., None], 3, -1)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(image).save(tmp_path / "rgb.png")
+    Image.fromarray(image[..., 0]).save(tmp_path / "lossy.jpg")
+    assert read_mask(tmp_path / "gray.png").tolist() == [[3, 7]]
+    with pytest.raises(InputError, match="colors, not class ids"):
+        read_mask(tmp_path / "rgb.png")
+    with pytest.raises(InputError, match="lossy"):
+        read_mask(tmp_path / "lossy.jpg")
+
+
+def test_images_of_a_folder_are_listed_by_name(tmp_path, image):
+    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(encoded(image, "PNG"))
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png"]
+    with pytest.raises(InputError, match="no such folder"):
+        list_images(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no image in it"):
+        list_images(tmp_path / "empty")

@@ -1,0 +1,178 @@
+"""danet.model.baselines: other networks in DANet's place, from training to export."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import danet
+from danet import InputError, recipes
+from danet.cli import main
+from danet.data import registry
+from danet.data.datasets import synthetic
+from danet.model.backbone import load_backbone
+from danet.model.baselines import ARCHITECTURES, Baseline, build_network
+from danet.model.danet import DANet
+from danet.model.loss import multi_loss
+from danet.train.dry_run import describe
+from danet.train.estimate import estimate
+from danet.train.loop import Where, train
+from danet.weights import file as weights_file
+
+pytest.importorskip("segmentation_models_pytorch")
+
+BASELINES = [name for name in ARCHITECTURES if name != "danet"]
+
+
+def tiny(architecture: str, **changes) -> Baseline:
+    arguments = {"num_classes": 5, "backbone": "test_resnet", "output_stride": 16, **changes}
+    network = build_network(architecture, **arguments)
+    assert isinstance(network, Baseline)
+    return network
+
+
+def small_recipe(architecture: str, **optim) -> recipes.Recipe:
+    """Two steps on drawn scenes."""
+    return replace(
+        recipes.TOY,
+        data=replace(recipes.TOY.data, batch=4, crop=(64, 64)),
+        network=replace(recipes.TOY.network, output_stride=16, architecture=architecture),
+        optim=replace(recipes.TOY.optim, ema=0.5, **optim),
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
+
+
+@pytest.mark.parametrize("architecture", BASELINES)
+def test_a_baseline_answers_at_the_size_of_any_image_and_every_parameter_learns(architecture):
+    network = tiny(architecture)
+    for parameter in network.parameters():
+        if not parameter.any():  # timm's last normalization of each block begins at 0
+            nn.init.constant_(parameter, 0.5)
+    images, labels = torch.randn(2, 3, 70, 97), torch.randint(0, 5, (2, 70, 97))
+    outputs = network(images)
+    assert outputs.fused.shape == (2, 5, 70, 97)
+    assert outputs.position is outputs.channel is None
+    loss, parts = multi_loss(outputs, labels)
+    assert list(parts) == ["fused"]
+    assert loss.item() == pytest.approx(F.cross_entropy(outputs.fused, labels).item(), rel=1e-5)
+    loss.backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("architecture", BASELINES)
+def test_what_is_padded_is_cut_again(architecture):
+    network, images = tiny(architecture).eval(), torch.randn(1, 3, 60, 96)
+    assert network.multiple == (32 if architecture == "smp:UPerNet" else 16)
+    padded = F.pad(images, (0, 0, 0, 4))
+    assert torch.equal(network(images).fused, network(padded).fused[..., :60, :])
+    small = network.head([padded, *network.backbone(padded)])
+    corners = F.interpolate(small, (64, 96), mode="bilinear", align_corners=True)
+    assert torch.equal(network(padded).fused, corners)
+
+
+@pytest.mark.parametrize(("architecture", "stride"), [(name, 8) for name in BASELINES] + [("smp:PSPNet", 16)])
+def test_the_backbone_is_danets_with_the_same_weights_file_and_stride(architecture, stride):
+    network = tiny(architecture, output_stride=stride, align_corners=False).eval()
+    ours = DANet(5, "test_resnet", output_stride=stride)
+    state = ours.backbone.state_dict()
+    first = next(iter(state))
+    assert not torch.equal(network.backbone.state_dict()[first], state[first])
+    load_backbone(network.backbone, "test_resnet", state, "file")
+    if architecture != "smp:UPerNet":  # which goes down to stride 32
+        images = torch.randn(1, 3, 64, 64)
+        assert torch.equal(network.backbone(images)[-1], ours.eval().backbone(images)[-1])
+    assert network.backbone.state_dict().keys() == state.keys()
+
+
+def test_deeplabs_rates_are_those_of_its_paper_for_the_stride():
+    for stride, rates in ((8, {12, 24, 36}), (16, {6, 12, 18})):
+        for architecture in ("smp:DeepLabV3", "smp:DeepLabV3Plus"):
+            convolutions = [
+                m for m in tiny(architecture, output_stride=stride).head.modules() if isinstance(m, nn.Conv2d)
+            ]
+            assert {m.dilation[0] for m in convolutions} == {1, *rates}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        ("smp:PSPNt", {}, r"architecture 'smp:PSPNt': is unknown; did you mean smp:PSPNet\?"),
+        ("xyz", {}, "is unknown; use danet, smp:PSPNet"),
+        ("smp:DeepLabV3", {"output_stride": 32}, "smp:DeepLabV3: cannot be built .* use output stride 8 or 16"),
+        ("smp:PSPNet", {"auxiliary": True}, "--network.auxiliary: is for DANet, not for smp:PSPNet"),
+        ("smp:PSPNet", {"backbone": "resnt50"}, "did you mean .*resnet50"),
+        ("smp:UPerNet", {"backbone": "vit_tiny_patch16_224"}, "backbone 'vit_tiny_patch16_224'"),
+    ],
+)
+def test_what_cannot_be_is_refused(architecture, changes, message):
+    with pytest.raises(InputError, match=message):
+        tiny(architecture, **changes)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    assert main(["train", "toy", "--dry-run", "--network.architecture", "smp:UPerNet"]) == 2
+    assert capsys.readouterr().err == (
+        "error: architecture smp:UPerNet: needs the package segmentation-models-pytorch; pip install 'danet[compare]'\n"
+    )
+
+
+def test_a_baseline_trains_evaluates_and_refuses_what_it_lacks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.crop", "64", "64", "--network.output-stride", "16", "--workers", "0"]
+    assert main(["train", "toy", "--network.architecture", "smp:PSPNet", "--out", "run", *small]) == 0
+    best = "run/best.safetensors"
+    _, card = weights_file.read(Path(best))
+    assert card.network["architecture"] == "smp:PSPNet"
+    assert main(["evaluate", best, "--dataset", "toy", "--json", "scores.json"]) == 0
+    assert json.loads(Path("scores.json").read_text())["miou"] == pytest.approx(card.metrics["miou"], abs=0.01)
+    image = registry.load("toy", None, "val")[0].image
+    draw_to = Path("scene.png")
+    danet.predict.Image.fromarray(image).save(draw_to)
+    assert main(["predict", str(draw_to), "--weights", best, "--out", "out"]) == 0
+    assert (tmp_path / "out/scene_overlay.png").exists()
+    capsys.readouterr()
+    assert main(["look", str(draw_to), "--weights", best]) == 2
+    assert "no DANet, shows no attention; look needs the .safetensors weights of a DANet" in capsys.readouterr().err
+    assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 2
+    assert capsys.readouterr().err == f"error: {best}: holds smp:PSPNet; only DANet can be exported\n"
+    assert main(["report", "run", "run", "--out", "both.html"]) == 0
+    page = Path("both.html").read_text()
+    assert "smp:PSPNet" in page
+    assert "position and channel" not in page
+
+
+def test_what_predicts_is_folded_and_gives_the_networks_answer(tmp_path):
+    train(small_recipe("smp:DeepLabV3Plus"), Where(tmp_path / "run", workers=0))
+    predictor = danet.load(tmp_path / "run/best.safetensors", "cpu")
+    images = torch.randn(1, 3, 64, 80)
+    with torch.inference_mode():
+        expected, found = predictor.network(images).fused, predictor.logits(images)  # pyright: ignore
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (predictor.network, predictor.folded)]  # pyright: ignore
+    assert norms[1] < norms[0]
+
+
+@pytest.mark.parametrize("architecture", BASELINES)
+def test_the_cost_of_a_step_is_estimated(architecture):
+    recipe = small_recipe(architecture)
+    cost = estimate(recipe, 6)
+    network = tiny(architecture, num_classes=6)
+    assert cost.parameters == sum(p.numel() for p in network.parameters())
+    assert cost.backbone == sum(p.numel() for p in network.backbone.parameters())
+    assert cost.grid == ((2, 2) if architecture == "smp:UPerNet" else (4, 4))
+    assert architecture in describe(recipe)
+
+
+def test_one_image_at_a_time_is_too_few_for_a_pooled_mean(tmp_path):
+    with pytest.raises(InputError, match=r"--data\.batch: one image at once is too few"):
+        train(small_recipe("smp:DeepLabV3", accumulate=4), Where(tmp_path / "run", workers=0))

@@ -1,0 +1,99 @@
+"""Images in, labels and confidence out, over any callable."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from danet.data.images.channels import resized
+from danet.model.preprocess import normalize
+from danet.predict.inference import segment
+from danet.predict.protocols import PROTOCOLS, Protocol
+from danet.predict.window_layout import scaled_size
+
+CPU = torch.device("cpu")
+
+
+def test_normalize_is_the_usual_formula_in_channels_last():
+    images = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = (images.double() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    out = normalize(images, mean, std)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, expected.permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize(("size", "expected"), [((60, 80), (30, 40)), ((80, 60), (40, 30)), ((1, 4000), (1, 40))])
+def test_the_long_side_is_brought_to_its_size(size, expected):
+    assert resized(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)
+    assert resized(np.zeros((*size, 3), np.uint8), None).shape == (*size, 3)
+    assert resized(np.zeros((2, 1, 3), np.uint8), 3).shape == (3, 2, 3)  # as many bands as pixels asked for
+    assert resized(np.zeros((2, 1, 3), np.uint8), 8).shape == (8, 4, 3)
+
+
+sides = st.integers(1, 3000)
+
+
+@given(sides, sides, st.integers(1, 3000), st.floats(0.1, 3))
+def test_an_image_keeps_its_shape_at_every_scale(height, width, base, scale):
+    scaled = scaled_size((height, width), scale, base)
+    assert max(scaled) == math.ceil(base * scale)
+    assert min(scaled) >= 1
+    assert abs(min(scaled) - max(scaled) * min(height, width) / max(height, width)) <= 0.5 + (min(scaled) == 1)
+    if height != width:
+        assert (scaled[0] > scaled[1]) <= (height > width)
+        assert scaled_size((width, height), scale, base) == scaled[::-1]
+
+
+@given(sides, sides, st.integers(1, 300))
+def test_the_longer_side_at_scale_1_of_a_protocol_with_a_short_side(height, width, short):
+    base = Protocol(short_side=short).base(height, width)
+    assert base == Protocol(short_side=short).base(width, height)
+    assert base is not None
+    assert short <= base <= 4 * short
+    assert base == 4 * short or abs(base - short * max(height, width) / min(height, width)) <= 0.5
+
+
+@given(
+    st.tuples(st.integers(1, 16), st.integers(1, 16)),
+    st.sampled_from([None, 7, 16]),
+    st.sampled_from(sorted(PROTOCOLS)),
+    st.integers(1, 9),
+)
+def test_a_network_that_is_sure_of_one_class_is_believed_at_every_pixel(size, long_side, name, batch):
+    """Whatever windows, scales and padding: no pixel is left out and none is counted twice."""
+    protocol = replace(PROTOCOLS[name], scales=PROTOCOLS[name].scales[::3])
+    if protocol.crop is not None:
+        protocol = replace(protocol, crop=12, long_side=protocol.long_side and 18)
+    protocol = replace(protocol, short_side=protocol.short_side and 9)
+    scores = torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1)
+    net = lambda images: scores.expand(len(images), 3, *images.shape[2:])  # noqa: E731
+    image = np.zeros((*size, 3), np.uint8)
+    labels, confidence = segment(net, image, (0.5,) * 3, (0.2,) * 3, CPU, long_side, protocol, batch)
+    assert (labels == 1).all()
+    sharper = 2 if protocol.average == "exp" and protocol.flip else 1  # the sum of both logits
+    np.testing.assert_allclose(confidence, torch.softmax(sharper * scores, 1)[0, 1].item(), rtol=1e-5)
+
+
+def brightness_as_class(images: torch.Tensor) -> torch.Tensor:
+    """Three classes: dark, middle, bright; at half the resolution, as a network's grid would be."""
+    gray = F.avg_pool2d(images.mean(1, keepdim=True), 2, ceil_mode=True)
+    return torch.cat([-20 * (gray - level).square() for level in (0.0, 0.5, 1.0)], dim=1)
+
+
+@pytest.mark.parametrize("long_side", [None, 32, 128])
+def test_labels_and_confidence_come_at_the_images_own_size(long_side):
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    labels, confidence = segment(brightness_as_class, image, (0.0,) * 3, (1.0,) * 3, CPU, long_side)
+    assert labels.shape == confidence.shape == (48, 64)
+    assert set(labels[:, :28].ravel()) == {0}
+    assert set(labels[:, 36:].ravel()) == {2}
+    assert confidence[:, :28].min() > 0.98
+    assert confidence[:, 28:36].min() < 0.95
+    assert (confidence <= 1).all()

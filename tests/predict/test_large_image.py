@@ -1,0 +1,332 @@
+"""Images read by rows: no seams, no pixel twice, coordinates kept, memory bounded."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from danet import InputError
+from danet.cli import main
+from danet.data.images.channels import RGB
+from danet.data.images.geotiff import opened_rows, reader
+from danet.data.images.pillow import regular_file
+from danet.data.images.read import read_image, read_mask
+from danet.predict import large_image
+from danet.predict.predictor import load
+from danet.predict.protocols import find_protocol
+
+rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the tests' own reading
+
+
+@pytest.fixture
+def predictor(tiny_weights):
+    """Its classes are decided by each pixel's color alone."""
+    predictor = load(tiny_weights)
+    weights = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    predictor.logits = lambda images: torch.einsum("kc,bchw->bkhw", weights, images)
+    return predictor
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (130, 170, 3), np.uint8)
+
+
+def write(path, image: np.ndarray, **form):
+    image = image if image.ndim == 3 else image[..., None]
+    shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2]}
+    with rasterio.open(path, "w", **({"driver": "GTiff", "dtype": image.dtype} | shape | form)) as target:
+        target.write(image.transpose(2, 0, 1))
+        if image.shape[2] == 4 and "alpha" not in form:
+            target.colorinterp = [*target.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+    return path
+
+
+def blended(predictor, image: np.ndarray, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    labels, confidence = np.full(image.shape[:2], 255, np.uint8), np.zeros(image.shape[:2], np.float32)
+    read = lambda rows, columns: image[rows, columns]  # noqa: E731
+    for block in large_image.segment_blocks(predictor, read, image.shape[:2], window, overlap):
+        assert (labels[block.rows, block.columns] == 255).all()
+        assert np.array_equal(block.pixels, image[block.rows, block.columns])
+        labels[block.rows, block.columns], confidence[block.rows, block.columns] = block.labels, block.confidence
+    return labels, confidence
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(64, 16), (64, 0), (50, 49), (130, 20), (200, 50), (7, 3)])
+def test_windows_change_nothing_where_the_network_sees_single_pixels(predictor, image, window, overlap):
+    result = image[:40, :60] if window < 10 or overlap == 49 else image
+    whole = predictor(result, size=max(result.shape))
+    labels, confidence = blended(predictor, result, window, overlap)
+    assert np.abs(confidence - whole.confidence).max() < 1e-5
+    assert (labels != whole.labels).mean() < 1e-3  # ties
+
+
+def test_a_window_fades_into_the_next_without_a_seam(predictor, image):
+    """A network that says another class the nearer a window's right border: alone, its answer jumps from 0 to 1."""
+    ramp = torch.linspace(-4, 4, 64).repeat(64, 1)
+    predictor.logits = lambda images: torch.stack([ramp, -ramp, *[ramp - 99] * 4])[None, :, : images.shape[2]]
+
+    def largest_step(overlap: int) -> float:
+        signed = np.where((found := blended(predictor, image[:64], 64, overlap))[0] == 0, found[1], 1 - found[1])
+        return float(np.abs(np.diff(signed, axis=1)).max())
+
+    assert largest_step(0) > 0.95
+    assert largest_step(16) < 0.13
+
+
+def test_weights_of_windows_sum_to_one():
+    for side, window, overlap in [(1000, 480, 120), (481, 480, 120), (100, 480, 120), (1000, 64, 63), (999, 64, 0)]:
+        total = torch.zeros(side)
+        for cover, weights in large_image._weighted(side, window, overlap):
+            total[cover.start : cover.stop] += weights
+        assert (total - 1).abs().max() < 1e-6
+
+
+def test_stripes_change_nothing(predictor, monkeypatch):
+    """The network sees its surroundings here, so that a stripe computed without its neighbors' windows would show."""
+    image = np.random.default_rng(1).integers(0, 256, (90, 900, 3), np.uint8)
+    predictor.logits = lambda images: (
+        torch.nn.functional.avg_pool2d(images, 9, stride=1, padding=4).repeat(1, 2, 1, 1)
+        * torch.arange(1, 7)[:, None, None]
+    )
+    labels, confidence = blended(predictor, image, 64, 16)
+    monkeypatch.setattr(large_image, "_HELD", 0)
+    assert len(large_image._stripes(900, 64, 16, 6)) == 4
+    striped = blended(predictor, image, 64, 16)
+    assert np.array_equal(labels, striped[0])
+    assert np.abs(confidence - striped[1]).max() < 1e-6
+
+
+def test_labels_lie_where_the_image_lies(predictor, image, tmp_path):
+    where = rasterio.Affine(0.05, 0, 500_000, 0, -0.05, 5_400_000)
+    source = write(tmp_path / "town.tif", image, crs="EPSG:25832", transform=where, tiled=True)
+    told = []
+    saved = large_image.segment_file(
+        predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: told.append(numbers)
+    )
+    names = ["town_overlay.png", "town_labels.tif", "town.json"]
+    assert [path.name for path in saved.paths] == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
+    whole = predictor(image, size=170)
+    with rasterio.open(saved.paths[1]) as labels:
+        assert (labels.crs, labels.transform, labels.dtypes) == (rasterio.CRS.from_epsg(25832), where, ("uint8",))
+        assert labels.block_shapes == [(256, 256)]
+        assert labels.compression.value == "DEFLATE"
+        assert labels.colormap(1)[2][:3] == predictor.classes.palette[2]
+        assert (labels.read(1) != whole.labels).mean() < 1e-3
+    assert np.array_equal(read_mask(saved.paths[1]), rasterio.open(saved.paths[1]).read(1))
+    summary = json.loads(saved.paths[2].read_text())
+    assert (summary["width"], summary["height"], summary["window"], summary["overlap"]) == (170, 130, 64, 16)
+    for found, other in zip(summary["classes"], whole.summary()["classes"], strict=True):
+        assert found["id"] == other["id"]
+        assert found["share"] == pytest.approx(other["share"], abs=1e-3)
+        assert found["mean_confidence"] == pytest.approx(other["mean_confidence"], abs=1e-3)
+    assert told == [(i, 12) for i in range(1, 13)]
+    assert read_image(saved.paths[0])[:130, :170].shape == (130, 170, 3)
+
+
+@pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "palette", "png", "jpeg"])
+def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, image, tmp_path, kind):
+    result, name = image, "town.tif"
+    if kind == "gray":
+        write(tmp_path / name, image[..., 0])
+        result = image[..., :1].repeat(3, 2)
+    elif kind == "alpha":
+        write(tmp_path / name, np.dstack([image, image[..., 0]]))
+        result = read_image(tmp_path / name)
+    elif kind == "deep":
+        write(tmp_path / name, image.astype(np.uint16) * 257)
+    elif kind == "palette":
+        paletted = Image.fromarray(image).quantize(256)
+        paletted.save(tmp_path / name)
+        result = np.asarray(paletted.convert("RGB"))
+    else:
+        name = f"town.{kind}"
+        Image.fromarray(image).save(tmp_path / name, **({"subsampling": 0} if kind == "jpeg" else {}))
+        result = read_image(tmp_path / name)
+    saved = large_image.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
+    with rasterio.open(saved.paths[1]) as labels:
+        assert (labels.read(1) != predictor(result, size=170).labels).mean() < (0.02 if kind == "jpeg" else 1e-3)
+
+
+def by_rows(path) -> np.ndarray:
+    with regular_file(path) as file, opened_rows(file, path) as source:
+        return reader(source, RGB, path)(slice(0, source.height), slice(0, source.width))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_over_black_as_for_smaller_ones(tmp_path, image, mode, suffix):
+    file = tmp_path / f"a{suffix}"
+    white = np.full_like(image[:2], 255)
+    alpha = np.vstack([np.repeat([[0], [128]], 170, 1), image[..., 1]]).astype(np.uint8)
+    result = Image.fromarray(np.dstack([np.vstack([white, image]), alpha]))
+    if mode == "P":
+        paletted = result.convert("RGB").quantize(64)
+        if suffix == ".png":  # a TIFF's palette has none
+            paletted.info["transparency"] = bytes(range(64))
+        paletted.save(file)
+    else:
+        result.convert(mode).save(file)
+    whole, rows = read_image(file), by_rows(file)
+    assert rows.dtype == np.uint8
+    assert np.abs(rows.astype(int) - whole).max() <= 1
+    if mode != "P":
+        assert (rows[:2, 0] == [[0] * 3, [128] * 3]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_color_that_a_png_takes_for_transparent_is_laid_over_black(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(1, 3, (40, 50, 3), np.uint8) * 60
+    color = (60, 120, 60) if mode == "RGB" else 60
+    image = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+    image.save(tmp_path / "a.png", transparency=color)
+    rows = by_rows(tmp_path / "a.png")
+    assert (rows == 0).any()
+    assert np.array_equal(rows, read_image(tmp_path / "a.png"))
+
+
+def test_a_palettes_color_for_no_data_stays(tmp_path):
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    file, colors = tmp_path / "a.tif", {i: (i, 255 - i, 9, 255) for i in range(256)}
+    form = {"driver": "GTiff", "dtype": "uint8", "height": 16, "width": 16, "count": 1, "photometric": "palette"}
+    with rasterio.open(file, "w", nodata=3, **form) as made:
+        made.write(stored[None])
+        made.write_colormap(1, colors)
+    assert np.array_equal(by_rows(file), read_image(file))
+    assert by_rows(file)[0, 3].tolist() == [3, 252, 9]
+
+
+def test_transparency_of_16_bits_is_laid_over_black(tmp_path):
+    stored = np.random.default_rng(0).integers(0, 1 << 16, (20, 24, 4), np.uint16)
+    stored[0] = 65535, 65535, 65535, 0
+    stored[1] = 65535
+    for name, driver in (("a.png", "PNG"), ("a.tif", "GTiff")):
+        rows = by_rows(write(tmp_path / name, stored, driver=driver, **ALPHA[driver]))
+        assert np.abs(rows - read_image(tmp_path / "a.png")).max() <= 1 / 257 + 1e-4
+
+
+ALPHA = {"PNG": {}, "GTiff": {"photometric": "RGB", "alpha": "NON-PREMULTIPLIED"}}
+
+
+def test_colors_that_lie_over_black_already_stay(tmp_path):
+    alpha = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    stored = np.dstack([alpha // 2, alpha // 3, alpha, alpha])
+    file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="PREMULTIPLIED")
+    assert np.array_equal(by_rows(file), stored[..., :3])
+    assert np.abs(read_image(file).astype(int) - stored[..., :3]).max() <= 1
+
+
+def test_a_fourth_band_that_is_no_transparency_is_left_out(tmp_path, image):
+    stored = np.dstack([image, image[..., 0]])
+    file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="UNSPECIFIED")
+    assert np.array_equal(by_rows(file), image)
+    assert np.array_equal(read_image(file), image)
+
+
+def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, tmp_path, monkeypatch):
+    cases = {
+        "float.tif": (write(tmp_path / "float.tif", image.astype(np.float32)), "holds float32 values"),
+        "five.tif": (write(tmp_path / "five.tif", np.dstack([image, image[..., :2]])), "has 5 bands of 8 bits"),
+    }
+    (tmp_path / "vrt.tif").write_text("<VRTDataset rasterXSize='9' rasterYSize='9'/>")
+    cases["vrt.tif"] = (tmp_path / "vrt.tif", "of a format that cannot be read by rows")
+    cut = write(tmp_path / "cut.tif", image)
+    cut.write_bytes(cut.read_bytes()[:30_000])
+    cases["cut.tif"] = (cut, "truncated or damaged")
+    os.mkfifo(tmp_path / "pipe.tif")
+    cases["pipe.tif"] = (tmp_path / "pipe.tif", "is not a regular file")
+    cases["absent.tif"] = (tmp_path / "absent.tif", "no such file")
+    for path, what in cases.values():
+        with pytest.raises(InputError, match=what):
+            large_image.segment_file(predictor, path, tmp_path / "out", window=64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "side.jpg", exif=exif)
+    with pytest.raises(InputError, match="lies on its side"):
+        large_image.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
+    good = write(tmp_path / "good.tif", image)
+    with pytest.raises(InputError, match="none but whole"):
+        large_image.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
+    with pytest.raises(InputError, match="64 pixels that overlap by 64"):
+        large_image.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
+    monkeypatch.setattr("danet.data.images.geotiff._MAX_STORED", 1000)
+    with pytest.raises(InputError, match=r"unpacked whole; write it tiled"):
+        large_image.segment_file(predictor, good, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing(predictor, image, tmp_path):
+    source = write(tmp_path / "town.tif", image)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        large_image.segment_file(predictor, source, tmp_path / "out", window=64, overlap=16, advance=interrupt)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [2_000, 9_000])
+def test_a_full_disk_is_noticed(predictor, image, tmp_path, limit):
+    """GDAL closes such a file without an error."""
+    source, before = write(tmp_path / "town.tif", image), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"town_labels\.tif: cannot be written.*free some space"):
+            large_image.segment_file(predictor, source, tmp_path / "out", window=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_takes_what_is_above_the_limit(tiny_weights, image, tmp_path, capsys, monkeypatch):
+    source = write(tmp_path / "town.tif", image)
+    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 130 * 170 - 1)
+    args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--size", "64"]
+    assert main(args) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(str(tmp_path / "out/town_overlay.png"))
+    assert printed.err == ""
+    assert json.loads((tmp_path / "out/town.json").read_text())["window"] == 64
+    assert main(args) == 2
+    assert "exists already" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert main([*args, "--overwrite"]) == 2
+    assert "is not installed; pip install 'danet[geo]'" in capsys.readouterr().err
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from danet.predict import large_image
+from danet.predict import load
+predictor = load(sys.argv[1])
+predictor.logits = lambda images: torch.nn.functional.avg_pool2d(images, 16, ceil_mode=True).repeat(1, 2, 1, 1)
+large_image.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss begins with the parent's peak
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["big.tif", "big.png", "big.jpg"])
+def test_108_million_pixels_take_less_than_1_5_gb(tiny_weights, tmp_path, name):
+    rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8).repeat(100, 1)
+    image = Image.fromarray(rows).resize((12_000, 9_000), Image.Resampling.NEAREST)
+    image.save(tmp_path / name, **({"compression": "tiff_lzw"} if name.endswith("tif") else {}))
+    call = [sys.executable, "-c", MEASURED, str(tiny_weights), str(tmp_path / name), str(tmp_path / "out")]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    peak = 1024 * int(done.stdout)
+    print(f"{peak:,} bytes")
+    assert peak < 1.5e9, f"{peak:,} bytes"
+    assert json.loads((tmp_path / "out/big.json").read_text())["width"] == 12_000

@@ -1,0 +1,124 @@
+"""Images in, Segmentation out; what is written and what never is."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import danet
+from danet import InputError
+from danet.data.classes import Classes
+from danet.data.images.read import read_image, read_mask
+from danet.predict import overlay as draw
+from danet.predict.predictor import find_images, load
+
+
+@pytest.fixture
+def predictor(tiny_weights):
+    return load(tiny_weights)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+
+
+def test_a_path_an_image_and_an_array_give_the_same(predictor, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "street.png")
+    by_path, by_array = predictor(tmp_path / "street.png"), predictor(image)
+    assert by_path.name == "street"
+    for other in (by_array, predictor(Image.fromarray(image)), predictor(str(tmp_path / "street.png"))):
+        assert np.array_equal(by_path.labels, other.labels)
+        assert np.array_equal(by_path.confidence, other.confidence)
+
+
+def test_an_array_may_run_backwards(predictor, image):
+    predictor.card = replace(predictor.card, size=None)
+    mirrored = predictor(image[:, ::-1, ::-1])
+    assert np.array_equal(mirrored.labels, predictor(image[:, ::-1, ::-1].copy()).labels)
+
+
+def test_a_size_beyond_all_memory_is_refused(predictor, image):
+    with pytest.raises(InputError, match="--size: 10000000 makes an image of 71,428,571,428,571 pixels, more than"):
+        predictor(image, size=10_000_000)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (7, 7), (333, 21)])
+def test_any_size_is_segmented_at_its_own_size(predictor, size):
+    segmentation = predictor(np.zeros((*size, 3), np.uint8))
+    assert segmentation.labels.shape == segmentation.confidence.shape == size
+    assert segmentation.labels.max() < 6
+    assert ((segmentation.confidence > 0) & (segmentation.confidence <= 1)).all()
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(predictor, array):
+    with pytest.raises(InputError, match="give H,W,3 uint8 RGB"):
+        predictor(array)
+
+
+def test_what_is_saved_says_what_was_found(predictor, image, tmp_path):
+    segmentation = predictor(image)
+    paths = segmentation.save(tmp_path / "out")
+    assert [path.name for path in paths] == ["image_overlay.png", "image_labels.png", "image.json"]
+    assert np.array_equal(read_mask(paths[1]), segmentation.labels)
+    overlay = read_image(paths[0])
+    assert overlay.shape[0] >= 40
+    assert overlay.shape[1] > 56
+    summary = json.loads(paths[2].read_text())
+    assert (summary["width"], summary["height"]) == (56, 40)
+    assert sum(found["share"] for found in summary["classes"]) == pytest.approx(1)
+    for found in summary["classes"]:
+        mask = segmentation.labels == segmentation.classes.names.index(found["name"])
+        assert found["share"] == pytest.approx(mask.mean())
+        assert found["mean_confidence"] == pytest.approx(segmentation.confidence[mask].mean())
+
+
+def test_nothing_is_overwritten_unless_told(predictor, image, tmp_path):
+    segmentation = predictor(image)
+    (tmp_path / "image.json").write_text("mine")
+    with pytest.raises(InputError, match=r"image\.json: exists already; give --out another folder, or --overwrite"):
+        segmentation.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["image.json"]
+    segmentation.save(tmp_path, overwrite=True)
+    assert json.loads((tmp_path / "image.json").read_text())["name"] == "image"
+
+
+def test_clashes_are_found_before_work_begins(tmp_path, image):
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.png: has the same stem as .*a\.jpg"):
+        find_images([tmp_path], tmp_path / "out")
+    (tmp_path / "a.jpg").unlink()
+    assert [path.name for path in find_images([tmp_path], tmp_path / "out")] == ["a.png", "b.png"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b_labels.png").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        find_images([tmp_path], tmp_path / "out")
+    with pytest.raises(InputError, match="over 255 bytes"):
+        find_images([tmp_path / ("x" * 250 + ".png")], tmp_path / "out")
+
+
+def test_label_images_keep_every_id(tmp_path):
+    labels = np.array([[0, 1, 5, 255]], np.uint8)
+    draw.label_image(labels, Classes.named(("a", "b"))).save(tmp_path / "l.png")
+    assert read_mask(tmp_path / "l.png").tolist() == labels.tolist()
+
+
+def test_an_overlay_shows_the_image_the_colors_and_the_borders():
+    classes = Classes(("a", "b"), ((200, 0, 0), (0, 0, 200)))
+    labels = np.zeros((6, 6), np.uint8)
+    labels[:, 3:] = 1
+    image = draw.overlay(np.full((6, 6, 3), 100, np.uint8), labels, classes, opacity=0.5)
+    assert image[0, 0].tolist() == [150, 50, 50]
+    assert image[0, 5].tolist() == [50, 50, 150]
+    assert (image[:, 3] > 150).all()  # the border is white
+    assert draw.present(labels, classes) == [(0, 0.5), (1, 0.5)]
+
+
+def test_the_public_face_is_whole():
+    assert all(getattr(danet, name) is not None for name in danet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        danet.nothing  # noqa: B018

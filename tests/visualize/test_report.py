@@ -1,0 +1,459 @@
+"""The pages: whole in themselves, bounded, true to the numbers, and without influence on the run."""
+
+import base64
+import io
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from danet import InputError, recipes
+from danet.cli import main
+from danet.data import registry
+from danet.data.classes import Classes
+from danet.data.datasets import synthetic
+from danet.data.samples import Sample
+from danet.evaluate.calibration import Bin
+from danet.evaluate.confusion import Confusion
+from danet.evaluate.evaluation import measure, predictions
+from danet.evaluate.per_image import ImageScores
+from danet.predict.predictor import load
+from danet.predict.protocols import WHOLE
+from danet.recipes import Recipe
+from danet.train import checkpoint, loop, run_folder, tensorboard
+from danet.train import report as pages
+from danet.train.loop import Where, train
+from danet.visualize import compare_runs, curves, run_page, scores, worst_images
+from danet.visualize import svg as charts
+from danet.visualize.svg import Series
+from danet.weights import file as weights_file
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+
+
+def tiny(epochs: int = 2, **network) -> Recipe:
+    network = {"width": 16, **network}
+    toy = recipes.TOY
+    optim, chosen = replace(toy.optim, epochs=epochs), replace(toy.data, batch=4, crop=(64, 64))
+    return replace(toy, optim=optim, data=chosen, network=replace(toy.network, **network))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of two epochs with position and channel attention."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+        train(tiny(), Where(out, workers=0, device="cpu"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory) -> Path:
+    """A run without position attention, from another seed."""
+    out = tmp_path_factory.mktemp("runs") / "second"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+        train(replace(tiny(position=False), seed=7), Where(out, workers=0, device="cpu"))
+    return out
+
+
+class Checked(HTMLParser):
+    """Fails where a page asks for anything outside itself, or leaves an element open."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(page)
+        assert not [tag for tag in self.open if tag not in _CLOSED_BY_ITSELF]
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href"):
+                assert value.startswith(("data:image/", "#")), value[:60]
+            assert not name.startswith("on"), name
+        assert tag not in ("script", "link", "iframe", "object")
+        if tag not in _WITHOUT_END:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in _WITHOUT_END:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        while self.open[-1] != tag:
+            assert (skipped := self.open.pop()) in _CLOSED_BY_ITSELF, f"</{tag}> closes <{skipped}>"
+        self.open.pop()
+
+
+_WITHOUT_END = {"meta", "img"}
+_CLOSED_BY_ITSELF = {"tr", "td", "th", "dt", "dd", "html", "body"}
+
+
+def check_page(page: str) -> None:
+    Checked(page)
+    text = re.sub(r"base64,[^\"]*", "", page)
+    for outside in ("http", "@import", "url(", ">nan", " nan"):
+        assert outside not in text
+    assert len(page.encode()) < 5_000_000
+
+
+def images(page: str) -> list[Image.Image]:
+    return [Image.open(io.BytesIO(base64.b64decode(found))) for found in re.findall(r"base64,([^\"]+)", page)]
+
+
+def test_the_page_of_a_run_holds_every_measurement_of_its_best_weights(run):
+    page = (run / "report.html").read_text()
+    check_page(page)
+    for title in (
+        "Curves",
+        "Classes",
+        "Confusion",
+        "Calibration and boundaries",
+        "Worst and best images",
+        "Settings",
+    ):
+        assert f"<h2>{title}</h2>" in page
+    samples, predictor = registry.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
+    predicted = predictions(predictor.logits, predictor.card, samples, predictor.device)
+    found = measure(predicted, samples)
+    assert f"<dt>mIoU<dd>{100 * found.confusion.scores().miou:.2f} %" in page
+    assert f"<dt>calibration error<dd>{100 * found.calibration.error:.2f} %" in page
+    worst, best = worst_images.choose(found.images)
+    for kind, indices in (("Worst", worst), ("Best", best)):
+        for place, index in enumerate(indices, 1):
+            row = found.images[index]
+            assert f"<h3>{kind} {place}: {row.name}, mIoU {100 * row.miou:.1f} %" in page
+    assert len(images(page)) == 5 * (worst_images.WORST + worst_images.BEST)
+    assert all(f"  {name}:" in page for name in ("backbone", "crop", "momentum"))
+    total = sum(p.numel() for p in predictor.network.parameters())
+    assert f"<dt>parameters<dd>{total / 1e6:.2f} M" in page
+    for name in ("alpha (position)", "beta (channel)", "fused", "learning rate"):
+        assert name in page
+
+
+def test_a_network_without_position_attention_has_no_such_image(other_run):
+    page = (other_run / "report.html").read_text()
+    check_page(page)
+    assert "position attention: where" not in page
+    assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST)
+
+
+def test_the_attention_is_that_of_the_pixel_wrong_with_most_confidence(run):
+    samples, predictor = registry.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
+    (prediction,) = predictions(predictor.logits, predictor.card, samples, predictor.device, [3])
+    page = worst_images.drawn(predictor, OneImage(samples, 3), [ImageScores("a", 0.5, 0.5, "road")], WHOLE)
+    wrong = (prediction.labels != prediction.sample.labels) & (prediction.sample.labels != 255)
+    said = re.search(r"pixel x=(\d+), y=(\d+) in the circle, (\w+) taken for (\w+) with confidence (0\.\d+)", page)
+    assert said is not None
+    x, y, true, taken = int(said[1]), int(said[2]), said[3], said[4]
+    assert wrong[y, x]
+    assert f"{prediction.confidence[wrong].max():.3f}" == said[5]
+    names = samples.classes.names
+    assert (names.index(true), names.index(taken)) == (prediction.sample.labels[y, x], prediction.labels[y, x])
+
+
+class OneImage:
+    """One of some samples."""
+
+    def __init__(self, samples, index: int):
+        self.samples, self.index = samples, index
+        self.classes, self.bands = samples.classes, samples.bands
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _index: int) -> Sample:
+        return self.samples[self.index]
+
+    def labels(self, _index: int) -> np.ndarray:
+        return self.samples[self.index].labels
+
+
+def test_worst_and_best_are_chosen_by_miou_and_none_is_both():
+    rows = [ImageScores(str(i), miou, 0.5, "") for i, miou in enumerate([0.3, math.nan, 0.1, 0.9, 0.2, 0.8, 0.7])]
+    assert worst_images.choose(rows) == ([2, 4, 0, 6], [3, 5])
+    assert worst_images.choose(rows[:5]) == ([2, 4, 0, 3], [])
+    assert worst_images.choose([rows[1]]) == ([], [])
+
+
+def test_wrong_pixels_are_marked_and_ignored_ones_striped():
+    image = np.full((90, 90, 3), 100, np.uint8)
+    wrong, valid = np.zeros((2, 90, 90), bool)
+    wrong[:30], valid[:60] = True, True
+    drawn = np.asarray(worst_images._errors(image, wrong, valid))
+    assert (drawn[:30] == (213, 94, 0)).all()
+    assert (drawn[30:60] == 0.6 * 100 + 0.4 * 255).all()
+    assert set(np.unique(drawn[60:])) == {120, 165}
+
+
+def test_a_run_ends_with_the_same_weights_whether_or_not_pages_are_written(tmp_path, monkeypatch):
+    train(tiny(), Where(tmp_path / "with", workers=0, device="cpu"))
+    monkeypatch.setattr(loop.report, "write", lambda *_: None)
+    monkeypatch.setattr(loop.report, "finish", lambda *_: None)
+    train(tiny(), Where(tmp_path / "without", workers=0, device="cpu"))
+    assert not (tmp_path / "without/report.html").exists()
+    a, b = (checkpoint.load(tmp_path / name / checkpoint.LAST) for name in ("with", "without"))
+    for part in ("network", "average"):
+        assert all(torch.equal(tensor, b[part][key]) for key, tensor in a[part].items())
+    assert a["losses"] == b["losses"]
+
+
+def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missing(tmp_path):
+    recipe, history, confusion = tiny(), [row(epoch) for epoch in (1, 2, 3)], Confusion(6)
+    confusion.matrix += np.arange(36).reshape(6, 6)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    pages.write(tmp_path, recipe, history, confusion, registry.CLASSES["toy"])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    page = (tmp_path / "report.html").read_text()
+    check_page(page)
+    assert "added at the end of the run" in page
+    assert not images(page)
+    assert page.count("<polyline") == 3 + 3 + 1 + 2
+
+
+def test_a_single_validation_is_told_in_numbers(tmp_path):
+    confusion = Confusion(6)
+    confusion.matrix += 1
+    pages.write(tmp_path, tiny(1), [row(1)], confusion, registry.CLASSES["toy"])
+    page = (tmp_path / "report.html").read_text()
+    assert "The only validation so far" in page
+    assert "<polyline" not in page
+    assert '<th scope="row">loss fused<td>0.33333' in page
+
+
+def row(epoch: int) -> dict[str, float]:
+    losses = {f"loss_{name}": 1 / (2 + epoch) for name in ("total", "fused", "position", "channel")}
+    scales = {"position_scale": 0.1 * epoch, "channel_scale": -0.1}
+    found = {"miou": 0.2 * epoch, "pixel_accuracy": 0.5, "mean_accuracy": 0.4}
+    speed = {"images_per_second": 12.0, "waiting": 0.1}
+    return {"step": 2 * epoch, "epoch": epoch, "lr": 0.1 / epoch, **losses, **scales, **found, **speed}
+
+
+def test_nothing_labeled_is_a_page_too(tmp_path):
+    nothing = [row(epoch) | {"miou": math.nan, "pixel_accuracy": math.nan} for epoch in (1, 2)]
+    pages.write(tmp_path, tiny(), nothing, Confusion(6), registry.CLASSES["toy"])
+    page = (tmp_path / "report.html").read_text()
+    check_page(page)
+    assert "<dt>best mIoU<dd>n/a %" in page
+
+
+def test_names_are_text_whatever_they_hold(tmp_path):
+    evil = '<script>alert("1")</script>\x1b&'
+    classes = Classes.named((evil, *"bcdef"))
+    confusion = Confusion(6)
+    confusion.matrix += 5
+    pages.write(tmp_path, replace(tiny(), about=evil), [row(1)], confusion, classes)
+    page = (tmp_path / "report.html").read_text()
+    check_page(page)
+    assert "\x1b" not in page
+    assert "&lt;script&gt;" in page
+
+
+class Noise:
+    """Large images that no compression makes small."""
+
+    classes = Classes.named(tuple(f"class {i} of a very long name indeed, longer than any table" for i in range(250)))
+    bands = registry.load("toy", None, "val").bands
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        labels = rng.integers(0, 250, (700, 900), np.uint8)
+        return Sample(f"p{index}" * 60, rng.integers(0, 256, (700, 900, 3), np.uint8), labels)
+
+    def labels(self, index: int) -> np.ndarray:
+        return self[index].labels
+
+
+def test_a_page_stays_below_its_limit_whatever_the_data():
+    drawings = [
+        worst_images.uri(Image.fromarray(image), flat)
+        for image, flat in ((Noise()[0].image, False), (Noise()[1].image, True))
+    ]
+    assert max(len(drawing) for drawing in drawings) < 110_000
+    confusion, thousand = Confusion(250), list(range(20_000))
+    confusion.matrix += np.random.default_rng(0).integers(0, 100, (250, 250))
+    parts = [
+        scores.classes(confusion, Noise.classes).body,
+        scores.confusion(confusion, Noise.classes.names).body,
+        charts.lines("a", [Series(f"s{i}", thousand, [math.sin(x) for x in thousand]) for i in range(8)], "x", "y"),
+    ]
+    assert sum(len(part) for part in parts) + 5 * 6 * 110_000 < 4_500_000
+    assert parts[1].count("<rect") == 4000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (37.2, 58.1, [35, 40, 45, 50, 55, 60]),
+        (-0.21, -0.002, [-0.25, -0.2, -0.15, -0.1, -0.05, 0]),
+        (3.0, 3.0, [3.0, 4.0]),
+    ],
+)
+def test_ticks_are_round_and_enclose_the_data(low, high, expected):
+    found = charts.ticks(low, high)
+    assert found[0] <= low
+    assert found[-1] >= high
+    assert len(found) <= 7
+    if low < high and expected[1] - expected[0] == pytest.approx(found[1] - found[0]):
+        assert found == pytest.approx(expected)
+
+
+def test_a_line_goes_where_its_numbers_are():
+    svg = charts.lines("mIoU", [Series("a", [1, 2, 3], [0.0, 50.0, 100.0])], "epoch", "%")
+    points = [tuple(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', svg)[1].split()]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x1 - x0 == pytest.approx(x2 - x1)
+    assert y0 - y1 == pytest.approx(y1 - y2)
+    assert y0 > y2
+    assert "<title>a, epoch 2: 50</title>" in svg
+    gap = charts.lines("mIoU", [Series("a", [1, 2, 3], [0.0, math.nan, 100.0])], "epoch", "%")
+    assert len(re.search(r'points="([^"]+)"', gap)[1].split()) == 2
+    assert charts.lines("mIoU", [Series("a", [1], [math.nan])], "epoch", "%") == ""
+
+
+def test_the_reliability_diagram_says_each_bin():
+    svg = charts.reliability([Bin(0, 0.5, 0, math.nan, math.nan), Bin(0.5, 1, 1000, 0.9, 0.75)], 0.15)
+    assert "confidence 0.50 to 1.00: 1,000 pixels (100.0 %), mean confidence 0.900, right 0.750" in svg
+    assert "(ECE): 15.00 %" in svg
+    assert svg.count("<rect") == 1
+
+
+def test_the_largest_mistakes_are_put_into_words():
+    confusion = Confusion(3)
+    confusion.matrix[:] = [[90, 10, 0], [0, 50, 50], [0, 0, 0]]
+    body = scores.confusion(confusion, ("road", "car", "sign")).body
+    rows = re.findall(r'<th scope="row">([^<]+)<td>([^<]+)<td>([^<]+)<td>([^<]+)', body)
+    assert rows == [("car → sign", "50.0", "83.3", "50"), ("road → car", "10.0", "16.7", "10")]
+    assert "car predicted as sign: 50.0 %, 50 pixels" in body
+
+
+def test_runs_side_by_side(run, other_run, tmp_path, capsys):
+    out = tmp_path / "both.html"
+    command = ["report", str(run), str(other_run), "--out", str(out)]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    page = out.read_text()
+    check_page(page)
+    differ = page[page.index("Settings that differ</h2>") :].split("</section>")[0]
+    assert re.findall("<code>([^<]+)</code>", differ) == ["network.position", "seed"]
+    assert "<td>True<td>False" in differ
+    for text in ("first", "second", "position and channel", "building"):
+        assert text in page
+    for chosen in (run, other_run):
+        network, card = weights_file.load(chosen / "best.safetensors")
+        assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" in page
+        assert f"{100 * card.metrics['miou']:.2f}" in page
+    assert page.count("<polyline") == 2 + 2 + 2 + 1 + 2
+    assert main(command) == 2
+    assert f"error: {out}: exists already" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
+    by_steps = shutil.copytree(run, tmp_path / "by_steps")
+    entries = yaml.safe_load((by_steps / "recipe.yaml").read_text())
+    entries["optim"]["steps"] = 40
+    (by_steps / "recipe.yaml").write_text(yaml.safe_dump(entries))
+    page = compare_runs.page([run_folder.read(by_steps), run_folder.read(other_run)]).decode()
+    assert "4 of 40 steps" in page
+    assert "2 of 2 epochs" in page
+    assert "in step" in page
+
+
+def test_one_run_is_measured_again(run, tmp_path, capsys):
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert main(["report", str(run), "--device", "cpu"]) == 0
+    assert (run / "report.html").read_text() == before
+    assert main(["report", str(run), "--out", str(tmp_path / "copy.html"), "--device", "cpu"]) == 0
+    assert (tmp_path / "copy.html").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        ("recipe.yaml", "recipe.yaml: cannot be read (No such file or directory); give the folder of a run"),
+        ("metrics.csv", "metrics.csv: cannot be read (No such file or directory); wait for the run's first"),
+        ("best.safetensors", "best.safetensors: no such file; give a .safetensors file"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_named(run, tmp_path, capsys, spoil, line):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in ("recipe.yaml", "metrics.csv", "best.safetensors"):
+        if file != spoil:
+            (copy / file).write_bytes((run / file).read_bytes())
+    for command in (["report", str(copy)], ["report", str(run), str(copy), "--out", str(tmp_path / "o.html")]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"error: {copy / line}")
+    assert not (tmp_path / "o.html").exists()
+
+
+def test_a_damaged_table_is_named(run, tmp_path):
+    for text, message in [("epoch,miou\n1,abc\n", "no table of numbers"), ("epoch,miou\n1,2\n", "lr, .* is missing")]:
+        copy = tmp_path / "copy"
+        copy.mkdir(exist_ok=True)
+        (copy / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
+        (copy / "metrics.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            run_folder.read(copy)
+    assert main(["report"]) == 2
+
+
+def test_an_evaluation_writes_its_page_with_the_protocol_named(run, tmp_path, capsys):
+    out, best = tmp_path / "e.html", str(run / "best.safetensors")
+    command = ["evaluate", best, "--dataset", "toy", "--protocol", "paper-multi", "--report", str(out)]
+    assert main([*command, "--device", "cpu"]) == 0
+    miou = re.search(r"mIoU ([\d.]+) over", capsys.readouterr().out)[1]
+    page = out.read_text()
+    check_page(page)
+    assert f"<dt>mIoU<dd>{miou} %" in page
+    assert '<th scope="row">protocol<td>paper-multi' in page
+    assert '<th scope="row">crop<td>1024' in page
+    assert "<h2>Curves" not in page
+    assert main(command) == 2
+    assert f"error: {out}: exists already" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_the_numbers_of_the_csv_once_each(run, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = run_folder.read(run).history
+    for rows in (history[:1], history):  # an interrupted run, and the same resumed
+        with tensorboard.Events(tmp_path / "tensorboard") as track:
+            track.add(rows)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    for name in ("miou", "loss_fused", "lr"):
+        told = [(scalar.step, scalar.value) for scalar in found.Scalars(name)]
+        assert told == [(int(row["step"]), pytest.approx(row[name])) for row in history]
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"--tensorboard: needs .*; pip install 'danet\[track\]'"):
+        train(tiny(), Where(tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_curves_are_drawn_over_steps_where_steps_measure_the_run():
+    recipe = tiny()
+    assert curves.axis([recipe]) == "epoch"
+    assert curves.axis([recipe, replace(recipe, optim=replace(recipe.optim, steps=9))]) == "step"
+    assert run_page.best_row([row(3), row(1)])["epoch"] == 3

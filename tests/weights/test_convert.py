@@ -1,0 +1,439 @@
+"""Foreign checkpoints, made up here in their formats, through `danet convert`."""
+
+import io
+import re
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from released import mmseg_state, released_state
+
+from danet import DANet, InputError, load
+from danet.cli import main
+from danet.data.classes import Classes, distinct_palette
+from danet.data.datasets import camvid, cityscapes
+from danet.data.datasets.camvid import CLASSES
+from danet.weights import convert as module
+from danet.weights.convert import convert, from_foreign, read_foreign, recognize
+
+
+@pytest.fixture(scope="module")
+def network() -> DANet:
+    """A ResNet-50 DANet of 11 classes with nothing at its initial value."""
+    torch.manual_seed(3)
+    net = DANet(11, "resnet50", layer4_dilations=(4, 8, 16))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return net.eval()
+
+
+@pytest.fixture
+def checkpoint(network, tmp_path):
+    """DANet.pth.tar as the released trainer writes it, in either of torch's file formats."""
+
+    def write(state=None, zipped=True, **extra):
+        content = {"epoch": 240, "state_dict": released_state(network) if state is None else state}
+        content |= {"best_pred": np.float64(0.879), "optimizer": {"state": {}, "param_groups": []}, **extra}
+        torch.save(content, tmp_path / "DANet.pth.tar", _use_new_zipfile_serialization=zipped)
+        return tmp_path / "DANet.pth.tar"
+
+    return write
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_released_checkpoint_is_converted_and_used_from_the_command_line(
+    network, checkpoint, tmp_path, capsys, zipped
+):
+    destination = tmp_path / "danet50.safetensors"
+    assert main(["convert", str(checkpoint(zipped=zipped)), str(destination)]) == 0
+    assert "resnet50" in capsys.readouterr().out
+    predictor = load(destination)
+    assert predictor.card.network["layer4_dilations"] == (4, 8, 16)
+    assert predictor.classes == CLASSES
+    images = torch.randn(1, 3, 33, 41)
+    with torch.no_grad():
+        for ours, theirs in zip(predictor.network(images), network(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert predictor(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
+
+
+def test_what_weights_cannot_tell_is_taken_from_the_command_line(checkpoint, tmp_path):
+    args = ["convert", str(checkpoint()), str(tmp_path / "w.safetensors"), "--layer4-dilations", "2", "4", "4"]
+    assert main([*args, "--no-align-corners"]) == 0
+    network = load(tmp_path / "w.safetensors").network
+    convs = [m for name, m in network.backbone.named_modules() if name.startswith("layer4") and name.endswith("conv2")]
+    assert [conv.dilation[0] for conv in convs] == [2, 4, 4]
+    assert network.align_corners is False
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is left over"),
+        (lambda s: s.pop("head.conv6.1.bias"), r"head.conv6.1.bias is missing"),
+        (lambda s: s.update({"head.conv51.0.weight": torch.zeros(512, 512, 1, 1)}), r"has shape \(512, 512, 1, 1\)"),
+        (lambda s: s.pop("head.conv8.1.weight"), "no DANet checkpoint known here"),
+    ],
+)
+def test_every_key_is_consumed_or_named(network, checkpoint, tmp_path, change, message):
+    state = released_state(network)
+    change(state)
+    with pytest.raises(InputError, match=message):
+        convert(checkpoint(state), tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_an_mmsegmentation_checkpoint_is_recognized_by_its_keys(tmp_path):
+    torch.manual_seed(4)
+    network = DANet(11, "resnet50c", align_corners=False).eval()
+    torch.save({"meta": {}, "state_dict": mmseg_state(network)}, tmp_path / "danet_r50-d8.pth")
+    card = convert(tmp_path / "danet_r50-d8.pth", tmp_path / "w.safetensors")
+    assert card.network["backbone"] == "resnet50c"
+    assert card.network["layer4_dilations"] == (2, 4, 4)
+    assert card.network["align_corners"] is False
+    assert card.recipe["format"] == "mmsegmentation"
+    images = torch.randn(1, 3, 33, 41)
+    with torch.no_grad():
+        for ours, theirs in zip(load(tmp_path / "w.safetensors").network(images), network(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_a_module_prefix_is_stripped(network, checkpoint):
+    prefixed = {f"module.{key}": tensor for key, tensor in released_state(network).items()}
+    assert read_foreign(checkpoint(prefixed))[0].keys() == released_state(network).keys()
+
+
+class Evil:
+    """Unpickled by Python's own pickle, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_is_run(checkpoint, tmp_path, capsys):
+    path = checkpoint(best_pred=Evil(str(tmp_path / "evil")))
+    assert main(["convert", str(path), str(tmp_path / "w.safetensors")]) == 2
+    assert not (tmp_path / "evil").exists()
+    error = capsys.readouterr().err
+    assert "without running its code" in error
+    assert error.count("\n") == 1
+
+
+def saved(content: object, zipped: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("DANet101.pth.tar", b"inside")
+    return buffer.getvalue()
+
+
+OTHERS = {
+    "empty": (b"", "is empty; download or copy it again"),
+    "text": (b"not a checkpoint", "is no checkpoint: it begins with b'not a checkpoint'; give the checkpoint itself"),
+    "web page": (b"<!DOCTYPE html><html>", "is no checkpoint: it begins with b'<!DOCTYPE html><'; give"),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"is no checkpoint: it begins with b'\\x89PNG\\r\\n"),
+    "cut zip": (b"PK\x03\x04 cut", "is cut short or damaged; download or copy it again"),
+    "cut archive": (saved({"a": torch.zeros(999)})[:-999], "is cut short or damaged"),
+    "archive without its last bytes": (saved({"a": torch.zeros(999)})[:-9], "is cut short or damaged"),
+    "cut file of the format before archives": (saved({"a": torch.zeros(999)}, False)[:-999], "is cut short or damaged"),
+    "another archive": (archive(), "is a zip archive, but not one of torch.save; give the checkpoint itself"),
+    "cut .safetensors": (b'\x40\0\0\0\0\0\0\0{"a"', r"not a whole \.safetensors file"),
+    "network": (
+        saved(torch.nn.ReLU()),
+        r"it holds torch\.nn\.modules\.activation\.ReLU, no tensor\); .*state_dict\(\)",
+    ),
+    "no network": (saved({"epoch": 3}), "holds no state dict"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_files_are_refused(kind, tmp_path):
+    content, message = OTHERS[kind]
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.pth: .*{message}") as error:
+        read_foreign(tmp_path / "x.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_overwritten(checkpoint, tmp_path):
+    (tmp_path / "w.safetensors").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        convert(checkpoint(), tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("cityscape", "no dataset known"), ("toy", "has 6 classes, the weights 11")]
+)
+def test_classes_must_be_known_and_as_many(checkpoint, tmp_path, name, message):
+    with pytest.raises(InputError, match=message):
+        convert(checkpoint(), tmp_path / "w.safetensors", classes=name)
+
+
+SEVEN = {"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
+V1C = {"backbone.stem.0.weight": torch.zeros(32, 3, 3, 3)}
+
+
+def head(classes: int = 19, name: str = "decode_head.conv_seg.weight") -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(classes, 8, 1, 1)}
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """The card that a checkpoint of mmsegmentation gets by its `meta` and name, its network left out."""
+    monkeypatch.setattr(
+        module, "from_foreign", lambda state, _, dilations, align: (None, arguments(state, dilations, align))
+    )
+    monkeypatch.setattr(module.weights, "save", lambda path, network, card: card)
+
+    def arguments(state, dilations, align):
+        classes = state["decode_head.conv_seg.weight"].shape[0]
+        return {"num_classes": classes, "backbone": "resnet50c", "layer4_dilations": dilations, "align_corners": align}
+
+    def convert_it(meta, name="danet.pth", classes=19, **options):
+        torch.save({"meta": meta, "state_dict": V1C | head(classes)}, tmp_path / name)
+        return convert(tmp_path / name, tmp_path / "w.safetensors", **options)
+
+    return convert_it
+
+
+def config(align: object = False, backbone: str = "dilations=(1, 1, 2, 4), contract_dilation=True") -> str:
+    """As mmsegmentation prints it."""
+    return f"""norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(type='ResNetV1c', depth=50, strides=(1, 2, 1, 1), {backbone}),
+    decode_head=dict(
+        type='DAHead',
+        align_corners={align},  # align_corners=None
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False)),
+    auxiliary_head=dict(type='FCNHead', align_corners={align}))
+"""
+
+
+ZOO = "danet_r50-d8_769x769_40k_cityscapes_20200530_025703-76681c60.pth"
+
+
+@pytest.mark.parametrize(
+    ("meta", "name", "options", "align", "by"),
+    [
+        ({"config": config(True)}, "danet.pth", {}, True, "read in the file"),
+        ({"cfg": config(True)}, "danet.pth", {}, True, "read in the file"),
+        ({"config": config(False)}, ZOO, {}, False, "read in the file"),
+        ({"config": "{'decode_head': {'align_corners': True}}"}, "danet.pth", {}, True, "read in the file"),
+        ({"config": config("True), neck=dict(align_corners=False")}, ZOO, {}, True, "by the file's name"),
+        ({"config": config("True), neck=dict(align_corners=False")}, "danet.pth", {}, False, "assumed"),
+        ({"config": "resize_align_corners=True"}, "danet.pth", {}, False, "assumed"),
+        ({"config": b"align_corners=True"}, "danet.pth", {}, False, "assumed"),
+        ({"config": np.zeros(3)}, ZOO, {}, True, "by the file's name"),
+        (None, ZOO, {}, True, "by the file's name"),
+        (["align_corners=True"], "danet_512x1024.pth", {}, False, "assumed"),
+        ({"config": config(True)}, ZOO, {"align_corners": False}, False, "as given"),
+    ],
+)
+def test_align_corners_is_as_given_else_as_the_file_says_else_its_name(card, meta, name, options, align, by):
+    made = card(meta, name, **options)
+    assert made.network["align_corners"] is align
+    assert made.recipe["known"]["align_corners"] == by
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "dilations", "by"),
+    [
+        ("dilations=(1, 1, 2, 4), contract_dilation=True", {}, (2, 4, 4), "read in the file"),
+        ("dilations=[1,1,2,4,], 'contract_dilation': True", {}, (2, 4, 4), "read in the file"),
+        ("dilations=(1, 1, 2, 4), contract_dilation=True, multi_grid=(4, 8, 16)", {}, (4, 8, 16), "read in the file"),
+        ("depth=50", {}, (2, 4, 4), "assumed"),
+        ("multi_grid=(1, 2, 400)", {}, (2, 4, 4), "assumed"),
+        ("dilations=(1, 1, 1, 2)", {"layer4_dilations": (4, 8, 16)}, (4, 8, 16), "as given"),
+    ],
+)
+def test_dilations_are_as_given_else_as_the_file_says(card, backbone, options, dilations, by):
+    made = card({"config": config(backbone=backbone)}, **options)
+    assert made.network["layer4_dilations"] == dilations
+    assert made.recipe["known"]["layer4_dilations"] == by
+
+
+@pytest.mark.parametrize("backbone", ["dilations=(1, 1, 1, 2), contract_dilation=True", "dilations=(1, 1, 2, 4)"])
+def test_a_config_of_other_earlier_layers_is_refused(card, backbone):
+    with pytest.raises(InputError, match=r"danet\.pth: its config has dilations \(1, 1, .*; give --layer4-dilations"):
+        card({"config": config(backbone=backbone)})
+
+
+NAMES = tuple(f"organ {i}" for i in range(19))
+PALETTE = tuple((i, 2 * i, 3 * i) for i in range(19))
+
+
+@pytest.mark.parametrize(
+    ("meta", "classes"),
+    [
+        ({"CLASSES": NAMES, "PALETTE": [list(c) for c in PALETTE]}, Classes(NAMES, PALETTE)),
+        ({"dataset_meta": {"classes": list(NAMES), "palette": PALETTE}}, Classes(NAMES, PALETTE)),
+        ({"dataset_meta": {"CLASSES": (" x ", *NAMES[1:]), "PALETTE": PALETTE}}, Classes(("x", *NAMES[1:]), PALETTE)),
+        ({"CLASSES": NAMES, "PALETTE": PALETTE[1:]}, Classes.named(NAMES)),
+        ({"CLASSES": NAMES, "PALETTE": [*PALETTE[1:], (0, 0, 256)]}, Classes.named(NAMES)),
+        ({"CLASSES": NAMES, "PALETTE": [*PALETTE[1:], (0, 0, 1.0)]}, Classes.named(NAMES)),
+        ({"CLASSES": NAMES, "PALETTE": np.array(PALETTE)}, Classes.named(NAMES)),
+        ({"CLASSES": cityscapes.CLASSES.names, "PALETTE": None}, cityscapes.CLASSES),
+    ],
+)
+def test_names_and_colors_are_the_files_own(card, meta, classes):
+    made = card(meta)
+    assert made.classes == classes
+    assert made.recipe["known"]["classes"] == "read in the file"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        NAMES[1:],
+        (*NAMES, "\n"),
+        (*NAMES[1:], NAMES[1]),
+        (*NAMES[1:], f" {NAMES[1]}"),
+        (*NAMES[1:], " "),
+        (*NAMES[1:], "\x1b[31m"),
+        (*NAMES[1:], "a\u202eb"),
+        (*NAMES[1:], "x" * 101),
+        (*NAMES[1:], 3),
+        "".join(chr(97 + i) for i in range(19)),
+        np.float64(19),
+    ],
+)
+def test_names_that_cannot_be_are_left_for_those_of_their_number(card, names):
+    made = card({"CLASSES": names, "PALETTE": PALETTE})
+    assert made.classes == cityscapes.CLASSES
+    assert made.recipe["known"]["classes"] == "those of cityscapes, by their number"
+
+
+def test_names_given_come_before_the_files_own_and_numbers_last(card):
+    given = card({"CLASSES": NAMES}, classes=11)
+    assert given.classes == camvid.CLASSES
+    numbered = card({}, classes=12)
+    assert numbered.classes == Classes(tuple(f"class {i}" for i in range(12)), distinct_palette(12))
+    assert numbered.recipe["known"]["classes"] == "numbered"
+
+
+def test_an_mmengine_training_checkpoint_of_a_7x7_stem_is_converted_from_the_command_line(
+    network, tmp_path, capsys, monkeypatch
+):
+    """Its histories of losses are pickled objects with arrays and methods."""
+
+    class HistoryBuffer:
+        def __init__(self):
+            self.log, self.methods = np.arange(3.0), {"mean": HistoryBuffer.mean}
+
+        def mean(self):
+            return self.log.mean()
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = "mmengine.logging.history_buffer", "HistoryBuffer"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = HistoryBuffer.__module__, "HistoryBuffer.mean"
+    state = {
+        key.replace("stem.7.", "bn1.").replace("stem.weight", "conv1.weight"): tensor
+        for key, tensor in mmseg_state(network).items()
+    }
+    names = tuple(f"organ {i}" for i in range(11))
+    content = {"meta": {"cfg": config(True), "dataset_meta": {"classes": names}}, "state_dict": state}
+    with monkeypatch.context() as installed:
+        for name in ("mmengine", "mmengine.logging", HistoryBuffer.__module__):
+            installed.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[HistoryBuffer.__module__].HistoryBuffer = HistoryBuffer
+        content["message_hub"] = {"log_scalars": OrderedDict(loss=HistoryBuffer()), "best": np.int64(3)}
+        torch.save(content, tmp_path / "iter_80000.pth")
+    args = ["convert", str(tmp_path / "iter_80000.pth"), str(tmp_path / "w.safetensors")]
+    assert main([*args, "--layer4-dilations", "4", "8", "16"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "backbone resnet50, " in said
+    assert "layer4_dilations (4, 8, 16) (as given), align_corners True (read in the file); " in said
+    assert said.endswith("organ 2 (read in the file); to change: --no-align-corners, --classes NAME\n")
+    images = torch.randn(1, 3, 33, 41)
+    with torch.no_grad():
+        for ours, theirs in zip(load(tmp_path / "w.safetensors").network(images), network(images), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_no_tensor_comes_as_a_blank(zipped, tmp_path):
+    """A method is pickled as a call of getattr."""
+    meta = {"method": np.ndarray.tofile, "array": np.zeros(3, np.int64), "scalar": np.float64(1), "text": "a"}
+    (tmp_path / "a.pth").write_bytes(saved({"state_dict": head(), "meta": meta}, zipped))
+    blanks = dict(read_foreign(tmp_path / "a.pth")[1])
+    assert blanks.pop("text") == "a"
+    assert {type(blank) for blank in blanks.values()} == {module._Blank}
+    assert not any(hasattr(blank, "__dict__") or callable(blank) for blank in blanks.values())
+
+
+def test_what_a_blank_gives_is_not_called(tmp_path):
+    """getattr(numpy.ndarray, "tofile")("x"), by hand."""
+    (tmp_path / "a.pth").write_bytes(
+        b"\x80\x02c__builtin__\ngetattr\ncnumpy\nndarray\nX\x06\0\0\0tofile\x86RX\x01\0\0\0x\x85R."
+    )
+    with pytest.raises(InputError, match=r"without running its code \(UnpicklingError\)"):
+        read_foreign(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("shape", [(19,), (19, 8), (300, 8, 1, 1), (0, 8, 1, 1), (19, 1 << 20, 1, 1)])
+@pytest.mark.parametrize("name", ["head.conv8.1.weight", "decode_head.conv_seg.weight"])
+def test_a_classifier_of_no_network_is_named_with_its_shape(name, shape):
+    state = {name: torch.zeros(1).expand(shape), "backbone.x" if "decode" in name else "head.x": torch.zeros(1)}
+    message = (
+        rf"a\.pth: {re.escape(name)} has shape {re.escape(str(shape))}, not \(classes up to 255, .*up to 255 classes"
+    )
+    with pytest.raises(InputError, match=message):
+        from_foreign(state, "a.pth", (2, 4, 4), False)
+
+
+def test_keys_of_two_implementations_are_named():
+    state = dict.fromkeys(("backbone.a", "backbone.b", "backbone.c", "backbone.d", "head.conv6.1.bias"), torch.zeros(1))
+    both = r"released \(head.conv6.1.bias\) and mmsegmentation \(backbone.a, backbone.b, backbone.c\)"
+    with pytest.raises(InputError, match=rf"a\.pth: has keys of both {both}; "):
+        recognize(state, "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (SEVEN | head(), "backbone.bn1.weight is missing; backbone.bn1.bias is missing; .*unchanged mmsegmentation"),
+        (V1C | head(), "backbone.stem.1.weight is missing"),
+        (
+            {"pretrained.conv1.weight": SEVEN["backbone.conv1.weight"]} | head(name="head.conv8.1.weight"),
+            "pretrained.bn1",
+        ),
+    ],
+)
+def test_missing_keys_are_named_as_the_checkpoint_would(state, message):
+    layer3 = "pretrained.layer3" if "head.conv8.1.weight" in state else "backbone.layer3"
+    blocks = {f"{layer3}.{i}.conv2.weight": torch.zeros(256, 256, 3, 3) for i in range(6)}
+    with pytest.raises(InputError, match=rf"a\.pth: {message}"):
+        from_foreign(state | blocks, "a.pth", (2, 4, 4), False)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (SEVEN | head(), r"0 blocks in backbone.layer3; only ResNet-50, 101, 152 are known, with \[6, 23, 36\]"),
+        (head(), r"0 blocks in backbone.layer3, and no backbone.stem.0.weight or backbone.conv1.weight; "),
+        (
+            head(name="head.conv8.1.weight"),
+            "in pretrained.layer3, and no pretrained.conv1.weight or pretrained.conv1.0",
+        ),
+    ],
+)
+def test_another_backbone_is_told_by_its_blocks_and_stem(state, message):
+    with pytest.raises(InputError, match=message):
+        from_foreign(state, "a.pth", (2, 4, 4), False)

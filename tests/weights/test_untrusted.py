@@ -1,0 +1,290 @@
+"""Weights from anybody: pickles that would run something, tensors that are no plain ones, headers that lie, cards that
+ask for more than there is. Nothing runs, nothing is fetched, and each is refused in one line.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import time
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from danet import InputError
+from danet.cli import main
+from danet.data.registry import CLASSES
+from danet.train import checkpoint
+from danet.weights import file as weights_file
+from danet.weights.convert import read_foreign
+
+
+class Call:
+    """Unpickled by Python's own pickle it becomes `function(*args)`."""
+
+    def __init__(self, function: Callable, *args: Any):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+class Built:
+    """Unpickled, its state is set, and the state holds a call."""
+
+    def __init__(self, inner: Call):
+        self.inner = inner
+
+
+def saved(content: object, zipped: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def archive_of(evil: bytes) -> bytes:
+    """A checkpoint of today's format, its pickle by hand."""
+    buffer = io.BytesIO(saved({"a": torch.zeros(1)}))
+    made = io.BytesIO()
+    with zipfile.ZipFile(buffer) as whole, zipfile.ZipFile(made, "w") as forged:
+        for name in whole.namelist():
+            forged.writestr(name, evil if name.endswith("data.pkl") else whole.read(name))
+    return made.getvalue()
+
+
+def old_tar_of(evil: bytes) -> bytes:
+    """A checkpoint of torch 0.1."""
+    made = io.BytesIO()
+    parts = {
+        "sys_info": pickle.dumps({}),
+        "storages": pickle.dumps(0) + pickle.dumps([]),
+        "tensors": pickle.dumps(0),
+        "pickle": evil,
+    }
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in parts.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+def stack_global(module: str, name: str, argument: str) -> bytes:
+    def text(value: str) -> bytes:
+        return b"\x8c" + bytes([len(value.encode())]) + value.encode()
+
+    return b"\x80\x04" + text(module) + text(name) + b"\x93" + text(argument) + b"\x85R."
+
+
+def by_numpy(evil: Call) -> object:
+    """An array of objects: NumPy's own reconstruction, with the call among its values."""
+    array = np.empty(1, object)
+    array[0] = evil
+    return {"best_pred": array}
+
+
+def partly(path: str) -> Call:
+    import functools
+
+    return Call(functools.partial(os.mkdir), path)
+
+
+def found_by_name(path: str) -> Call:
+    import importlib
+
+    class Attribute:
+        def __reduce__(self):
+            return getattr, (Call(importlib.import_module, "os"), "mkdir")
+
+    class Called:
+        def __reduce__(self):
+            import operator
+
+            return operator.call, (Attribute(), path)
+
+    return Call(dict, [("state_dict", Called())])
+
+
+PICKLES: dict[str, Callable[[str], bytes]] = {
+    "os.system": lambda path: saved({"state_dict": {"a": Call(os.system, f"mkdir '{path}'")}}),
+    "builtins.exec": lambda path: saved({"state_dict": Call(exec, f"import os; os.mkdir({path!r})")}),
+    "builtins.eval in an optimizer": lambda path: saved(
+        {"state_dict": {}, "optimizer": {"state": [Call(eval, f"__import__('os').mkdir({path!r})")]}}
+    ),
+    "a call in a call": lambda path: saved(OrderedDict(a=Call(list, [Call(os.mkdir, path)]))),
+    "GLOBAL, no archive": lambda path: f"cos\nmkdir\n(S'{path}'\ntR.".encode(),
+    "INST, no archive": lambda path: f"(S'{path}'\nios\nmkdir\n.".encode(),
+    "STACK_GLOBAL, no archive": lambda path: stack_global("os", "mkdir", path),
+    "an archive with its pickle replaced": lambda path: archive_of(stack_global("os", "mkdir", path)),
+    "the format before archives": lambda path: saved({"state_dict": Call(os.mkdir, path)}, zipped=False),
+    "the format of torch 0.1, a tar": lambda path: old_tar_of(f"cos\nmkdir\n(S'{path}'\ntR.".encode()),
+    "torch's own loader": lambda path: saved(
+        {"a": Call(torch.storage._load_from_bytes, saved(Call(os.mkdir, path), zipped=False))}
+    ),
+    "NumPy's reconstruction": lambda path: saved(by_numpy(Call(os.mkdir, path))),
+    "the state of an object": lambda path: saved({"state_dict": Built(Call(os.mkdir, path))}),
+    "functools.partial": lambda path: saved(partly(path)),
+    "a function found by its name": lambda path: saved(found_by_name(path)),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_malicious_pickle_runs_nothing(kind, tmp_path, capsys):
+    """That it would run where anything is trusted is seen first."""
+    evil = tmp_path / "evil"
+    content = PICKLES[kind](str(evil))
+    (tmp_path / "trusted").write_bytes(content)
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        torch.load(tmp_path / "trusted", weights_only=False)
+    assert evil.is_dir(), "no threat, no test"
+    evil.rmdir()
+
+    for name in ("a.pth", "a.pth.tar", "a.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        assert main(["convert", str(tmp_path / name), str(tmp_path / "w.safetensors")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {tmp_path / name}: cannot be opened as a checkpoint without running its code (")
+        assert said.count("\n") == 1
+        with pytest.raises(InputError, match="not a whole"):
+            weights_file.load(tmp_path / name)
+    payload = checkpoint._MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    (tmp_path / checkpoint.LAST).write_bytes(payload)
+    with pytest.raises(InputError, match="holds more than plain values and tensors"):
+        checkpoint.newest(tmp_path)
+    assert not evil.exists()
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def outside(check: bool = False) -> torch.Tensor:
+    """Sparse, with an index far outside: reading it without a check reads others' memory."""
+    return torch.sparse_coo_tensor(torch.tensor([[1 << 40]]), torch.ones(1), (4,), check_invariants=check)
+
+
+TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "sparse with an index outside": outside,
+    "on no device": lambda: torch.empty(4, device="meta"),
+    "complex": lambda: torch.zeros(4, dtype=torch.complex64),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_that_are_no_plain_numbers_are_refused(kind, tmp_path):
+    file = tmp_path / "a.pth"
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        torch.save({"state_dict": {"head.conv8.1.weight": TENSORS[kind]()}}, file)
+    with pytest.raises(InputError, match=r"a\.pth: (head\.conv8\.1\.weight is no plain tensor|cannot be opened)"):
+        read_foreign(file)
+
+
+def test_a_small_file_with_a_tensor_said_to_be_huge_takes_no_memory(tmp_path):
+    torch.save({"head.conv8.1.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "a.pth")
+    begun = time.process_time()
+    with pytest.raises(InputError):
+        main_convert(tmp_path / "a.pth")
+    assert time.process_time() - begun < 2
+
+
+def main_convert(file: Path) -> None:
+    from danet.weights.convert import convert
+
+    convert(file, file.with_suffix(".safetensors"))
+
+
+def written(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+def header(**entries: object) -> bytes:
+    return written(json.dumps(entries).encode())
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HEADERS = {
+    "2^60 bytes": struct.pack("<Q", 1 << 60) + b"{}",
+    "2^64 - 1 bytes": b"\xff" * 8 + b"{}",
+    "200 MB of blanks": struct.pack("<Q", 200 << 20) + b"{}" + b" " * 1000,
+    "depth of 100,000": written(b"[" * 100_000 + b"]" * 100_000),
+    "no JSON": written(b"cos\n"),
+    "shape beyond its bytes": header(a={**ONE, "shape": [1 << 40]}) + bytes(4),
+    "shape that overflows": header(a={**ONE, "shape": [1 << 33, 1 << 33]}) + bytes(4),
+    "offsets beyond the end": header(a={**ONE, "data_offsets": [0, 1 << 40]}) + bytes(4),
+    "offsets that overlap": header(a=ONE, b=ONE) + bytes(4),
+    "a hole": header(a={**ONE, "data_offsets": [8, 12]}) + bytes(12),
+    "unknown type": header(a={**ONE, "dtype": "OBJECT"}) + bytes(4),
+    "negative shape": header(a={**ONE, "shape": [-1]}) + bytes(4),
+    "one name twice": written(f'{{"a": {json.dumps(ONE)}, "a": {json.dumps(ONE)}}}'.encode()) + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_safetensors_header_that_lies_is_refused(kind, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(HEADERS[kind])
+    begun = time.process_time()
+    with pytest.raises(InputError, match=r"w\.safetensors: (not a whole|holds tensors, but does not say)"):
+        weights_file.load(tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"w\.safetensors: "):
+        main_convert(tmp_path / "w.safetensors")
+    assert time.process_time() - begun < 2
+
+
+CARDS: dict[str, tuple[dict[str, object], str]] = {
+    "a billion classes": ({"network": {"num_classes": 10**9, "backbone": "test_resnet"}}, "num_classes: 1000000000"),
+    "a billion channels": ({"network": {"num_classes": 6, "width": 10**9}}, "width: 1000000000"),
+    "a negative width": ({"network": {"num_classes": 6, "width": -8}}, "width: -8"),
+    "weights of the hub": ({"network": {"num_classes": 6, "pretrained": True}}, "pretrained: the weights are here"),
+    "a backbone of the hub": ({"network": {"num_classes": 6, "backbone": "hf-hub:a/b"}}, "timm has no such model"),
+    "a backbone of a folder": ({"network": {"num_classes": 6, "backbone": "local-dir:/etc"}}, "timm has no such model"),
+    "odd values": ({"network": {"num_classes": 6, "backbone": "test_resnet", "dropout": "much"}}, "not known here"),
+    "an odd stride": ({"network": {"num_classes": 6, "backbone": "test_resnet", "output_stride": -1}}, "output stride"),
+    "a size of a billion": ({"size": 10**9}, "size: 1000000000"),
+    "a size of no kind": ({"size": "large"}, "size"),
+    "no deviation": ({"std": [0.5, 0.0, 0.5]}, "std: not above 0"),
+    "too few means": ({"mean": [0.5]}, "mean: "),
+    "a mean that is none": ({"mean": [float("nan")] * 3}, "mean: "),
+    "names that are no text": ({"classes": {"names": [1, 2], "palette": [[0, 0, 0]] * 2}}, "a name is no text|'names'"),
+    "colors that are none": ({"classes": {"names": ["a"], "palette": [[0, 0, 900]]}}, "a color is not"),
+    "no network": ({"network": None}, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_a_description_is_believed_only_within_bounds(kind, tiny_weights, tmp_path):
+    """Its hash is of the tensors: the card of a file from elsewhere may say anything."""
+    change, message = CARDS[kind]
+    tensors, card = weights_file.read(tiny_weights)
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(tensors, file, {"danet": json.dumps(json.loads(card.json()) | change)})
+    with pytest.raises(InputError, match=message) as error:
+        weights_file.load(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", "3", "[" * 100_000, '{"format": 1, "classes": []}', "\x00"])
+def test_a_description_of_no_network_is_refused(text, tiny_weights, tmp_path):
+    tensors, _ = weights_file.read(tiny_weights)
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", {"danet": text})
+    with pytest.raises(InputError, match="its description cannot be read"):
+        weights_file.load(tmp_path / "w.safetensors")
+
+
+def test_cards_of_the_package_are_within_the_bounds():
+    card = weights_file.load()[1]
+    assert weights_file.Card.from_json(card.json()) == card
+    for classes in CLASSES.values():
+        known = weights_file.Card({"num_classes": len(classes)}, classes, (0.5,) * 3, (0.2,) * 3, size=2048)
+        assert weights_file.Card.from_json(known.json()) == known
