@@ -1,5 +1,6 @@
 """The exception for users' mistakes. `danet.cli` prints it as `error: WHERE: WHAT; REMEDY` and exits with status 2."""
 
+import warnings
 from collections.abc import Sequence
 
 
@@ -27,3 +28,8 @@ def join_messages(messages: Sequence[str], count: int = 3) -> str:
     """Join the first `count` messages into one line and say how many more there are."""
     more = f"; and {len(messages) - count} more" if len(messages) > count else ""
     return "; ".join(messages[:count]) + more
+
+
+def warn_renamed(where: object, old: str, new: str) -> None:
+    """Warn that a name in a user's file or call has a new spelling. The old one keeps working."""
+    warnings.warn(f"{where}: {old!r} is now {new!r}; the old name still works", FutureWarning, stacklevel=3)

@@ -8,6 +8,7 @@ inside the functions that need it, so that --help answers at once.
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -36,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    warnings.showwarning = _note
     try:
         if not args or args[0] in ("-h", "--help"):
             print(_usage())
@@ -79,6 +81,12 @@ def _output_is_full() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return True
     return False
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Print a warning for users on one line, and no others."""
+    if issubclass(category, FutureWarning):
+        print(f"note: {message}", file=sys.stderr)
 
 
 def _refused(error: InputError) -> int:
