@@ -1,4 +1,4 @@
-# danet serve in a container; the token is needed because the container listens at all addresses.
+# danet serve in a container. A token is required because the server listens on all interfaces of the container.
 #   docker build -t danet . && docker run --rm -p 127.0.0.1:8000:8000 -e DANET_TOKEN=$(openssl rand -hex 16) danet
 FROM python:3.13-slim
 WORKDIR /danet

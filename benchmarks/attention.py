@@ -70,7 +70,7 @@ def left_out(way: str, positions: int, channels: int, backward: bool, memory: in
     if way != "plain" or memory is None:
         return None
     shape = (1, positions, positions, channels // 8, channels)
-    needed = attention_kernels.attention_bytes(*shape, backward=backward, way="plain")
+    needed = attention_kernels.attention_bytes(*shape, backward=backward, kernel="plain")
     return None if needed < 0.9 * memory else f"needs {needed / 1e9:.1f} GB, {memory / 1e9:.1f} GB are free"
 
 

@@ -116,7 +116,7 @@ def result(
         "environment": environment(choose(options.device)),
         "recipe": recipe,
         "backbone_weights": weights,
-        "images": registry.COUNTS["camvid"],
+        "images": registry.DATASETS["camvid"].counts,
         "rows": [summarize(row, found) for row in rows],
         "runs": [measured.facts for measured in found.values()],
     }

@@ -113,7 +113,7 @@ def filled_at(memory: float, channels: int) -> int:
     low, high = 1, 1 << 20
     while low < high:
         middle = (low + high + 1) // 2
-        fits = attention_bytes(1, middle, middle, channels // 8, channels, way="plain") <= memory
+        fits = attention_bytes(1, middle, middle, channels // 8, channels, kernel="plain") <= memory
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

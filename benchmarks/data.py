@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks import measure
 from danet.data.augment import Augmentation
-from danet.data.cache import cached
+from danet.data.cache import open_cache
 from danet.data.classes import LabelMap
 from danet.data.datasets import synthetic
 from danet.data.images.read import read_image, read_mask
@@ -41,7 +41,7 @@ def run(pairs: int = 4, repeats: int = 20, device: str = "cpu") -> dict[str, Any
     """
     with tempfile.TemporaryDirectory() as name:
         samples = _draw(Path(name), pairs)
-        through = cached(samples, Path(name) / "cache")
+        through = open_cache(samples, Path(name) / "cache")
         for index in range(pairs):
             _ = through[index]
         augment = Augmentation((CROP, CROP), scale=(0.75, 2.0), short_side=BASE)

@@ -20,11 +20,9 @@ import torch
 from benchmarks.measure import environment, interleaved
 from danet.data import registry
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.evaluation import predictions
 from danet.model.danet import DANet
 from danet.model.fold_batchnorm import folded
 from danet.predict.predictor import Predictor
-from danet.predict.protocols import WHOLE
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export import to_onnx, to_openvino
@@ -60,8 +58,8 @@ def main() -> None:
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
     samples = registry.load("camvid", options.camvid, "val")
     for name, predictor in predictors.items() if not options.no_scores else ():
-        shown, confusion = predictor.shown_by(WHOLE), Confusion(len(samples.classes))
-        for sample, labels, _ in predictions(predictor.logits, card, samples, predictor.device, protocol=shown):
+        confusion = Confusion(len(samples.classes))
+        for sample, labels, _ in predictor.predictions(samples):
             confusion.update(sample.labels, labels)
         entries[name]["miou"] = round(confusion.scores().miou, 5)
     for name, found in entries.items():

@@ -14,7 +14,7 @@ from textwrap import fill
 from typing import Any
 
 from danet import recipes
-from danet.data.registry import COUNTS
+from danet.data.registry import DATASETS
 from danet.errors import InputError
 from danet.files import write_atomically
 from danet.recipes import Recipe
@@ -82,7 +82,7 @@ depend on may rest on it.
 
 ## What it was trained with
 
-CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {COUNTS["camvid"]["train"]} training
+CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {DATASETS["camvid"].counts["train"]} training
 images of the standard split, 480 x 360 pixels, from drives through Cambridge. The backbone began with ImageNet
 weights.
 {fill(_training(recipe, card), 120)}

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from danet import DANet
-from danet.data.registry import CLASSES
+from danet.data.datasets import camvid
 from danet.weights import file as weights_file
 
 
@@ -45,7 +45,7 @@ def server(path: Path) -> Iterator[tuple[int, str]]:
 def save_network(path: Path, width: int) -> None:
     """An untrained network of stride 8, shown 640 x 480 pixels: 60 x 80 features."""
     arguments = {"num_classes": 11, "backbone": "test_resnet", "output_stride": 8, "width": width}
-    card = weights_file.Card(arguments, CLASSES["camvid"], (0.5,) * 3, (0.5,) * 3, size=640)
+    card = weights_file.Card(arguments, camvid.CLASSES, (0.5,) * 3, (0.5,) * 3, size=640)
     weights_file.save(path, DANet(**arguments), card)
 
 

@@ -11,7 +11,6 @@ from torch import nn
 import danet
 from danet.data import registry
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.evaluation import predictions
 from danet.predict.protocols import WHOLE, Protocol
 
 
@@ -35,9 +34,8 @@ def matrices(
     """
     predictor = loaded(weights, device, off)
     samples = registry.load("camvid", camvid, "val")
-    shown = predictor.shown_by(protocol)
     names, found = [], []
-    for sample, labels, _ in predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=shown):
+    for sample, labels, _ in predictor.predictions(samples, protocol):
         confusion = Confusion(len(samples.classes))
         confusion.update(sample.labels, labels)
         names.append(sample.name)

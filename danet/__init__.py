@@ -1,7 +1,7 @@
-"""Dual Attention Networks for scene segmentation (Fu et al., CVPR 2019): train, evaluate, look inside, deploy.
+"""Dual Attention Networks for semantic segmentation (Fu et al., CVPR 2019): train, evaluate, explain, deploy.
 
 import danet
-seg = danet.load()("street.jpg")      # the weights that come with the package
+seg = danet.load()("street.jpg")      # the bundled weights
 seg.overlay().show()
 
 net = danet.DANet(num_classes=19, backbone="resnet101", layer4_dilations=(4, 8, 16))
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from danet.errors import InputError
     from danet.model.attention import ChannelAttention, PositionAttention
     from danet.model.danet import DANet, Outputs
-    from danet.predict.predictor import Predictor, Segmentation, load
+    from danet.predict.predictor import Predictor, load
+    from danet.predict.segmentation import Segmentation
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,13 +37,13 @@ _HOMES = {
     "DANet": "danet.model.danet",
     "Outputs": "danet.model.danet",
     "Predictor": "danet.predict.predictor",
-    "Segmentation": "danet.predict.predictor",
+    "Segmentation": "danet.predict.segmentation",
     "load": "danet.predict.predictor",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `danet --help` must not wait for torch."""
+    """Import a public name on first use, so that `danet --help` does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'danet' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m danet`, the same as the command `danet`."""
+"""Run `python -m danet`, which is the same as the command `danet`."""
 
 import sys
 

@@ -30,6 +30,11 @@ def join_messages(messages: Sequence[str], count: int = 3) -> str:
     return "; ".join(messages[:count]) + more
 
 
+def list_names(names: Sequence[str], count: int = 10) -> str:
+    """Join the first `count` names with commas; an ellipsis marks the rest."""
+    return ", ".join(names[:count]) + (" ..." if names[count:] else "")
+
+
 def warn_renamed(where: object, old: str, new: str) -> None:
     """Warn that a name in a user's file or call has a new spelling. The old one keeps working."""
     warnings.warn(f"{where}: {old!r} is now {new!r}; the old name still works", FutureWarning, stacklevel=3)

@@ -1,6 +1,4 @@
-"""What several tests share. Tests that read the reference outputs or CamVid find them beside the checkout and are
-skipped where they are not.
-"""
+"""Shared fixtures. Tests that need reference outputs or CamVid look for them next to the checkout, or are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from killed import Warm
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only compete
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("quick", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("stress", settings.get_profile("quick"), max_examples=2000)
@@ -19,10 +20,10 @@ SHARED = Path(os.environ.get("DANET_SHARED", Path(__file__).parents[2] / "shared
 
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
-    """Outputs of the released code; see golden/README.md there."""
+    """Return the folder with outputs of the released code; its README.md describes them."""
     folder = SHARED / "golden"
     if not folder.is_dir():
-        pytest.skip("the released code's outputs are not beside the checkout")
+        pytest.skip("the outputs of the released code are not next to the checkout")
     return folder
 
 
@@ -30,22 +31,22 @@ def golden_folder() -> Path:
 def camvid_folder() -> Path:
     folder = SHARED / "camvid"
     if not folder.is_dir():
-        pytest.skip("CamVid is not beside the checkout")
+        pytest.skip("CamVid is not next to the checkout")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory) -> Path:
-    """A weights file of an untrained little network for the six classes of `toy`."""
+    """Return a weights file of a small untrained network for the six classes of `toy`."""
     import torch
 
     from danet import DANet
-    from danet.data.registry import CLASSES
+    from danet.data.registry import DATASETS
     from danet.weights import file as weights_file
 
     torch.manual_seed(0)
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights_file.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
+    card = weights_file.Card(arguments, DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     weights_file.save(path, DANet(**arguments), card)
     return path
@@ -53,7 +54,7 @@ def tiny_weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Warm]:
-    """Starts programs that are killed, see killed.py."""
+    """Start programs that are to be killed; see killed.py."""
     process = Warm()
     yield process
     process.close()
@@ -61,7 +62,7 @@ def warm() -> Iterator[Warm]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Every test draws the same numbers, whatever ran before it: the fixtures it is the first to ask for, too."""
+    """Seed torch before each test and its fixtures, so that tests do not depend on their order."""
     import torch
 
     torch.manual_seed(0)
@@ -74,12 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With -m stress the property tests run too, on 2,000 examples each.
+    """Add the property tests to -m stress, and run tests that load ONNX and OpenVINO last.
 
-    Tests that load ONNX and OpenVINO come last: a library that harms the process harms no other test (docs/log.md).
+    OpenVINO once crashed the process at its end (docs/log.md); run last, it cannot harm other tests.
     """
     if config.option.markexpr == "stress":
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
                 item.add_marker("stress")
-    items.sort(key=lambda item: item.path.name in ("test_docs.py", "weights/test_export.py"))
+    items.sort(key=lambda item: item.path.name in ("test_docs.py", "test_export.py"))

@@ -196,7 +196,7 @@ def validation(images: int) -> None:
     from danet.train import validate as validation
     from danet.train.build import build
 
-    synthetic._SIZES["val"] = images
+    synthetic.COUNTS["val"] = images
     recipe = recipes.from_dict({**recipes.to_dict(recipes.TOY), "network": _NETWORK}, "test")
     process = distributed.start("cpu")
     samples = registry.load("toy", None, "val")
@@ -214,7 +214,7 @@ def _watch(order: Path) -> None:
     from danet.train import checkpoint, loop, report
     from danet.train import validate as validation
 
-    synthetic._SIZES.update({"train": 10, "val": 3})
+    synthetic.COUNTS.update({"train": 10, "val": 3})
     steps = [0]
 
     def before(module, name: str, act: Callable) -> None:

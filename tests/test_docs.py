@@ -45,7 +45,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
         (tmp_path / "examples" / image.name).write_bytes(image.read_bytes())
 
     torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, tmp_path / "DANet101.pth.tar")
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)

@@ -1,5 +1,5 @@
-"""The run-time type checker that pyproject.toml asks jaxtyping to put on every annotated function of danet in tests."""
+"""The run-time type checker that jaxtyping applies to every annotated function of danet in tests (see pyproject.toml)."""
 
 from beartype import BeartypeConf, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float, as for static checkers
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # accept an int where a float is annotated, as pyright does

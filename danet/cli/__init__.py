@@ -1,8 +1,8 @@
-"""The commands, one a file: parse, call one function, print. No logic.
+"""The commands, one per file. Each parses its options, calls one function and prints the result.
 
-Exit status: 0 good, 1 our fault, 2 the user's input, told in one line, `error: FILE OR OPTION: WHAT; REMEDY` (--debug
-shows the traceback), 130 or 143 stopped by SIGINT or SIGTERM. A command's file is imported when it is run, and torch
-inside the functions that need it, so that --help answers at once.
+Exit status: 0 success, 1 a bug in danet, 2 an error in the user's input, 130 or 143 interrupted by SIGINT or SIGTERM.
+User errors are one line, `error: FILE OR OPTION: WHAT; REMEDY`; --debug shows the traceback. A command's module is
+imported only when the command runs, and torch only inside the functions that need it, so that --help answers at once.
 """
 
 import difflib
@@ -16,20 +16,20 @@ from danet.errors import InputError
 from danet.files import FULL
 
 COMMANDS = {
-    "predict": "images or folders -> overlay, labels, JSON",
-    "train": "a recipe, on CamVid, on your own folder, or on drawn scenes",
-    "init": "your own folder -> its dataset.yaml",
-    "check": "everything that is wrong with a dataset, in one run",
-    "look": "where a point of an image looks, what a channel answers to, what each module changes",
-    "evaluate": "weights + dataset -> mean IoU, IoU of each class",
-    "robustness": "weights + dataset -> mean IoU on images that noise, blur, weather or JPEG have corrupted",
-    "report": "a run's page, or several runs side by side",
-    "convert": "a released DANet checkpoint -> .safetensors",
-    "export": "weights -> ONNX or OpenVINO, int8 too, compared with the network",
-    "serve": "a page that shows where each pixel looks, and a REST interface",
-    "recipes": "what can be trained",
+    "predict": "segment images, folders and videos: overlay, labels, JSON",
+    "train": "train a recipe, on your own folder or a public dataset",
+    "init": "propose dataset.yaml for a folder of images and masks",
+    "check": "list everything that is wrong with a dataset",
+    "look": "draw where pixels attend, what channels respond to, and what each module changes",
+    "evaluate": "score weights on a dataset: mean IoU, IoU of each class, boundary F, calibration",
+    "robustness": "score weights on images corrupted by noise, blur, weather and compression",
+    "report": "write the page of a run, or compare several runs",
+    "convert": "convert a released DANet checkpoint to .safetensors",
+    "export": "export weights to ONNX or OpenVINO, float32 or int8, and verify them",
+    "serve": "serve a page that shows attention, and a REST interface",
+    "recipes": "list what can be trained",
 }
-"""name -> one line; the function is `run` of the module of that name."""
+"""Command -> summary. The function is `run` of the module with that name."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -49,9 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0
         if args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            raise InputError(
-                args[0], "is no command", f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
-            )
+            remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
+            raise InputError(args[0], "unknown command", remedy)
         status = import_module(f"danet.cli.{args[0]}").run(args[1:])
         sys.stdout.flush()
         return status
@@ -72,8 +71,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _output_is_full() -> bool:
-    """Whether standard output takes not one line more; what is left of it is then thrown away, since the interpreter
-    would try again at its end.
+    """Return whether standard output takes no more lines, and if so discard the rest.
+
+    Otherwise the interpreter would try to write it again when it exits.
     """
     try:
         print(flush=True)
@@ -100,10 +100,10 @@ def _usage() -> str:
     lines = [f"  danet {name:11} {about}" for name, about in COMMANDS.items()]
     return "\n".join(
         [
-            "danet: Dual Attention Networks for scene segmentation",
+            "danet: Dual Attention Networks for semantic segmentation",
             "",
             *lines,
             "",
-            "danet COMMAND --help shows a command's options; --debug shows the traceback of an error.",
+            "danet COMMAND --help lists the options of a command. --debug shows the traceback of an error.",
         ]
     )

@@ -58,7 +58,7 @@ def run(args: Sequence[str]) -> int:
 
     from danet.data import registry
     from danet.evaluate import per_image as images
-    from danet.evaluate.evaluation import check_classes, measure, predictions
+    from danet.evaluate.evaluation import check_classes, measure
     from danet.evaluate.submission import submission
     from danet.files import write_atomically
     from danet.predict.predictor import load
@@ -74,10 +74,8 @@ def run(args: Sequence[str]) -> int:
     check_classes(predictor.card, samples, str(options.weights))
     sending = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
     with sending as sent, progress("evaluating") as advance:
-        predicted = predictions(
-            predictor.logits, predictor.card, samples, predictor.device, protocol=predictor.shown_by(protocol)
-        )
-        counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
+        predicted = enumerate(predictor.predictions(samples, protocol), 1)
+        counted = (advance(i, len(samples)) or prediction for i, prediction in predicted)
         result = measure(counted, samples, sent)
     if str(options.json) != "-":
         _print_scores(result)

@@ -1,4 +1,4 @@
-"""`danet init`."""
+"""The command danet init."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,25 +12,29 @@ from danet.cli.parsing import parse, printable
 
 @dataclass(frozen=True)
 class Init:
-    """Look at the images and masks of a folder, and propose its dataset.yaml: classes, label map, what is doubtful.
+    """Read the images and masks in a folder, and propose its dataset.yaml: classes, label map, folders.
 
-    For example: danet init my_images
+    Example: danet init my_images
     """
 
     folder: tyro.conf.Positional[Path]
-    """the folder that holds images and masks"""
+    """folder that contains the images and masks"""
     ignore: int | None = None
-    """the mask value that means unlabeled, if you know it"""
+    """mask value of unlabeled pixels, if you know it"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     options = parse(Init, args, "init")
-    from danet.data.custom.propose import propose, write
+    from danet.data.custom.propose import new_file, propose, write
 
+    new_file(options.folder)  # before reading many masks
     proposal = propose(options.folder, options.ignore)
     file = write(options.folder, proposal)
-    print(printable(f"{file}: {len(proposal.classes)} classes from {proposal.pairs} masks ({proposal.kind})"))
+    count = len(proposal.classes)
+    found = f"{count} class{'es' * (count != 1)} in {proposal.pairs} masks ({proposal.kind})"
+    print(printable(f"wrote {file}: {found}"))
     for note in proposal.notes:
-        print(printable(f"note: {note}"))
-    print(printable(f"next: danet check {shlex.quote(str(options.folder))}"))
+        print(printable(f"review: {note}"))
+    print(printable(f"next: edit {file} if necessary, then run danet check {shlex.quote(str(options.folder))}"))
     return 0

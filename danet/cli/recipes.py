@@ -44,9 +44,7 @@ def _images(source: recipes.Data) -> int | None:
     """To train on, where that is known without a folder."""
     from danet.data import registry
 
-    if source.dataset in registry.DRAWN:
-        return len(registry.load(source.dataset, None, source.train_split))
-    return registry.COUNTS.get(source.dataset, {}).get(source.train_split)
+    return registry.DATASETS[source.dataset].counts.get(source.train_split)
 
 
 def _in_words(mebibytes: int) -> str:

@@ -11,30 +11,31 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Serve:
-    """The network over HTTP: a page to look at images with, and a REST interface (see /docs there).
+    """Serve a network over HTTP: a web page that shows its attention, and a REST interface (listed at /docs).
 
-    Only this machine can reach it unless --host says otherwise; then a token is needed, which each request must bring.
+    By default, only this machine can reach the server. With another --host, it requires a token.
 
     For example: danet serve --port 8000
     """
 
     weights: Path | None = None
-    """a .safetensors file, or an exported model; the weights that come with the package if not given"""
+    """a .safetensors file or an exported model; default: the bundled weights"""
     host: str = "127.0.0.1"
-    """the address to listen at; 0.0.0.0 is all of this machine's"""
+    """address to listen on; 0.0.0.0 means all addresses of this machine"""
     port: int = 8000
-    """0 takes one that is free"""
+    """port to listen on; 0 picks a free port"""
     token: str | None = None
-    """what requests must bring as "Authorization: Bearer TOKEN"; better in the environment, as DANET_TOKEN"""
+    """require "Authorization: Bearer TOKEN" in requests; better set DANET_TOKEN, which other users cannot see"""
     allow_host: tuple[str, ...] = ()
-    """names under which browsers reach the server, if they do by a name"""
+    """host names by which browsers reach the server, if not localhost or an IP address"""
     max_mb: float = 20
-    """size of the largest upload, in megabytes"""
+    """maximum size of an upload in megabytes"""
     device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
+    """cpu or cuda; default: a GPU if available"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     options = parse(Serve, args, "serve")
     from danet.serve import run_server
 
@@ -42,7 +43,7 @@ def run(args: Sequence[str]) -> int:
     run_server.require_packages()
     run_server.check_token(options.host, token)
     if not 0 < options.max_mb <= 1024:
-        raise InputError(f"--max-mb {options.max_mb:g}", "is not above 0 and up to 1024", "give megabytes")
+        raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "use for example 20")
     with run_server.listen(options.host, options.port) as socket:
         from danet.predict.predictor import load
         from danet.serve.app import create_app
@@ -51,6 +52,6 @@ def run(args: Sequence[str]) -> int:
         hosts = frozenset(name.lower() for name in (options.host, *options.allow_host))
         limits = Limits(body_bytes=round(options.max_mb * (1 << 20)), token=token, hosts=hosts)
         app = create_app(load(options.weights, options.device), limits)
-        print(run_server.address(socket, options.host), flush=True)
+        print(run_server.url(socket, options.host), flush=True)
         run_server.serve(app, socket)
     return 0

@@ -1,6 +1,6 @@
-"""Augmentation: (image, labels) -> (image, labels), with an explicit random generator. No global random state.
+"""Augmentation: (image, labels) -> (image, labels), with an explicit random generator and no global random state.
 
-The crop is computed first, and only that part of the image is resized: same pixels as resizing the whole and
+The crop is chosen first, and only that part of the image is resized: the same pixels as resizing the whole image and
 cropping, at a fraction of the cost.
 """
 
@@ -13,23 +13,23 @@ from torchvision.transforms.v2 import functional as tv
 
 from danet.data.classes import IGNORE
 from danet.data.images.channels import as_type, resize
-from danet.data.photometric import distort
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and color jitter, in this order.
+    """Random scale, crop, horizontal flip and color changes, in this order.
 
     Args:
-        crop: height and width of the result. What lies outside the image is black, and ignored in the labels.
-        scale: the range of the random resizing, relative to the image's own size; (1, 1) for none.
-        short_side: pixels to which the image's short side is brought before; None: as it is.
-        photometric: distort brightness, contrast, saturation and hue as SSD does, see `photometric.py`.
-        largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to
-            ten times (mmsegmentation's cat_max_ratio); 1 takes the first.
-        flip: the probability of a left-right flip.
-        jitter: the strength of random brightness, contrast and saturation, each a factor in [1 - jitter, 1 + jitter].
-            Only 8-bit RGB has saturation (and `photometric` a hue); the contrast of other bands is each band's own.
+        crop: height and width of the result. Pixels outside the image are black, and ignored in the labels.
+        scale: range of the random resizing factor; (1, 1) for none.
+        flip: probability of a horizontal flip.
+        jitter: strength of random brightness, contrast and saturation, each a factor in [1 - jitter, 1 + jitter].
+            Other images than 8-bit RGB have no saturation, and a contrast per band.
+        short_side: length in pixels to which the image's short side is resized before the random resizing. None: keep
+            its size.
+        photometric: apply SSD's photometric distortion, see `distort`.
+        largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to ten
+            times (mmsegmentation's cat_max_ratio). 1: keep the first crop.
     """
 
     crop: tuple[int, int]
@@ -43,7 +43,13 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """H,W,N uint8 or float32 (255 is white) and H,W uint8 of any size -> the same of size `crop`."""
+        """Return an augmented image and its labels, of size `crop`.
+
+        Args:
+            image: H,W,N uint8, or float32 with 255 as white.
+            labels: H,W uint8 train ids.
+            rng: source of all random numbers.
+        """
         scale = rng.uniform(*self.scale)
         if self.short_side is not None:
             scale *= self.short_side / min(labels.shape)
@@ -65,38 +71,73 @@ def scaled_crop(
     rng: np.random.Generator,
     largest_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random crop of the image resized by `scale` (bilinear; labels nearest), padded right and bottom where the
-    image is too small. `largest_share` as in `Augmentation`.
+    """Return a random crop of the image resized by `scale`, padded on the right and bottom if the image is too small.
+
+    The image is resized bilinearly, the labels by nearest neighbor. For `largest_share` see `Augmentation`.
     """
     height, width = image.shape[:2]
     scaled = max(1, round(height * scale)), max(1, round(width * scale))
     size = min(crop[0], scaled[0]), min(crop[1], scaled[1])
-    y, x = height / scaled[0], width / scaled[1]  # source pixels a scaled pixel
-    part = size[1], size[0]
+    y, x = height / scaled[0], width / scaled[1]  # source pixels per scaled pixel
     for _ in range(1 if largest_share == 1 else 10):
         top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
         box = left * x, top * y, min((left + size[1]) * x, width), min((top + size[0]) * y, height)
-        cut = np.asarray(Image.fromarray(labels).resize(part, Image.Resampling.NEAREST, box))
-        if _largest_share(cut) < largest_share:
+        cropped = np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST, box))
+        if _largest_share(cropped) < largest_share:
             break
     out_image, out_labels = np.zeros((*crop, image.shape[2]), image.dtype), np.full(crop, IGNORE, np.uint8)
     out_image[: size[0], : size[1]] = resize(image, size, box)
-    out_labels[: size[0], : size[1]] = cut
+    out_labels[: size[0], : size[1]] = cropped
     return out_image, out_labels
 
 
+def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Apply SSD's photometric distortion (Liu et al., ECCV 2016), which mmsegmentation's recipes use.
+
+    Each change has a probability of one half: brightness by up to 32 of 255, contrast and saturation by a factor in
+    [0.5, 1.5], hue by up to 36 degrees. Contrast changes before or after saturation and hue, with equal probability.
+    Images other than 8-bit RGB have no saturation and no hue.
+
+    Args:
+        image: H,W,N uint8 or float32.
+        rng: source of all random numbers.
+    """
+    image = _linear(image, 1.0, rng.uniform(-32, 32)) if rng.random() < 0.5 else image
+    contrast = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0
+    contrast_first = rng.random() < 0.5
+    saturation = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0
+    hue = rng.uniform(-36, 36) if rng.random() < 0.5 else 0.0
+    if contrast_first:
+        image = _linear(image, contrast, 0.0)
+    if (saturation != 1 or hue != 0) and image.shape[2] == 3 and image.dtype == np.uint8:
+        image = _shift_colors(image, saturation, hue)
+    return image if contrast_first else _linear(image, contrast, 0.0)
+
+
 def _largest_share(labels: np.ndarray) -> float:
-    """Of the classes in the valid pixels; a crop of one class alone, or of none, has share 1."""
+    """Return the share of the most frequent class in the valid pixels; 1 if there are none."""
     counts = np.bincount(labels[labels != IGNORE])
     return counts.max() / counts.sum() if counts.size else 1.0
 
 
 def _jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    low, high = max(0.0, 1 - strength), 1 + strength
     if image.shape[2] != 3 or image.dtype != np.uint8:
-        brightness, contrast = rng.uniform(max(0.0, 1 - strength), 1 + strength, 2)
+        brightness, contrast = rng.uniform(low, high, 2)
         mean = image.mean((0, 1), np.float32)
         return as_type(np.float32(brightness) * (mean + np.float32(contrast) * (image - mean)), image.dtype)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     for adjust in (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation):
-        pixels = adjust(pixels, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        pixels = adjust(pixels, rng.uniform(low, high))
     return pixels.permute(1, 2, 0).numpy()
+
+
+def _linear(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    return as_type(image * np.float32(factor) + np.float32(offset), image.dtype)
+
+
+def _shift_colors(image: np.ndarray, saturation: float, degrees: float) -> np.ndarray:
+    hsv = np.array(Image.fromarray(image).convert("HSV"))
+    hsv[..., 0] += np.uint8(round(degrees / 360 * 256) % 256)  # wraps around, as hues do
+    hsv[..., 1] = (hsv[..., 1] * np.float32(saturation)).clip(0, 255)
+    return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))

@@ -1,8 +1,8 @@
-"""Samples decoded once and memory-mapped, so that training reads only the crop that it takes. Command: `danet train
-RECIPE --cache DIR`.
+"""A cache of decoded samples, memory-mapped so that training reads only the crop it needs.
 
-A file for the image and one for the labels, named by a hash of where they come from and when that changed: an image
-that is replaced is decoded again. Files are whole or not there; any number of processes may fill a cache together.
+Command: danet train RECIPE --cache DIR. Each sample has one file for the image and one for the labels, named by a hash
+of the source files and their modification times, so that a changed image is decoded again. Files are written
+atomically; any number of processes may fill a cache together.
 """
 
 import hashlib
@@ -20,12 +20,13 @@ from danet.data.samples import Pair, PairedFiles, Sample, Samples
 from danet.errors import InputError
 from danet.files import atomic_path, check_writable, make_folder
 
+OnError = Callable[[InputError], None] | None
+"""Called for each sample that cannot be read, which is then skipped. None: raise the error."""
+
 
 @dataclass(frozen=True)
-class Cached:
-    """`Samples` that come from `folder` once they have been there; images and labels are read-only maps of its
-    files.
-    """
+class CachedSamples:
+    """`Samples` stored in `folder` when first read; after that, images and labels are read-only maps of its files."""
 
     samples: PairedFiles
     folder: Path
@@ -44,78 +45,82 @@ class Cached:
     def __getitem__(self, index: int) -> Sample:
         image, labels = self.files(index)
         try:
-            return Sample(self.samples.pairs[index].name, _mapped(image), _mapped(labels))
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
+            return Sample(self.samples.pairs[index].name, _map(image), _map(labels))
+        except (OSError, ValueError, EOFError):  # not cached yet, or damaged
             sample = self.samples[index]
             _write(image, sample.image)
             _write(labels, sample.labels)
             return sample
 
     def labels(self, index: int) -> np.ndarray:
-        """H,W uint8 train ids."""
+        """Return the H,W uint8 train ids of a sample."""
         return self.samples.labels(index)
 
     def files(self, index: int) -> tuple[Path, Path]:
-        """Where a sample's image and labels lie, or will."""
+        """Return the cache files of a sample's image and labels, which need not exist yet."""
         key = _key(self.samples, self.samples.pairs[index])
         return self.folder / f"{key}-image.npy", self.folder / f"{key}-labels.npy"
 
 
-def cached(samples: Samples, folder: Path, bad: Callable[[InputError], None] | None = None) -> Cached:
-    """The samples through a cache in `folder`, which is made if it is not there; see `planned`."""
-    result = planned(samples, folder, bad)
+def open_cache(samples: Samples, folder: Path, on_error: OnError = None) -> CachedSamples:
+    """Return samples with a cache in `folder`, and create the folder; arguments and errors as in `plan_cache`."""
+    cache = plan_cache(samples, folder, on_error)
     make_folder(folder)
-    return result
+    return cache
 
 
-def planned(samples: Samples, folder: Path, bad: Callable[[InputError], None] | None = None) -> Cached:
-    """What `cached` gives, before its folder is made.
+def plan_cache(samples: Samples, folder: Path, on_error: OnError = None) -> CachedSamples:
+    """Return samples with a cache in `folder` without creating the folder, and check that the disk has enough space.
 
     Args:
-        bad: see `space`.
+        samples: samples read from files.
+        folder: the folder of the cache.
+        on_error: see `OnError`.
 
     Raises:
-        InputError: samples that are drawn, not read; a folder that cannot be written; less space on the disk than the
-            cache will take; without `bad`, a sample that cannot be read.
+        InputError: the samples are synthetic; the folder cannot be written to; the disk is too full; without
+            `on_error`, a sample cannot be read.
     """
     if not isinstance(samples, PairedFiles):
-        raise InputError("--cache", "these scenes are drawn, not read", "leave it out")
+        raise InputError("cache", "synthetic scenes are not read from files", "leave it out")
     disk = check_writable(folder)
-    result = Cached(samples, folder)
-    missing, free = space(result, bad)[1], shutil.disk_usage(disk).free
+    cache = CachedSamples(samples, folder)
+    missing, free = space_needed(cache, on_error)[1], shutil.disk_usage(disk).free
     if free < missing:
-        what = f"{missing / 1e9:.1f} GB more are needed, and {free / 1e9:.1f} GB are free"
-        raise InputError(folder, what, "give --cache a folder on another disk, or leave it out")
-    return result
+        what = f"needs {missing / 1e9:.1f} GB more, but {free / 1e9:.1f} GB are free"
+        raise InputError(folder, what, "set `cache` to a folder on another disk, or leave it out")
+    return cache
 
 
-def space(cache: Cached, bad: Callable[[InputError], None] | None = None) -> tuple[int, int]:
-    """Bytes that the whole cache takes, and those that are not there yet, from the images' headers; the depth of all
-    is taken to be that of the first that can be read.
+def space_needed(cache: CachedSamples, on_error: OnError = None) -> tuple[int, int]:
+    """Return the size of the complete cache in bytes, and how much of it is still missing.
+
+    Sizes are computed from the headers of the images; all images are assumed to have the depth of the first.
 
     Args:
-        bad: told of each sample that cannot be read, which is then not counted; None: the first is raised.
+        cache: the cache.
+        on_error: see `OnError`.
     """
-    depth = whole = missing = 0
+    depth = total = missing = 0
     for index, pair in enumerate(cache.samples.pairs):
         try:
             depth = depth or cache.samples[index].image.itemsize
             height, width = image_size(pair.image, cache.bands)
-            there = all(file.exists() for file in cache.files(index))
+            exists = all(file.exists() for file in cache.files(index))
         except InputError as error:
-            if bad is None:
+            if on_error is None:
                 raise
-            bad(error)
+            on_error(error)
             continue
         size = height * width * (cache.bands.count * depth + 1)
-        whole += size
-        missing += 0 if there else size
-    return whole, missing
+        total += size
+        missing += 0 if exists else size
+    return total, missing
 
 
 def _key(samples: PairedFiles, pair: Pair) -> str:
-    changed = [_state(file) for file in (pair.image, pair.mask)]
-    source = repr((changed, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette))
+    states = [_state(file) for file in (pair.image, pair.mask)]
+    source = repr((states, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette))
     return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
@@ -127,7 +132,7 @@ def _state(file: Path) -> tuple[str, int, int]:
     return str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
-def _mapped(file: Path) -> np.ndarray:
+def _map(file: Path) -> np.ndarray:
     return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
@@ -136,6 +141,5 @@ def _write(file: Path, array: np.ndarray) -> None:
         with atomic_path(file) as temporary:
             np.save(temporary, array, allow_pickle=False)
     except OSError as error:
-        raise InputError(
-            file, f"cannot be written ({error.strerror})", "free some space, or leave --cache out"
-        ) from error
+        what = f"cannot be written ({error.strerror})"
+        raise InputError(file, what, "free some space, or leave out `cache`") from error

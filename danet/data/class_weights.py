@@ -1,13 +1,14 @@
-"""Weights of the classes in the loss, from the pixels that each has in the training set. Command: `danet train RECIPE
---class-weights auto`.
+"""Class weights for the loss, from the pixels of each class in the training set.
+
+Command: danet train RECIPE --class-weights auto.
 
     enet              1 / ln(1.02 + share of the pixels)                      Paszke et al. 2016, section 5.1
-    median-frequency  median of the frequencies / frequency, the frequency of a class being its share of the pixels of
-                      the images that show it                               Eigen and Fergus, ICCV 2015, section 6.3.2
-    effective-number  (1 - beta) / (1 - beta^n) with n the images that show the class and beta = (N - 1) / N for N
-                      images                                                Cui et al., CVPR 2019, section 4
+    median-frequency  median of the frequencies / frequency, where the frequency of a class is its share of the pixels
+                      of the images that contain it                           Eigen and Fergus, ICCV 2015, section 6.3.2
+    effective-number  (1 - beta) / (1 - beta^n), with n images that contain the class and beta = (N - 1) / N for N
+                      images                                                  Cui et al., CVPR 2019, section 4
 
-Each is scaled so that the mean weight over the valid pixels is 1: the learning rate keeps its meaning.
+All are scaled so that the mean weight over the valid pixels is 1 and the learning rate keeps its meaning.
 """
 
 from collections.abc import Callable
@@ -20,92 +21,104 @@ from danet.data.samples import Samples
 from danet.errors import InputError
 
 
-class Census(NamedTuple):
-    """What a set of label maps holds of each class, K each.
+class ClassCounts(NamedTuple):
+    """Statistics of a set of label maps with K classes.
 
     Args:
-        pixels: of the class.
-        images: that show it.
-        pixels_beside: valid pixels of the images that show it.
-        samples: label maps counted.
+        pixels: K, the pixels of each class.
+        images: K, the number of images that contain each class.
+        pixels_in_images: K, the valid pixels of the images that contain each class.
+        samples: the number of label maps.
     """
 
     pixels: np.ndarray
     images: np.ndarray
-    pixels_beside: np.ndarray
+    pixels_in_images: np.ndarray
     samples: int
 
 
-def census(samples: Samples, bad: Callable[[InputError], None] | None = None) -> Census:
-    """Count every label map of a training set once.
+def count_classes(samples: Samples, on_error: Callable[[InputError], None] | None = None) -> ClassCounts:
+    """Count the pixels of each class in a training set.
 
     Args:
-        bad: told of each label map that cannot be read, which is then not counted; None: the first is raised.
+        samples: the training set.
+        on_error: called for each label map that cannot be read, which is then skipped. None: raise the error.
     """
-    pixels, images, beside = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
-    counted = 0
+    pixels, images, pixels_in_images = (np.zeros(len(samples.classes), np.int64) for _ in range(3))
+    read = 0
     for index in range(len(samples)):
         try:
             labels = samples.labels(index)
         except InputError as error:
-            if bad is None:
+            if on_error is None:
                 raise
-            bad(error)
+            on_error(error)
             continue
-        counted += 1
+        read += 1
         counts = np.bincount(labels[labels != IGNORE], minlength=len(samples.classes))
         pixels += counts
         images += counts > 0
-        beside += (counts > 0) * counts.sum()
-    return Census(pixels, images, beside, counted)
+        pixels_in_images += (counts > 0) * counts.sum()
+    return ClassCounts(pixels, images, pixels_in_images, read)
 
 
 def check_labeled(samples: Samples) -> None:
-    """Raises InputError where no pixel of a training set is labeled, as in a benchmark's test split. Label maps are
-    read up to the first that has one.
+    """Check that a training set has a labeled pixel; the test splits of benchmarks have none.
+
+    Raises:
+        InputError: all pixels of all images are ignored.
     """
     for index in range(len(samples)):
         try:
             if (samples.labels(index) != IGNORE).any():
                 return
-        except InputError:  # its own words are said where it is trained on
+        except InputError:  # training reports it
             return
     what = f"no pixel of its {len(samples)} images is labeled"
-    raise InputError("--data.train-split", what, "train on another split")
+    raise InputError("data.train_split", what, "train on another split")
 
 
-def class_weights(way: str, counted: Census) -> tuple[float, ...]:
-    """One weight a class. A class without a pixel gets 1: no pixel asks for it.
+def class_weights(method: str, counts: ClassCounts) -> tuple[float, ...]:
+    """Return one weight per class. A class without pixels has weight 1, which has no effect.
 
     Args:
-        way: enet, median-frequency, effective-number, or auto (enet, the mildest of them for rare classes).
+        method: enet, median-frequency, effective-number, or auto (enet, the mildest for rare classes).
+        counts: the statistics of the training set.
 
     Raises:
-        InputError: the training set has no valid pixel.
+        InputError: the training set has no valid pixels.
     """
-    if not counted.pixels.sum():
-        raise InputError("--class-weights", "the training set has no labeled pixel", "mend the masks: danet check")
-    share = counted.pixels / counted.pixels.sum()
-    seen = counted.pixels > 0
-    raw = np.ones(len(share))
-    present = Census(counted.pixels[seen], counted.images[seen], counted.pixels_beside[seen], counted.samples)
-    raw[seen] = _WAYS[way](present, share[seen])
-    raw[seen] /= (raw * share).sum()
-    return tuple(raw.tolist())
+    if not counts.pixels.sum():
+        remedy = "correct the masks; danet check lists them"
+        raise InputError("class_weights", "the training set has no labeled pixels", remedy)
+    share = counts.pixels / counts.pixels.sum()
+    present = counts.pixels > 0
+    weights = np.ones(len(share))
+    of_present = ClassCounts(
+        counts.pixels[present], counts.images[present], counts.pixels_in_images[present], counts.samples
+    )
+    weights[present] = _METHODS[method](of_present, share[present])
+    weights[present] /= (weights * share).sum()
+    return tuple(weights.tolist())
 
 
-def _enet(_: Census, share: np.ndarray) -> np.ndarray:
+def _enet(_: ClassCounts, share: np.ndarray) -> np.ndarray:
     return 1 / np.log(1.02 + share)
 
 
-def _median(counted: Census, _: np.ndarray) -> np.ndarray:
-    frequency = counted.pixels / counted.pixels_beside
+def _median_frequency(counts: ClassCounts, _: np.ndarray) -> np.ndarray:
+    frequency = counts.pixels / counts.pixels_in_images
     return np.median(frequency) / frequency
 
 
-def _effective(counted: Census, _: np.ndarray) -> np.ndarray:
-    beta = (counted.samples - 1) / counted.samples
-    return (1 - beta) / (1 - beta**counted.images)
+def _effective_number(counts: ClassCounts, _: np.ndarray) -> np.ndarray:
+    beta = (counts.samples - 1) / counts.samples
+    return (1 - beta) / (1 - beta**counts.images)
 
 
-_WAYS = {"auto": _enet, "enet": _enet, "median-frequency": _median, "effective-number": _effective}
+_METHODS = {
+    "auto": _enet,
+    "enet": _enet,
+    "median-frequency": _median_frequency,
+    "effective-number": _effective_number,
+}

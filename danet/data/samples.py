@@ -1,7 +1,9 @@
-"""Samples from files: images paired with their masks. What every dataset on disk is made of."""
+"""Samples on disk: how masks are named after images, the lists of a split, and image-mask pairs read as samples."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,13 +12,21 @@ import numpy as np
 from danet.data.classes import Classes, LabelMap
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import read_image, read_mask
-from danet.data.naming import SAME_STEM, Naming
-from danet.errors import InputError
+from danet.errors import InputError, list_names
+
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+"""The suffixes of mask files."""
+
+_MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target", "semantic")
 
 
 class Sample(NamedTuple):
-    """One image with its labels: image H,W,N (RGB as a rule) uint8, or float32 of deeper files, 255 being white;
-    labels H,W uint8 train ids, 255 = ignore.
+    """An image with its labels.
+
+    Args:
+        name: unique in its dataset.
+        image: H,W,N, RGB by default: uint8, or float32 with 255 as white if the file has more than 8 bits.
+        labels: H,W uint8 train ids; 255 = ignore.
     """
 
     name: str
@@ -26,7 +36,7 @@ class Sample(NamedTuple):
 
 @runtime_checkable
 class Samples(Protocol):
-    """What training and evaluation need of a dataset; the same index gives the same sample, always."""
+    """What training and evaluation need from a dataset. An index always gives the same sample."""
 
     @property
     def classes(self) -> Classes: ...
@@ -35,13 +45,13 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
     def labels(self, index: int) -> np.ndarray:
-        """The sample's labels alone, sparing its image."""
+        """Return the labels of a sample without reading its image."""
         ...
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A sample's name (unique in its set) and its two files."""
+    """The files of a sample, and its name, which is unique in its dataset."""
 
     name: str
     image: Path
@@ -50,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """A dataset on disk: `Samples` read from an image and a mask file each."""
+    """A dataset on disk: `Samples` with one image file and one mask file each."""
 
     classes: Classes
     pairs: Sequence[Pair]
@@ -66,22 +76,47 @@ class PairedFiles:
         image = read_image(pair.image, bands=self.bands)
         mask = self.read_mask(pair.mask)
         if mask.shape != image.shape[:2]:
-            raise InputError(pair.mask, _size_mismatch(image, mask), "make both of one size, pixel on pixel")
+            raise InputError(pair.mask, _size_mismatch(image, mask), "make both the same size")
         return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
 
     def labels(self, index: int) -> np.ndarray:
-        """H,W uint8 train ids, the image left unread."""
+        """Return the H,W uint8 train ids of a sample without reading its image."""
         mask = self.pairs[index].mask
         return self.label_map.apply(self.read_mask(mask), mask)
 
 
+class Naming(NamedTuple):
+    """How a mask is named after its image: the image's stem without `image_suffix`, then `mask_suffix`."""
+
+    mask_suffix: str = ".png"
+    image_suffix: str = ""
+
+    def mask_of(self, image: Path) -> str:
+        """Return the file name of an image's mask."""
+        return f"{image.stem.removesuffix(self.image_suffix)}{self.mask_suffix}"
+
+    def is_mask(self, file: Path) -> bool:
+        """Return whether a file is a mask, in a folder that contains both images and masks."""
+        return file.name.endswith(self.mask_suffix)
+
+
+SAME_STEM = Naming()
+
+
 def pair_files(
-    images: Sequence[Path], masks: Path, folder: Path, naming: Naming = SAME_STEM, complete: bool = True
+    images: Sequence[Path], masks: Path, source: Path, naming: Naming = SAME_STEM, complete: bool = True
 ) -> list[Pair]:
-    """Each image with its mask in the folder `masks`, named by its stem; unless `complete` also where there is none.
+    """Pair each image with its mask.
+
+    Args:
+        images: the images.
+        masks: the folder of the masks.
+        source: the folder or list that the images come from, for messages.
+        naming: how the masks are named.
+        complete: if False, also return pairs whose mask does not exist.
 
     Raises:
-        InputError: images without a mask (up to ten named), or two images of one stem or mask.
+        InputError: images without a mask (up to ten are named); two images with the same stem or mask.
     """
     by_mask: dict[str, Path] = {}
     for image in images:
@@ -91,16 +126,109 @@ def pair_files(
     pairs = [Pair(image.stem, image, masks / name) for name, image in by_mask.items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
-        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
-        raise InputError(
-            masks,
-            f"{len(missing)} of {len(pairs)} masks are missing: {shown}",
-            f"add them, or remove the images from {folder}",
-        )
+        what = f"{len(missing)} of {len(pairs)} masks are missing: {list_names(missing)}"
+        raise InputError(masks, what, f"add them, or remove the images from {source}")
     return pairs
+
+
+def read_list(file: Path, remedy: str) -> list[str]:
+    """Read the list of a split: one image stem per line.
+
+    Raises:
+        InputError: the list cannot be read; with this remedy.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig", errors="replace").split()
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
+
+
+def listed_images(folder: Path, stems: Sequence[str], source: Path, complete: bool = True) -> list[Path]:
+    """Return the JPEG files of all stems.
+
+    Args:
+        folder: the folder of the images.
+        stems: file names without suffix.
+        source: the list that the stems come from, for messages.
+        complete: if False, also return paths that do not exist.
+
+    Raises:
+        InputError: no stems; images are missing (up to ten are named).
+    """
+    if not stems:
+        raise InputError(source, "lists no images", "copy it again")
+    images = [folder / f"{stem}.jpg" for stem in stems]
+    missing = [image.name for image in images if not image.is_file()]
+    if missing and complete:
+        what = f"{len(missing)} of {len(images)} images are missing: {list_names(missing)}"
+        raise InputError(folder, what, f"add them, or remove them from {source}")
+    return images
+
+
+def guess_naming(images: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
+    """Guess how the masks of one folder are named after the images of another, or return None."""
+    stems, names = {image.stem for image in images}, [mask.name for mask in masks]
+    suffixes = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
+    counts = Counter(suffix for suffix in suffixes if suffix is not None)
+    if likeliest := _likeliest(counts, min(len(stems), len(names))):
+        return Naming(likeliest)
+    image_suffix, mask_suffix = _common_suffix(list(stems)), _common_suffix(names)
+    bases = {stem.removesuffix(image_suffix) for stem in stems}
+    paired = sum(name.removesuffix(mask_suffix) in bases for name in names)
+    return Naming(mask_suffix, image_suffix) if image_suffix and 2 * paired > len(names) else None
+
+
+def guess_naming_in_one_folder(files: Sequence[Path]) -> Naming | None:
+    """Guess how masks are named that are in the same folder as their images, or return None."""
+    stems = {file.with_suffix("") for file in files}
+    suffixes = Counter(
+        file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems
+    )
+    if likeliest := _likeliest({s: count for s, count in suffixes.items() if not s[0].isalnum()}, len(files)):
+        return Naming(likeliest)
+    lossless = Counter(file.suffix for file in files if file.suffix.lower() in LOSSLESS)
+    pairs = len(files) - len(stems)
+    if same := [suffix for suffix, count in lossless.items() if pairs and count == pairs]:
+        return Naming(same[0])
+    return _two_suffixes(files)
+
+
+def _likeliest(suffixes: Mapping[str, int], files: int) -> str | None:
+    """Return the likeliest mask suffix of those that a third of the files have: mask words first, then by frequency."""
+    frequent = [suffix for suffix, count in suffixes.items() if 3 * count >= files]
+    return max(frequent, key=lambda suffix: (_names_masks(suffix), suffixes[suffix], suffix), default=None)
+
+
+def _names_masks(suffix: str) -> bool:
+    return any(word in suffix.lower() for word in _MASK_WORDS)
+
+
+def _two_suffixes(files: Sequence[Path]) -> Naming | None:
+    """Recognize a_sat.jpg and a_mask.png: two suffixes that begin with "_" or "-", after the same bases."""
+    bases: dict[str, set[Path]] = {}
+    for file in files:
+        at = max(file.name.rfind("_"), file.name.rfind("-"))
+        if at > 0:
+            bases.setdefault(file.name[at:], set()).add(file.with_name(file.name[:at]))
+    candidates = [suffix for suffix in bases if _names_masks(suffix)]
+    if len(candidates) != 1:
+        return None
+    (mask,) = candidates
+    others = (suffix for suffix in bases if suffix != mask)
+    image = max(others, key=lambda suffix: len(bases[suffix] & bases[mask]), default=None)
+    if image is None or 2 * len(bases[image] & bases[mask]) <= len(bases[mask]):
+        return None
+    return Naming(mask, Path(image).stem)
+
+
+def _common_suffix(names: Sequence[str]) -> str:
+    """Return the longest common suffix that begins with neither a letter nor a digit."""
+    common = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
+    suffix = "".join(letters[0] for letters in common)[::-1]
+    return suffix[next((i for i, c in enumerate(suffix) if not c.isalnum()), len(suffix)) :]
 
 
 def _size_mismatch(image: np.ndarray, mask: np.ndarray) -> str:
     height, width = image.shape[:2]
     text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for an image of {width} x {height}"
-    return text + (" (the image is turned by its EXIF orientation)" if mask.shape == (width, height) else "")
+    return text + (" (the image is rotated by its EXIF orientation)" if mask.shape == (width, height) else "")

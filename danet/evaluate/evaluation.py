@@ -2,16 +2,16 @@
 validates by the same predictions.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Integer, UInt8
+from jaxtyping import Integer
 
 from danet.data.classes import Classes
-from danet.data.samples import Sample, Samples
+from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.evaluate import cityscapes
 from danet.evaluate.boundary import Boundary
@@ -19,8 +19,9 @@ from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.submission import Submission
-from danet.predict.inference import segment
+from danet.predict.inference import predict_samples
 from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.segmentation import Prediction
 from danet.predict.sliding_window import Logits
 from danet.weights.file import Card
 
@@ -44,28 +45,6 @@ def check_classes(card: Card, samples: Samples, source: str) -> None:
         raise InputError(source, what, "evaluate on the dataset it was trained for")
 
 
-class Prediction(NamedTuple):
-    """What a network says of a sample, at the image's own size: train ids, and the probability of each."""
-
-    sample: Sample
-    labels: UInt8[np.ndarray, "H W"]
-    confidence: Float32[np.ndarray, "H W"]
-
-
-def predictions(
-    logits: Logits,
-    card: Card,
-    samples: Samples,
-    device: torch.device,
-    indices: Iterable[int] | None = None,
-    protocol: Protocol = WHOLE,
-) -> Iterator[Prediction]:
-    """Each sample with its prediction; `indices` for a part of the samples."""
-    for index in range(len(samples)) if indices is None else indices:
-        sample = samples[index]
-        yield Prediction(sample, *segment(logits, sample.image, card.mean, card.std, device, card.size, protocol))
-
-
 def evaluate(
     logits: Logits,
     card: Card,
@@ -76,7 +55,7 @@ def evaluate(
 ) -> Confusion:
     """The confusion matrix over whole images, each once, and nothing else: quick enough to validate by."""
     confusion = Confusion(len(samples.classes))
-    for sample, labels, _ in predictions(logits, card, samples, device, indices, protocol):
+    for sample, labels, _ in predict_samples(logits, card, samples, device, indices, protocol):
         confusion.update(sample.labels, labels)
     return confusion
 

@@ -13,7 +13,6 @@ from danet.evaluate.absent import mean, plain
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from danet.predict.inference import segment
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 
@@ -163,13 +162,13 @@ def study(
         for condition in conditions:
             shown = sample.image if condition == CLEAN else corrupt(sample.image, *condition, f"{seed}/{sample.name}")
             for name, predictor in networks.items():
-                card, by = predictor.card, predictor.shown_by(protocol)
-                labels, sure = segment(predictor.logits, shown, card.mean, card.std, predictor.device, card.size, by)
+                found = predictor.segment(sample.name, shown, protocol)
                 image = Confusion(len(samples.classes))
-                image.update(sample.labels, labels)
+                image.update(sample.labels, found.labels)
                 result = counted[name]
                 result.confusion.setdefault(condition, Confusion(len(samples.classes))).merge(image)
-                result.calibration.setdefault(condition, Calibration()).update(sample.labels, labels, sure)
+                calibration = result.calibration.setdefault(condition, Calibration())
+                calibration.update(sample.labels, found.labels, found.confidence)
                 if seen is not None:
                     seen(index, condition, name, image)
     return counted

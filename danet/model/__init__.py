@@ -1,1 +1,1 @@
-"""The networks: tensors in, tensors out. Knows no files and no class names."""
+"""The networks: tensors in, tensors out. Nothing here knows files or class names."""

@@ -1,18 +1,19 @@
-"""Which device to compute on."""
+"""The device to compute on."""
 
 import torch
 
 from danet.errors import InputError
 
 
-def choose(name: str | None, index: int = 0) -> torch.device:
-    """The device of this name, "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
+def resolve_device(name: str | None, index: int = 0) -> torch.device:
+    """Return the device of this name, after checking that it is available.
 
     Args:
-        index: which GPU "cuda" means, where there are several.
+        name: for example "cpu", "cuda" or "cuda:1"; None: a GPU if there is one, else the CPU.
+        index: the GPU that "cuda" means if there are several.
 
     Raises:
-        InputError: no such device, or not here.
+        InputError: the device is unknown or not available.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,8 +23,10 @@ def choose(name: str | None, index: int = 0) -> torch.device:
             torch.zeros(1, device=device).tolist()
             return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}", "is no device", "use cpu or cuda, or leave it out") from error
+        raise InputError("device", f"{name!r} is not available", "use 'cpu' or 'cuda'") from error
     index = index if device.index is None else device.index
-    if index >= torch.cuda.device_count() or not torch.cuda.is_available():
-        raise InputError(f"--device {name}", "no such GPU was found", "leave it out or use --device cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        gpus = "no GPU was found" if count == 0 else f"{count} GPU{'s were' if count > 1 else ' was'} found"
+        raise InputError("device", f"{name!r} is not available ({gpus})", "use 'cpu', or leave `device` out")
     return torch.device("cuda", index)

@@ -1,7 +1,7 @@
-"""The multi-loss "on the end of the network" (section 4.1): cross-entropy of each output, summed. Used by `train.loop`.
+"""The multi-loss "on the end of the network" (section 4.1): the sum of each output's cross-entropy.
 
-The released 2018 code weighs the three by 1, 1, 1 and averages over the valid pixels; so does this. mmsegmentation adds
-its auxiliary head's loss with factor 0.4.
+The released 2018 code weights the three losses by 1, 1, 1 and averages over the valid pixels, and so does this module.
+mmsegmentation adds the loss of its auxiliary head with factor 0.4.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from danet.model.danet import AuxiliaryOutputs, Outputs
 
 IGNORE = 255
-"""The label that no loss and no metric sees."""
+"""The label that losses and metrics ignore."""
 
 
 def multi_loss(
@@ -22,17 +22,17 @@ def multi_loss(
     valid_pixels: float | Tensor | None = None,
     class_weights: Float[Tensor, " K"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The weighted sum of the outputs' mean cross-entropies over the valid pixels, and each of them by the output's
-    name.
+    """Return the weighted sum of the outputs' mean cross-entropies over valid pixels, and each term by output name.
 
     Args:
+        outputs: logits B,K,H,W.
         labels: train ids in [0, K), 255 = ignore.
-        factors: of fused, position, channel, auxiliary.
-        valid_pixels: what to divide the sums by; None counts the valid pixels of `labels`. A step spread over several
-            batches or processes gives the count of the whole step, so that its gradient is that of one large batch.
-            Batches with nothing to learn have loss 0 and gradient 0.
-        class_weights: factors of each class's pixels. They do not change the divisor, so give weights whose mean over
-            the training set's pixels is 1 (`danet.data.class_weights`).
+        factors: weights of the fused, position, channel and auxiliary loss.
+        valid_pixels: the divisor. None counts the valid pixels of `labels`. If a step is split over several batches or
+            processes, pass the count of the whole step; the gradients then add up to that of one large batch. A batch
+            without valid pixels has loss 0 and gradient 0.
+        class_weights: a factor for the pixels of each class. They do not change the divisor, so use weights whose mean
+            over the training set's pixels is 1 (`danet.data.class_weights`).
     """
     if valid_pixels is None:
         valid_pixels = (labels != IGNORE).sum()

@@ -1,13 +1,12 @@
-"""From an image to what the two modules made of it (section 4.2, Visualization of Attention Module). Used by `danet
-look`, `danet serve` and `Predictor.attention`.
+"""The attention of one image: where pixels attend, what channels respond to, and what each module changes.
 
-Positions are those of the feature grid, h x w = N of them; position (row i, column j) stands for the stride x stride
-pixels of the image as the network was shown it that begin at (stride i, stride j), the last ones cut by the border.
+Section 4.2 of the paper, "Visualization of Attention Module". Used by `danet look`, `danet serve` and
+`Predictor.attention`. Positions are those of the feature grid, h x w = N. Position (row i, column j) covers the
+stride x stride pixels of the network's input that begin at (stride i, stride j), cut off at the border.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,91 +15,96 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from danet.data.images.channels import as_rgb, resized
+from danet.data.images.channels import as_rgb, resize_long_side
 from danet.errors import InputError
 from danet.model.attention import PositionAttention
 from danet.model.attention_kernels import attention_weights
 from danet.model.danet import Branch, DANet
 from danet.model.preprocess import normalize
-from danet.predict.inference import segment
-from danet.predict.predictor import Predictor, Segmentation, read_pixels
-from danet.predict.protocols import WHOLE
+from danet.predict.inference import labels_from_logits
+from danet.predict.segmentation import Segmentation
+from danet.weights.file import Card
 
 Module = Literal["position", "channel"]
 
 
-class Inside(NamedTuple):
-    """What is kept of one pass through the network. None: the network has no such module.
+class Internals(NamedTuple):
+    """Intermediate results of one forward pass. None: the network lacks the module.
 
     Args:
-        labels: h,w uint8, the predicted class of each position.
-        query, key: N,D float32, the rows whose products are the energies of Eq. 1.
-        maps: C,h,w float32, E of Eq. 4.
-        weights: C,C float32, X of Eq. 3.
-        without: the prediction's logits 1,K,h,w with a module's attention switched off, by its name.
+        labels: the predicted class of each position.
+        query: queries of Eq. 1, one row per position.
+        key: keys of Eq. 1, one row per position.
+        channel_maps: E of Eq. 4, the attended channel maps.
+        channel_weights: X of Eq. 3.
+        logits_without: the logits with a module's attention switched off, by the module's name.
         scales: alpha of Eq. 2 and beta of Eq. 4, by the module's name.
     """
 
     labels: UInt8[np.ndarray, "h w"]
     query: Float32[Tensor, "N D"] | None
     key: Float32[Tensor, "N D"] | None
-    maps: Float32[Tensor, "C h w"] | None
-    weights: Float32[Tensor, "C C"] | None
-    without: dict[Module, Float[Tensor, "1 K h w"]]
+    channel_maps: Float32[Tensor, "C h w"] | None
+    channel_weights: Float32[Tensor, "C C"] | None
+    logits_without: dict[Module, Float[Tensor, "1 K h w"]]
     scales: dict[Module, float]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a network saw in an image; made by `see`.
+class Inspection:
+    """The attention of one image; see `Predictor.inspect`.
 
     Args:
-        segmentation: its prediction, the one that `Predictor` gives.
-        inside: what was kept of the pass.
-        shown: height and width in which the network was shown the image.
-        stride: pixels of that, from a position to the next.
-        predictor: whose prediction it is.
+        segmentation: the prediction, the same as `Predictor` returns in float32.
+        internals: intermediate results of the forward pass. The N x N matrix is not among them.
+        input_size: height and width of the network's input.
+        stride: distance of positions, in pixels of the network's input.
+        align_corners: the network's, for interpolation of logits.
     """
 
     segmentation: Segmentation
-    inside: Inside
-    shown: tuple[int, int]
+    internals: Internals
+    input_size: tuple[int, int]
     stride: int
-    predictor: Predictor
+    align_corners: bool
 
     @property
     def image(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image as RGB."""
         return as_rgb(self.segmentation.image)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the feature grid."""
-        return self.inside.labels.shape
+        return self.internals.labels.shape
 
     @property
     def has_position(self) -> bool:
-        return self.inside.query is not None
+        """Whether the network has position attention."""
+        return self.internals.query is not None
 
     @property
     def has_channel(self) -> bool:
-        return self.inside.maps is not None
+        """Whether the network has channel attention."""
+        return self.internals.channel_maps is not None
 
     def attention(self, x: int, y: int) -> Float32[np.ndarray, "h w"]:
-        """Where a pixel of the image looks: its position's row of Eq. 1's N x N matrix, computed alone in N x D work.
-        >= 0, sums to 1.
+        """Return how strongly a pixel of the image attends to each position: its row of Eq. 1's N x N matrix.
+
+        Only this row is computed, in O(N D). Values are >= 0 and sum to 1.
 
         Raises:
             InputError: a pixel outside the image; a network without position attention.
         """
-        if self.inside.query is None or self.inside.key is None:
+        if self.internals.query is None or self.internals.key is None:
             raise _lacks("position")
-        row, column = self.position(x, y)
-        at = row * self.grid[1] + column
-        weights = attention_weights(self.inside.query[None, at : at + 1], self.inside.key[None])  # 1,1,N
+        row, column = self.position_of(x, y)
+        index = row * self.grid[1] + column
+        weights = attention_weights(self.internals.query[None, index : index + 1], self.internals.key[None])  # 1,1,N
         return weights.view(self.grid).cpu().numpy()
 
-    def position(self, x: int, y: int) -> tuple[int, int]:
-        """Row and column of the position that stands for a pixel of the image.
+    def position_of(self, x: int, y: int) -> tuple[int, int]:
+        """Return row and column of the position that covers a pixel of the image.
 
         Raises:
             InputError: a pixel outside the image.
@@ -108,53 +112,59 @@ class Seen:
         height, width = self.segmentation.labels.shape
         if not (0 <= x < width and 0 <= y < height):
             what = f"({x}, {y}) is outside the image of {width} x {height} pixels"
-            raise InputError("point", what, f"give x from 0 to {width - 1} and y from 0 to {height - 1}")
+            raise InputError("point", what, f"use x from 0 to {width - 1} and y from 0 to {height - 1}")
         row, column = (
-            int((at + 0.5) * shown / side) // self.stride
-            for at, shown, side in zip((y, x), self.shown, (height, width), strict=True)
+            int((at + 0.5) * input_side / side) // self.stride
+            for at, input_side, side in zip((y, x), self.input_size, (height, width), strict=True)
         )
         return row, column
 
-    def pixel(self, row: int, column: int) -> tuple[int, int]:
-        """X and y of the image's pixel in the middle of those that a position stands for."""
+    def pixel_of(self, row: int, column: int) -> tuple[int, int]:
+        """Return x and y of the image's pixel in the middle of the area that a position covers."""
         y, x = (
-            int((self.stride * at + min(self.stride * (at + 1), shown)) / 2 * side / shown)
-            for at, shown, side in zip((row, column), self.shown, self.segmentation.labels.shape, strict=True)
+            int((self.stride * at + min(self.stride * (at + 1), input_side)) / 2 * side / input_side)
+            for at, input_side, side in zip((row, column), self.input_size, self.segmentation.labels.shape, strict=True)
         )
         return x, y
 
     def spread(self, weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
-        """Each position's weight, shared out evenly over what it stands for in the image; the sum stays the same."""
+        """Divide the weight of each position evenly among its pixels of the image; the sum stays the same."""
         rows, columns = (
-            _shares(side, shown, self.stride)
-            for side, shown in zip(self.segmentation.labels.shape, self.shown, strict=True)
+            _coverage(side, input_side, self.stride)
+            for side, input_side in zip(self.segmentation.labels.shape, self.input_size, strict=True)
         )
         return (rows.T @ weights @ columns).astype(np.float32)
 
-    def over_image(
+    def interpolate(
         self, values: Float32[np.ndarray, "h w"], size: tuple[int, int] | None = None
     ) -> Float32[np.ndarray, "H W"]:
-        """Values of the positions, linear between the middles of what they stand for, at the image's size, or at
-        another height and width for an image brought to it.
+        """Interpolate values of the positions linearly, from the middles of the areas that they cover.
+
+        Args:
+            values: one value per position.
+            size: height and width of the result, which shows the whole image; None: the image's.
         """
         height, width = self.segmentation.labels.shape if size is None else size
-        seen = (0, 0, self.shown[1] / self.stride, self.shown[0] / self.stride)
-        return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR, seen))
+        box = (0, 0, self.input_size[1] / self.stride, self.input_size[0] / self.stride)
+        return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR, box))
 
     def classes_attended(self, attention: Float32[np.ndarray, "h w"]) -> list[tuple[int, float]]:
-        """How the attention is shared out between the classes predicted at the positions, largest first; 1 in all."""
-        shares = np.bincount(self.inside.labels.ravel(), attention.ravel(), len(self.segmentation.classes))
-        present = np.unique(self.inside.labels)
+        """Return (train id, share of the attention) of each class predicted in the grid, largest first; sums to 1."""
+        shares = np.bincount(self.internals.labels.ravel(), attention.ravel(), len(self.segmentation.classes))
+        present = np.unique(self.internals.labels)
         return sorted(((int(i), float(shares[i])) for i in present), key=lambda entry: -entry[1])
 
     def strongest(self, attention: Float32[np.ndarray, "h w"], count: int = 5) -> list[tuple[int, int, float]]:
-        """The positions of the largest weights: x and y in the image, weight."""
+        """Return x, y in the image and weight of the positions with the largest weights, largest first."""
         order = np.argsort(-attention, axis=None, kind="stable")[:count]
-        found = [divmod(int(i), self.grid[1]) for i in order]
-        return [(*self.pixel(row, column), float(attention[row, column])) for row, column in found]
+        positions = [divmod(int(i), self.grid[1]) for i in order]
+        return [(*self.pixel_of(row, column), float(attention[row, column])) for row, column in positions]
 
     def channel_maps(self, channels: Sequence[int]) -> Float32[np.ndarray, "n h w"]:
-        """The attended channel maps E of Eq. 4, numbered from 0.
+        """Return attended channel maps, E of Eq. 4.
+
+        Args:
+            channels: numbers of channels, from 0.
 
         Raises:
             InputError: no such channel; a network without channel attention.
@@ -162,18 +172,18 @@ class Seen:
         maps = self._maps()
         for channel in channels:
             if not 0 <= channel < len(maps):
-                raise InputError(
-                    f"channel {channel}", f"the network has {len(maps)}", f"give numbers from 0 to {len(maps) - 1}"
-                )
+                what = f"there is no channel {channel}: the network has {len(maps)} channels"
+                raise InputError("channels", what, f"use numbers from 0 to {len(maps) - 1}")
         return maps[list(channels)].cpu().numpy()
 
     def responses(self) -> Float32[np.ndarray, "C K"]:
-        """How much each attended channel map answers to each class: its mean over the positions of the class minus its
-        mean over the others, in standard deviations of the map. 0 for a map without variation; nan for a class that is
-        predicted nowhere, or everywhere.
+        """Return how strongly each attended channel map responds to each class.
+
+        The response is the map's mean over the positions of the class minus its mean over the others, in standard
+        deviations of the map. It is 0 for a constant map, and nan for a class predicted nowhere or everywhere.
         """
         maps = self._maps().flatten(1).cpu().numpy()  # C,N
-        within = self.inside.labels.ravel() == np.arange(len(self.segmentation.classes))[:, None]  # K,N
+        within = self.internals.labels.ravel() == np.arange(len(self.segmentation.classes))[:, None]  # K,N
         inside, outside = within.sum(1), (~within).sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = maps @ within.T / inside - maps @ ~within.T / outside  # C,K
@@ -181,77 +191,75 @@ class Seen:
         return (difference / np.where(deviation > 0, deviation, np.inf)).astype(np.float32)
 
     def channels_of(self, class_id: int, count: int = 2) -> list[int]:
-        """The channels that respond most to a class, by the measure of `responses`.
+        """Return the channels that respond most strongly to a class, strongest first; see `responses`.
 
         Raises:
-            InputError: a class that is predicted nowhere, or everywhere; a network without channel attention.
+            InputError: a class predicted nowhere or everywhere; a network without channel attention.
         """
         response = self.responses()[:, class_id]
         if np.isnan(response).any():
-            share = float((self.inside.labels == class_id).mean())
-            what = f"is predicted on {share:.0%} of {self.segmentation.name}: no channel tells it from the rest"
-            raise InputError(f"class {self.segmentation.classes.names[class_id]}", what, "name another class")
+            name, share = self.segmentation.classes.names[class_id], float((self.internals.labels == class_id).mean())
+            what = f"{name!r} is predicted on {share:.0%} of {self.segmentation.name}, so no channel distinguishes it"
+            raise InputError("class_name", what, "choose another class")
         return [int(i) for i in np.argsort(-response, kind="stable")[:count]]
 
     def channel_attention(self) -> Float32[np.ndarray, "C C"]:
-        """X of Eq. 3: row j is channel j's attention over all channels; each row sums to 1.
+        """Return X of Eq. 3: row j is the attention of channel j to all channels; each row sums to 1.
 
         Raises:
             InputError: a network without channel attention.
         """
-        if self.inside.weights is None:
+        if self.internals.channel_weights is None:
             raise _lacks("channel")
-        return self.inside.weights.cpu().numpy()
+        return self.internals.channel_weights.cpu().numpy()
 
     def without(self, module: Module) -> Segmentation:
-        """The prediction with that module's attention switched off, its scale 0, and everything else equal.
+        """Return the prediction with a module's attention switched off: its scale is 0, all else is equal.
 
         Raises:
             InputError: a network without the module.
         """
-        if module not in self.inside.without:
+        if module not in self.internals.logits_without:
             raise _lacks(module)
-        segmentation = self.segmentation
-        return _segmentation(self.predictor, segmentation.name, segmentation.image, self.inside.without[module])
+        full, logits = self.segmentation, self.internals.logits_without[module]
+        result = labels_from_logits(logits, self.input_size, full.labels.shape, self.align_corners)
+        return Segmentation(full.name, full.image, *result, full.classes)
 
     def _maps(self) -> Tensor:
-        if self.inside.maps is None:
+        if self.internals.channel_maps is None:
             raise _lacks("channel")
-        return self.inside.maps
-
-
-def see(predictor: Predictor, image: Path | str | Image.Image | np.ndarray) -> Seen:
-    """Show an image to the network, once, and keep what the questions to `Seen` need: no N x N matrix.
-
-    Args:
-        image: a path, a Pillow image or an array, of any size; see `danet.predict.read_pixels`.
-
-    Raises:
-        InputError: no image; a predictor whose network is not a `DANet`, as an exported model or a baseline.
-    """
-    return see_pixels(predictor, *read_pixels(image, predictor.card.bands))
+        return self.internals.channel_maps
 
 
 @torch.inference_mode()
-def see_pixels(predictor: Predictor, name: str, pixels: np.ndarray) -> Seen:
-    """`see` of an image as samples hold it, H,W,N uint8 or float32."""
-    network, card = predictor.folded, predictor.card
+def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -> Inspection:
+    """Run an image through a network once, and keep what is needed to query its attention.
+
+    Args:
+        network: a `DANet`.
+        card: the network's.
+        name: of the image.
+        pixels: H,W,N uint8 or float32, as `read_image` returns them for the card's bands.
+
+    Raises:
+        InputError: an exported model or a baseline.
+    """
     if not isinstance(network, DANet):
-        raise InputError(
-            "look",
-            "an exported model, or one that is no DANet, shows no attention",
-            "look needs the .safetensors weights of a DANet",
-        )
-    shown = resized(pixels, card.size)
-    images = normalize(torch.tensor(shown, device=predictor.device)[None], card.mean, card.std)
-    logits, inside = _inside(network, network.backbone(images)[-1])
-    segmentation = _segmentation(predictor, name, pixels, logits)
+        what = "an exported model or a baseline has no attention to inspect"
+        raise InputError("weights", what, "use the .safetensors weights of a DANet")
+    inputs = resize_long_side(pixels, card.size)
+    input_size, size = (inputs.shape[0], inputs.shape[1]), (pixels.shape[0], pixels.shape[1])
+    device = next(network.parameters()).device
+    images = normalize(torch.tensor(inputs, device=device)[None], card.mean, card.std)
+    logits, internals = _forward(network, network.backbone(images)[-1])
+    result = labels_from_logits(logits, input_size, size, network.align_corners)
+    segmentation = Segmentation(name, pixels, *result, card.classes)
     stride = network.backbone.feature_info.reduction()[-1]  # pyright: ignore
-    return Seen(segmentation, inside, (shown.shape[0], shown.shape[1]), stride, predictor)
+    return Inspection(segmentation, internals, input_size, stride, network.align_corners)
 
 
-def _inside(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[Tensor, "1 K h w"], Inside]:
-    """`DANet.logits(...).fused` from the backbone's features, and what is kept."""
+def _forward(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[Tensor, "1 K h w"], Internals]:
+    """Compute `DANet.logits(...).fused` from the backbone's features, and keep intermediate results."""
     modules: dict[Module, Branch | None] = {"position": network.position, "channel": network.channel}
     branches: dict[Module, Branch] = {name: branch for name, branch in modules.items() if branch is not None}
     reduced = {name: branch.reduce(features) for name, branch in branches.items()}
@@ -259,7 +267,7 @@ def _inside(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[T
     refined = {name: branch.refine(attended[name]) for name, branch in branches.items()}
     neither = [] if network.reduce is None else [network.reduce(features)]
     logits = network.classifier(sum([*refined.values(), *neither]))
-    without: dict[Module, Tensor] = {
+    logits_without: dict[Module, Tensor] = {
         name: network.classifier(sum((refined | {name: branch.refine(reduced[name])}).values()))
         for name, branch in branches.items()
     }
@@ -272,19 +280,12 @@ def _inside(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[T
             maps, weights = attended[name][0].float(), module.weights(x)[0].float()
     scales: dict[Module, float] = {name: float(branch.attention.scale.item()) for name, branch in branches.items()}
     labels = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-    return logits, Inside(labels, query, key, maps, weights, without, scales)
+    return logits, Internals(labels, query, key, maps, weights, logits_without, scales)
 
 
-def _segmentation(predictor: Predictor, name: str, pixels: np.ndarray, logits: Tensor) -> Segmentation:
-    """What `Predictor` makes of these logits."""
-    card, protocol = predictor.card, predictor.shown_by(WHOLE)
-    found = segment(lambda _: logits, pixels, card.mean, card.std, predictor.device, card.size, protocol)
-    return Segmentation(name, pixels, *found, predictor.classes)
-
-
-def _shares(side: int, shown: int, stride: int) -> Float64[np.ndarray, "n side"]:
-    """Of each position along an axis, the share that lies in each of the image's pixels; rows sum to 1."""
-    starts = np.arange(0, shown, stride)[:, None] * side / shown
+def _coverage(side: int, input_side: int, stride: int) -> Float64[np.ndarray, "n side"]:
+    """Return the share of each position that lies in each of the image's pixels along an axis; rows sum to 1."""
+    starts = np.arange(0, input_side, stride)[:, None] * side / input_side
     ends = np.append(starts[1:, 0], side)[:, None]
     pixels = np.arange(side)
     covered = (np.minimum(ends, pixels + 1) - np.maximum(starts, pixels)).clip(0)
@@ -292,4 +293,5 @@ def _shares(side: int, shown: int, stride: int) -> Float64[np.ndarray, "n side"]
 
 
 def _lacks(module: Module) -> InputError:
-    return InputError("look", f"the network has no {module} attention", "give weights of a network that has it")
+    what = f"the network has no {module} attention"
+    return InputError("weights", what, f"use weights of a network with {module} attention")

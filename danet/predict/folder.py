@@ -1,5 +1,6 @@
-"""Many images through a network: reading and writing go on in threads while the network computes. Used by `danet
-predict`; videos take the same way, frame by frame.
+"""Segment many images: threads read and write files while the network computes. Used by `danet predict`.
+
+Videos use the same pipeline, frame by frame.
 """
 
 import os
@@ -14,14 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.errors import InputError
-from danet.predict.predictor import Predictor, Segmentation, read_pixels
+from danet.predict.predictor import Predictor, read_pixels
 from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.segmentation import Segmentation
 
 AHEAD = 2
-"""What is read before the network asks for it."""
+"""Number of items read in advance."""
 
 WRITERS = min(8, os.cpu_count() or 1)
-"""Encoding a large image takes longer than a GPU takes for it."""
+"""Number of threads that write: a GPU segments a large image faster than one thread encodes the result."""
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -29,18 +31,18 @@ Done = TypeVar("Done")
 Written = TypeVar("Written")
 
 
-class Pace:
-    """A context manager around a run: counts what comes through, and sums up the time in the network beside the whole.
+class Throughput:
+    """A context manager that counts items, and measures the network's time and the total time.
 
     Args:
-        noun: what is counted.
+        noun: what is counted, in the singular.
     """
 
     def __init__(self, noun: str):
         self.noun, self.count = noun, 0
         self.seconds, self.network = 0.0, 0.0
 
-    def __enter__(self) -> "Pace":
+    def __enter__(self) -> "Throughput":
         self._start = time.perf_counter()
         return self
 
@@ -48,7 +50,7 @@ class Pace:
         self.seconds = time.perf_counter() - self._start
 
     def timed(self, work: Callable[[Read], Done]) -> Callable[[Read], Done]:
-        """The same function, its calls counted and timed."""
+        """Return a function that does the same work, counts the calls and measures their time."""
 
         def timed(x: Read) -> Done:
             start = time.perf_counter()
@@ -60,58 +62,67 @@ class Pace:
         return timed
 
     def line(self) -> str:
-        """For example: 24 images in 6.1 s: 3.9 images/s, in the network 4.3. The second counts the time
-        from the pixels to the labels alone, as it was while the threads took their share of the machine.
+        """Return, for example, "24 images in 6.1 s: 3.9 images/s, network alone 4.3 images/s".
+
+        The second speed is that of the network, from pixels to labels, while the threads share the CPU with it.
         """
-        speed, within, things = self.count / self.seconds, self.count / self.network, f"{self.noun}s"
-        return f"{self.count} {things} in {self.seconds:.1f} s: {speed:.1f} {things}/s, in the network {within:.1f}"
+        total, network, unit = self.count / self.seconds, self.count / self.network, f"{self.noun}s"
+        return (
+            f"{self.count} {unit} in {self.seconds:.1f} s: {total:.1f} {unit}/s, network alone {network:.1f} {unit}/s"
+        )
 
 
-def overlapped(
+def pipelined(
     items: Iterable[Item],
     read: Callable[[Item], Read],
     work: Callable[[Read], Done],
     write: Callable[[Done], Written],
     writers: int = WRITERS,
 ) -> Iterator[Written | InputError]:
-    """`write(work(read(item)))` of each item, in their order; `read` in a thread, `work` in this one, `write` in
-    `writers` threads. An InputError of `read` or `work` takes the place of the item's result; one of `write`, and every
-    other exception, ends the whole. At most AHEAD + `writers` + 1 items are held, whatever their number.
+    """Yield `write(work(read(item)))` for each item, in order, with the three steps running concurrently.
 
-    When it ends early (by an exception, Ctrl-C, or since it is closed), what is being written is written to its end,
-    and nothing more is begun.
+    An InputError of `read` or `work` is yielded in place of the result. One of `write`, and any other exception, ends
+    the iteration. At most AHEAD + `writers` + 1 items are held. If the iteration ends early (an exception, Ctrl-C, or
+    because it is closed), files being written are completed, and nothing more is started.
+
+    Args:
+        items: to process.
+        read: runs in a thread.
+        work: runs in the calling thread.
+        write: runs in `writers` threads.
+        writers: number of threads.
     """
-    items, coming, going = iter(items), deque[Future[Read]](), deque[Future[Written | InputError]]()
+    items, reading, writing = iter(items), deque[Future[Read]](), deque[Future[Written | InputError]]()
     with (
         ThreadPoolExecutor(1, "danet-read") as reader,
         ThreadPoolExecutor(writers, "danet-write") as writer,
     ):
         try:
             while True:
-                coming.extend(reader.submit(read, item) for item in islice(items, AHEAD - len(coming)))
-                if not coming:
+                reading.extend(reader.submit(read, item) for item in islice(items, AHEAD - len(reading)))
+                if not reading:
                     break
                 try:
-                    going.append(writer.submit(write, work(coming.popleft().result())))
+                    writing.append(writer.submit(write, work(reading.popleft().result())))
                 except InputError as error:
-                    going.append(_known(error))
-                while going and (len(going) > writers or going[0].done()):
-                    yield going.popleft().result()
-            while going:
-                yield going.popleft().result()
+                    writing.append(_completed(error))
+                while writing and (len(writing) > writers or writing[0].done()):
+                    yield writing.popleft().result()
+            while writing:
+                yield writing.popleft().result()
         finally:
-            for future in (*coming, *going):
+            for future in (*reading, *writing):
                 future.cancel()
 
 
-def _known(error: InputError) -> Future:
+def _completed(error: InputError) -> Future:
     future = Future()
     future.set_result(error)
     return future
 
 
 class Saved(NamedTuple):
-    """The files written of an image, and its summary, see `Segmentation`."""
+    """The files written for an input, and its summary, see `Segmentation.summary`."""
 
     paths: list[Path]
     summary: dict[str, Any]
@@ -124,13 +135,23 @@ def segment_images(
     overwrite: bool = False,
     protocol: Protocol = WHOLE,
     size: int | None = None,
-    pace: Pace | None = None,
+    throughput: Throughput | None = None,
 ) -> Iterator[Saved | InputError]:
-    """Segment images and save the results, see `Predictor` and `Segmentation.save`; in the order of the files. One
-    that cannot be segmented gives its error, and the rest goes on.
+    """Segment images, save the results, and yield them in the order of the files.
+
+    A file that cannot be segmented yields its error, and the others continue.
+
+    Args:
+        predictor: the network.
+        files: images.
+        out: folder of the results, see `Segmentation.save`.
+        overwrite: replace files that exist.
+        protocol: see `Predictor`.
+        size: see `Predictor`.
+        throughput: counts and times the images.
 
     Raises:
-        InputError: results that cannot be written.
+        InputError: the results cannot be written.
     """
 
     def read(file: Path) -> tuple[str, np.ndarray]:
@@ -142,4 +163,4 @@ def segment_images(
     def write(segmentation: Segmentation) -> Saved:
         return Saved(segmentation.save(out, overwrite), segmentation.summary())
 
-    return overlapped(files, read, work if pace is None else pace.timed(work), write)
+    return pipelined(files, read, work if throughput is None else throughput.timed(work), write)

@@ -1,16 +1,19 @@
-"""From an image's pixels to scores, labels and confidence, under a protocol."""
+"""Run a network on an image under a protocol: pixels -> scores -> labels and confidence at the image's own size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from danet.data.images.channels import resized
+from danet.data.images.channels import resize_long_side
+from danet.data.samples import Samples
 from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
-from danet.predict.sliding_window import Logits, averaged
+from danet.predict.segmentation import Prediction
+from danet.predict.sliding_window import Logits, averaged, upsampled
+from danet.weights.file import Card
 
 
 def scores(
@@ -23,21 +26,28 @@ def scores(
     protocol: Protocol = WHOLE,
     batch: int | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """The averaged scores at the image's own size, a band of rows at a time: logits, probabilities, or sums of
-    exponentials, as `protocol.average` says.
+    """Yield the averaged scores at the image's own size, a band of rows at a time.
+
+    They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
 
     Args:
-        long_side: the image is first brought to this size, as in training; a protocol with a base size of its own
-            takes the image as it is.
-        batch: images through the network at once, mirrored ones included; it changes no result. None: as many as suit
-            the device, see `averaging.averaged`.
+        logits: the network.
+        image: pixels, 255 is white.
+        mean: per channel, of images in [0, 1].
+        std: per channel.
+        device: of the network.
+        long_side: resize the image to this long side first, as in training; None: not at all. Protocols with a base
+            size ignore it.
+        protocol: scales, windows and averaging.
+        batch: maximum number of images per forward pass, flipped ones included; it does not affect the result. None: as
+            suits the device, see `sliding_window.averaged`.
 
     Raises:
-        InputError: a protocol that cannot be followed; exponentials beyond the number format.
+        InputError: an invalid protocol; exponentials that overflow.
     """
-    shown = image if protocol.base(*image.shape[:2]) is not None else resized(image, long_side)
+    inputs = image if protocol.base(*image.shape[:2]) is not None else resize_long_side(image, long_side)
     black = normalize(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=device), mean, std)
-    pixels = normalize(torch.tensor(shown, device=device)[None], mean, std)
+    pixels = normalize(torch.tensor(inputs, device=device)[None], mean, std)
     return averaged(logits, pixels, black, (image.shape[0], image.shape[1]), protocol, batch)
 
 
@@ -52,12 +62,57 @@ def segment(
     protocol: Protocol = WHOLE,
     batch: int | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """An image's train ids and the probability of each, in [0, 1], at the image's own size. Arguments and errors are
-    those of `scores`.
+    """Return the class of each pixel and its probability, at the image's own size. Arguments as for `scores`."""
+    bands = scores(logits, image, mean, std, device, long_side, protocol, batch)
+    return _most_probable(bands, (image.shape[0], image.shape[1]), protocol.average)
+
+
+@torch.inference_mode()
+def labels_from_logits(
+    logits: Float[Tensor, "1 K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+    """Return the class of each pixel and its probability from logits that the network has computed already.
+
+    The result is that of `segment` under the protocol WHOLE.
+
+    Args:
+        logits: of one image, at the feature grid's or the input's size.
+        input_size: height and width of the network's input.
+        size: height and width of the image.
+        align_corners: the network's, for both interpolations.
     """
-    labels, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
-    for rows, band in scores(logits, image, mean, std, device, long_side, protocol, batch):
-        best, index = _probabilities(band, protocol.average).max(dim=0)  # n,W
+    return _most_probable(upsampled(logits[0], input_size, size, align_corners), size, "logits")
+
+
+def predict_samples(
+    logits: Logits,
+    card: Card,
+    samples: Samples,
+    device: torch.device,
+    indices: Iterable[int] | None = None,
+    protocol: Protocol = WHOLE,
+) -> Iterator[Prediction]:
+    """Yield each sample with its prediction, for networks in training; otherwise use `Predictor.predictions`.
+
+    Args:
+        logits: the network.
+        card: its mean, standard deviation and size.
+        samples: a dataset with the network's classes.
+        device: of the network.
+        indices: which samples; None: all.
+        protocol: scales, windows and averaging, with the network's `align_corners`.
+    """
+    for index in range(len(samples)) if indices is None else indices:
+        sample = samples[index]
+        yield Prediction(sample, *segment(logits, sample.image, card.mean, card.std, device, card.size, protocol))
+
+
+def _most_probable(
+    bands: Iterable[tuple[slice, Float[Tensor, "K n W"]]], size: tuple[int, int], average: Average
+) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+    labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
+    for rows, band in bands:
+        best, index = _probabilities(band, average).max(dim=0)  # n,W
         labels[rows], confidence[rows] = index.to(torch.uint8).cpu(), best.clamp(max=1).cpu()  # a mean may round up
     return labels, confidence
 
@@ -65,7 +120,7 @@ def segment(
 def _probabilities(scores: Float[Tensor, "K n W"], average: Average) -> Float[Tensor, "K n W"]:
     if average == "logits":
         return torch.softmax(scores, dim=0)
-    if average == "exp":  # by the largest first: a sum over classes may be beyond float32, and every score may be 0
+    if average == "exp":  # divide by the largest first: the sum may overflow float32, and all scores may be 0
         largest = scores.amax(dim=0)
         scores = scores / largest.where(largest > 0, 1)
         return scores / scores.sum(dim=0).clamp(min=1)

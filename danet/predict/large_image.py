@@ -1,45 +1,58 @@
-"""Images too large to be held: read by rows through rasterio, shown to the network in overlapping windows at their
-own resolution, blended, and written as they come. Command: `danet predict big.tif`, for a TIFF, PNG or JPEG of more
-than `MAX_PIXELS`.
+"""Segment images that are too large to load: a TIFF, PNG or JPEG of more than `MAX_PIXELS` pixels.
 
-A pixel's probabilities are the mean of those of the windows that see it, each weighted by how far the pixel lies from
-the window's border; so there is no seam where one window ends. Memory is bounded whatever the image's size: its
-columns are taken in stripes, and of a stripe one row of windows is held. Windows on the border of two stripes are
-computed for both.
+The image is read in parts through rasterio and segmented in overlapping windows at its own resolution; the results are
+blended and written as they are computed. Command: `danet predict big.tif`.
+
+A pixel's probabilities are the mean over the windows that contain it, weighted by the pixel's distance from each
+window's border, so that no seams appear. Memory is bounded whatever the image's size: its columns are divided into
+stripes, and one row of windows of a stripe is held. Windows on the border of two stripes are computed for both.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from danet.data.images.channels import as_rgb
-from danet.data.images.geotiff import BLOCK, Read, check_whole, created, opened_rows, reader, writing
+from danet.data.images.geotiff import (
+    BLOCK,
+    ReadWindow,
+    create_labels,
+    open_raster,
+    verify_labels,
+    window_reader,
+    write_errors,
+)
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
-from danet.files import atomic_path, check_new, make_folder, write_atomically
+from danet.files import atomic_path, check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay
 from danet.predict.folder import Saved
 from danet.predict.inference import scores
-from danet.predict.predictor import Predictor, output_paths
+from danet.predict.outputs import output_paths
+from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
-from danet.predict.window_layout import spans
+from danet.predict.segmentation import describe_classes, shares_of_counts
+from danet.predict.sliding_window import spans
 
 WINDOW = 512
-"""The windows' side where the card names no size."""
+"""Side of the windows if the card specifies no size."""
 
-_HELD = 128 << 20  # bytes of probabilities in a row of windows, if two windows fit
+_HELD = 128 << 20  # maximum bytes of probabilities in a row of windows, unless two windows need more
 _OVERVIEW = 2000
+
+Weighted = list[tuple[range, torch.Tensor]]
+"""The windows along an axis, each with the weights of its pixels."""
 
 
 class Block(NamedTuple):
-    """A part of a huge image: where it is, its pixels, train ids, and the probability of each."""
+    """A part of a large image: its position, pixels, labels and confidence."""
 
     rows: slice
     columns: slice
@@ -58,58 +71,73 @@ def segment_file(
     overlap: int | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Saved:
-    """Write NAME_labels.tif (train ids with the classes' colors, tiled, with the image's coordinate system and
-    transform), NAME_overlay.png (the whole, at most 2,000 pixels long) and NAME.json.
+    """Segment a large image and write NAME_labels.tif, NAME_overlay.png and NAME.json.
+
+    The labels are a tiled TIFF of train ids with the classes' colors, the image's coordinate system and transform. The
+    overlay shows the whole image in at most 2,000 pixels along each side.
 
     Args:
-        protocol: how the whole image is shown: one way for such images, WHOLE.
-        window: side of the windows in pixels; None: the size that the network was trained at.
-        overlap: of neighboring windows, in pixels; None: a quarter of the window.
-        advance: told (windows done, windows in all).
+        predictor: the network.
+        path: the image.
+        out: folder of the results.
+        overwrite: replace files that exist.
+        protocol: must be WHOLE.
+        window: side of the windows in pixels; None: the size in the card.
+        overlap: overlap of neighboring windows in pixels; None: a quarter of the window.
+        advance: called with (windows done, total).
 
     Raises:
-        InputError: no such image, or not one with the network's bands in 8 or 16 bits; one that cannot be read by
-            rows; rasterio is not installed; results that cannot be written.
+        InputError: a missing or damaged image, one with other bands than the network takes or that cannot be read in
+            parts; rasterio is not installed; results that cannot be written; another protocol.
     """
     if protocol != WHOLE:
-        raise InputError(
-            "--protocol", f"none but whole can be followed for an image as large as {path}", "leave it out"
-        )
+        what = f"only whole is supported for an image as large as {path}"
+        raise InputError("protocol", what, "leave it out")
     window = predictor.card.size or WINDOW if window is None else window
     overlap = window // 4 if overlap is None else overlap
     if not 0 <= overlap < window:
-        raise InputError("window", f"{window} pixels that overlap by {overlap}", "give an overlap below the window")
-    paths = output_paths(out, path.stem, "huge")
-    if not overwrite:
-        check_new(*paths)
+        what = f"must be below the window's {window} pixels, got {overlap}"
+        raise InputError("overlap", what, "use a smaller overlap")
+    overlay_path, labels_path, json_path = paths = output_paths(out, path.stem, "large")
+    check_new(*paths, overwrite=overwrite)
     with ExitStack() as stack:
-        source = stack.enter_context(opened_rows(stack.enter_context(regular_file(path)), path))
+        source = stack.enter_context(open_raster(stack.enter_context(regular_file(path)), path))
+        read = window_reader(source, predictor.card.bands, path)
         make_folder(out)
         size = source.height, source.width
-        blocks = segment_blocks(predictor, reader(source, predictor.card.bands, path), size, window, overlap, advance)
-        tally = _Tally(path.stem, predictor, size)
-        with writing(paths[1]), atomic_path(paths[1]) as temporary:
-            with created(temporary, source, predictor.classes) as labels:
+        blocks = segment_blocks(predictor, read, size, window, overlap, advance)
+        record = _Record(path.stem, predictor, size)
+        with write_errors(labels_path), atomic_path(labels_path) as temporary:
+            with create_labels(temporary, source, predictor.classes) as labels:
                 for block in blocks:
                     place = (block.rows.start, block.rows.stop), (block.columns.start, block.columns.stop)
                     labels.write(block.labels, 1, window=place)
-                    tally.add(block)
-            check_whole(temporary, tally.pixels)
-        summary = tally.summary() | {"window": window, "overlap": overlap}
-        write_atomically(paths[0], overlay.to_png(tally.overview()))
-        write_atomically(paths[2], (json.dumps(summary, indent=2) + "\n").encode())
+                    record.add(block)
+            verify_labels(temporary, record.pixels)
+        summary = record.summary() | {"window": window, "overlap": overlap}
+        write_atomically(overlay_path, overlay.to_png(record.overview()))
+        write_json(json_path, summary)
     return Saved(paths, summary)
 
 
 def segment_blocks(
     predictor: Predictor,
-    read: Read,
+    read: ReadWindow,
     size: tuple[int, int],
     window: int,
     overlap: int,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[Block]:
-    """The blended labels of an image of `size` H, W, which together cover each pixel once."""
+    """Yield the labels of an image in blocks that together cover each pixel once.
+
+    Args:
+        predictor: the network.
+        read: reads the pixels of some rows and columns.
+        size: height and width of the image.
+        window: side of the windows in pixels.
+        overlap: overlap of neighboring windows in pixels.
+        advance: called with (windows done, total).
+    """
     rows, stripes = _weighted(size[0], window, overlap), _stripes(size[1], window, overlap, len(predictor.classes))
     total, done = len(rows) * sum(len(windows) for _, windows in stripes), 0
     for columns, windows in stripes:
@@ -136,14 +164,14 @@ def _add(
     predictor: Predictor, pixels: np.ndarray, down: torch.Tensor, across: torch.Tensor, held: torch.Tensor
 ) -> None:
     """Add a window's weighted probabilities."""
-    card, shown = predictor.card, predictor.shown_by(WHOLE)
-    for rows, band in scores(predictor.logits, pixels, card.mean, card.std, predictor.device, None, shown):
+    card, protocol = predictor.card, predictor.resolve_protocol(WHOLE)
+    for rows, band in scores(predictor.logits, pixels, card.mean, card.std, predictor.device, None, protocol):
         weighted = torch.softmax(band, dim=0).cpu() * across  # K,n,w
         held[:, rows].addcmul_(weighted, down[rows, None])
 
 
-def _weighted(side: int, window: int, overlap: int) -> list[tuple[range, torch.Tensor]]:
-    """The windows along an axis, each with the weight of its pixels; over all windows a pixel's weights sum to 1."""
+def _weighted(side: int, window: int, overlap: int) -> Weighted:
+    """Return the windows along an axis, each with the weights of its pixels; each pixel's weights sum to 1."""
     covers = spans(side, window, (window - overlap) / window, "shifted")
     ramps, sums = [], np.zeros(side)
     for cover in covers:
@@ -157,23 +185,21 @@ def _weighted(side: int, window: int, overlap: int) -> list[tuple[range, torch.T
     ]
 
 
-def _stripes(
-    side: int, window: int, overlap: int, classes: int
-) -> list[tuple[slice, list[tuple[range, torch.Tensor]]]]:
-    """The columns cut into stripes that can be held, whole tiles of the output, each with all windows that see it."""
+def _stripes(side: int, window: int, overlap: int, classes: int) -> list[tuple[slice, Weighted]]:
+    """Divide the columns into stripes of whole tiles that fit into memory, each with the windows that overlap it."""
     windows = _weighted(side, window, overlap)
-    most = _HELD // (4 * classes * window) - 2 * window  # a window may stand out at either side
-    step = max(1, window // BLOCK, most // BLOCK) * BLOCK
+    limit = _HELD // (4 * classes * window) - 2 * window  # a window may extend beyond either side
+    step = max(1, window // BLOCK, limit // BLOCK) * BLOCK
     stripes = []
     for start in range(0, side, step):
         columns = slice(start, min(start + step, side))
-        seen = [(cover, share) for cover, share in windows if cover.start < columns.stop and cover.stop > columns.start]
-        stripes.append((columns, seen))
+        inside = [(span, share) for span, share in windows if span.start < columns.stop and span.stop > columns.start]
+        stripes.append((columns, inside))
     return stripes
 
 
-class _Tally:
-    """Counts of the classes, and every so many-th pixel for the overview."""
+class _Record:
+    """Counts of the classes, and every n-th pixel for the overview."""
 
     def __init__(self, name: str, predictor: Predictor, size: tuple[int, int]):
         self.name, self.classes, self.size = name, predictor.classes, size
@@ -195,24 +221,14 @@ class _Tally:
         )
         self._labels[place], self._image[place] = block.labels[cut], as_rgb(block.pixels[cut])
 
-    def summary(self) -> dict:
-        """As `Segmentation.summary` gives it."""
-        found = [
-            {
-                "name": self.classes.names[i],
-                "id": int(i),
-                "share": float(self.pixels[i] / self.pixels.sum()),
-                "mean_confidence": float(self._confidence[i] / self.pixels[i]),
-            }
-            for i in np.argsort(-self.pixels, kind="stable")
-            if self.pixels[i]
-        ]
-        return {"name": self.name, "width": self.size[1], "height": self.size[0], "classes": found}
+    def summary(self) -> dict[str, Any]:
+        """Return the same entries as `Segmentation.summary`."""
+        entries = describe_classes(self.classes, shares_of_counts(self.pixels))
+        for entry in entries:
+            entry["mean_confidence"] = float(self._confidence[entry["id"]] / self.pixels[entry["id"]])
+        return {"name": self.name, "width": self.size[1], "height": self.size[0], "classes": entries}
 
-    def overview(self):
-        """The image and its labels in small, with a legend of the shares in the whole."""
-        entries = [
-            (f"{found['name']}  {found['share']:.1%}", self.classes.palette[found["id"]])
-            for found in self.summary()["classes"]
-        ]
-        return overlay.with_legend(overlay.overlay(self._image, self._labels, self.classes), entries)
+    def overview(self) -> Image.Image:
+        """Return the downsampled overlay, with the classes' shares of the whole image in the legend."""
+        legend = overlay.share_legend(self.classes, shares_of_counts(self.pixels))
+        return overlay.with_legend(overlay.overlay(self._image, self._labels, self.classes), legend)

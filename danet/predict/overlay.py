@@ -1,30 +1,37 @@
-"""Images of results: labels in their colors, overlays, legends. Used by `predict` and `train.report`."""
+"""Draw results: labels in their classes' colors, overlays, legends and heat maps."""
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import IGNORE, Classes, Color
+from danet.data.classes import Classes, Color
 from danet.data.images.channels import as_rgb
 
 
 def colored(labels: np.ndarray, classes: Classes) -> np.ndarray:
-    """H,W train ids -> H,W,3 uint8 in the classes' colors; 255 is black."""
+    """Return train ids H,W as colors H,W,3 uint8; 255 is black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.palette
     return table[labels]
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = 0.55) -> np.ndarray:
-    """The image, H,W,N as `as_rgb` shows it, under its labels' colors; the borders of the classes are white."""
+    """Return the image blended with its labels' colors, H,W,3 uint8, with white borders between the classes.
+
+    Args:
+        image: H,W,N, see `as_rgb`.
+        labels: H,W uint8 train ids.
+        classes: names and palette.
+        opacity: of the colors, in [0, 1].
+    """
     border = np.zeros(labels.shape, bool)
     border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     border[1:] |= labels[1:] != labels[:-1]
     drawn = np.empty((*labels.shape, 3), np.uint8)
-    for start in range(0, len(labels), 32):  # some rows at a time: what is held between the steps stays in the cache
+    for start in range(0, len(labels), 32):  # a few rows at a time fit into the CPU cache
         rows = slice(start, start + 32)
         mixed = as_rgb(image[rows]) * (1 - opacity) + colored(labels[rows], classes) * opacity
         mixed[border[rows]] = 0.4 * mixed[border[rows]] + 0.6 * 255
@@ -33,17 +40,19 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: fl
 
 
 def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
-    """H,W train ids as a palette image: the pixel values are the ids, any viewer shows the colors."""
+    """Return train ids H,W as a palette image: pixel values are ids, and any viewer shows the colors."""
     image = Image.fromarray(labels).convert("L")
-    # all 256 colors: Pillow would cut the ids beyond a shorter palette
+    # all 256 colors: Pillow would clip ids to a shorter palette
     colors = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
     image.putpalette(bytes(channel for color in colors for channel in color))
     return image
 
 
 def to_png(image: Image.Image) -> bytes:
-    """A PNG file's bytes. zlib looks for runs alone: overlays take a quarter of the time of its usual level 6 and 2 %
-    more bytes, labels a third of the time and fewer bytes.
+    """Encode an image as PNG.
+
+    zlib only looks for runs: compared with its default level 6, overlays take a quarter of the time and 2 % more bytes,
+    labels a third of the time and fewer bytes.
     """
     content = io.BytesIO()
     image.save(content, "png", compress_level=1, compress_type=zlib.Z_RLE)
@@ -51,7 +60,7 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Image.Image:
-    """The image with a column of color swatches and texts at its right, for the entries in their order."""
+    """Return the image with a legend at its right: a color swatch and a text per entry."""
     height, width = image.shape[:2]
     size = int(np.clip(height / (1.7 * max(len(entries), 1) + 1), 9, max(9, height / 26)))
     font = ImageFont.load_default(size)
@@ -69,20 +78,18 @@ def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Imag
     return page
 
 
-def present(labels: np.ndarray, classes: Classes) -> list[tuple[int, float]]:
-    """The classes in the labels with their share of the valid pixels, largest first."""
-    counts = np.bincount(labels[labels != IGNORE].ravel(), minlength=len(classes))
-    order = np.argsort(-counts, kind="stable")
-    return [(int(i), float(counts[i] / counts.sum())) for i in order if counts[i]]
+def share_legend(classes: Classes, shares: Iterable[tuple[int, float]]) -> list[tuple[str, Color]]:
+    """Return the entries of a legend with the name and the share of each class, from (train id, share)."""
+    return [(f"{classes.names[i]}  {share:.1%}", classes.palette[i]) for i, share in shares]
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1], of any shape *S, as colors *S,3 uint8 from dark blue (0) to light yellow (1).
+    """Return numbers in [0, 1], of any shape *S, as colors *S,3 uint8 from dark blue (0) to light yellow (1).
 
-    A straight line in Oklab: equal steps look equal, lightness alone tells them apart in print, and blue to yellow is
-    the difference that color-blind eyes keep.
+    The colors are a straight line in Oklab: equal steps look equal, lightness alone distinguishes them in print, and
+    color-blind readers can tell blue from yellow.
     """
-    low, high = np.array([0.22, -0.01, -0.10]), np.array([0.93, -0.045, 0.165])  # within what a screen shows
+    low, high = np.array([0.22, -0.01, -0.10]), np.array([0.93, -0.045, 0.165])  # within the sRGB gamut
     lab = low + np.clip(values, 0, 1)[..., None] * (high - low)
     light = (lab @ _OKLAB_TO_LMS) ** 3 @ _LMS_TO_RGB
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
@@ -103,16 +110,16 @@ _LMS_TO_RGB = np.array(
         [0.2309699292, -0.3413193965, 1.7076147010],
     ]
 )
-"""Bjorn Ottosson's definition of Oklab, to linear sRGB."""
+"""From Oklab to linear sRGB, as defined by Bjorn Ottosson."""
 
 
 def heat_over(image: np.ndarray, values: np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """An image H,W,3 uint8, faint and gray, under the heat of H,W numbers in [0, 1]."""
+    """Return an image H,W,3 uint8, faint and gray, blended with the heat colors of H,W numbers in [0, 1]."""
     gray = image @ np.array([0.299, 0.587, 0.114])
     return (opacity * heat(values) + (1 - opacity) * gray[..., None]).round().astype(np.uint8)
 
 
 def heat_bar(width: int, height: int) -> Image.Image:
-    """The colors of `heat_over`, over a middle gray, from 0 at the left to 1 at the right."""
+    """Return the color scale of `heat_over`, from 0 at the left to 1 at the right, over medium gray."""
     line = heat_over(np.full((1, width, 3), 128, np.uint8), np.linspace(0, 1, width)[None])
     return Image.fromarray(line.repeat(height, 0))

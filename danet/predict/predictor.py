@@ -1,10 +1,8 @@
-"""An image in, an answer out. Commands: `danet predict`; in Python `danet.load()(image)`."""
+"""Load a network and segment images. In Python `danet.load()(image)`; commands: `danet predict` and most others."""
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,102 +12,36 @@ from PIL import Image
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands, as_pixels
 from danet.data.images.pillow import MAX_PIXELS
-from danet.data.images.read import list_images, read_header, read_image, to_pixels
+from danet.data.images.read import read_image, to_pixels
+from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.files import check_new, make_folder, write_atomically
 from danet.model import device as devices
 from danet.model.baselines import Baseline
 from danet.model.danet import DANet
 from danet.model.fold_batchnorm import folded
-from danet.predict import overlay as draw
-from danet.predict.inference import segment
+from danet.predict.attention import Inspection, inspect_pixels
+from danet.predict.inference import predict_samples, segment
 from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.segmentation import Prediction, Segmentation
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 
-Kind = Literal["image", "video", "huge"]
-
-OUTPUTS: dict[Kind, tuple[str, ...]] = {
-    "image": ("_overlay.png", "_labels.png", ".json"),
-    "video": ("_overlay.mp4", ".json"),
-    "huge": ("_overlay.png", "_labels.tif", ".json"),
-}
-"""Suffixes of the output files, added to the input's stem. Large images have more than MAX_PIXELS; see `large_image`
-and `video`.
-"""
-
-_VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-_BY_ROWS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What a network says of an image.
-
-    Args:
-        name: the image's stem.
-        image: H,W,3 uint8 RGB, or what other bands the network takes, see `data.bands`.
-        labels: H,W uint8 train ids.
-        confidence: H,W float32, the probability in [0, 1] of the class at each pixel.
-        classes: names and palette of the train ids.
-    """
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
-    confidence: np.ndarray
-    classes: Classes
-
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The image under the classes' colors, with a legend of the classes in it and their shares."""
-        entries = [
-            (f"{self.classes.names[i]}  {share:.1%}", self.classes.palette[i])
-            for i, share in draw.present(self.labels, self.classes)
-        ]
-        return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), entries)
-
-    def summary(self) -> dict[str, Any]:
-        """Size, and each class in the image with its share of the pixels and its mean confidence, largest first."""
-        found = [
-            {
-                "name": self.classes.names[i],
-                "id": i,
-                "share": share,
-                "mean_confidence": float(self.confidence[self.labels == i].mean()),
-            }
-            for i, share in draw.present(self.labels, self.classes)
-        ]
-        return {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": found}
-
-    def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
-        """Write NAME_overlay.png, NAME_labels.png (palette image of train ids) and NAME.json, and return their paths.
-
-        Each file is whole or not there, and the JSON comes last.
-
-        Raises:
-            InputError: one of them exists and `overwrite` is off; the folder cannot be written; the disk is full.
-        """
-        paths = output_paths(Path(folder), self.name)
-        if not overwrite:
-            check_new(*paths)
-        make_folder(Path(folder))
-        write_atomically(paths[0], draw.to_png(self.overlay()))
-        write_atomically(paths[1], draw.to_png(draw.label_image(self.labels, self.classes)))
-        write_atomically(paths[2], (json.dumps(self.summary(), indent=2) + "\n").encode())
-        return paths
+ImageLike = Path | str | Image.Image | np.ndarray
+"""A path, a Pillow image or an array; see `read_pixels`."""
 
 
 class Predictor:
-    """A network and its card, ready for images.
+    """A network with its card, ready to segment images.
+
+    `folded` is the network that predicts: a copy with batch normalization folded into the convolutions, see
+    `danet.model.fold_batchnorm`, or the exported model itself.
 
     Args:
-        network: a `DANet` or a baseline, which is put into evaluation mode, or an exported one.
-        card: what its file says of it.
-        device: "cpu", "cuda"; None: a GPU if there is one.
-        dtype: of the products, but for an exported one: float32, or bfloat16 for speed where the processor or GPU has
-            it.
-
-    `folded` is what predicts: the network with its batch normalization folded, see `model.fold`, or the exported one.
+        network: a `DANet` or a baseline, which is put into evaluation mode, or an exported model.
+        card: the description in its file.
+        device: "cpu" or "cuda"; None: a GPU if there is one.
+        dtype: precision of matrix products and convolutions: float32, or bfloat16, which is faster on hardware that
+            supports it. Exported models ignore it.
     """
 
     def __init__(
@@ -127,135 +59,114 @@ class Predictor:
 
     @property
     def classes(self) -> Classes:
+        """The classes that the network predicts."""
         return self.card.classes
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The prediction's logits B,K,h,w of normalized images B,3,H,W: at the feature grid, a baseline's at the image
-        size; see `shown_by`.
+        """Return the logits B,K,h,w of normalized images B,N,H,W.
+
+        They are at the feature grid's size; those of baselines at the images' size.
         """
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.folded.logits(images).fused
 
-    def shown_by(self, protocol: Protocol) -> Protocol:
-        """The protocol, to bring `logits` to the image as the network would."""
+    def resolve_protocol(self, protocol: Protocol) -> Protocol:
+        """Return the protocol with the network's own `align_corners`, as it is followed."""
         return replace(protocol, align_corners=self.network.align_corners)
 
-    def __call__(
-        self, image: Path | str | Image.Image | np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
-    ) -> Segmentation:
-        """Segment an image: a path, a Pillow image or an array, of any size; see `read_pixels`.
+    def __call__(self, image: ImageLike, protocol: Protocol = WHOLE, size: int | None = None) -> Segmentation:
+        """Segment an image of any size.
 
         Args:
-            protocol: how the image is shown to the network, see `danet.predict.protocols`.
-            size: the long side, in pixels, that the image is brought to before; None: the card's.
+            image: a path, a Pillow image or an array; see `read_pixels`.
+            protocol: scales, windows and averaging; see `danet.predict.protocols`.
+            size: the image's long side in pixels at the network's input; None: the size in the card.
 
         Raises:
-            InputError: a file that is no whole image, or an array of another shape or type; a protocol that cannot be
-                followed, or not with a size.
+            InputError: a damaged file; an array of another shape or type; an invalid protocol, or one that defines a
+                size while `size` is given.
         """
         return self.segment(*read_pixels(image, self.card.bands), protocol, size)
 
     def segment(
         self, name: str, pixels: np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
     ) -> Segmentation:
-        """What a call does with an image once it is read: pixels as `read_image` gives them for the card's bands."""
-        if size is not None and size < 1:
-            raise InputError("--size", f"{size} is less than 1", "give the long side in pixels")
-        if size is not None and (own := protocol.long_side or protocol.short_side) is not None:
-            what = f"the protocol has a base size of its own, {own}"
-            raise InputError("--size", what, "give --size or such a --protocol")
-        card, shown = self.card, self.shown_by(protocol)
-        side = card.size if size is None else size
-        if size is not None and (most := size**2 * min(pixels.shape[:2]) / max(pixels.shape[:2])) > MAX_PIXELS:
-            what = f"{size} makes an image of {most:,.0f} pixels, more than {MAX_PIXELS:,}"
-            raise InputError("--size", what, "give a shorter side")
-        labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, side, shown)
+        """Segment pixels, as `read_image` returns them for the card's bands; see `__call__`."""
+        card = self.card
+        if size is not None:
+            _check_size(size, pixels, protocol)
+        long_side = card.size if size is None else size
+        protocol = self.resolve_protocol(protocol)
+        labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, long_side, protocol)
         return Segmentation(name, pixels, labels, confidence, self.classes)
 
-    def attention(self, image: Path | str | Image.Image | np.ndarray, x: int, y: int) -> Float32[np.ndarray, "H W"]:
-        """Where pixel (x, y) of an image looks: its row of Eq. 1 over the feature grid, each position's weight spread
-        evenly over the pixels of the image that it stands for. At the image's size, >= 0, sums to 1. For the grid
-        itself, more points and more: `danet.predict.attention.see`.
+    def predictions(
+        self, samples: Samples, protocol: Protocol = WHOLE, indices: Iterable[int] | None = None
+    ) -> Iterator[Prediction]:
+        """Yield each sample with its prediction.
+
+        Args:
+            samples: a dataset with the network's classes.
+            protocol: scales, windows and averaging; see `danet.predict.protocols`.
+            indices: which samples; None: all.
+        """
+        protocol = self.resolve_protocol(protocol)
+        return predict_samples(self.logits, self.card, samples, self.device, indices, protocol)
+
+    def attention(self, image: ImageLike, x: int, y: int) -> Float32[np.ndarray, "H W"]:
+        """Return how strongly pixel (x, y) of an image attends to each pixel: its row of Eq. 1.
+
+        The row is computed over the feature grid, and each position's weight is divided evenly among its pixels. Values
+        are >= 0 and sum to 1. For the grid itself, several points and more, see `inspect`.
 
         Raises:
-            InputError: no image; a pixel outside it; a network without position attention.
+            InputError: an unreadable image; a pixel outside it; a network without position attention.
         """
-        from danet.predict.attention import see
+        inspection = self.inspect(image)
+        return inspection.spread(inspection.attention(x, y))
 
-        seen = see(self, image)
-        return seen.spread(seen.attention(x, y))
+    def inspect(self, image: ImageLike) -> Inspection:
+        """Run an image through the network once, and keep what is needed to query its attention.
+
+        Raises:
+            InputError: an unreadable image; a network that is not a `DANet`, such as an exported one or a baseline.
+        """
+        name, pixels = read_pixels(image, self.card.bands)
+        return inspect_pixels(self.folded, self.card, name, pixels)
 
 
 def load(path: Path | str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
-    """A predictor from a weights file, or from a file of `danet export`, which runs on the processor as it was
-    exported; the weights that come with the package if none is named. `device` and `dtype` are those of `Predictor`.
+    """Load a predictor from a weights file, or from a file of `danet export`.
+
+    Args:
+        path: a .safetensors, .onnx or .xml file; None: the bundled weights.
+        device: see `Predictor`. Exported models run on the CPU.
+        dtype: see `Predictor`. Exported models compute in the precision in which they were exported.
 
     Raises:
-        InputError: no such file, or not a whole one; for an exported file, another device than the processor or another
-            dtype than float32.
+        InputError: a missing or damaged file; an exported model with another device or dtype.
     """
     if path is None or Path(path).suffix not in runtimes.SUFFIXES:
         return Predictor(*weights_file.load(path), device, dtype)
     if device not in (None, "cpu"):
-        raise InputError(f"--device {device}", "exported files run on the processor", "use cpu, or a .safetensors file")
+        remedy = "use cpu, or the .safetensors file"
+        raise InputError("device", f"{device!r} is not supported: exported models run on the CPU", remedy)
     if dtype != torch.float32:
-        what = "an exported file computes in the type it was exported in"
-        raise InputError("--dtype", what, "leave it out, or use a .safetensors file")
+        what = f"{str(dtype).removeprefix('torch.')} is not supported: exported models have a fixed precision"
+        raise InputError("dtype", what, "use float32, or the .safetensors file")
     return Predictor(*runtimes.load(Path(path)), "cpu")
 
 
-def find_images(inputs: Iterable[Path], out: Path, overwrite: bool = False, bands: Bands = RGB) -> list[Path]:
-    """The files to segment, folders looked into for images (not below), and every clash of outputs found before work
-    begins.
+def read_pixels(image: ImageLike, bands: Bands = RGB) -> tuple[str, np.ndarray]:
+    """Return an image's name and its pixels, H,W,N as `read_image` returns them.
+
+    Args:
+        image: a path, whose stem is the name; or a Pillow image or an array, whose name is "image". An array holds what
+            a file would: H,W,N uint8 or uint16, or H,W for a single band.
+        bands: the bands that the network takes.
 
     Raises:
-        InputError: nothing there; two images whose outputs would have one name; an output that exists; a name too
-            long.
-    """
-    files: list[Path] = []
-    for given in inputs:
-        files += list_images(given, bands) if given.is_dir() else [given]
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        if file.stem in by_stem:
-            raise InputError(
-                file, f"has the same stem as {by_stem[file.stem]}, and so the same outputs", "rename one of them"
-            )
-        by_stem[file.stem] = file
-        paths = output_paths(out, file.stem, kind_of(file))
-        if max(len(path.name.encode(errors="surrogateescape")) for path in paths) > 255:
-            raise InputError(
-                file,
-                f"its outputs' names would have over 255 bytes ({paths[0].name[:20]}...)",
-                "give it a shorter name",
-            )
-        if not overwrite:
-            check_new(*paths)
-    return files
-
-
-def kind_of(file: Path) -> Kind:
-    """Video by its suffix, huge by its header; all else is an image, or is refused as one."""
-    if (suffix := file.suffix.lower()) in _VIDEOS:
-        return "video"
-    try:
-        header = read_header(file) if suffix in _BY_ROWS else None
-    except InputError as error:
-        return "huge" if isinstance(error.__cause__, Image.DecompressionBombError) else "image"
-    return "huge" if header is not None and header.height * header.width > MAX_PIXELS else "image"
-
-
-def output_paths(folder: Path, stem: str, kind: Kind = "image") -> list[Path]:
-    """Where the results of a file go."""
-    return [folder / f"{stem}{suffix}" for suffix in OUTPUTS[kind]]
-
-
-def read_pixels(image: Path | str | Image.Image | np.ndarray, bands: Bands = RGB) -> tuple[str, np.ndarray]:
-    """The image's stem ("image" if it has none) and its pixels, H,W,N as `read_image` gives them. An array holds what
-    a file would: H,W,N uint8 or uint16, or H,W where one band is wanted.
-
-    Raises:
-        InputError: a file that is no whole image, or an array of another shape or type.
+        InputError: a damaged file; an array of another shape or type.
     """
     if isinstance(image, Path | str):
         return Path(image).stem, read_image(image, bands=bands)
@@ -263,6 +174,18 @@ def read_pixels(image: Path | str | Image.Image | np.ndarray, bands: Bands = RGB
         return "image", to_pixels(image, bands=bands)
     stored = image[..., None] if image.ndim == 2 and bands.channels == 1 else image
     if stored.shape[2:] != (bands.count,) or stored.dtype not in (np.uint8, np.uint16) or 0 in stored.shape:
-        wanted = "H,W,3 uint8 RGB (or uint16)" if bands.channels is None else f"H,W,{bands.count} uint8 or uint16"
-        raise InputError("image", f"an array of shape {image.shape} and type {image.dtype}", f"give {wanted}")
+        expected = "H,W,3 uint8 RGB (or uint16)" if bands.channels is None else f"H,W,{bands.count} uint8 or uint16"
+        raise InputError("image", f"array has shape {image.shape} and type {image.dtype}", f"use {expected}")
     return "image", as_pixels(np.ascontiguousarray(stored), bands, "image")
+
+
+def _check_size(size: int, pixels: np.ndarray, protocol: Protocol) -> None:
+    if size < 1:
+        raise InputError("size", f"must be at least 1 pixel, got {size}", "use the long side in pixels")
+    if (base := protocol.long_side or protocol.short_side) is not None:
+        what = f"the `protocol` already resizes images, to {base} pixels"
+        raise InputError("size", what, "leave out `size`, or choose another `protocol`")
+    height, width = pixels.shape[:2]
+    if (count := size**2 * min(height, width) / max(height, width)) > MAX_PIXELS:
+        what = f"{size} makes an image of {count:,.0f} pixels, more than {MAX_PIXELS:,}"
+        raise InputError("size", what, "use a smaller size")

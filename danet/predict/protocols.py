@@ -1,6 +1,4 @@
-"""How an image is shown to a network and how the answers are averaged: the protocols of the paper, of the released
-code and of mmsegmentation, as named values.
-"""
+"""Test-time protocols: scales, windows, flipping and averaging of the paper, the released code and mmsegmentation."""
 
 import difflib
 import math
@@ -15,24 +13,22 @@ Average = Literal["logits", "softmax", "exp"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every view of an image (a scale, mirrored or not) goes through the network, and the views are averaged.
+    """A test-time protocol: each view of an image (a scale, flipped or not) is segmented, and the views are averaged.
 
     Args:
-        crop: side in pixels of the square window that slides over each view; None: the view goes through whole.
-        stride: step from a window to the next, a fraction of the crop in (0, 1], rounded down to pixels.
-        windows: "released": at multiples of the stride, padded black at the right and the bottom, as the released code
-            does; "shifted": the last ones shifted back into the image, smaller than the crop only where the image
-            is, as mmsegmentation does.
+        crop: side in pixels of the square window that slides over each view; None: no windows, the whole view at once.
+        stride: step from one window to the next, as a fraction of the crop in (0, 1], rounded down to pixels.
+        windows: "released": at multiples of the stride, padded black at the right and the bottom, as in the released
+            code; "shifted": the last ones are shifted back into the image, as in mmsegmentation.
         scales: factors of the base size, each > 0.
-        flip: each window is seen mirrored too.
-        average: "softmax": the mean of the views' probabilities, the paper's words. "logits": the mean of the logits,
-            mmsegmentation's rule within a slide. "exp": exp(logits + mirrored logits), the mean over windows and the
-            sum over scales, the released code's rule; it lets views with large logits weigh more.
-        long_side: the base size: the image's longer side at scale 1, in pixels; None: as the image is.
-        short_side: in its stead the base size of the image's shorter side; the longer one is kept to four times it,
-            mmsegmentation's (2048, 512).
-        align_corners: how images and scores are interpolated (bilinear, not antialiased), and logits that come
-            smaller than the network's input.
+        flip: also segment each window flipped horizontally.
+        average: "softmax": the mean of the views' probabilities, as in the paper. "logits": the mean of the logits, as
+            mmsegmentation averages windows. "exp": exp(logits + flipped logits), averaged over windows and summed over
+            scales, as in the released code; views with large logits weigh more.
+        long_side: the base size: the image's longer side at scale 1, in pixels; None: the image's own size.
+        short_side: the base size of the image's shorter side, instead of `long_side`; the longer one is limited to four
+            times it, as mmsegmentation's (2048, 512).
+        align_corners: of the bilinear interpolation (without antialiasing) of images, scores and logits.
     """
 
     crop: int | None = None
@@ -46,31 +42,31 @@ class Protocol:
     align_corners: bool = True
 
     def base(self, height: int, width: int) -> int | None:
-        """The longer side at scale 1, in pixels; None: as the image is."""
+        """Return the image's longer side at scale 1, in pixels; None: its own."""
         if self.short_side is None:
             return self.long_side
         return min(4 * self.short_side, round(self.short_side * max(height, width) / min(height, width)))
 
 
 WHOLE = Protocol(average="logits", align_corners=False)
-"""One view, brought to the image's size: what `danet predict` does."""
+"""The whole image once, the default of `danet predict`."""
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
 """The paper, "Ablation Study for Improvement Strategies"."""
 
 RELEASED_SINGLE_CITYSCAPES = Protocol(crop=768, stride=2 / 3, flip=True, average="exp", long_side=2048)
-"""What the released code calls single-scale: its ablations. It mirrors nevertheless."""
+"""What the released code calls single-scale, used for its ablations. It flips nevertheless."""
 
 RELEASED_MULTI_CITYSCAPES = replace(RELEASED_SINGLE_CITYSCAPES, crop=1024, stride=1 / 2, scales=PAPER_SCALES)
-"""The released code of 2018-2019, behind the paper's multi-scale row."""
+"""The released code of 2018-2019, which gave the paper's multi-scale row."""
 
 RELEASED_MULTI = replace(RELEASED_MULTI_CITYSCAPES, crop=576, long_side=608)
-"""The same with the crop and the base size of its options' defaults: VOC, PASCAL Context, COCO-Stuff."""
+"""The same with the released code's default crop and base size: VOC, PASCAL Context, COCO-Stuff."""
 
 PAPER_MULTI = Protocol(crop=1024, stride=1 / 2, windows="shifted", scales=PAPER_SCALES, flip=True)
-"""The paper's words: "we average the segmentation probability maps from 8 image scales". It is silent on mirroring and
-windows: these are the released code's, less the black padding, so that small images go through whole. The base size
-is the one that the weights name, else the image's own.
+"""The paper: "we average the segmentation probability maps from 8 image scales". It does not mention flipping or
+windows: these are the released code's, without black padding, so that small images are segmented whole. The base size
+is the card's, otherwise the image's own.
 """
 
 MMSEG_SLIDE_769 = Protocol(crop=769, stride=513 / 769, windows="shifted", average="logits")
@@ -85,12 +81,12 @@ MMSEG_WHOLE_512 = replace(MMSEG_WHOLE, short_side=512)
 MMSEG_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 MMSEG_SLIDE_769_MULTI = replace(MMSEG_SLIDE_769, scales=MMSEG_SCALES, flip=True, average="softmax")
-"""mmsegmentation's "ms+flip". It averages the logits of a view's windows, brings them to the image's size and then
-takes their softmax; here the softmax comes first.
+"""mmsegmentation's "ms+flip". It averages the logits of a view's windows, interpolates them to the image's size, and
+then applies softmax; here softmax comes first.
 """
 
 MMSEG_WHOLE_512_MULTI = replace(MMSEG_WHOLE_512, scales=MMSEG_SCALES, flip=True, average="softmax")
-"""The same over whole images, 512 pixels being their short side at scale 1."""
+"""The same over whole images whose short side has 512 pixels at scale 1."""
 
 PROTOCOLS = {
     "whole": WHOLE,
@@ -107,35 +103,39 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of this name.
+    """Return the protocol with this name.
 
     Raises:
-        InputError: there is none; the nearest name is proposed.
+        InputError: an unknown name; the message suggests the nearest one.
     """
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        raise InputError(
-            "--protocol", f"{name!r} is unknown", f"did you mean {near[0]}?" if near else f"use {', '.join(PROTOCOLS)}"
-        )
+        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(PROTOCOLS)}"
+        raise InputError("protocol", f"{name!r} is unknown", remedy)
     return PROTOCOLS[name]
 
 
 def check(protocol: Protocol) -> None:
-    """Raises InputError, naming the field, for a protocol that cannot be followed."""
+    """Check the values of a protocol.
+
+    Raises:
+        InputError: a value is out of range; it names the field.
+    """
     if protocol.crop is not None and protocol.crop < 1:
-        raise InputError("protocol's crop", f"{protocol.crop} is less than 1", "give pixels, or None for whole images")
+        raise InputError("protocol.crop", f"must be at least 1 pixel, got {protocol.crop}", "use None for whole images")
     if not 0 < protocol.stride <= 1:
-        raise InputError("protocol's stride", f"{protocol.stride} is not in (0, 1]", "give a fraction of the crop")
+        raise InputError("protocol.stride", f"must be in (0, 1], got {protocol.stride}", "use a fraction of the crop")
     if not protocol.scales:
-        raise InputError("protocol's scales", "there are none", "give at least 1.0")
+        raise InputError("protocol.scales", "must not be empty", "use (1.0,) for the image's own scale")
     for scale in protocol.scales:
         if not (scale > 0 and math.isfinite(scale)):
-            raise InputError("protocol's scales", f"{scale} is not a positive number", "give factors such as 0.75")
-    for name, side in (("long", protocol.long_side), ("short", protocol.short_side)):
+            raise InputError("protocol.scales", f"must be positive numbers, got {scale}", "use factors such as 0.75")
+    for name, side in (("long_side", protocol.long_side), ("short_side", protocol.short_side)):
         if side is not None and side < 1:
-            raise InputError(f"protocol's {name} side", f"{side} is less than 1", "give pixels, or None")
+            raise InputError(f"protocol.{name}", f"must be at least 1 pixel, got {side}", "use None for the own size")
     if protocol.long_side is not None and protocol.short_side is not None:
-        raise InputError("protocol's short side", "is given beside a long side", "give one of them")
+        raise InputError("protocol.short_side", "conflicts with protocol.long_side", "set only one of them")
     for name, value, known in (("windows", protocol.windows, Windows), ("average", protocol.average, Average)):
         if value not in get_args(known):
-            raise InputError(f"protocol's {name}", f"{value!r} is unknown", f"give one of {', '.join(get_args(known))}")
+            remedy = f"use one of {', '.join(get_args(known))}"
+            raise InputError(f"protocol.{name}", f"{value!r} is unknown", remedy)

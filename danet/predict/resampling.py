@@ -1,7 +1,7 @@
-"""Bilinear interpolation of scores, a band of rows or a window at a time, so that no map is held that need not be.
+"""Bilinear interpolation of scores, a band of rows or a window at a time, to bound the memory for full-size maps.
 
-Linear interpolation reads two pixels along each axis. Written out as taps, it can be shared out over windows: each adds
-what it knows to the outputs that read it, divided by the number of windows that know it too.
+Linear interpolation reads two pixels along each axis. Written as taps, it can be divided among windows: each window
+contributes to the outputs that read it, divided by the number of windows that cover the same pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 BAND_ELEMENTS = 1 << 21
-"""Scores held at once while they are brought to another size: 8 MiB in float32. Much more is slower: every temporary
-is then mapped anew.
+"""Maximum number of scores held at once while they are interpolated: 8 MiB in float32. Larger bands are slower, because
+each temporary tensor is then mapped anew.
 """
 
 
 class Taps(NamedTuple):
-    """Output i = outputs.start + j of an axis is weights[0, j] x[sources[0, j]] + weights[1, j] x[sources[1, j]].
+    """The taps of linear interpolation along an axis.
+
+    Output i = outputs.start + j is weights[0, j] x[sources[0, j]] + weights[1, j] x[sources[1, j]].
 
     Args:
         outputs: n consecutive outputs.
@@ -31,13 +33,13 @@ class Taps(NamedTuple):
     weights: Tensor
 
     def cut(self, part: slice) -> "Taps":
-        """Of these outputs, some, counted from the first."""
+        """Return the taps of some of these outputs, counted from the first."""
         outputs = slice(self.outputs.start + part.start, self.outputs.start + part.stop)
         return Taps(outputs, self.sources[:, part], self.weights[:, part])
 
 
 def linear(size: int, source: int, align_corners: bool) -> Taps:
-    """An axis of `source` pixels brought to `size`, as `torch.nn.functional.interpolate` does."""
+    """Return the taps that bring an axis of `source` pixels to `size`, as `torch.nn.functional.interpolate` does."""
     at = torch.arange(size, dtype=torch.float64)
     if align_corners:
         position = at * (source - 1) / max(1, size - 1)
@@ -49,8 +51,12 @@ def linear(size: int, source: int, align_corners: bool) -> Taps:
 
 
 def share(taps: Taps, window: range, visits: Sequence[int]) -> Taps:
-    """What a window adds to the outputs that read it: sources count from its first pixel, weights are divided by
-    `visits` (of each source pixel). The shares of all windows add up to `taps`.
+    """Return a window's contribution to the outputs; the contributions of all windows add up to `taps`.
+
+    Args:
+        taps: of the whole axis.
+        window: the pixels that it covers; the sources of the result count from its first pixel.
+        visits: number of windows that cover each source pixel.
     """
     inside = (taps.sources >= window.start) & (taps.sources < window.stop)
     weights = torch.where(inside, taps.weights / torch.tensor(visits)[taps.sources], 0)
@@ -61,12 +67,12 @@ def share(taps: Taps, window: range, visits: Sequence[int]) -> Taps:
 
 
 def resample(x: Float[Tensor, "*B h w"], rows: Taps, columns: Taps) -> Float[Tensor, "*B n m"]:
-    """Both axes through their taps; a view of `x` where they only select neighboring pixels."""
+    """Interpolate along both axes. Return a view of `x` if the taps only select neighboring pixels."""
     return _along(_along(x, rows, -2), columns, -1)
 
 
 def bands(rows: int, elements: int) -> Iterator[slice]:
-    """`rows` rows of `elements` scores each, in order, BAND_ELEMENTS or one row at a time."""
+    """Divide `rows` rows of `elements` scores each into bands of BAND_ELEMENTS scores, and at least one row."""
     step = max(1, BAND_ELEMENTS // elements)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
@@ -83,8 +89,8 @@ def _along(x: Tensor, taps: Taps, dim: int) -> Tensor:
 
 
 def _select(x: Tensor, index: Tensor, dim: int) -> Tensor:
-    """x[index] along `dim`; the quicker of two ways along each axis."""
+    """Return x[index] along `dim`, by the faster of two ways for each axis."""
     if dim == -1:
         return x.gather(-1, index.to(x.device).expand(*x.shape[:-1], -1))
-    first = int(index.min())  # index_select copies all that it is given, where that is not contiguous
+    first = int(index.min())  # index_select copies its whole input if that is not contiguous
     return x.narrow(dim, first, int(index.max()) - first + 1).index_select(dim, (index - first).to(x.device))

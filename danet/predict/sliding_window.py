@@ -1,4 +1,4 @@
-"""A protocol followed over an image: its windows cut, shown to the network, and averaged in bounded memory.
+"""Follow a protocol over an image: cut windows, run the network on them, and average the scores in bounded memory.
 
 At most one K x H x W map is held, at the image's own size, however large the scales: each window's scores are added
 to it directly, through the interpolation's taps. A single whole view needs no map at all.
@@ -14,20 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from danet.errors import InputError
-from danet.predict.protocols import Protocol, check
+from danet.predict.protocols import Protocol, Windows, check
 from danet.predict.resampling import Taps, bands, linear, resample, share
-from danet.predict.window_layout import scaled_size, spans, visits
 
 Logits = Callable[[Tensor], Tensor]
-"""Normalized images B,3,H,W -> logits B,K,H',W': a network, an exported model. Logits of another size than their images
-are brought to it.
+"""Normalized images B,N,H,W -> logits B,K,h,w: a network or an exported model. Logits of another size than the images
+are interpolated to it.
 """
-
 
 PIXELS_AT_ONCE = 1 << 20
-"""Of images through the network at once on the processor: one window of 1024 x 1024. More are hardly faster there, and
-each keeps its features in memory beside the sum of the scores.
+"""Maximum number of pixels per forward pass on the CPU: one window of 1024 x 1024. More are hardly faster there, and
+each keeps its features in memory.
 """
+
+Part = tuple[slice, slice, Float[Tensor, "K n m"]]
+"""Rows, columns and the scores to add there."""
 
 
 @torch.inference_mode()
@@ -39,20 +40,25 @@ def averaged(
     protocol: Protocol,
     batch: int | None,
 ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """The averaged scores of a normalized image at `size` H, W, a band of rows at a time, in the logits' precision,
-    float32 at least: logits, probabilities, or sums of exponentials, as `protocol.average` says.
+    """Yield the averaged scores of an image, a band of rows at a time, in the logits' precision or float32.
+
+    They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
 
     Args:
-        black: what windows are padded with: the normalized black pixel, -mean / std.
-        batch: images through the network at once, at most; it changes no result. None: 4, on the processor no more than
-            make `PIXELS_AT_ONCE`.
+        logits: the network.
+        image: normalized.
+        black: the normalized black pixel, -mean / std, with which windows are padded.
+        size: height and width of the scores.
+        protocol: scales, windows and averaging.
+        batch: maximum number of images per forward pass; it does not affect the result. None: 4, on the CPU at most as
+            many as have `PIXELS_AT_ONCE` pixels.
 
     Raises:
-        InputError: a protocol that cannot be followed; exponentials beyond the number format.
+        InputError: an invalid protocol; exponentials that overflow.
     """
     check(protocol)
     if batch is not None and batch < 1:
-        raise InputError("batch", f"{batch} is less than 1", "give the number of images at once")
+        raise InputError("batch", f"must be at least 1, got {batch}", "use the number of images per forward pass")
     views = len(protocol.scales) * len(_passes(protocol))
     parts = _parts(logits, image, black, size, protocol, batch)
     if protocol.crop is None and views == 1:  # the parts are the bands
@@ -68,36 +74,87 @@ def averaged(
         yield rows, total[:, rows] if protocol.average == "exp" else total[:, rows] / views
 
 
-class _Window(NamedTuple):
-    """A window's normalized pixels, and what it adds to the rows and columns of the image's own size."""
+def upsampled(
+    logits: Float[Tensor, "K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
+    """Yield one image's logits at the image's size, a band of rows at a time.
 
-    pixels: Tensor  # 1,3,h,w
+    They are interpolated twice, as by `averaged` for one whole view: to the input's size, then to the image's.
+
+    Args:
+        logits: at the feature grid's or the input's size.
+        input_size: height and width of the network's input.
+        size: height and width of the image.
+        align_corners: of both interpolations.
+    """
+    rows, columns = (linear(own, side, align_corners) for own, side in zip(size, input_size, strict=True))
+    protocol = Protocol(average="logits", align_corners=align_corners)
+    for band, _, part in _contributions([(_at_least_float32(logits), False)], input_size, rows, columns, protocol):
+        yield band, part
+
+
+def scaled_size(size: tuple[int, int], scale: float, long_side: int | None = None) -> tuple[int, int]:
+    """Return height and width at a scale, rounded as in the released code.
+
+    The longer side is ceil(base * scale), where the base is `long_side`, or the image's own longer side if it is None.
+    The other side is in proportion, with halves rounded up.
+    """
+    base = max(size) if long_side is None else long_side
+    long = math.ceil(base * scale)
+    other = max(1, int(min(size) * long / max(size) + 0.5))
+    return (long, other) if size[0] > size[1] else (other, long)
+
+
+def spans(side: int, crop: int | None, stride: float, windows: Windows) -> list[range]:
+    """Return the windows along an axis of `side` pixels: the pixels that each covers, in order.
+
+    "released" windows shorter than the crop are to be padded to it. "shifted" windows all have min(crop, side) pixels.
+    """
+    if crop is None:
+        return [range(side)]
+    step = max(1, int(crop * stride + 1e-6))  # so that 513 / 769 of 769 is 513
+    count = math.ceil(max(0, side - crop) / step) + 1
+    starts = [i * step for i in range(count)]
+    if windows == "shifted":
+        starts = [min(start, max(0, side - crop)) for start in starts]
+    return [range(start, min(start + crop, side)) for start in starts]
+
+
+def visits(side: int, windows: list[range]) -> list[int]:
+    """Return how many of the windows cover each of the `side` pixels."""
+    return [sum(pixel in window for window in windows) for pixel in range(side)]
+
+
+class _Window(NamedTuple):
+    """A window's normalized pixels, and the rows and columns of the result to which it contributes."""
+
+    pixels: Tensor  # 1,N,h,w
     rows: Taps
     columns: Taps
 
 
 def _parts(
     logits: Logits, image: Tensor, black: Tensor, size: tuple[int, int], protocol: Protocol, batch: int | None
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """All that is to be added up: rows, columns, scores K,n,m."""
+) -> Iterator[Part]:
+    """Yield all contributions to the result."""
     for scale in protocol.scales:
         windows = _windows(_scaled(image, scale, protocol), size, protocol)
-        jobs = [(window, mirrored) for window in windows for mirrored in _passes(protocol)]
-        at_once = _at_once(windows[0].pixels) if batch is None else batch
-        step = max(1, at_once // len(jobs[0][1]))
+        jobs = [(window, flips) for window in windows for flips in _passes(protocol)]
+        limit = _batch_limit(windows[0].pixels) if batch is None else batch
+        step = max(1, limit // len(jobs[0][1]))
         for start in range(0, len(jobs), step):
-            # a generator of its own, so that these outputs are gone when the network makes the next
-            yield from _run(logits, jobs[start : start + step], black, protocol, at_once)
+            # a generator of its own, so that these outputs are freed before the next forward pass
+            yield from _run(logits, jobs[start : start + step], black, protocol, limit)
 
 
-def _at_once(window: Tensor) -> int:
+def _batch_limit(window: Tensor) -> int:
     if window.is_cuda:
         return 4
     return min(4, max(1, PIXELS_AT_ONCE // (window.shape[2] * window.shape[3])))
 
 
 def _passes(protocol: Protocol) -> list[tuple[bool, ...]]:
-    """What is averaged of a window: tuples of mirrored or not. exp takes the sum of both."""
+    """Return what is averaged over a window: tuples of flipped or not, whose logits are summed ("exp") first."""
     if not protocol.flip:
         return [(False,)]
     return [(False, True)] if protocol.average == "exp" else [(False,), (True,)]
@@ -107,44 +164,50 @@ def _windows(scaled: Tensor, size: tuple[int, int], protocol: Protocol) -> list[
     axes = []
     for own, side in zip(size, scaled.shape[2:], strict=True):
         covers = spans(side, protocol.crop, protocol.stride, protocol.windows)
-        taps, seen = linear(own, side, protocol.align_corners), visits(side, covers)
-        axes.append([(slice(span.start, span.stop), share(taps, span, seen)) for span in covers])
+        taps, counts = linear(own, side, protocol.align_corners), visits(side, covers)
+        axes.append([(slice(span.start, span.stop), share(taps, span, counts)) for span in covers])
     return [_Window(scaled[..., y, x], rows, columns) for y, rows in axes[0] for x, columns in axes[1]]
 
 
 def _run(
     logits: Logits, jobs: list[tuple[_Window, tuple[bool, ...]]], black: Tensor, protocol: Protocol, batch: int
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Windows of equal size through the network, and what they add."""
+) -> Iterator[Part]:
+    """Run the network on windows of equal size, and yield their contributions."""
     images = []
-    for window, passes in jobs:
+    for window, flips in jobs:
         image = _padded(window.pixels, black, protocol)
-        images += [image.flip(-1) if mirrored else image for mirrored in passes]
-    shown = torch.cat(images).contiguous(memory_format=torch.channels_last)  # b,3,h,w
-    outputs = iter([output for part in shown.split(batch) for output in _at_least_float32(logits(part))])
-    for window, passes in jobs:
-        seen = [(next(outputs), mirrored) for mirrored in passes]
-        yield from _added(seen, (shown.shape[2], shown.shape[3]), window, protocol)
+        images += [image.flip(-1) if flipped else image for flipped in flips]
+    inputs = torch.cat(images).contiguous(memory_format=torch.channels_last)  # b,N,h,w
+    outputs = iter([output for part in inputs.split(batch) for output in _at_least_float32(logits(part))])
+    for window, flips in jobs:
+        answers = [(next(outputs), flipped) for flipped in flips]
+        yield from _contributions(answers, (inputs.shape[2], inputs.shape[3]), window.rows, window.columns, protocol)
 
 
-def _added(
-    seen: list[tuple[Tensor, bool]], size: tuple[int, int], window: _Window, protocol: Protocol
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """A window's logits, each K,h,w and mirrored or not -> what it adds, a band of rows at a time. `size` is the height
-    and width that the network was shown.
+def _contributions(
+    outputs: list[tuple[Tensor, bool]], input_size: tuple[int, int], rows: Taps, columns: Taps, protocol: Protocol
+) -> Iterator[Part]:
+    """Turn a window's logits, each K,h,w and flipped or not, into its contributions, a band of rows at a time.
+
+    Args:
+        outputs: of the network.
+        input_size: height and width of the network's input.
+        rows: from the input's rows to those of the result.
+        columns: from the input's columns to those of the result.
+        protocol: how they are averaged.
     """
-    classes, height, width = seen[0][0].shape
-    to_rows = linear(size[0], height, protocol.align_corners)
-    to_columns = linear(size[1], width, protocol.align_corners)
-    outputs = window.rows.sources.shape[1]
-    read = math.ceil(size[0] / max(1, outputs)) * size[1]  # pixels of the window for a row of outputs
-    for band in bands(outputs, classes * max(read, window.columns.sources.shape[1])):
-        rows = window.rows.cut(band)
-        first, last = int(rows.sources.min()), int(rows.sources.max())
-        strips = [(resample(output, to_rows.cut(slice(first, last + 1)), to_columns), flip) for output, flip in seen]
-        strip = reduce(torch.add, [strip.flip(-1) if mirrored else strip for strip, mirrored in strips])  # K,n,w
-        rows = rows._replace(sources=rows.sources - first)
-        yield rows.outputs, window.columns.outputs, resample(_scores(strip, protocol), rows, window.columns)
+    classes, height, width = outputs[0][0].shape
+    to_rows = linear(input_size[0], height, protocol.align_corners)
+    to_columns = linear(input_size[1], width, protocol.align_corners)
+    count = rows.sources.shape[1]
+    read = math.ceil(input_size[0] / max(1, count)) * input_size[1]  # pixels of the input for a row of the result
+    for band in bands(count, classes * max(read, columns.sources.shape[1])):
+        part = rows.cut(band)
+        first, last = int(part.sources.min()), int(part.sources.max())
+        strips = [(resample(output, to_rows.cut(slice(first, last + 1)), to_columns), flip) for output, flip in outputs]
+        strip = reduce(torch.add, [strip.flip(-1) if flipped else strip for strip, flipped in strips])  # K,n,w
+        part = part._replace(sources=part.sources - first)
+        yield part.outputs, columns.outputs, resample(_scores(strip, protocol), part, columns)
 
 
 def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
@@ -153,8 +216,8 @@ def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
     if protocol.average == "exp":
         limit = math.log(torch.finfo(logits.dtype).max / len(protocol.scales))
         if (largest := logits.max().item()) > limit:
-            what = f"a sum of logits is {largest:.1f}, and {logits.dtype} holds exp up to {limit:.1f}"
-            raise InputError("average exp", what, "average probabilities instead: --protocol paper-multi, or softmax")
+            what = f"a sum of logits is {largest:.1f}, but exp overflows {logits.dtype} above {limit:.1f}"
+            raise InputError("protocol", what, 'use one that averages by "softmax", such as paper-multi')
         return logits.exp()
     return logits
 

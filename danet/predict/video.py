@@ -1,8 +1,7 @@
-"""A video in, the same video under its classes' colors out, by PyAV. Command: `danet predict clip.mp4`.
+"""Segment a video by PyAV: the result shows the classes' colors over the same video. Command: `danet predict clip.mp4`.
 
-The video keeps its size, its timestamps and so its rate; it is written without sound and without a legend, whose colors
-stand in the JSON. FFmpeg sees the open file alone, by the demuxer of its suffix: a playlist that is called .mp4 opens
-nothing else.
+Size and timestamps are kept. Sound is dropped, and there is no legend: the JSON lists the colors. FFmpeg gets the open
+file and the demuxer of its suffix, so that a playlist named .mp4 opens no other file.
 """
 
 import json
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,16 +19,18 @@ from danet.data.images.pillow import MAX_PIXELS, regular_file
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically
 from danet.predict import overlay
-from danet.predict.folder import Pace, Saved, overlapped
-from danet.predict.predictor import Predictor, Segmentation, output_paths
+from danet.predict.folder import Saved, Throughput, pipelined
+from danet.predict.outputs import output_paths
+from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.segmentation import Segmentation, class_shares, describe_classes
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.video.stream import VideoStream
 
 _DEMUXERS = {".mp4": "mov", ".mov": "mov", ".m4v": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
-_TICKS = Fraction(1, 60_000)  # 24, 25, 30, 50 and 60 frames a second, and 30,000/1,001, take whole numbers of them
+_TICKS = Fraction(1, 60_000)  # 24, 25, 30, 50 and 60 frames/s, and 30,000/1,001, are whole numbers of ticks
 
 
 def segment_video(
@@ -39,28 +40,35 @@ def segment_video(
     overwrite: bool = False,
     protocol: Protocol = WHOLE,
     size: int | None = None,
-    pace: Pace | None = None,
+    throughput: Throughput | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Saved:
-    """Segment every frame; write NAME_overlay.mp4 (H.264, or MPEG-4 where FFmpeg has no x264) and NAME.json, with the
-    classes' shares of each frame and their means. A few frames are held at once.
+    """Segment every frame of a video, and write NAME_overlay.mp4 and NAME.json.
+
+    The video is H.264, or MPEG-4 if FFmpeg lacks x264. The JSON has the classes' shares of each frame and their means.
+    Only a few frames are held in memory.
 
     Args:
-        protocol, size: as for an image, see `Predictor`.
-        advance: told (frames done, frames in all as far as is known).
+        predictor: the network.
+        path: the video.
+        out: folder of the results.
+        overwrite: replace files that exist.
+        protocol: see `Predictor`.
+        size: see `Predictor`.
+        throughput: counts and times the frames.
+        advance: called with (frames done, total as far as known).
 
     Raises:
-        InputError: no video, of more than MAX_PIXELS a frame, PyAV is not installed, results that cannot be written. A
-            video that is cut off or damaged, and what could be read of it has been written.
+        InputError: an unreadable video, or one of more than MAX_PIXELS per frame; PyAV is not installed; results that
+            cannot be written. Also for a truncated or damaged video, after its readable frames have been written.
     """
     video_path, json_path = paths = output_paths(out, path.stem, "video")
-    if not overwrite:
-        check_new(*paths)
+    check_new(*paths, overwrite=overwrite)
     try:
         import av
         from av.error import FFmpegError
     except ImportError as error:
-        raise InputError(path, "a video, and PyAV is not installed", "pip install 'danet[video]'") from error
+        raise InputError(path, "is a video, and PyAV is not installed", "pip install 'danet[video]'") from error
     make_folder(out)
     record = _Record(path.stem, predictor)
     with regular_file(path) as file, ExitStack() as stack:
@@ -69,17 +77,19 @@ def segment_video(
         try:
             with atomic_path(video_path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
                 writer = _Writer(container, video.rate)
-                done = overlapped(video, _read, work if pace is None else pace.timed(work), writer.write, writers=1)
+                done = pipelined(
+                    video, _read, work if throughput is None else throughput.timed(work), writer.write, writers=1
+                )
                 for number, frame in enumerate(done, 1):
                     if isinstance(frame, InputError):
                         raise frame
                     record.add(frame)
                     advance(number, max(number, video.expected))
                 if not record.seconds:
-                    raise video.stopped or InputError(path, "no frame in it", "copy it again")
+                    raise video.stopped or InputError(path, "has no frames", "copy it again")
                 writer.finish()
         except (FFmpegError, OSError) as error:
-            raise InputError(video_path, f"cannot be written ({error.strerror})", "free some space") from error
+            raise InputError(video_path, f"cannot write it ({error.strerror})", "free some space") from error
         summary = record.summary()
         write_atomically(json_path, (json.dumps(summary) + "\n").encode())
         if video.stopped is not None:
@@ -93,7 +103,7 @@ class _Frame(NamedTuple):
 
 
 class _Video:
-    """The frames of an open video, one after the other, with their numbers; `stopped` says what ended them early."""
+    """The times and frames of an open video. `stopped` is the error that ended them early, or None."""
 
     def __init__(self, file: BinaryIO, path: Path, stack: ExitStack):
         import av
@@ -106,9 +116,9 @@ class _Video:
         try:
             container = stack.enter_context(av.open(file, "r", format=self._kind))
         except (FFmpegError, ValueError) as error:
-            raise InputError(path, f"no video that can be read, or truncated ({error})", "copy it again") from error
+            raise InputError(path, f"not a readable video, or truncated ({error})", "copy it again") from error
         if not container.streams.video:
-            raise InputError(path, "a video without images", "give another")
+            raise InputError(path, "has no video stream", "use another file")
         self._container, self._stream = container, container.streams.video[0]
         self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
         self._stream.thread_type = "AUTO"
@@ -125,8 +135,10 @@ class _Video:
                 self._check_size(frame.width, frame.height)
                 first = first or (frame.width, frame.height)
                 if (frame.width, frame.height) != first:
-                    what = f"frame {number} is {frame.width} x {frame.height}, those before {first[0]} x {first[1]}"
-                    raise InputError(self.path, what, "write it in one size")
+                    what = (
+                        f"frame {number} has {frame.width} x {frame.height} pixels, the first {first[0]} x {first[1]}"
+                    )
+                    raise InputError(self.path, what, "encode the video in one size")
                 yield (float((number - 1) / self.rate) if frame.time is None else frame.time), frame
             if self._missing > 0:
                 what = f"truncated: it ends after frame {number}, and {self._missing:,} bytes are missing"
@@ -134,19 +146,19 @@ class _Video:
         except InputError as error:
             self.stopped = error
         except FFmpegError as error:
-            what = f"damaged: no frame can be read after frame {number} ({error.strerror})"
+            what = f"damaged after frame {number} ({error.strerror})"
             self.stopped = InputError(self.path, what, "copy it again")
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
-            what = f"{width} x {height}: more pixels a frame than the limit of {MAX_PIXELS:,}"
-            raise InputError(self.path, what, "make it smaller")
+            what = f"frames have {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}"
+            raise InputError(self.path, what, "reduce their size")
 
 
 def _read(frame: tuple[float, "VideoFrame"]) -> _Frame:
-    seconds, shown = frame
-    pixels = shown.to_ndarray(format="rgb24")
-    return _Frame(seconds, np.ascontiguousarray(np.rot90(pixels, round(shown.rotation / 90))))
+    seconds, stored = frame
+    pixels = stored.to_ndarray(format="rgb24")
+    return _Frame(seconds, np.ascontiguousarray(np.rot90(pixels, round(stored.rotation / 90))))
 
 
 def _segmenter(
@@ -166,7 +178,7 @@ class _Segmented(NamedTuple):
 
 
 class _Writer:
-    """Overlays into an open container."""
+    """Writes overlays into an open container."""
 
     def __init__(self, container, rate: Fraction):
         self._container, self._rate = container, rate
@@ -179,19 +191,19 @@ class _Writer:
         seconds, segmentation = done
         drawn = overlay.overlay(segmentation.image, segmentation.labels, segmentation.classes)
         height, width = drawn.shape[:2]
-        drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # yuv420p takes even sizes
-        stream = self._stream = self._stream or self._begun(drawn.shape[1], drawn.shape[0])
+        drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # yuv420p needs even sizes
+        stream = self._stream = self._stream or self._new_stream(drawn.shape[1], drawn.shape[0])
         frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
         self._last = max(round(seconds / _TICKS), self._last + 1)
         frame.pts, frame.time_base = self._last, _TICKS
         self._container.mux(stream.encode(frame))
-        return _Segmented(seconds, (height, width), overlay.present(segmentation.labels, segmentation.classes))
+        return _Segmented(seconds, (height, width), class_shares(segmentation.labels, segmentation.classes))
 
     def finish(self) -> None:
         if self._stream is not None:
             self._container.mux(self._stream.encode())
 
-    def _begun(self, width: int, height: int) -> "VideoStream":
+    def _new_stream(self, width: int, height: int) -> "VideoStream":
         import av
 
         h264 = "libx264" in av.codecs_available
@@ -203,7 +215,7 @@ class _Writer:
 
 
 class _Record:
-    """The shares of every frame, in 4 bytes a class and frame."""
+    """The shares of the classes in every frame, in 4 bytes per class and frame."""
 
     def __init__(self, name: str, predictor: Predictor):
         self.name, self.classes = name, predictor.classes
@@ -219,28 +231,22 @@ class _Record:
         self.seconds.append(round(frame.seconds, 4))
         self._shares.append(shares)
 
-    def summary(self) -> dict:
-        """Size, times, and each class with its mean share and the share of each frame, largest first."""
+    def summary(self) -> dict[str, Any]:
+        """Return size and times, and each class with its mean share and its share of each frame, largest first."""
         shares = np.stack(self._shares)  # frames, K
         mean = shares.mean(0, dtype=np.float64)
-        found = [
-            {
-                "name": self.classes.names[i],
-                "id": int(i),
-                "color": list(self.classes.palette[i]),
-                "share": float(mean[i]),
-                "shares": [round(share, 4) for share in shares[:, i].tolist()],
-            }
-            for i in np.argsort(-mean, kind="stable")
-            if mean[i]
-        ]
+        order = [int(i) for i in np.argsort(-mean, kind="stable") if mean[i]]
+        entries = describe_classes(self.classes, ((i, float(mean[i])) for i in order))
+        for entry in entries:
+            entry["color"] = list(self.classes.palette[entry["id"]])
+            entry["shares"] = [round(share, 4) for share in shares[:, entry["id"]].tolist()]
         height, width = self._size
         about = {"name": self.name, "width": width, "height": height, "frames": len(self.seconds)}
-        return {**about, "seconds": self.seconds, "classes": found}
+        return {**about, "seconds": self.seconds, "classes": entries}
 
 
 def _declared_size(file: BinaryIO, kind: str) -> int:
-    """The bytes that a video of this kind of container says it has; 0 where it says nothing."""
+    """Return the file size that the container declares; 0 if it declares none."""
     end, file_size = 0, file.seek(0, 2)
     if kind == "mov":  # boxes: size, name
         while end + 16 <= file_size:
@@ -254,7 +260,7 @@ def _declared_size(file: BinaryIO, kind: str) -> int:
     start = file.read(64)
     if kind == "avi":  # RIFF, size
         return 8 + int.from_bytes(start[4:8], "little")
-    segment = start.find(b"\x18\x53\x80\x67") + 4  # Matroska: the segment's size in as many bytes as its leading zeros
+    segment = start.find(b"\x18\x53\x80\x67") + 4  # Matroska: leading zeros give the length of the size
     if segment < 4 or len(start) < segment + 8 or not start[segment]:
         return 0
     length = 9 - start[segment].bit_length()

@@ -1,38 +1,53 @@
-"""The REST interface, and the page's files. Command: `danet serve`; every operation stands at /docs and /openapi.json.
+"""The REST interface and the files of the web page. Command: `danet serve`; the operations are listed at /docs.
 
-    POST /v1/segment      an image -> classes and shares as JSON, or labels or overlay as PNG
-    POST /v1/attention    an image, or the id of a kept one, and a pixel -> where the pixel looks
-    GET  /v1/images/ID/{pixels,labels,channels}    more of a kept image, for the page
+    POST /v1/segment      an image -> classes as JSON, or labels or overlay as PNG
+    POST /v1/attention    an image or a stored image's id, and a pixel -> attention weights of the pixel
+    GET  /v1/images/ID/{pixels,labels,channels}    more about a stored image, for the page
     GET  /v1/model, /health, /metrics
 
-torch runs in one thread; an image is decoded in another process; nothing is written to disk and no address is fetched.
+torch runs in one thread, and images are decoded in another process. Nothing is written to disk, and no URL is fetched.
 """
 
 import asyncio
 from importlib import resources
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from danet import __version__
 from danet.errors import InputError
-from danet.predict.attention import Module, Seen
+from danet.predict.attention import Inspection, Module
 from danet.predict.predictor import Predictor
 from danet.serve import responses
 from danet.serve.guard import Guard, Limits
 from danet.serve.service import Service, max_pixels
-from danet.serve.uploads import image_bytes, unless_left
+from danet.serve.uploads import cancel_on_disconnect, image_bytes
 
-Output = Literal["json", "labels", "overlay"]
+OutputFormat = Literal["json", "labels", "overlay"]
+Output = Annotated[
+    OutputFormat | None,
+    Query(description="Format of the response. The default is json, or overlay if the request accepts image/png."),
+]
+Keep = Annotated[bool, Query(description="Store the image for queries, and return its id. Only for json.")]
+Column = Annotated[int, Query(description="Column of the pixel, counted from 0.")]
+Row = Annotated[int, Query(description="Row of the pixel, counted from 0.")]
+StoredId = Annotated[str | None, Query(description="Id of a stored image. Send no body then.")]
+OldStoredId = Annotated[str | None, Query(alias="picture", include_in_schema=False)]  # vocabulary: old name
+ImageId = Annotated[str, Path(description="Id of a stored image: `image` in the response to `/v1/segment?keep=true`.")]
+Without = Annotated[Module | None, Query(description="Switch this module's attention off.")]
+ClassId = Annotated[int, Query(ge=0, description="Id of the class, its index in `/v1/model`.")]
+Count = Annotated[int, Query(ge=1, le=16, description="Number of channels.")]
+
+STORED, OLD_STORED = "/v1/images/{image}", "/v1/pictures/{image}"  # vocabulary: old name
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 IMAGE_BODY = {
     "requestBody": {
-        "description": "A JPEG, PNG or WebP image: the bytes themselves, or a form with one file.",
+        "description": "A JPEG, PNG or WebP image: either its bytes, or a form with one file.",
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             "multipart/form-data": {
@@ -44,16 +59,16 @@ IMAGE_BODY = {
 
 
 def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
-    """The ASGI application."""
+    """Create the ASGI application that serves a network."""
     limits = limits or Limits()
     service = Service(predictor, limits)
-    app = FastAPI(title="danet", version=__version__, docs_url=None, redoc_url=None, lifespan=service.running)
+    app = FastAPI(title="danet", version=__version__, docs_url=None, redoc_url=None, lifespan=service.lifespan)
     _add_errors(app)
-    _add_images(app, service)
-    _add_kept(app, service)
-    _add_state(app, service, limits)
+    _add_predictions(app, service)
+    _add_stored_images(app, service)
+    _add_status(app, service, limits)
     _add_page(app)
-    app.add_middleware(Guard, limits=limits, budget=service.budget, counters=service.counters)
+    app.add_middleware(Guard, limits=limits, budget=service.memory, metrics=service.metrics)
     return app
 
 
@@ -72,92 +87,104 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-def _add_images(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/segment", openapi_extra=IMAGE_BODY)
-    async def segment(request: Request, output: Output | None = None, keep: bool = False) -> Response:
+def _add_predictions(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/segment", summary="Segment an image", openapi_extra=IMAGE_BODY)
+    async def segment(request: Request, output: Output = None, keep: Keep = False) -> Response:
         """Segment an image.
 
-        The answer is JSON with each class's share of the pixels and its mean confidence; with `output=labels` a palette
-        PNG of train ids; with `output=overlay`, or `Accept: image/png`, the image under the classes' colors.
-        `keep=true` adds an id to the JSON, for questions about the image.
+        The response is JSON with the classes in the image, each with its share of the pixels and its mean confidence.
+        `output=labels` returns the class ids as a palette PNG, and `output=overlay` the image with its class colors.
         """
         content = await image_bytes(request)
-        name = seen = None
-        with service.place():
+        image_id = inspection = None
+        with service.queue_slot():
             if keep:
-                name, kept = await unless_left(request, service.keep(content, request))
-                found, seen = kept.segmentation, kept.seen
+                image_id, image = await cancel_on_disconnect(request, service.store(content, request))
+                result, inspection = image.segmentation, image.inspection
             else:
-                found = await unless_left(request, service.segment(content, request))
+                result = await cancel_on_disconnect(request, service.segment(content, request))
             if output is None:
                 output = "overlay" if "image/png" in request.headers.get("accept", "") else "json"
             if output != "json":
-                draw = responses.labels_png if output == "labels" else responses.overlay_png
-                return Response(await asyncio.to_thread(draw, found), media_type="image/png")
-            summary = await asyncio.to_thread(found.summary)
-        del summary["name"]  # the client's affair
-        extra = {"image": name} if keep else {}
-        return JSONResponse(summary | extra | ({} if seen is None else {"grid": responses.grid(seen)}))
+                encode = responses.labels_png if output == "labels" else responses.overlay_png
+                return Response(await asyncio.to_thread(encode, result), media_type="image/png")
+            summary = await asyncio.to_thread(result.summary)
+        del summary["name"]  # the server does not know the file's name
+        if keep:
+            summary |= {"image": image_id, "picture": image_id}  # vocabulary: old name
+        if inspection is not None:
+            summary["grid"] = responses.grid(inspection)
+        return JSONResponse(summary)
 
-    @app.post("/v1/attention", openapi_extra=IMAGE_BODY)
+    @app.post("/v1/attention", summary="Attention of a pixel", openapi_extra=IMAGE_BODY)
     async def attention(
-        request: Request, x: Annotated[int, Query()], y: Annotated[int, Query()], image: str | None = None
+        request: Request, x: Column, y: Row, image: StoredId = None, old_image: OldStoredId = None
     ) -> JSONResponse:
-        """Where a pixel looks: the weights of its position attention over the feature grid (base64 of float16, row by
-        row; they sum to 1), and their shares by class.
+        """Return the position attention of one pixel.
 
-        Give the image as for `/v1/segment`, or `image`, the id of a kept one, and no body.
+        `weights` holds its attention weights over the feature grid, as base64 of float16 values in row-major order.
+        They sum to 1. `classes` holds their sum over each class.
+
+        Send an image as for `/v1/segment`, or give the id of a stored image.
         """
-        if image is not None:
-            return await _attention(service, service.seen(service.kept(image)), x, y)
+        image_id = old_image if image is None else image
+        if image_id is not None:
+            return await _attention(service, service.inspection(service.stored(image_id)), x, y)
         content = await image_bytes(request)
-        with service.place():
-            kept = await unless_left(request, service.look(content, request))
-            return await _attention(service, service.seen(kept), x, y)
+        with service.queue_slot():
+            inspected = await cancel_on_disconnect(request, service.inspect(content, request))
+            return await _attention(service, service.inspection(inspected), x, y)
 
 
-def _add_kept(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/images/{image}/pixels")
-    async def pixels(image: str, without: Module | None = None) -> Response:
-        """Gzip of a kept image's train ids and confidences (0 to 255), a byte a pixel each; `without`: as they would
-        be with that module's attention switched off.
+def _add_stored_images(app: FastAPI, service: Service) -> None:
+    @app.get(f"{OLD_STORED}/pixels", include_in_schema=False)
+    @app.get(f"{STORED}/pixels", summary="Class and confidence of each pixel")
+    async def pixels(image: ImageId, without: Without = None) -> Response:
+        """Return the class ids of a stored image's pixels, followed by their confidences (0 to 255).
+
+        Each value is one byte, in row-major order. The response is compressed with gzip.
         """
-        content = await asyncio.to_thread(responses.pixels, await service.kept_segmentation(image, without))
+        segmentation = await service.stored_segmentation(image, without)
+        content = await asyncio.to_thread(responses.pixels, segmentation)
         return Response(content, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})
 
-    @app.get("/v1/images/{image}/labels")
-    async def labels(image: str, without: Module | None = None) -> Response:
-        """A kept image's train ids as a palette PNG; `without` as above."""
-        found = await service.kept_segmentation(image, without)
-        return Response(await asyncio.to_thread(responses.labels_png, found), media_type="image/png")
+    @app.get(f"{OLD_STORED}/labels", include_in_schema=False)
+    @app.get(f"{STORED}/labels", summary="Labels of a stored image")
+    async def labels(image: ImageId, without: Without = None) -> Response:
+        """Return the class ids of a stored image's pixels as a palette PNG."""
+        segmentation = await service.stored_segmentation(image, without)
+        return Response(await asyncio.to_thread(responses.labels_png, segmentation), media_type="image/png")
 
-    @app.get("/v1/images/{image}/channels")
-    async def channels(
-        image: str, class_id: Annotated[int, Query(ge=0)], count: Annotated[int, Query(ge=1, le=16)] = 4
-    ) -> JSONResponse:
-        """The channel maps that answer most to a class (base64 of float16)."""
+    @app.get(f"{OLD_STORED}/channels", include_in_schema=False)
+    @app.get(f"{STORED}/channels", summary="Channels that respond to a class")
+    async def channels(image: ImageId, class_id: ClassId, count: Count = 4) -> JSONResponse:
+        """Return the channels that respond most to a class, and their maps.
+
+        Each map is base64 of float16 values over the feature grid, in row-major order.
+        """
         if class_id >= len(service.predictor.classes):
-            raise HTTPException(422, f"class_id: there are {len(service.predictor.classes)} classes; see /v1/model")
-        seen = service.seen(service.kept(image))
-        return JSONResponse(await service.ask(responses.channels, seen, class_id, count))
+            last = len(service.predictor.classes) - 1
+            raise HTTPException(422, f"class_id: must be from 0 to {last}, got {class_id}; see /v1/model")
+        inspection = service.inspection(service.stored(image))
+        return JSONResponse(await service.query(responses.channels, inspection, class_id, count))
 
 
-def _add_state(app: FastAPI, service: Service, limits: Limits) -> None:
-    @app.get("/v1/model")
+def _add_status(app: FastAPI, service: Service, limits: Limits) -> None:
+    @app.get("/v1/model", summary="Model card")
     async def model() -> JSONResponse:
-        """The network's card: classes and colors, architecture, what it was trained on, license; and the limits."""
-        taken = {"bytes": limits.body_bytes, "pixels": max_pixels(service.predictor)}
-        return JSONResponse(service.card | {"limits": taken})
+        """Return the model card: architecture, classes, colors, training data and license; and the server's limits."""
+        image_limits = {"bytes": limits.body_bytes, "pixels": max_pixels(service.predictor)}
+        return JSONResponse(service.model_card | {"limits": image_limits})
 
-    @app.get("/health")
+    @app.get("/health", summary="Health")
     async def health() -> JSONResponse:
-        """200 as long as the server answers."""
+        """Return status 200 while the server is running."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", summary="Metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Counts in Prometheus' text format."""
-        return Response(service.counters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        """Return counters and gauges in the Prometheus text format."""
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: FastAPI) -> None:
@@ -168,7 +195,7 @@ def _add_page(app: FastAPI) -> None:
         if file.name.rpartition(".")[2] in TYPES
     }
 
-    def answer(name: str) -> Response:
+    def respond(name: str) -> Response:
         if name not in files:
             raise HTTPException(404, "no such file")
         content, kind = files[name]
@@ -176,16 +203,16 @@ def _add_page(app: FastAPI) -> None:
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index() -> Response:
-        return answer("index.html")
+        return respond("index.html")
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     async def docs() -> Response:
-        return answer("docs.html")
+        return respond("docs.html")
 
     @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(name: str) -> Response:
-        return answer(name)
+        return respond(name)
 
 
-async def _attention(service: Service, seen: Seen, x: int, y: int) -> JSONResponse:
-    return JSONResponse(await service.ask(responses.attention, seen, x, y))
+async def _attention(service: Service, inspection: Inspection, x: int, y: int) -> JSONResponse:
+    return JSONResponse(await service.query(responses.attention, inspection, x, y))

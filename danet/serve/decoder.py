@@ -1,5 +1,7 @@
-"""Strangers' images are decoded in a process of their own, with bounded memory and time: a fault in a decoder ends
-that process, and the next image gets a new one. It answers in bytes and JSON: nothing that it says is unpickled.
+"""Decode untrusted images in a separate process with bounded memory and time.
+
+A crash in an image decoder ends only that process; the next image gets a new one. The process replies with JSON and raw
+bytes, and nothing from it is unpickled.
 """
 
 import asyncio
@@ -17,53 +19,53 @@ from danet.data.images.read import decode_image
 from danet.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-"""What browsers and cameras send; the fewer decoders the better."""
+"""The formats that browsers and cameras send. Each further decoder would be one more to attack."""
 
 NAME = "image"
-"""How errors call it: the file's own name is the client's affair."""
+"""The file's name in error messages. The name that the client gave is never used."""
 
 
 class Decoder:
-    """Bytes -> what `read_image` makes of such a file.
+    """Decodes images in a child process, one at a time.
 
     Args:
-        max_pixels: larger images are refused before they are decoded.
-        seconds: for one image.
-        bands: how the images are read.
+        max_pixels: larger images are rejected before they are decoded.
+        seconds: time limit for one image.
+        bands: the channels to read from each image.
     """
 
     def __init__(self, max_pixels: int, seconds: float, bands: Bands = RGB):
         self._max_pixels, self._seconds, self._bands = max_pixels, seconds, bands
         self._thread = ThreadPoolExecutor(1, "danet-decode")
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
     async def decode(self, content: bytes) -> np.ndarray:
-        """The image, upright.
+        """Decode an image file to the H,W,N array that `read_image` would return.
 
         Raises:
-            InputError: not one whole, still JPEG, PNG or WebP image; too large; too slow.
+            InputError: not a complete, still JPEG, PNG or WebP image; too many pixels; too slow to decode.
         """
         loop = asyncio.get_running_loop()
-        await self._turn.acquire()  # not in the thread's queue: that holds the bytes of clients that have left
+        await self._lock.acquire()  # a queue in the executor would hold the bytes of clients that have disconnected
         job = self._thread.submit(self._decode, content)
-        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turn.release))  # not before, if cancelled
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._lock.release))  # even if we are cancelled
         return await asyncio.wrap_future(job)
 
     def start(self) -> None:
-        """Start the process; the first image does, too."""
+        """Start the process. Otherwise the first image starts it."""
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(other, self._max_pixels, self._bands), daemon=True, name="danet-decode"
+            target=_run, args=(other, self._max_pixels, self._bands), daemon=True, name="danet-decode"
         )
         self._process.start()
         other.close()
-        self._pipe.recv_bytes()  # it is ready
+        self._pipe.recv_bytes()  # wait until it is ready
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process and the thread."""
         self._thread.shutdown()
         self._stop()
 
@@ -83,19 +85,20 @@ class Decoder:
             self._pipe.send_bytes(content)
             if not self._pipe.poll(self._seconds):
                 self._stop()
-                raise InputError(NAME, f"took over {self._seconds:g} s to decode", "save it anew, or smaller")
-            answer = json.loads(self._pipe.recv_bytes())
-            if "refused" in answer:
-                raise InputError(NAME, *answer["refused"])
-            return np.frombuffer(self._pipe.recv_bytes(), answer["type"]).reshape(answer["shape"])
+                raise InputError(NAME, f"decoding took over {self._seconds:g} s", "save the image again, or smaller")
+            reply = json.loads(self._pipe.recv_bytes())
+            if "error" in reply:
+                raise InputError(NAME, *reply["error"])
+            return np.frombuffer(self._pipe.recv_bytes(), reply["type"]).reshape(reply["shape"])
         except (EOFError, OSError) as error:
             self._stop()
-            raise InputError(NAME, "cannot be decoded (the decoder failed on it)", "save it anew") from error
+            raise InputError(NAME, "the decoder crashed on this file", "save the image again") from error
 
 
-def _serve(pipe: Connection, max_pixels: int, bands: Bands) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the server's affair
-    _bound_memory(16 * max_pixels + (1 << 30))
+def _run(pipe: Connection, max_pixels: int, bands: Bands) -> None:
+    """Decode what arrives in the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches this process too; the server stops it
+    _limit_memory(16 * max_pixels + (1 << 30))
     pipe.send_bytes(b"ready")
     while True:
         try:
@@ -105,25 +108,26 @@ def _serve(pipe: Connection, max_pixels: int, bands: Bands) -> None:
         try:
             pixels = decode_image(content, NAME, FORMATS, max_pixels, bands)
         except InputError as error:
-            _answer(pipe, refused=(error.what, error.remedy))
+            _reply(pipe, error=(error.what, error.remedy))
         except MemoryError:
-            _answer(pipe, refused=("takes too much memory to decode", "save it smaller"))
+            _reply(pipe, error=("decoding takes too much memory", "save the image smaller"))
         else:
-            _answer(pipe, shape=pixels.shape, type=pixels.dtype.str)
+            _reply(pipe, shape=pixels.shape, type=pixels.dtype.str)
             pipe.send_bytes(np.ascontiguousarray(pixels).data.cast("B"))
 
 
-def _answer(pipe: Connection, **entries: tuple | str) -> None:
+def _reply(pipe: Connection, **entries: tuple | str) -> None:
     pipe.send_bytes(json.dumps(entries).encode())
 
 
-def _bound_memory(more: int) -> None:
+def _limit_memory(extra: int) -> None:
+    """Limit the address space to its present size plus `extra` bytes, on Linux."""
     try:
         import resource
         from pathlib import Path
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + more
+        limit = pages * resource.getpagesize() + extra
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     except (ImportError, OSError, ValueError):
-        return  # not Linux: the limits on pixels and time remain
+        return  # not Linux: the limits on pixels and time still apply

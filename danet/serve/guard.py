@@ -1,8 +1,8 @@
-"""What the server takes, and from whom: a layer that every request passes. Used by `danet serve`.
+"""ASGI middleware that checks every request before the application sees it.
 
-Bodies are counted as they arrive, whatever their headers say, and must arrive in time; a request must name this host
-(DNS rebinding), a page elsewhere may not send one, and where a token is set it must be shown. Answers carry the headers
-that keep a browser from loading anything else.
+Bodies are counted as they arrive, whatever their headers claim, and must arrive in time. The Host header must name this
+server (protection against DNS rebinding), pages of other sites may not send requests, and a token is required if one is
+set. Response headers forbid the browser to load anything from elsewhere.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from danet.serve.prometheus import Counters
+from danet.serve.prometheus import Metrics
 
 log = logging.getLogger("danet.serve")
 
 OPEN_PATHS = ("/", "/docs", "/health")
-"""Together with /page/, what is answered without a token: it tells nothing of the network."""
+"""Paths that need no token, as do those under /page/. They reveal nothing about the network."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -42,16 +42,16 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """Limits and access rules of one server.
 
     Args:
-        body_bytes: of one request.
-        body_seconds: from a request's first byte to its last.
-        held_bytes: of all bodies and decoded images that are held at one time.
-        waiting: images received and not yet answered.
-        decode_seconds: to decode an image.
-        token: what a request must bring as `Authorization: Bearer TOKEN`; None: nothing.
-        hosts: names that the Host header may give besides localhost and IP addresses, in lower case.
+        body_bytes: maximum size of one request's body.
+        body_seconds: maximum time from the first byte of a body to the last.
+        held_bytes: maximum size of all bodies and decoded images in memory at one time.
+        waiting: maximum number of images received and not yet answered.
+        decode_seconds: maximum time to decode one image.
+        token: required as `Authorization: Bearer TOKEN`; None allows all requests.
+        hosts: host names allowed in the Host header in addition to localhost and IP addresses, in lower case.
     """
 
     body_bytes: int = 20 << 20
@@ -64,46 +64,50 @@ class Limits:
 
 
 class Busy(HTTPException):
-    """503: the client is to come again in a second."""
+    """Status 503: asks the client to try again in a second."""
 
     def __init__(self) -> None:
         super().__init__(503, "the server is busy; try again in a second", {"Retry-After": "1"})
 
 
 class Budget:
-    """Bytes and images that all requests hold together; over a limit `take` raises Busy."""
+    """An amount (bytes, images) that all requests share. Beyond the limit, `acquire` raises `Busy`."""
 
     def __init__(self, limit: int):
         self.limit, self.held = limit, 0
 
-    def take(self, amount: int) -> None:
-        """Hold more."""
+    def acquire(self, amount: int) -> None:
+        """Take an amount from the budget.
+
+        Raises:
+            Busy: less than that is left.
+        """
         if self.held + amount > self.limit:
             raise Busy
         self.held += amount
 
-    def give_back(self, amount: int) -> None:
-        """Hold less."""
+    def release(self, amount: int) -> None:
+        """Return an amount to the budget."""
         self.held -= amount
 
 
 class Body:
-    """A request's body as it arrives: counted, timed, and held in the budget until `release`."""
+    """A request's body as it arrives: counted, timed, and charged to the budget until `release`."""
 
     def __init__(self, receive: Receive, limits: Limits, budget: Budget):
         self._receive, self._limits, self._budget = receive, limits, budget
         self._deadline = time.monotonic() + limits.body_seconds
         self._size = self.held = 0
-        self.whole = False
+        self.complete = False
 
     async def receive(self) -> Message:
-        """The application's `receive`.
+        """Receive the next ASGI message on the application's behalf.
 
         Raises:
-            HTTPException: 413 too large, 408 too slow, 503 too much held.
+            HTTPException: 413 too large, 408 too slow, 503 too many bytes held by all requests.
         """
-        if self.whole:
-            return await self._receive()  # what comes now is that the client leaves
+        if self.complete:
+            return await self._receive()  # the only message left is the client's disconnect
         try:
             async with asyncio.timeout(self._deadline - time.monotonic()):
                 message = await self._receive()
@@ -118,93 +122,100 @@ class Body:
         return message
 
     def hold(self, amount: int) -> None:
-        """Count more bytes on this request's behalf."""
-        self._budget.take(amount)
+        """Charge more bytes to this request.
+
+        Raises:
+            Busy: the budget is exhausted.
+        """
+        self._budget.acquire(amount)
         self.held += amount
 
     async def drain(self) -> None:
-        """Read on for a while and forget it: a client that is still sending would not see the answer."""
+        """Read and discard the rest for a while: a client that is still sending would not read the response."""
         rest = 4 * self._limits.body_bytes
         try:
             async with asyncio.timeout(2):
-                while not self.whole and rest > 0:
+                while not self.complete and rest > 0:
                     message = await self._receive()
                     self._note(message)
                     rest -= len(message.get("body", b""))
         except TimeoutError:
-            self.whole = True
+            self.complete = True
 
     def release(self) -> None:
-        """The request is over."""
-        self._budget.give_back(self.held)
+        """Return everything that this request held."""
+        self._budget.release(self.held)
         self.held = 0
 
     def _note(self, message: MutableMapping[str, Any]) -> None:
-        self.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
 
 class Guard:
-    """The ASGI layer. Leaves `scope["danet.body"]`, the `Body`, for the application."""
+    """The middleware. It puts the `Body` into `scope["danet.body"]` for the application."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, budget: Budget, counters: Counters):
-        self._app, self._limits, self._budget, self._counters = app, limits, budget, counters
+    def __init__(self, app: ASGIApp, limits: Limits, budget: Budget, metrics: Metrics):
+        self._app, self._limits, self._budget, self._metrics = app, limits, budget, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, pass it on, and record its duration and status."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.monotonic(), 0
+        start, status = time.monotonic(), 0
         headers = Headers(scope=scope)
         body = scope["danet.body"] = Body(receive, self._limits, self._budget)
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if _has_body(headers) and status != 408:
                     await body.drain()
-                own = MutableHeaders(scope=message)
+                response = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    own.setdefault(name, value)
+                    response.setdefault(name, value)
             await send(message)
 
         try:
-            if (refusal := self._refusal(scope["method"], scope["path"], headers)) is not None:
-                await refusal(scope, body.receive, answer)
+            if (rejection := self._reject(scope["method"], scope["path"], headers)) is not None:
+                await rejection(scope, body.receive, respond)
             else:
-                await self._app(scope, body.receive, answer)
+                await self._app(scope, body.receive, respond)
         except ClientDisconnect:
             status = 499
         except Exception:
-            log.exception("an error of the server's own")
+            log.exception("internal server error")
             if not status:
-                await JSONResponse({"error": "the server failed; its log says why"}, 500)(scope, body.receive, answer)
+                await JSONResponse({"error": "internal server error; see the server's log"}, 500)(
+                    scope, body.receive, respond
+                )
         finally:
             body.release()
             route = getattr(scope.get("route"), "path", "(no such path)")
             status = status or 499
-            seconds = time.monotonic() - begun
-            self._counters.request(route, status, seconds)
+            seconds = time.monotonic() - start
+            self._metrics.record_request(route, status, seconds)
             log.info("%s %s %d %.0f ms", scope["method"] if route[0] == "/" else "-", route, status, 1e3 * seconds)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+    def _reject(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+        """Return the error response to a forbidden request, or None if the request is allowed."""
         host = headers.get("host", "")
-        if not self._is_ours(host):
-            text = "the Host header names another server; open the address that danet serve printed, or start it with"
-            return JSONResponse({"error": f"{text} --allow-host NAME"}, 400)
+        if not self._is_allowed(host):
+            remedy = "open the URL that danet serve printed, or start it with danet serve --allow-host NAME"
+            return JSONResponse({"error": f"the Host header does not name this server; {remedy}"}, 400)
         origin = headers.get("origin")
         if method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return JSONResponse({"error": "another site's page may not send requests here"}, 403)
+            return JSONResponse({"error": "pages of other sites may not send requests to this server"}, 403)
         if self._limits.token is None or path in OPEN_PATHS or path.startswith("/page/"):
             return None
         given = headers.get("authorization", "").encode()
         if hmac.compare_digest(given, f"Bearer {self._limits.token}".encode()):
             return None
-        return JSONResponse(
-            {"error": "a token is needed; send Authorization: Bearer TOKEN"}, 401, {"WWW-Authenticate": "Bearer"}
-        )
+        error = "a valid token is required; send it as Authorization: Bearer TOKEN"
+        return JSONResponse({"error": error}, 401, {"WWW-Authenticate": "Bearer"})
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_allowed(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -212,7 +223,7 @@ class Guard:
         if name == "localhost" or name in self._limits.hosts:
             return True
         try:
-            ipaddress.ip_address(name)  # a rebinding attack needs a name
+            ipaddress.ip_address(name)  # DNS rebinding needs a host name
         except ValueError:
             return False
         return True
@@ -220,5 +231,5 @@ class Guard:
 
 def _has_body(headers: Headers) -> bool:
     if "expect" in headers:
-        return False  # the client waits for leave to send
+        return False  # the client waits for "100 Continue" before it sends
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

@@ -1,4 +1,4 @@
-"""The images on open pages: what the network saw in each is kept, so that a move of the pointer costs one row."""
+"""Keep the latest images and what the network computed for them, so that a query computes one attention row only."""
 
 import hashlib
 import secrets
@@ -7,70 +7,71 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from danet.predict.attention import Seen
-from danet.predict.predictor import Segmentation
+from danet.predict.attention import Inspection
+from danet.predict.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One image; `seen` is None where the network cannot be looked into."""
+class StoredImage:
+    """One image; `inspection` is None if the network supports none."""
 
     segmentation: Segmentation
-    seen: Seen | None
+    inspection: Inspection | None
 
     @property
     def nbytes(self) -> int:
-        """What it holds in memory."""
-        found = self.segmentation
-        total = found.image.nbytes + found.labels.nbytes + found.confidence.nbytes
-        if self.seen is not None:
-            inside = self.seen.inside
-            tensors = [part for part in (*inside, *inside.without.values()) if isinstance(part, Tensor)]
-            total += inside.labels.nbytes + sum(tensor.nbytes for tensor in tensors)
+        """Its size in memory."""
+        result = self.segmentation
+        total = result.image.nbytes + result.labels.nbytes + result.confidence.nbytes
+        if self.inspection is not None:
+            internals = self.inspection.internals
+            tensors = [part for part in (*internals, *internals.logits_without.values()) if isinstance(part, Tensor)]
+            total += internals.labels.nbytes + sum(tensor.nbytes for tensor in tensors)
         return total
 
 
-class Images:
-    """The last few images by an id that cannot be guessed; the same bytes are kept once.
+class ImageStore:
+    """The most recently used images, by ids that nobody can guess. Files with the same bytes share an entry.
 
     Args:
-        count, nbytes: the least recently used are dropped beyond either.
+        count: maximum number of images.
+        nbytes: maximum size in memory of all images, unless there is only one.
     """
 
     def __init__(self, count: int = 8, nbytes: int = 1 << 30):
         self._count, self._limit = count, nbytes
-        self._kept: OrderedDict[str, tuple[str, Kept]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[str, StoredImage]] = OrderedDict()
         self._ids: dict[str, str] = {}
         self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
-    def add(self, content: bytes, kept: Kept) -> str:
-        """Keep what was made of a file's bytes, and return its id: the one it has, where the bytes are kept already."""
+    def add(self, content: bytes, image: StoredImage) -> str:
+        """Store the results for a file and return its id. If the file is already stored, return the existing id."""
         digest = hashlib.sha256(content).hexdigest()
-        if (name := self._ids.get(digest)) is not None:  # two requests with one image at the same time
-            self._kept.move_to_end(name)
-            return name
-        name = secrets.token_urlsafe(16)
-        self._kept[name], self._ids[digest] = (digest, kept), name
-        self.nbytes += kept.nbytes
-        while len(self._kept) > self._count or (self.nbytes > self._limit and len(self._kept) > 1):
-            self._drop(next(iter(self._kept)))
-        return name
+        if (image_id := self._ids.get(digest)) is not None:  # two requests sent one file at the same time
+            self._entries.move_to_end(image_id)
+            return image_id
+        image_id = secrets.token_urlsafe(16)
+        self._entries[image_id], self._ids[digest] = (digest, image), image_id
+        self.nbytes += image.nbytes
+        while len(self._entries) > self._count or (self.nbytes > self._limit and len(self._entries) > 1):
+            self._drop(next(iter(self._entries)))
+        return image_id
 
     def find(self, content: bytes) -> str | None:
-        """The id under which these bytes are kept already."""
+        """Return the id of a stored file, or None."""
         return self._ids.get(hashlib.sha256(content).hexdigest())
 
-    def get(self, name: str) -> Kept | None:
-        """What is kept under an id; it is the last to be dropped now."""
-        if name not in self._kept:
+    def get(self, image_id: str) -> StoredImage | None:
+        """Return a stored image and mark it as used, or return None."""
+        if image_id not in self._entries:
             return None
-        self._kept.move_to_end(name)
-        return self._kept[name][1]
+        self._entries.move_to_end(image_id)
+        return self._entries[image_id][1]
 
-    def _drop(self, name: str) -> None:
-        digest, kept = self._kept.pop(name)
+    def _drop(self, image_id: str) -> None:
+        digest, image = self._entries.pop(image_id)
         del self._ids[digest]
-        self.nbytes -= kept.nbytes
+        self.nbytes -= image.nbytes

@@ -1,18 +1,18 @@
-"""Counts of a server, in Prometheus' text format at /metrics."""
+"""Request counters and gauges, in the Prometheus text format."""
 
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds, in seconds, of the histogram of requests."""
+"""Upper bounds of the request duration histogram, in seconds."""
 
 
-class Counters:
-    """What happened since the start; gauges are asked when the page is.
+class Metrics:
+    """Counters of one server since it started, and gauges that are read on request.
 
     Args:
-        gauges: name -> (what it is, function that gives its value).
+        gauges: metric name -> (help text, function that returns the value).
     """
 
     def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]):
@@ -21,18 +21,18 @@ class Counters:
         self._buckets: Counter[float] = Counter()
         self._seconds = 0.0
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered; 499: its client left before."""
+    def record_request(self, route: str, status: int, seconds: float) -> None:
+        """Count a finished request. Status 499 means that the client disconnected first."""
         self._requests[route, status] += 1
         self._seconds += seconds
         self._buckets[next((bound for bound in BUCKETS if seconds <= bound), float("inf"))] += 1
 
-    def text(self) -> str:
-        """The page."""
+    def render(self) -> str:
+        """Return all metrics in the Prometheus text format."""
         lines = ["# HELP danet_requests_total Requests answered.", "# TYPE danet_requests_total counter"]
         for (route, status), count in sorted(self._requests.items()):
             lines.append(f'danet_requests_total{{route="{route}",status="{status}"}} {count}')
-        lines += ["# HELP danet_request_seconds Time to answer.", "# TYPE danet_request_seconds histogram"]
+        lines += ["# HELP danet_request_seconds Request duration.", "# TYPE danet_request_seconds histogram"]
         total = 0
         for bound in (*BUCKETS, float("inf")):
             total += self._buckets[bound]
@@ -44,7 +44,7 @@ class Counters:
 
 
 def resident_bytes() -> float:
-    """This process's memory; NaN where /proc does not tell."""
+    """Return the resident memory of this process, or NaN if /proc does not exist."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the server's answers hold: results as JSON, PNG, and packed arrays."""
+"""Build the bodies of responses: JSON, PNG images and packed arrays."""
 
 import base64
 import gzip
@@ -9,12 +9,13 @@ import numpy as np
 
 from danet.model.danet import DANet
 from danet.predict import overlay
-from danet.predict.attention import Seen
-from danet.predict.predictor import Predictor, Segmentation
+from danet.predict.attention import Inspection
+from danet.predict.predictor import Predictor
+from danet.predict.segmentation import Segmentation
 
 
-def card(predictor: Predictor) -> dict[str, Any]:
-    """The network's card, and which modules can be looked into."""
+def model_card(predictor: Predictor) -> dict[str, Any]:
+    """Return the metadata of the weights as JSON values, and which attention modules can be inspected."""
     network = predictor.network
     known = isinstance(network, DANet)
     modules = {
@@ -25,60 +26,63 @@ def card(predictor: Predictor) -> dict[str, Any]:
 
 
 def packed(values: np.ndarray) -> str:
-    """An array as base64 of little-endian float16, row by row."""
+    """Encode an array as base64 of little-endian float16 values in row-major order."""
     return base64.b64encode(values.astype("<f2").tobytes()).decode()
 
 
 def labels_png(segmentation: Segmentation) -> bytes:
-    """The train ids as a palette image."""
+    """Encode the class ids as a palette PNG."""
     return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
 
 
 def overlay_png(segmentation: Segmentation) -> bytes:
-    """The image under its classes' colors, with a legend."""
+    """Encode the image with its class colors and a legend as PNG."""
     return overlay.to_png(segmentation.overlay())
 
 
 def pixels(segmentation: Segmentation) -> bytes:
-    """Gzip of H*W train ids and then H*W confidences in 0..255, a byte each."""
+    """Compress H*W class ids followed by H*W confidences (0 to 255), one byte each, with gzip."""
     confidence = (255 * segmentation.confidence).round().astype(np.uint8)
     return gzip.compress(segmentation.labels.tobytes() + confidence.tobytes(), 1)
 
 
-def grid(seen: Seen) -> dict[str, float]:
-    """The feature grid: positions, and the image's pixels that one stands for."""
-    (rows, columns), (height, width) = seen.grid, seen.image.shape[:2]
-    cell_height, cell_width = seen.stride * height / seen.shown[0], seen.stride * width / seen.shown[1]
+def grid(inspection: Inspection) -> dict[str, float]:
+    """Return the size of the feature grid, and the size of one cell in pixels of the image."""
+    (rows, columns), (height, width) = inspection.grid, inspection.image.shape[:2]
+    cell_height = inspection.stride * height / inspection.input_size[0]
+    cell_width = inspection.stride * width / inspection.input_size[1]
     return {"height": rows, "width": columns, "cell_height": cell_height, "cell_width": cell_width}
 
 
-def attention(seen: Seen, x: int, y: int) -> dict[str, Any]:
-    """Where a pixel looks: all weights, their shares by class, and the strongest.
+def attention(inspection: Inspection, x: int, y: int) -> dict[str, Any]:
+    """Return the attention weights of one pixel, their sums by class, and the strongest positions.
 
     Raises:
         InputError: a pixel outside the image; a network without position attention.
     """
-    weights = seen.attention(x, y)
-    found = seen.segmentation
-    own = int(found.labels[y, x])
+    weights = inspection.attention(x, y)
+    result = inspection.segmentation
+    names, class_id = result.classes.names, int(result.labels[y, x])
     return {
         "x": x,
         "y": y,
-        "class": {"id": own, "name": found.classes.names[own], "confidence": float(found.confidence[y, x])},
-        "grid": grid(seen),
+        "class": {"id": class_id, "name": names[class_id], "confidence": float(result.confidence[y, x])},
+        "grid": grid(inspection),
         "weights": packed(weights),
-        "classes": [{"id": i, "name": found.classes.names[i], "share": s} for i, s in seen.classes_attended(weights)],
-        "strongest": [{"x": x, "y": y, "weight": weight} for x, y, weight in seen.strongest(weights)],
+        "classes": [{"id": i, "name": names[i], "share": share} for i, share in inspection.classes_attended(weights)],
+        "strongest": [{"x": x, "y": y, "weight": weight} for x, y, weight in inspection.strongest(weights)],
     }
 
 
-def channels(seen: Seen, class_id: int, count: int) -> dict[str, Any]:
-    """The channels that answer most to a class, and their maps.
+def channels(inspection: Inspection, class_id: int, count: int) -> dict[str, Any]:
+    """Return the channels that respond most to a class, and their maps.
 
     Raises:
-        InputError: a class that no channel tells from the rest; a network without channel attention.
+        InputError: a class that covers all or none of the image; a network without channel attention.
     """
-    numbers = seen.channels_of(class_id, count)
-    maps = seen.channel_maps(numbers)
-    found = [{"channel": number, "map": packed(own)} for number, own in zip(numbers, maps, strict=True)]
-    return {"class": {"id": class_id, "name": seen.segmentation.classes.names[class_id]}, "channels": found}
+    numbers = inspection.channels_of(class_id, count)
+    maps = zip(numbers, inspection.channel_maps(numbers), strict=True)
+    return {
+        "class": {"id": class_id, "name": inspection.segmentation.classes.names[class_id]},
+        "channels": [{"channel": number, "map": packed(values)} for number, values in maps],
+    }

@@ -1,4 +1,4 @@
-"""A socket, and the server on it until a signal comes. Command: `danet serve`."""
+"""Open a listening socket, and serve an application on it until a signal arrives."""
 
 import logging
 import socket
@@ -8,28 +8,36 @@ from ipaddress import ip_address
 from danet.errors import InputError
 
 GRACE = 10
-"""Seconds for the requests that are being answered when SIGTERM or SIGINT comes."""
+"""Seconds that running requests get to finish after SIGTERM or SIGINT."""
 
 
 def require_packages() -> None:
-    """Raises InputError where what serving needs is not installed."""
+    """Check that the packages of the `serve` extra are installed.
+
+    Raises:
+        InputError: one of them is missing.
+    """
     for package in ("fastapi", "uvicorn", "python_multipart"):
         if find_spec(package) is None:
             raise InputError("danet serve", f"{package} is not installed", "pip install 'danet[serve]'")
 
 
 def check_token(host: str, token: str | None) -> None:
-    """Raises InputError for a server that others can reach and that asks for no token, or for a weak one."""
+    """Check that a server which other machines can reach requires a token, and that the token is strong enough.
+
+    Raises:
+        InputError: the token is missing or weak.
+    """
     if token is None and not is_local(host):
-        raise InputError(
-            f"--host {host}", "other machines could use the server", "give --token or set DANET_TOKEN, or leave it out"
-        )
+        what = f"other machines could reach the server at {host}, and it would require no token"
+        raise InputError("host", what, "set `token` or DANET_TOKEN, or use 127.0.0.1")
     if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-        raise InputError("the token", "is too short or holds odd characters", "give 16 letters and digits or more")
+        what = "must be at least 16 printable ASCII characters without spaces"
+        raise InputError("token", what, "use 16 or more letters and digits")
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach it."""
+    """Return whether only this machine can reach the host."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -37,39 +45,39 @@ def is_local(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: one that is free.
+    """Return a listening socket. Port 0 picks a free port.
 
     Raises:
-        InputError: the port is taken, or the address is not this machine's.
+        InputError: the port is out of range or in use, or the host is not an address of this machine.
     """
     if not 0 <= port < 1 << 16:
-        raise InputError(f"--port {port}", "is no port", "give 1 to 65535, or 0 for any that is free")
+        raise InputError("port", f"must be from 0 to 65535, got {port}", "use 0 for any free port")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(
-            family, kind, protocol
-        )  # without the protocol asyncio sets no TCP_NODELAY: 40 ms an answer
+        # asyncio sets TCP_NODELAY only on sockets with an explicit protocol; without it, each reply takes 40 ms longer
+        listening = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise InputError(f"--host {host}", "is no address of this machine", "give 127.0.0.1 or 0.0.0.0") from error
+        what = f"{host!r} is not an address of this machine"
+        raise InputError("host", what, "use 127.0.0.1 or 0.0.0.0") from error
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(2048)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
     except OSError as error:
-        found.close()
-        remedy = "give another --port, or --port 0 for one that is free"
-        raise InputError(f"{host}:{port}", f"cannot be listened at ({error.strerror})", remedy) from error
-    return found
+        listening.close()
+        remedy = "choose another `port`, or 0 for any free port"
+        raise InputError(f"{host}:{port}", f"cannot listen there ({error.strerror})", remedy) from error
+    return listening
 
 
-def address(listening: socket.socket, host: str) -> str:
-    """What to open in a browser."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{listening.getsockname()[1]}"
+def url(listening: socket.socket, host: str) -> str:
+    """Return the URL to open in a browser."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{name}:{listening.getsockname()[1]}"
 
 
 def serve(app: object, listening: socket.socket) -> None:
-    """Answer until SIGINT or SIGTERM; requests begun are answered, for `GRACE` seconds at most."""
+    """Serve until SIGINT or SIGTERM, then finish the running requests within `GRACE` seconds."""
     import uvicorn
 
     log = logging.getLogger("danet.serve")

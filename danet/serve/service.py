@@ -1,4 +1,4 @@
-"""What the operations of the server share: the thread that computes, the decoder, the kept images."""
+"""State that all requests share: the compute thread, the decoder and the stored images."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,56 +9,57 @@ import numpy as np
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 
-from danet.predict.attention import Module, Seen, see_pixels
-from danet.predict.predictor import Predictor, Segmentation
+from danet.predict.attention import Inspection, Module, inspect_pixels
+from danet.predict.predictor import Predictor
+from danet.predict.segmentation import Segmentation
 from danet.serve import responses
 from danet.serve.decoder import Decoder
 from danet.serve.guard import Budget, Limits
-from danet.serve.image_store import Images, Kept
-from danet.serve.prometheus import Counters, resident_bytes
-from danet.serve.worker import Worker, segment_together
+from danet.serve.image_store import ImageStore, StoredImage
+from danet.serve.prometheus import Metrics, resident_bytes
+from danet.serve.worker import Worker, segment_batch
 
 BATCH_PIXELS = 1 << 21
-"""Pixels through the network at once, as it is shown them; one image goes through whatever it has."""
+"""Maximum number of pixels in a batch, after resizing. A batch of one image may have more."""
 
 
 def max_pixels(predictor: Predictor) -> int:
-    """Of an image: less where the network takes images as they are and is not shown them at a size of its own."""
+    """Return the maximum size of an image, which is lower if the network runs at the image's own size."""
     return 4 << 20 if predictor.card.size is None else 32 << 20
 
 
 class Service:
-    """One server's state.
+    """State of one server.
 
     Args:
-        predictor: what it serves.
-        limits: what it takes.
+        predictor: the network to serve.
+        limits: limits on requests.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor = predictor
-        self.card = responses.card(predictor)
+        self.model_card = responses.model_card(predictor)
         self.worker = Worker()
         self.decoder = Decoder(max_pixels(predictor), limits.decode_seconds, predictor.card.bands)
-        self.images = Images()
+        self.images = ImageStore()
         self.waiting = Budget(limits.waiting)
-        self.questions = Budget(4 * limits.waiting)
-        self.budget = Budget(limits.held_bytes)
-        self.counters = Counters(
+        self.queries = Budget(4 * limits.waiting)
+        self.memory = Budget(limits.held_bytes)
+        self.metrics = Metrics(
             {
                 "danet_waiting": ("Images received and not yet answered.", lambda: self.waiting.held),
-                "danet_held_bytes": ("Bytes of bodies and decoded images.", lambda: self.budget.held),
-                "danet_batches": ("Calls of the network since the start.", lambda: self.worker.batches),
-                "danet_batched": ("Images in them.", lambda: self.worker.batched),
-                "danet_kept_images": ("Images of open pages.", lambda: len(self.images)),
-                "danet_kept_bytes": ("Their memory.", lambda: self.images.nbytes),
-                "danet_resident_bytes": ("This process's memory.", resident_bytes),
+                "danet_held_bytes": ("Memory of bodies and decoded images.", lambda: self.memory.held),
+                "danet_batches": ("Batches computed since the start.", lambda: self.worker.batches),
+                "danet_batched": ("Images in these batches.", lambda: self.worker.batched),
+                "danet_kept_images": ("Images stored for queries.", lambda: len(self.images)),
+                "danet_kept_bytes": ("Memory of stored images.", lambda: self.images.nbytes),
+                "danet_resident_bytes": ("Resident memory of the process.", resident_bytes),
             }
         )
 
     @asynccontextmanager
-    async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """The application's lifespan."""
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Run the compute thread during the application's lifespan."""
         work = asyncio.create_task(self.worker.run())
         yield
         work.cancel()
@@ -67,72 +68,88 @@ class Service:
         self.decoder.close()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the images that wait; Busy if there is none."""
-        self.waiting.take(1)
+    def queue_slot(self) -> Iterator[None]:
+        """Occupy one of the places for waiting images.
+
+        Raises:
+            Busy: all places are taken.
+        """
+        self.waiting.acquire(1)
         try:
             yield
         finally:
-            self.waiting.give_back(1)
+            self.waiting.release(1)
 
-    async def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A short question about a kept image; Busy if too many wait."""
-        self.questions.take(1)
+    async def query(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a short function in the compute thread, before all waiting images.
+
+        Raises:
+            Busy: too many queries are waiting.
+        """
+        self.queries.acquire(1)
         try:
-            return await self.worker.first(function, *args)
+            return await self.worker.submit_urgent(function, *args)
         finally:
-            self.questions.give_back(1)
+            self.queries.release(1)
 
     async def decode(self, content: bytes, request: Request) -> np.ndarray:
-        """The image, counted with what the request holds."""
+        """Decode an image and charge its memory to the request."""
         image = await self.decoder.decode(content)
         request.scope["danet.body"].hold(image.nbytes)
         return image
 
     async def segment(self, content: bytes, request: Request) -> Segmentation:
-        """With the other images of its size that wait."""
+        """Segment an image, in a batch with waiting images of the same size."""
         image = await self.decode(content, request)
-        most = max(1, min(8, BATCH_PIXELS // (self.predictor.card.size or max(image.shape[:2])) ** 2))
-        return await self.worker.together(self._segment, image, image.shape, most)
+        max_batch = max(1, min(8, BATCH_PIXELS // (self.predictor.card.size or max(image.shape[:2])) ** 2))
+        return await self.worker.submit(self._segment, image, image.shape, max_batch)
 
-    async def look(self, content: bytes, request: Request) -> Kept:
-        """The image with all that attention needs, where the network has it."""
+    async def inspect(self, content: bytes, request: Request) -> StoredImage:
+        """Segment an image, and compute what attention queries need if the network supports them."""
         image = await self.decode(content, request)
-        return await self.worker.together(self._look, image, None, 1)
+        return await self.worker.submit(self._inspect, image, None, 1)
 
-    async def keep(self, content: bytes, request: Request) -> tuple[str, Kept]:
-        """The same, kept under an id."""
-        name = self.images.find(content)
-        if name is None or (kept := self.images.get(name)) is None:
-            kept = await self.look(content, request)
-            name = self.images.add(content, kept)
-        return name, kept
+    async def store(self, content: bytes, request: Request) -> tuple[str, StoredImage]:
+        """Inspect an image and store the result, unless it is already stored. Return its id and the result."""
+        image_id = self.images.find(content)
+        if image_id is None or (image := self.images.get(image_id)) is None:
+            image = await self.inspect(content, request)
+            image_id = self.images.add(content, image)
+        return image_id, image
 
-    async def kept_segmentation(self, name: str, without: Module | None) -> Segmentation:
-        """A kept image's prediction, or what it would be with a module's attention switched off."""
+    async def stored_segmentation(self, image_id: str, without: Module | None) -> Segmentation:
+        """Return a stored image's prediction, or its prediction with one module's attention switched off."""
         if without is None:
-            return self.kept(name).segmentation
-        return await self.ask(self.seen(self.kept(name)).without, without)
+            return self.stored(image_id).segmentation
+        return await self.query(self.inspection(self.stored(image_id)).without, without)
 
-    def seen(self, kept: Kept) -> Seen:
-        """What the network saw; 409 where it cannot be looked into."""
-        if kept.seen is None:
-            what = "this network's attention cannot be looked into"
-            raise HTTPException(409, f"{what}; serve .safetensors weights of a network with attention")
-        return kept.seen
+    def inspection(self, image: StoredImage) -> Inspection:
+        """Return an image's inspection.
 
-    def kept(self, name: str) -> Kept:
-        """What is kept under an id; 404 if nothing is."""
-        kept = self.images.get(name)
-        if kept is None:
-            raise HTTPException(404, "no such image; only the last few are kept, send it again")
-        return kept
+        Raises:
+            HTTPException: 409, the network does not support it.
+        """
+        if image.inspection is None:
+            what = "this network does not support attention queries"
+            raise HTTPException(409, f"{what}; serve the .safetensors weights of a network with attention modules")
+        return image.inspection
+
+    def stored(self, image_id: str) -> StoredImage:
+        """Return a stored image.
+
+        Raises:
+            HTTPException: 404, no image has this id.
+        """
+        image = self.images.get(image_id)
+        if image is None:
+            raise HTTPException(404, "no such image (only the latest ones are stored); send it again")
+        return image
 
     def _segment(self, images: list[np.ndarray]) -> list[Segmentation]:
-        return segment_together(self.predictor, images)
+        return segment_batch(self.predictor, images)
 
-    def _look(self, images: list[np.ndarray]) -> list[Kept]:
-        if not any(self.card["attention"].values()):
-            return [Kept(found, None) for found in segment_together(self.predictor, images)]
-        found = [see_pixels(self.predictor, "image", image) for image in images]
-        return [Kept(seen.segmentation, seen) for seen in found]
+    def _inspect(self, images: list[np.ndarray]) -> list[StoredImage]:
+        if not any(self.model_card["attention"].values()):
+            return [StoredImage(result, None) for result in segment_batch(self.predictor, images)]
+        inspections = [inspect_pixels(self.predictor.folded, self.predictor.card, "image", image) for image in images]
+        return [StoredImage(inspection.segmentation, inspection) for inspection in inspections]

@@ -1,7 +1,7 @@
-"""One thread that computes, and the requests that wait for it: those of a kind go through the network together.
+"""Run all computation in one thread, and batch the requests that wait for it.
 
-Nobody waits for a batch to fill: when the thread is free it takes the oldest request and, up to a limit, all that fit
-with it. A request whose client left is taken out.
+No request waits for a batch to fill. When the thread is free, it takes the oldest job and, up to a limit, all jobs that
+can run with it. Jobs of clients that have disconnected are removed from the queue.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from danet.data.images.channels import resized
+from danet.data.images.channels import resize_long_side
 from danet.model.preprocess import normalize
-from danet.predict.inference import segment
-from danet.predict.predictor import Predictor, Segmentation
-from danet.predict.protocols import WHOLE
+from danet.predict.inference import labels_from_logits
+from danet.predict.predictor import Predictor
+from danet.predict.segmentation import Segmentation
 
 
 @dataclass(eq=False)
@@ -27,53 +27,53 @@ class _Job:
     function: Callable[[list[Any]], Sequence[Any]]
     item: Any
     kind: Hashable
-    most: int
+    max_batch: int
     done: asyncio.Future[Any]
     urgent: bool = False
 
 
 class Worker:
-    """The thread and its line. `run` must be running, as a task, in the loop whose requests ask."""
+    """A compute thread and its queue. Start `run` as a task in the event loop that submits jobs."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "danet-compute", _give_way)
-        self._waiting: list[_Job] = []
+        self._thread = ThreadPoolExecutor(1, "danet-compute", _lower_priority)
+        self._queue: list[_Job] = []
         self._wake = asyncio.Event()
         self.batches = self.batched = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
-    async def together(
-        self, function: Callable[[list[Any]], Sequence[Any]], item: Any, kind: Hashable, most: int
+    async def submit(
+        self, function: Callable[[list[Any]], Sequence[Any]], item: Any, kind: Hashable, max_batch: int
     ) -> Any:
-        """The item's result of `function([item, ...])`, called once for up to `most` waiting items of one kind."""
-        return await self._wait(_Job(function, item, kind, most, asyncio.get_running_loop().create_future()))
+        """Return the result for `item` of `function(items)`, called with up to `max_batch` waiting items of a kind."""
+        return await self._enqueue(_Job(function, item, kind, max_batch, asyncio.get_running_loop().create_future()))
 
-    async def first(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(*args)`, before all that wait for `together`: for what takes milliseconds."""
+    async def submit_urgent(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return `function(*args)`, computed before all jobs of `submit`. Use it for work of a few milliseconds."""
         done = asyncio.get_running_loop().create_future()
-        return await self._wait(_Job(lambda _: [function(*args)], None, None, 1, done, urgent=True))
+        return await self._enqueue(_Job(lambda _: [function(*args)], None, None, 1, done, urgent=True))
 
-    async def _wait(self, job: _Job) -> Any:
-        urgent = sum(other.urgent for other in self._waiting)
-        self._waiting.insert(urgent if job.urgent else len(self._waiting), job)
+    async def _enqueue(self, job: _Job) -> Any:
+        urgent = sum(other.urgent for other in self._queue)
+        self._queue.insert(urgent if job.urgent else len(self._queue), job)
         self._wake.set()
         try:
             return await job.done
         finally:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            if job in self._queue:
+                self._queue.remove(job)
 
     async def run(self) -> None:
-        """Work off the line until cancelled; what is being computed then is finished."""
+        """Process the queue until cancelled, then let the running job finish."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                while not self._waiting:
+                while not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
-                jobs = self._take()
+                jobs = self._next_batch()
                 try:
                     results = await loop.run_in_executor(self._thread, jobs[0].function, [job.item for job in jobs])
                 except Exception as error:
@@ -87,36 +87,34 @@ class Worker:
         finally:
             self._thread.shutdown()
 
-    def _take(self) -> list[_Job]:
-        head = self._waiting[0]
-        alike = [job for job in self._waiting if job.function == head.function and job.kind == head.kind]
-        jobs = alike[: head.most]
-        self._waiting = [job for job in self._waiting if job not in jobs]
-        if not head.urgent:  # a question about a kept image is no image
+    def _next_batch(self) -> list[_Job]:
+        first = self._queue[0]
+        matching = [job for job in self._queue if job.function == first.function and job.kind == first.kind]
+        jobs = matching[: first.max_batch]
+        self._queue = [job for job in self._queue if job not in jobs]
+        if not first.urgent:  # the counters are about images only
             self.batches += 1
             self.batched += len(jobs)
         return jobs
 
 
-def _give_way() -> None:
-    """The thread that answers goes first: on Linux each has a priority of its own, which torch's threads inherit."""
+def _lower_priority() -> None:
+    """Let the thread that answers requests run first. On Linux, torch's threads inherit this thread's priority."""
     if sys.platform == "linux":
         os.nice(5)
 
 
 @torch.inference_mode()
-def segment_together(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Segmentation]:
-    """Segment H,W,3 uint8 images of one size, the network called once.
+def segment_batch(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Segmentation]:
+    """Segment H,W,3 uint8 images of one size in one forward pass.
 
-    The numbers are those of one image at a time, to the rounding of another batch size.
+    The results equal those for single images, up to the rounding of another batch size.
     """
-    card, protocol = predictor.card, predictor.shown_by(WHOLE)
-    shown = torch.from_numpy(np.stack([resized(image, card.size) for image in images]))
-    logits = predictor.logits(normalize(shown.to(predictor.device), card.mean, card.std))  # B,K,h,w
-    found = []
+    card, align_corners = predictor.card, predictor.network.align_corners
+    inputs = torch.from_numpy(np.stack([resize_long_side(image, card.size) for image in images]))  # B,h,w,3
+    logits = predictor.logits(normalize(inputs.to(predictor.device), card.mean, card.std))  # B,K,h',w'
+    input_size, results = (inputs.shape[1], inputs.shape[2]), []
     for image, own in zip(images, logits.split(1), strict=True):
-        labels, confidence = segment(
-            lambda _, own=own: own, image, card.mean, card.std, predictor.device, card.size, protocol
-        )
-        found.append(Segmentation("image", image, labels, confidence, card.classes))
-    return found
+        result = labels_from_logits(own, input_size, (image.shape[0], image.shape[1]), align_corners)
+        results.append(Segmentation("image", image, *result, card.classes))
+    return results

@@ -10,8 +10,8 @@ import yaml
 
 from danet import recipes
 from danet.data import registry
-from danet.data.cache import planned
-from danet.data.class_weights import census, check_labeled, class_weights
+from danet.data.cache import plan_cache
+from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
 from danet.files import check_writable, format_bytes
@@ -84,15 +84,16 @@ def memory(cost: Estimate, images: int) -> str:
 
 def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _Set:
     name, root = recipe.data.dataset, recipe.data.root
-    counts = registry.COUNTS.get(name, {})
-    if root is None and {recipe.data.train_split, recipe.data.val_split} <= counts.keys():
-        train, val = counts[recipe.data.train_split], counts[recipe.data.val_split]
-        return _Set(registry.CLASSES[name], RGB, train, val, None, read=False)
+    dataset = registry.DATASETS.get(name)
+    if root is None and dataset is not None and dataset.classes is not None and not dataset.synthetic:
+        train, val = (dataset.counts.get(split) for split in (recipe.data.train_split, recipe.data.val_split))
+        if train is not None and val is not None:
+            return _Set(dataset.classes, RGB, train, val, None, read=False)
     train, val = (registry.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
     if where is not None and where.cache is not None:
-        planned(train, where.cache, quarantine.note)
+        plan_cache(train, where.cache, quarantine.note)
     check_labeled(train)
-    counted = None if recipe.class_weights == "none" else census(train, quarantine.note)
+    counted = None if recipe.class_weights == "none" else count_classes(train, quarantine.note)
     weights = None if counted is None else class_weights(recipe.class_weights, counted)
     return _Set(train.classes, train.bands, len(train), len(val), weights, read=True)
 

@@ -24,8 +24,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danet import recipes
 from danet.data import registry
-from danet.data.cache import Cached, cached, space
-from danet.data.class_weights import census, check_labeled, class_weights
+from danet.data.cache import CachedSamples, open_cache, space_needed
+from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError
@@ -141,7 +141,7 @@ def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Resu
     if state is None:
         check_labeled(samples)
     if state is None and recipe.class_weights != "none":
-        course.class_weights = class_weights(recipe.class_weights, census(samples, quarantine.note))
+        course.class_weights = class_weights(recipe.class_weights, count_classes(samples, quarantine.note))
     parallel = process.wrap(network)
 
     def save_checkpoint(step: int) -> float:
@@ -235,10 +235,10 @@ def compute_gradients(
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def _through_cache(samples: Samples, cache: Path, process: Process, quarantine: Quarantine) -> Cached:
-    through = cached(samples, cache, quarantine.note)
+def _through_cache(samples: Samples, cache: Path, process: Process, quarantine: Quarantine) -> CachedSamples:
+    through = open_cache(samples, cache, quarantine.note)
     if process.main:
-        whole, missing = space(through, quarantine.note)
+        whole, missing = space_needed(through, quarantine.note)
         sizes = f"{whole / 1e9:.1f} GB for {len(samples)} images, {missing / 1e9:.1f} GB of it still to be written"
         print(f"{cache}: {sizes}", file=sys.stderr)
     return through

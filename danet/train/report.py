@@ -9,10 +9,9 @@ from typing import Any
 from danet.data import registry
 from danet.data.classes import Classes
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.evaluation import check_classes, measure, predictions
+from danet.evaluate.evaluation import check_classes, measure
 from danet.files import write_atomically
 from danet.predict.predictor import load
-from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.visualize import run_page
@@ -57,7 +56,6 @@ def measured(
     chosen = read.recipe.data
     samples = registry.load(chosen.dataset, root or chosen.root, chosen.val_split)
     check_classes(predictor.card, samples, str(run))
-    protocol = predictor.shown_by(WHOLE)
-    predicted = predictions(predictor.logits, predictor.card, samples, predictor.device, protocol=protocol)
-    counted = (advance(i, len(samples)) or prediction for i, prediction in enumerate(predicted, 1))
+    predicted = enumerate(predictor.predictions(samples), 1)
+    counted = (advance(i, len(samples)) or prediction for i, prediction in predicted)
     return run_page.page(read, measure(counted, samples), predictor, samples)

@@ -18,7 +18,7 @@ def page(measured: Evaluation, predictor: Predictor, samples: Samples, about: di
         about: what was evaluated, by name: weights, dataset, split, protocol (one of `danet.inference.PROTOCOLS`).
     """
     found, card = measured.confusion.scores(), predictor.card
-    protocol = predictor.shown_by(find_protocol(about["protocol"]))
+    protocol = predictor.resolve_protocol(find_protocol(about["protocol"]))
     lead = (
         f"{escape(about['weights'])} on the {len(samples)} full images of {escape(about['dataset'])} "
         f"{escape(about['split'])}, shown by the protocol {escape(about['protocol'])}."

@@ -14,13 +14,13 @@ from danet.data.classes import IGNORE, Classes
 from danet.data.images.channels import as_rgb
 from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.evaluation import Prediction, predictions
 from danet.evaluate.per_image import ImageScores
 from danet.model.danet import DANet
 from danet.predict import overlay
 from danet.predict.attention import see_pixels
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import Protocol
+from danet.predict.segmentation import Prediction
 from danet.visualize.html import escape, percent, swatch
 
 WORST, BEST = 4, 2
@@ -49,7 +49,7 @@ def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], p
     """
     parts = []
     for title, indices in zip(("Worst", "Best"), choose(rows), strict=True):
-        predicted = predictions(predictor.logits, predictor.card, samples, predictor.device, indices, protocol)
+        predicted = predictor.predictions(samples, protocol, indices)
         for place, (index, prediction) in enumerate(zip(indices, predicted, strict=True), 1):
             row = rows[index]
             parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou)} %</h3>")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from danet.data.classes import IGNORE, Classes
-from danet.data.registry import CLASSES, DRAWN
+from danet.data.registry import DATASETS
 from danet.errors import InputError, join_messages
 from danet.model.backbone import normalization
 from danet.model.danet import DANet
@@ -25,6 +25,7 @@ from danet.weights import file as weights_file
 from danet.weights.formats import FORMATS, Format
 
 GIVEN, READ, NAMED, ASSUMED = "as given", "read in the file", "by the file's name", "assumed"
+_CLASSES = {name: dataset.classes for name, dataset in DATASETS.items() if dataset.classes is not None}
 _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of layer3 -> ResNet
 _WIDEST = 4096
 
@@ -43,8 +44,8 @@ def convert(
         source: a .pth.tar or .pth file with a `state_dict`, or a .safetensors with the same keys.
         layer4_dilations, align_corners: how the network was trained; None: as the file's config says, else its name
             (769x769: with align_corners), else as its format is.
-        classes: whose names and colors: a dataset of `danet.data.CLASSES`; None: the file's, else those of the data
-            set of as many, else numbers.
+        classes: the dataset whose names and colors to use. None: those in the file, else those of the dataset with as
+            many classes, else numbers.
 
     Raises:
         InputError: `destination` exists; `source` is no such checkpoint; keys missing or left over.
@@ -237,16 +238,16 @@ def _classes(given: str | None, meta: Mapping[Any, Any], count: int) -> tuple[Cl
     if given is None:
         if own := _own_classes(meta, count):
             return own, READ
-        for name, classes in CLASSES.items():
-            if len(classes) == count and name not in DRAWN:
+        for name, classes in _CLASSES.items():
+            if len(classes) == count and not DATASETS[name].synthetic:
                 return classes, f"those of {name}, by their number"
         return Classes.named(tuple(f"class {i}" for i in range(count))), "numbered"
-    if given not in CLASSES:
-        raise InputError("--classes", f"{given!r} is no dataset known here", f"use one of {', '.join(CLASSES)}")
-    if len(CLASSES[given]) != count:
-        what = f"{given} has {len(CLASSES[given])} classes, the weights {count}"
+    if given not in _CLASSES:
+        raise InputError("--classes", f"{given!r} is no dataset known here", f"use one of {', '.join(_CLASSES)}")
+    if len(_CLASSES[given]) != count:
+        what = f"{given} has {len(_CLASSES[given])} classes, the weights {count}"
         raise InputError("--classes", what, "leave it out or name another")
-    return CLASSES[given], GIVEN
+    return _CLASSES[given], GIVEN
 
 
 def _own_classes(meta: Mapping[Any, Any], count: int) -> Classes | None:
@@ -260,4 +261,4 @@ def _own_classes(meta: Mapping[Any, Any], count: int) -> Classes | None:
     colors = tuple(tuple(c) for c in palette if isinstance(c, list | tuple) and len(c) == 3)
     if len(palette) == len(colors) == count and all(type(v) is int and 0 <= v <= 255 for c in colors for v in c):
         return Classes(good, colors)
-    return next((known for known in CLASSES.values() if known.names == good), Classes.named(good))
+    return next((known for known in _CLASSES.values() if known.names == good), Classes.named(good))

@@ -1,8 +1,7 @@
-"""One self-describing .safetensors file: the weights and everything needed to use them. Read and written here only.
+"""The weights file: one self-describing .safetensors file that holds a network and everything needed to use it.
 
-The tensors stand under the network's own state-dict keys; the header's metadata holds one entry, `danet`: the card as
-JSON, with the SHA-256 of the tensors. Nothing is unpickled. Used by `danet.load`, `train`, `evaluate`, `predict`,
-`convert`.
+The tensors are stored under the network's state-dict keys. The header's metadata has one entry, `danet`: the card as
+JSON, with the SHA-256 of the tensors. Nothing is unpickled. Only this module reads and writes the format.
 """
 
 import hashlib
@@ -26,24 +25,29 @@ from danet.model.danet import DANet
 
 FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
-"""The network that comes with the package."""
+"""The bundled weights."""
+
+_FORMER_KEYS = {"licence": "license"}
+"""Keys of cards written by danet 0.1.0, with their present names."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """Everything about a network but its numbers.
+    """The description of a network: everything but its weights.
 
     Args:
         network: the arguments of `build_network` that rebuild it.
-        classes: names and palette, by train id.
-        mean, std: per channel, of images in [0, 1].
-        size: the long side, in pixels, of the images it was trained on: other images are brought to it before they
-            are segmented. None: any size.
+        classes: names and colors, by train id.
+        mean: per channel, for images in [0, 1].
+        std: per channel, for images in [0, 1].
+        size: the long side in pixels of the images it was trained on. Other images are resized to it before they are
+            segmented. None: any size.
         recipe: the settings of the training run.
-        dataset: what it was trained on.
-        metrics: what was measured, by name.
+        dataset: the name of the training dataset.
+        metrics: validation results, by name.
         license: of the weights.
-        white: the value in the images' files that means 1; None: the largest of their type.
+        sha256: of the tensors; filled in by `save`.
+        white: the value in image files that means 1. None: the largest value of the file's type.
     """
 
     network: dict[str, Any]
@@ -60,19 +64,24 @@ class Card:
 
     @property
     def bands(self) -> Bands:
-        """How the images are read that the network takes; RGB if it takes three channels."""
+        """How to read images for this network: RGB if it takes three channels."""
         count = self.network.get("in_channels", 3)
         return Bands(None if count == 3 else count, self.white)
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """The inverse of `json`; raises KeyError, TypeError, ValueError or AttributeError when it is not a card."""
+        """Return the card that `json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: the text is not a valid card.
+        """
         try:
             entries = json.loads(text)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
         if entries.pop("format") != FORMAT:
-            raise ValueError("of another format version")
+            raise ValueError("unsupported format version")
+        entries = {_FORMER_KEYS.get(key, key): value for key, value in entries.items()}
         classes = entries.pop("classes")
         names, palette = tuple(classes["names"]), tuple(tuple(color) for color in classes["palette"])
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}
@@ -82,48 +91,54 @@ class Card:
         return card
 
     def json(self) -> str:
+        """Return the card as JSON text."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
 
-_MOST = {"num_classes": IGNORE, "in_channels": MAX_CHANNELS, "width": 4096, "size": 8192, "white": 65535}
+_MAXIMA = {"num_classes": IGNORE, "in_channels": MAX_CHANNELS, "width": 4096, "size": 8192, "white": 65535}
 
 
 def _check_values(card: Card) -> None:
-    """Raises ValueError for a card that asks for more than any network has, or for weights from elsewhere: a file may
-    come from anybody, and its card is believed.
+    """Check that a card, which may come from an untrusted file, asks for no huge network and for no download.
+
+    Raises:
+        ValueError: a value is invalid.
     """
-    given = {**card.network, "size": card.size, "white": card.white}
-    for name, most in _MOST.items():
-        value = given.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= most):
-            raise ValueError(f"{name}: {value!r} is no number from 1 to {most}")
+    values = {**card.network, "size": card.size, "white": card.white}
+    for name, maximum in _MAXIMA.items():
+        value = values.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= maximum):
+            raise ValueError(f"{name}: must be an integer from 1 to {maximum}, got {value!r}")
     if "pretrained" in card.network:
-        raise ValueError("pretrained: the weights are here")
-    for name, values in (("mean", card.mean), ("std", card.std)):
-        if len(values) != card.bands.count or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in values):
-            raise ValueError(f"{name}: {values!r} is not one number a channel")
+        raise ValueError("pretrained: not allowed, the file has the weights")
+    for name, numbers in (("mean", card.mean), ("std", card.std)):
+        if len(numbers) != card.bands.count or not all(isinstance(n, int | float) and abs(n) < 1e6 for n in numbers):
+            raise ValueError(f"{name}: must be one number per channel, got {numbers!r}")
     if min(card.std) <= 0:
-        raise ValueError("std: not above 0")
+        raise ValueError("std: must be above 0")
     if not all(isinstance(name, str) for name in card.classes.names):
-        raise ValueError("classes: a name is no text")
+        raise ValueError("classes: names must be text")
     if not all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in card.classes.palette):
-        raise ValueError("classes: a color is not three numbers from 0 to 255")
+        raise ValueError("classes: colors must be three integers from 0 to 255")
 
 
 def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None) -> Card:
-    """Write the file whole or not at all, and return the card with the hash filled in.
+    """Write a weights file atomically and return the card with the hash filled in.
 
     Args:
-        dtype: of the stored convolutions, torch.float16 for half the size; batch normalization and None keep the
-            network's own.
+        path: the .safetensors file.
+        network: the network; its state dict is stored.
+        card: its description.
+        dtype: of the stored convolutions; torch.float16 halves the size. Batch normalization keeps its own type. None
+            keeps all types.
 
     Raises:
-        InputError: a card that `read` would refuse; the file cannot be written.
+        InputError: the card is invalid, or the file cannot be written.
     """
     try:
         _check_values(card)
     except ValueError as error:
-        raise InputError(path, f"its card cannot be ({error})", "mend that entry") from error
+        raise InputError(path, f"invalid metadata: {error}", "fix that field") from error
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}
@@ -133,11 +148,13 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
 
 
 def load(path: Path | str | None = None) -> tuple[DANet | Baseline, Card]:
-    """The network, in float32 and evaluation mode, and its card; the file that comes with the package if none is named,
-    or "default".
+    """Return the network of a weights file, in float32 and evaluation mode, and its card.
+
+    Args:
+        path: the file; None or "default" means the bundled weights.
 
     Raises:
-        InputError: no such file, not such a file, or a file whose tensors are not those that were saved.
+        InputError: the file does not exist, is no weights file, or its tensors were changed.
     """
     path = DEFAULT if path is None or str(path) == "default" else Path(path)
     tensors, card = read(path)
@@ -145,62 +162,61 @@ def load(path: Path | str | None = None) -> tuple[DANet | Baseline, Card]:
         network = build_network(**card.network)
     except InputError as error:
         raise InputError(path, f"{error.where}: {error.what}", error.remedy) from error
-    except Exception as error:  # of timm and torch, for values that no network has
-        what = f"its architecture is not known here ({' '.join(str(error).split())[:200]})"
+    except Exception as error:  # timm and torch raise many types for invalid arguments
+        what = f"unknown architecture ({' '.join(str(error).split())[:200]})"
         raise InputError(path, what, "use the danet version that wrote it") from error
     _load_state(network, tensors, path)
     return network.eval(), card
 
 
 def load_into(network: nn.Module, path: Path) -> None:
-    """Give a network of the same architecture the weights of a file, to be trained further.
+    """Load the weights of a file into a network of the same architecture, for fine-tuning.
 
     Raises:
-        InputError: tensors that the network has not, or of other shapes.
+        InputError: tensor names or shapes do not match the network.
     """
     _load_state(network, read(path)[0], path)
 
 
-def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    wrong = [f"{key} is missing" for key in shapes if key not in tensors]
-    wrong += [f"{key} is left over" for key in tensors if key not in shapes]
-    wrong += [
-        f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(shape)}"
-        for key, shape in shapes.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    if wrong:
-        what = f"does not fit the network: {join_messages(wrong)}"
-        raise InputError(path, what, "use weights of the same architecture and classes")
-    network.load_state_dict(tensors)
-
-
 def read(path: Path) -> tuple[dict[str, Tensor], Card]:
-    """The tensors as stored and the card, the hash checked."""
+    """Return the stored tensors and the card, after checking the hash.
+
+    Raises:
+        InputError: the file does not exist, is no weights file, or its tensors were changed.
+    """
     if not path.is_file():
-        raise InputError(path, "no such file" if not path.exists() else "is not a file", "give a .safetensors file")
+        raise InputError(path, "no such file" if not path.exists() else "not a file", "give a .safetensors file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            path, f"not a whole .safetensors file ({error})", "copy it again, or danet convert it"
-        ) from error
+        what = f"not a complete .safetensors file ({error})"
+        raise InputError(path, what, "copy it again, or convert it with danet convert") from error
     if "danet" not in metadata:
-        raise InputError(
-            path, "holds tensors, but does not say of which network", "use danet convert to make such a file"
-        )
+        raise InputError(path, "has tensors but no danet metadata", "convert it with danet convert")
     try:
         card = Card.from_json(metadata["danet"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            path, f"its description cannot be read ({error!r})", "use the danet version that wrote it"
-        ) from error
+        raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
     if _hash(tensors) != card.sha256:
-        raise InputError(path, "its tensors are not those that were saved (SHA-256 differs)", "copy the file again")
+        raise InputError(path, "its tensors differ from those that were saved (SHA-256 mismatch)", "copy it again")
     return tensors, card
+
+
+def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    wrong = [f"{key} is missing" for key in shapes if key not in tensors]
+    wrong += [f"{key} is unexpected" for key in tensors if key not in shapes]
+    wrong += [
+        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}"
+        for key, shape in shapes.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if wrong:
+        what = f"does not match the network: {join_messages(wrong)}"
+        raise InputError(path, what, "use weights of the same architecture and classes")
+    network.load_state_dict(tensors)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from danet.data.images.channels import resized
+from danet.data.images.channels import resize_long_side
 from danet.data.images.read import list_images, read_image
 from danet.errors import InputError
 from danet.model.preprocess import normalize
@@ -43,7 +43,7 @@ def spaced(folder: Path, count: int, card: Card) -> tuple[Path, ...]:
 
 def normalized(file: Path, card: Card) -> Float[Tensor, "1 N H W"]:
     """An image as the network is shown it."""
-    pixels = resized(read_image(file, bands=card.bands), card.size)
+    pixels = resize_long_side(read_image(file, bands=card.bands), card.size)
     return normalize(torch.tensor(pixels)[None], card.mean, card.std)
 
 

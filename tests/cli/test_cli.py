@@ -90,7 +90,7 @@ def test_products_in_bfloat16_change_little_but_something(images, tiny_weights, 
 
 
 def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("danet.data.datasets.synthetic._SIZES", {"train": 4, "val": 3})
+    monkeypatch.setattr("danet.data.datasets.synthetic.COUNTS", {"train": 4, "val": 3})
     file = tmp_path / "scores.json"
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 0
     printed, scores = capsys.readouterr().out, json.loads(file.read_text())
@@ -113,12 +113,12 @@ def test_recipes_are_listed(capsys):
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("predikt x.jpg", "error: predikt: is no command; did you mean predict?"),
+        ("predikt x.jpg", "error: predikt: unknown command; did you mean predict?"),
         ("predict", "error: IMAGE: none given; name images or folders of images"),
         ("predict absent.jpg --weights {w}", "error: absent.jpg: no such file; check the path"),
         ("predict . --weights {w}", "error: .: no image in it"),
         ("predict text.jpg --weights {w}", "error: text.jpg: not an image (begins with b'hell'); give JPEG"),
-        ("predict text.jpg --weights text.jpg", "error: text.jpg: not a whole .safetensors file"),
+        ("predict text.jpg --weights text.jpg", "error: text.jpg: not a complete .safetensors file"),
         ("predict text.jpg --weihgts x", "error: --weihgts: unknown option; did you mean --weights?"),
         ("predict text.jpg --device tpu --weights {w}", "error: --device tpu: is no device; use cpu or cuda"),
         ("train", "error: RECIPE: missing; danet recipes lists them"),
@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line_and_exit_2(command, line, tiny_weights, tmp_path,
 
 
 def test_debug_shows_the_traceback():
-    with pytest.raises(Exception, match="is no command"):
+    with pytest.raises(Exception, match="unknown command"):
         main(["predikt", "--debug"])
 
 

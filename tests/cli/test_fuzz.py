@@ -273,13 +273,13 @@ def weights_files() -> list[bytes]:
     import torch
 
     from danet import DANet
-    from danet.data.registry import CLASSES
+    from danet.data.registry import DATASETS
     from danet.weights import file as weights_file
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights_file.Card(arguments, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
+    card = weights_file.Card(arguments, DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=128, dataset="toy")
     file = Path(os.environ["FUZZ_PLACE"]) / "tiny.safetensors"
     weights_file.save(file, DANet(**arguments), card)
     return [file.read_bytes()]
@@ -316,7 +316,7 @@ def exported_files() -> list[bytes]:
     """An ONNX file as danet exports them, of one convolution."""
     from onnx import TensorProto, helper
 
-    from danet.data.registry import CLASSES
+    from danet.data.registry import DATASETS
     from danet.weights import file as weights_file
     from danet.weights import runtimes
 
@@ -331,7 +331,7 @@ def exported_files() -> list[bytes]:
     ]
     graph = helper.make_graph(nodes, "net", [images], [logits, labels], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    card = weights_file.Card({"num_classes": 6}, DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=128)
     helper.set_model_props(model, {runtimes.CARD: card.json(), runtimes.SHA256: runtimes.onnx_sha256(model)})
     return [model.SerializeToString()]
 
@@ -364,11 +364,11 @@ def open_exported(content: bytes, _: int, place: Path) -> bool:
 
 def openvino_files() -> list[bytes]:
     """The graph of the same network for OpenVINO; its weights stay as they are."""
-    from danet.data.registry import CLASSES
+    from danet.data.registry import DATASETS
     from danet.weights import file as weights_file
     from danet.weights.export import to_openvino
 
-    card = weights_file.Card({"num_classes": 6}, CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=128)
+    card = weights_file.Card({"num_classes": 6}, DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=128)
     binary, graph = to_openvino(exported_files()[0], card)
     (Path(os.environ["FUZZ_PLACE"]) / "net.bin").write_bytes(binary)
     return [graph]
@@ -472,10 +472,10 @@ COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_00
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("images", 1500),
-        ("settings", 300),
-        ("weights", 200),
-        ("onnx", 200),
+        ("images", 1000),
+        ("settings", 150),
+        ("weights", 100),
+        ("onnx", 80),
         pytest.param("openvino", 60, marks=pytest.mark.slow),
         *(pytest.param(kind, count, marks=pytest.mark.stress) for kind, count in COUNTS.items()),
     ],

@@ -94,13 +94,13 @@ def prepare(folder: Path) -> None:
             (folder / "mine" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder / f"mine/{name}/{i}.png")
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
-    card = weights_file.Card(arguments, registry.CLASSES["toy"], (0.5,) * 3, (0.5,) * 3, size=64)
+    card = weights_file.Card(arguments, registry.DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=64)
     weights_file.save(folder / "tiny.safetensors", DANet(**arguments), card)
     if "convert" in sys.argv:
         torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, folder / "DANet.pth.tar")
     from danet.data.datasets import synthetic
 
-    synthetic._SIZES = {"train": 8, "val": 2}
+    synthetic.COUNTS = {"train": 8, "val": 2}
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)

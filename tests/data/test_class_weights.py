@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from danet.data.class_weights import Census, census, check_labeled, class_weights
+from danet.data.class_weights import ClassCounts, check_labeled, class_weights, count_classes
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB
 from danet.data.samples import Sample
 from danet.errors import InputError
 
-WAYS = ("enet", "median-frequency", "effective-number", "auto")
+METHODS = ("enet", "median-frequency", "effective-number", "auto")
 
 
 class Labeled:
@@ -34,11 +34,11 @@ class Labeled:
 SCENES = Labeled([[0, 0, 0, 1], [0, 0, 255, 2]], [[0, 0, 0, 0], [0, 2, 2, 2]])
 
 
-def test_the_census_counts_pixels_images_and_the_pixels_beside():
-    counted = census(SCENES)
+def test_the_census_counts_pixels_images_and_the_pixels_in_images():
+    counted = count_classes(SCENES)
     assert counted.pixels.tolist() == [10, 1, 4, 0]
     assert counted.images.tolist() == [2, 1, 2, 0]
-    assert counted.pixels_beside.tolist() == [15, 7, 15, 0]
+    assert counted.pixels_in_images.tolist() == [15, 7, 15, 0]
     assert counted.samples == 2
 
 
@@ -53,28 +53,28 @@ class OneBad(Labeled):
 
 def test_label_maps_that_cannot_be_read_are_left_out_where_somebody_is_told():
     scenes, told = OneBad([[0, 1]], [[2, 2]], [[0, 0]]), []
-    counted = census(scenes, told.append)
+    counted = count_classes(scenes, told.append)
     assert [error.where for error in told] == ["1.png"]
     assert counted.pixels.tolist() == [3, 1, 0, 0]
     assert counted.images.tolist() == [2, 1, 0, 0]
     assert counted.samples == 2
     with pytest.raises(InputError, match=r"1\.png: truncated"):
-        census(scenes)
+        count_classes(scenes)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_mean_weight_over_the_pixels_is_one_and_rare_classes_weigh_more(way):
-    counted = census(SCENES)
-    weights = np.array(class_weights(way, counted))
+@pytest.mark.parametrize("method", METHODS)
+def test_the_mean_weight_over_the_pixels_is_one_and_rare_classes_weigh_more(method):
+    counted = count_classes(SCENES)
+    weights = np.array(class_weights(method, counted))
     assert (weights * counted.pixels).sum() / counted.pixels.sum() == pytest.approx(1)
     assert weights[1] > weights[0]
 
 
 def test_the_published_formulas():
-    counted = census(SCENES)
+    counted = count_classes(SCENES)
 
-    def ratio(way):
-        weights = class_weights(way, counted)
+    def ratio(method):
+        weights = class_weights(method, counted)
         return weights[1] / weights[0]
 
     assert ratio("enet") == pytest.approx(np.log(1.02 + 10 / 15) / np.log(1.02 + 1 / 15))
@@ -83,20 +83,20 @@ def test_the_published_formulas():
     assert class_weights("auto", counted) == class_weights("enet", counted)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_class_without_pixels_changes_no_other_weight(way):
-    counted = census(SCENES)
-    without = Census(*(array[:3] for array in counted[:3]), counted.samples)
-    assert class_weights(way, counted)[:3] == pytest.approx(class_weights(way, without))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_without_pixels_changes_no_other_weight(method):
+    counted = count_classes(SCENES)
+    without = ClassCounts(*(array[:3] for array in counted[:3]), counted.samples)
+    assert class_weights(method, counted)[:3] == pytest.approx(class_weights(method, without))
 
 
 def test_a_training_set_without_a_labeled_pixel_is_refused():
     check_labeled(Labeled([[255, 255]], [[255, 0]]))
     check_labeled(OneBad([[255, 255]], [[0, 0]]))  # told where it is trained on
-    with pytest.raises(InputError, match=r"--data\.train-split: no pixel of its 2 images is labeled"):
+    with pytest.raises(InputError, match=r"data\.train_split: no pixel of its 2 images is labeled"):
         check_labeled(Labeled([[255, 255]], [[255, 255]]))
 
 
 def test_nothing_labeled_is_refused():
-    with pytest.raises(InputError, match="no labeled pixel"):
-        class_weights("enet", census(Labeled([[255, 255]])))
+    with pytest.raises(InputError, match="no labeled pixels"):
+        class_weights("enet", count_classes(Labeled([[255, 255]])))

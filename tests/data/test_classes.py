@@ -34,12 +34,13 @@ def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask
         assert labels.tolist() == [[mapping[value] for value in row] for row in mask.tolist()]
         return
     value = mask[unknown[0]]
-    place = f"value {value} is none of the 3 classes: {(mask == value).sum()} pixels, the first at "
+    count = (mask == value).sum()
+    place = f"value {value} is not one of the 3 classes: {count} pixel{'s' * (count != 1)}, the first at "
     with pytest.raises(InputError) as error:
         LabelMap(mapping, 3).apply(mask, "m.png")
     assert str(error.value).startswith(f"m.png: {place}x={unknown[0][1]}, y={unknown[0][0]}")
     others = len({int(mask[place]) for place in unknown}) - 1
-    assert (f"(and {others} other such values)" in str(error.value)) == (others > 0)
+    assert (f"(and {others} other such value" in str(error.value)) == (others > 0)
 
 
 @given(st.integers(1, 255), st.data())
@@ -60,14 +61,14 @@ def test_an_unknown_value_is_told_with_its_count_and_first_place():
     with pytest.raises(InputError) as error:
         LabelMap.identity(11).apply(mask, "masks/a.png")
     assert str(error.value) == (
-        "masks/a.png: value 12 is none of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such values); "
-        "map it with label_map: {12: CLASS} (or 12: 255 to ignore it), or mend the mask"
+        "masks/a.png: value 12 is not one of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such value); "
+        "add 12: CLASS to label_map (or 12: 255 to ignore it), or correct the mask"
     )
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 30, -(1 << 31)])
 def test_values_of_32_bit_masks_are_told_like_any_other(value):
-    with pytest.raises(InputError, match=f"value {value} is none of the 3 classes: 1 pixels, the first at x=1, y=0"):
+    with pytest.raises(InputError, match=f"value {value} is not one of the 3 classes: 1 pixel, the first at x=1, y=0"):
         LabelMap.identity(3).apply(np.array([[0, value]], np.int32), "m.png")
 
 
@@ -76,7 +77,7 @@ def test_a_0_255_mask_of_two_classes_is_recognized():
         LabelMap({0: 0, 1: 1}, 2).apply(np.array([[0, 255]]), "m.png")
 
 
-@pytest.mark.parametrize(("mapping", "message"), [({0: 3}, "3 is no class"), ({70000: 0}, "cannot be a mask's value")])
+@pytest.mark.parametrize(("mapping", "message"), [({0: 3}, "3 is not a class"), ({70000: 0}, "mask value 70000 is out of range")])
 def test_a_map_to_no_class_is_refused(mapping, message):
     with pytest.raises(InputError, match=message):
         LabelMap(mapping, 3)
@@ -86,7 +87,7 @@ def test_a_map_to_no_class_is_refused(mapping, message):
     ("names", "palette", "message"),
     [
         ((), (), "0 names"),
-        (("a", "b", "a"), ((0, 0, 0),) * 3, "a stands there more than once"),
+        (("a", "b", "a"), ((0, 0, 0),) * 3, "duplicate names: a"),
         (("a", "b"), ((0, 0, 0),), "1 colors for 2 classes"),
         (tuple(map(str, range(256))), ((0, 0, 0),) * 256, "256 names"),
     ],

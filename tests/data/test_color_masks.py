@@ -15,7 +15,7 @@ def test_an_unknown_color_is_named_with_count_and_place(tmp_path):
     mask[9, 0] = 200, 0, 0
     with pytest.raises(InputError) as error:
         read_colored_mask(save(tmp_path / "m.png", mask), (ROAD, TREE))
-    assert "m.png: color [1, 2, 3] is none of the 2 classes' colors: 3 pixels, the first at x=5, y=3 (and 1 other" in (
+    assert "m.png: color [1, 2, 3] is not one of the 2 classes' colors: 3 pixels, the first at x=5, y=3 (and 1 other" in (
         str(error.value)
     )
 

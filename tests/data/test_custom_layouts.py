@@ -1,4 +1,6 @@
-"""Datasets on disk: a user's folder and CamVid, built here in miniature."""
+"""A user's folder and its dataset.yaml, and CamVid."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,14 +24,14 @@ def write_pair(root, name: str, value: int = 1, split: str = "", masks: str = "m
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten images of two classes, not divided."""
+    """Ten images of two classes, without train and val folders."""
     for i in range(10):
         write_pair(tmp_path, f"p{i}", i % 2)
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
     return tmp_path
 
 
-def test_a_folder_is_divided_by_name_and_always_alike(folder):
+def test_a_folder_is_divided_by_hashes_of_names(folder):
     train, val = (registry.load("folder", folder, split) for split in ("train", "val"))
     names = [[samples[i].name for i in range(len(samples))] for samples in (train, val)]
     assert len(names[0]) == 8
@@ -39,7 +41,7 @@ def test_a_folder_is_divided_by_name_and_always_alike(folder):
     assert set(names[1]) <= {pair.name for pair in registry.load("folder", folder, "val").pairs} | {"another"}
 
 
-def test_train_and_val_folders_are_used_where_they_are(tmp_path):
+def test_train_and_val_folders_are_used_if_present(tmp_path):
     write_pair(tmp_path, "a", 0, "train")
     write_pair(tmp_path, "b", 1, "val")
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
@@ -49,7 +51,7 @@ def test_train_and_val_folders_are_used_where_they_are(tmp_path):
     assert sample.labels.tolist() == np.ones((20, 30)).tolist()
 
 
-def test_settings_say_what_the_masks_hold(tmp_path):
+def test_settings_map_mask_values_to_classes(tmp_path):
     write_pair(tmp_path, "a", 255, "train", masks="gt")
     (tmp_path / "dataset.yaml").write_text(
         "classes: [ground, crack]\nmasks: gt\nlabel_map: {0: 0, 255: 1, 128: 255}\nignore: 9\n"
@@ -65,22 +67,25 @@ def test_settings_say_what_the_masks_hold(tmp_path):
     [
         (None, "no such file"),
         ("clases: [a]", "unknown key 'clases'; did you mean classes?"),
-        ("classes: crack", "is no list of names"),
-        ("classes: []", "is no list of names"),
-        ("classes: [a, a]", "dataset.yaml: classes: a stands there more than once"),
-        ("classes: [yes, no]", "in quotes what YAML reads as something else"),
-        ("classes: [a, b]\npalette: [[0, 0, 300], [1, 2, 3]]", "palette is no list"),
-        ("classes: [a, b]\nlabel_map: {a: b}", "maps no numbers to numbers"),
-        ("classes: [a, b]\nlabel_map: {3: 2}", "dataset.yaml: label_map: 3: 2 is no class"),
-        ("classes: [a, b]\nval: 2", "no share between 0 and 1"),
-        ("classes: [a, b]\nimages: 3", "is no folder name"),
+        ("classes: crack", "classes: must be a list of names, got 'crack'"),
+        ("classes: []", "classes: must be a list of names, got []"),
+        ("classes: [a, a]", "dataset.yaml: classes: duplicate names: a"),
+        (
+            "classes: [yes, no]",
+            "got True; write classes: [background, crack], with quotes around words that YAML converts",
+        ),
+        ("classes: [a, b]\npalette: [[0, 0, 300], [1, 2, 3]]", "palette: must be a list of colors"),
+        ("classes: [a, b]\nlabel_map: {a: b}", "label_map: must map mask values to class ids, got"),
+        ("classes: [a, b]\nlabel_map: {3: 2}", "dataset.yaml: label_map: 3: 2 is not a class"),
+        ("classes: [a, b]\nval: 2", "val: must be a number between 0 and 1, got 2"),
+        ("classes: [a, b]\nimages: 3", "images: must be a folder name, got 3"),
         ("classes: [a, b]\nimages: nowhere", "no such folder"),
         ("classes: [a", "cannot be read"),
         ("!!python/object/apply:os.system ['true']", "cannot be read"),
-        ("- a", "no `key: value` lines"),
+        ("- a", "contains no lines of the form KEY: VALUE"),
     ],
 )
-def test_a_wrong_dataset_yaml_is_told_in_one_line(folder, text, message):
+def test_an_invalid_dataset_yaml_is_reported_on_one_line(folder, text, message):
     (folder / "dataset.yaml").unlink() if text is None else (folder / "dataset.yaml").write_text(text)
     with pytest.raises(InputError) as error:
         registry.load("folder", folder, "train")
@@ -95,7 +100,7 @@ def test_missing_masks_are_listed(folder):
         registry.load("folder", folder, "train")
 
 
-def test_a_mask_of_another_size_is_told_with_both_sizes(tmp_path):
+def test_a_size_mismatch_is_reported_with_both_sizes(tmp_path):
     write_pair(tmp_path, "a", split="train")
     Image.fromarray(np.zeros((30, 20), np.uint8)).save(tmp_path / "masks" / "train" / "a.png")
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
@@ -103,25 +108,25 @@ def test_a_mask_of_another_size_is_told_with_both_sizes(tmp_path):
         registry.load("folder", tmp_path, "train")[0]
 
 
-def test_two_images_of_one_stem_are_named(folder):
+def test_two_images_with_the_same_stem_are_an_error(folder):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "images" / "p0.jpg")
     with pytest.raises(InputError, match=r"has the same stem as p0"):
         registry.load("folder", folder, "train")
 
 
-def test_camvid_in_miniature(tmp_path):
+def test_a_small_camvid_is_loaded(tmp_path):
     write_pair(tmp_path, "0001", 11, "train", masks="labels")
     write_pair(tmp_path, "0002", 10, "val", masks="labels")
     assert set(registry.load("camvid", tmp_path, "train")[0].labels.ravel().tolist()) == {255}
     assert set(registry.load("camvid", tmp_path, "val")[0].labels.ravel().tolist()) == {10}
     write_pair(tmp_path, "0003", 12, "val", masks="labels")
-    with pytest.raises(InputError, match="value 12 is none of the 11 classes: 600 pixels, the first at x=0, y=0"):
+    with pytest.raises(InputError, match="value 12 is not one of the 11 classes: 600 pixels, the first at x=0, y=0"):
         registry.load("camvid", tmp_path, "val")[1]
     with pytest.raises(InputError, match="no such folder"):
         registry.load("camvid", tmp_path / "elsewhere", "val")
 
 
-def test_two_images_of_one_mask_are_named(folder):
+def test_two_images_with_the_same_mask_are_an_error(folder):
     (folder / "dataset.yaml").write_text("classes: [a, b]\nimage_suffix: _sat\n")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "images" / "p0_sat.jpg")
     with pytest.raises(InputError, match=r"p0_sat\.jpg: has the same mask as p0\.png; rename one of them"):
@@ -143,6 +148,31 @@ def test_camvid_as_distributed(camvid_folder):
 @pytest.mark.parametrize(
     ("name", "root", "message"), [("camvidd", None, "unknown"), ("camvid", None, "lies in a folder")]
 )
-def test_unknown_data_sets_and_missing_roots(name, root, message):
+def test_unknown_datasets_and_missing_roots_are_errors(name, root, message):
     with pytest.raises(InputError, match=message):
         registry.load(name, root, "val")
+
+
+def test_a_dataset_yaml_of_version_0_1_0_still_loads(tmp_path):
+    colors = np.array([[0, 0, 0], [0, 128, 255], [255, 0, 0]], np.uint8)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for i in range(5):
+        for kind in ("images", "masks"):
+            Image.fromarray(np.tile(np.roll(colors, i, axis=0), (2, 1, 1))).save(tmp_path / kind / f"p{i}.png")
+    old = (Path(__file__).parents[1] / "version_0_1_0" / "dataset.yaml").read_text()
+    (tmp_path / "dataset.yaml").write_text(old)
+    with pytest.warns(FutureWarning, match=r"dataset\.yaml: 'colours' is now 'colors'"):  # vocabulary: old name
+        train = registry.load("folder", tmp_path, "train")
+    with pytest.warns(FutureWarning):
+        val = registry.load("folder", tmp_path, "val")
+    assert train.classes.palette == tuple(map(tuple, colors.tolist()))
+    assert (len(train), len(val)) == (4, 1)
+    for sample in (*train, *val):
+        i = int(sample.name[1:])
+        assert sample.labels.tolist() == [np.roll([0, 1, 2], i).tolist()] * 2
+    with pytest.warns(FutureWarning):
+        assert check_folder(tmp_path).problems == ()
+    (tmp_path / "dataset.yaml").write_text(f"{old}\ncolors: [[0, 0, 0], [0, 128, 255], [255, 0, 0]]\n")
+    with pytest.raises(InputError, match="and colors are the same setting; remove"):
+        registry.load("folder", tmp_path, "train")

@@ -1,4 +1,4 @@
-"""`danet init` finds images and masks, and understands what the masks hold."""
+"""danet init finds images and masks, and infers what the values in the masks mean."""
 
 import os
 import re
@@ -28,12 +28,12 @@ from danet.data.custom.check import check_folder
 from danet.data.custom.layout import Layout
 from danet.data.custom.propose import propose, write
 from danet.data.datasets import cityscapes
-from danet.data.naming import Naming
+from danet.data.samples import Naming
 
 
 def test_plain_ids(tmp_path):
     proposal = propose(build(tmp_path, [stripes(0, 1), stripes(2, 255)] * 5))
-    assert (proposal.kind, proposal.layout, proposal.pairs) == ("ids", Layout(tmp_path, splits={}), 10)
+    assert (proposal.kind, proposal.layout, proposal.pairs) == ("class ids", Layout(tmp_path, splits={}), 10)
     assert proposal.values == {0: 480, 1: 480, 2: 480, 255: 480}
     assert proposal.classes == Classes.named(("class_0", "class_1", "class_2"))
     assert (proposal.ignore, proposal.label_map) == (255, None)
@@ -51,15 +51,15 @@ def test_0_255_masks(tmp_path):
     assert check_folder(tmp_path).problems == ()
 
 
-def test_0_255_masks_with_smoothed_edges_are_recognized_and_refused(tmp_path):
+def test_0_255_masks_with_smoothed_edges_are_recognized(tmp_path):
     edge = stripes(0)
     edge[:, :8] = 255
     edge[0, 7:10] = 190, 120, 60
     proposal = propose(build(tmp_path, [edge] * 10))
     assert (proposal.kind, proposal.label_map) == ("0/255", {0: 0, 255: 1})
     assert proposal.notes == (
-        "30 pixels with 3 values between 0 and 255: smoothed edges, which danet check refuses; save masks without "
-        "smoothing",
+        "30 pixels have values between 0 and 255 (3 different ones): smoothed edges, which danet check reports as "
+        "errors; save the masks without smoothing",
     )
     write(tmp_path, proposal)
     assert len(check_folder(tmp_path).problems) == 10
@@ -67,8 +67,8 @@ def test_0_255_masks_with_smoothed_edges_are_recognized_and_refused(tmp_path):
 
 def test_gray_coded_masks(tmp_path):
     proposal = propose(build(tmp_path, [stripes(0, 127, 255, 0)] * 10))
-    assert (proposal.kind, proposal.label_map, proposal.ignore) == ("ids", {0: 0, 127: 1, 255: 2}, None)
-    assert "255 is taken as a class" in proposal.notes[0]
+    assert (proposal.kind, proposal.label_map, proposal.ignore) == ("class ids", {0: 0, 127: 1, 255: 2}, None)
+    assert "255 is read as a class" in proposal.notes[0]
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1, 2}
 
@@ -76,32 +76,32 @@ def test_gray_coded_masks(tmp_path):
 @pytest.mark.parametrize(("void", "given"), [(255, None), (0, 0)])
 def test_labels_from_one(tmp_path, void, given):
     proposal = propose(build(tmp_path, [stripes(1, 2), stripes(3, void)] * 5), ignore=given)
-    assert (proposal.kind, proposal.ignore, proposal.label_map) == ("off by one", void, {1: 0, 2: 1, 3: 2})
+    assert (proposal.kind, proposal.ignore, proposal.label_map) == ("class ids from 1", void, {1: 0, 2: 1, 3: 2})
     assert proposal.classes.names == ("class_1", "class_2", "class_3")
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1, 2, 255}
 
 
-@pytest.mark.parametrize(("rare", "kind"), [(0, "off by one"), (3, "ids")])
-def test_a_list_of_names_tells_which_value_is_unlabeled(tmp_path, rare, kind):
+@pytest.mark.parametrize(("rare", "kind"), [(0, "class ids from 1"), (3, "class ids")])
+def test_a_list_of_names_shows_which_value_is_unlabeled(tmp_path, rare, kind):
     build(tmp_path, [stripes(0, 1, 2, 3), stripes(3 - rare, 1, 2, 3 - rare)])
     (tmp_path / "classes.txt").write_text("# of the survey\nsky\nroad: wide\ntree\n")
     proposal = propose(tmp_path)
     assert (proposal.kind, proposal.ignore, proposal.classes.names) == (kind, rare, ("sky", "road", "tree"))
     assert proposal.label_map == ({1: 0, 2: 1, 3: 2} if rare == 0 else None)
-    assert f"{rare}, the rarer of 0 and 3, is taken as unlabeled" in proposal.notes[0]
+    assert f"{rare} is read as unlabeled, as it is rarer than {3 - rare}" in proposal.notes[0]
 
 
 def test_gaps_among_the_values(tmp_path):
     proposal = propose(build(tmp_path / "few", [stripes(0, 1, 3, 4)] * 2))
     assert (len(proposal.classes), proposal.label_map) == (5, None)
-    assert proposal.notes[0] == "no pixel of value 2: kept as classes, for the values lie among others"
+    assert proposal.notes[0] == "no pixel has the value 2; kept as classes because larger values are used"
     proposal = propose(build(tmp_path / "many", [stripes(0, 9, 31, 32)] * 2))
     assert proposal.label_map == {0: 0, 9: 1, 31: 2, 32: 3}
     assert proposal.classes.names == ("class_0", "class_9", "class_31", "class_32")
 
 
-def test_palette_masks_keep_their_indices_and_give_their_colors(tmp_path):
+def test_palette_masks_give_class_ids_and_colors(tmp_path):
     for i in range(10):
         image(tmp_path / "JPEGImages" / f"p{i}.jpg")
         save_palette(tmp_path / "SegmentationClass" / f"p{i}.png", stripes(0, 1, 2, 255), PALETTE)
@@ -115,23 +115,24 @@ def test_palette_masks_keep_their_indices_and_give_their_colors(tmp_path):
     assert dataset_yaml.load(tmp_path, "train").classes.palette == PALETTE[:3]
 
 
-def test_palettes_that_differ_from_file_to_file_are_read_as_colors(tmp_path):
+def test_palettes_that_differ_are_read_as_colors(tmp_path):
     for i in range(4):
         image(tmp_path / "images" / f"p{i}.jpg")
         save_palette(tmp_path / "masks" / f"p{i}.png", stripes(0, 1), PALETTE[i % 2 :][:4])
     proposal = propose(tmp_path)
-    assert (proposal.kind, proposal.classes.palette) == ("rgb", tuple(sorted(PALETTE[:3])))
-    assert proposal.notes[0] == "the palette differs from mask to mask: their colors count, not their indices"
+    assert (proposal.kind, proposal.classes.palette) == ("colors", tuple(sorted(PALETTE[:3])))
+    note = "the palettes differ between masks, so the masks are read as colors, not as palette indices"
+    assert proposal.notes[0] == note
 
 
 def test_colored_masks(tmp_path):
     build(tmp_path, [colored(ROAD, TREE), colored(ROAD), colored(VOID)])
     proposal = propose(tmp_path)
-    assert (proposal.kind, proposal.label_map, proposal.ignore) == ("rgb", None, None)
+    assert (proposal.kind, proposal.label_map, proposal.ignore) == ("colors", None, None)
     assert proposal.values == {VOID: 192, TREE: 96, ROAD: 288}
     assert proposal.classes == Classes(("rgb_0_0_0", "rgb_0_128_0", "rgb_128_64_128"), (VOID, TREE, ROAD))
     text = write(tmp_path, proposal).read_text()
-    assert "colors:   # the color that each class has in the masks\n  - [0, 0, 0]   # rgb_0_0_0\n" in text
+    assert "colors:   # color of each class in the masks (R, G, B)\n  - [0, 0, 0]   # rgb_0_0_0\n" in text
     assert labels(tmp_path) == {0, 1, 2}
     samples = dataset_yaml.load(tmp_path, "train")
     assert samples.classes == proposal.classes
@@ -139,7 +140,7 @@ def test_colored_masks(tmp_path):
     save(tmp_path / "masks" / "p1.png", colored(ROAD, (1, 2, 3)))
     found = check_folder(tmp_path).problems
     assert [str(problem.file.name) for problem in found] == ["p1.png"]
-    assert "color [1, 2, 3] is none of the 3 classes' colors: 96 pixels, the first at x=1, y=0" in found[0].what
+    assert "color [1, 2, 3] is not one of the 3 classes' colors: 96 pixels, the first at x=1, y=0" in found[0].what
 
 
 def test_colored_masks_with_cvats_list_of_colors(tmp_path):
@@ -149,16 +150,16 @@ def test_colored_masks_with_cvats_list_of_colors(tmp_path):
     assert propose(tmp_path).classes == Classes(("background", "road", "tree"), (VOID, ROAD, TREE))
 
 
-def test_smoothed_colors_are_refused(tmp_path):
+def test_smoothed_colors_are_an_error(tmp_path):
     build(tmp_path, [np.random.default_rng(i).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) for i in range(2)])
-    with pytest.raises(InputError, match=r"masks: \d+ colors, the most frequent .* smoothed edges"):
+    with pytest.raises(InputError, match=r"masks: the masks have \d+ colors, probably from smoothed edges \(most"):
         propose(tmp_path)
 
 
-def test_cityscapes_label_ids_given_as_train_ids(tmp_path):
+def test_cityscapes_label_ids_become_train_ids(tmp_path):
     mask = stripes(0, 1, 4, 7, 8, 11, 17, 19, 20, 21, 23, 24, 26, 33, 3, 31)
     proposal = propose(build(tmp_path, [mask] * 10))
-    assert (proposal.kind, proposal.classes, proposal.ignore) == ("cityscapes labelIds", cityscapes.CLASSES, 255)
+    assert (proposal.kind, proposal.classes, proposal.ignore) == ("Cityscapes label ids", cityscapes.CLASSES, 255)
     assert proposal.label_map == {
         **dict.fromkeys(range(34), 255),
         **{label_id: i for i, label_id in enumerate(cityscapes.TRAIN_TO_LABEL_ID)},
@@ -167,23 +168,23 @@ def test_cityscapes_label_ids_given_as_train_ids(tmp_path):
     assert labels(tmp_path) == {255, 0, 1, 2, 5, 6, 7, 8, 10, 11, 13, 18, 16}
 
 
-def test_instance_masks_are_refused(tmp_path):
-    with pytest.raises(InputError, match="2 values from 26000 to 26001: numbers of instances"):
+def test_instance_masks_are_an_error(tmp_path):
+    with pytest.raises(InputError, match="the masks have 2 values from 26000 to 26001: instance ids"):
         propose(build(tmp_path, [stripes(0, 1).astype(np.uint16) + 26000]))
 
 
-def test_codes_of_16_bits_are_mapped(tmp_path):
+def test_16_bit_class_codes_are_mapped(tmp_path):
     codes = stripes(0, 1, 2).astype(np.uint16) * 206 + 111
     proposal = propose(build(tmp_path, [codes] * 5))
     assert proposal.label_map == {111: 0, 317: 1, 523: 2}
-    assert any("values above 255 are taken as classes" in note for note in proposal.notes)
+    assert any("values above 255 are read as classes" in note for note in proposal.notes)
     write(tmp_path, proposal)
     assert labels(tmp_path) == {0, 1, 2}
 
 
-def test_an_ignored_value_that_no_mask_holds_is_refused(tmp_path):
+def test_an_ignored_value_that_no_mask_has_is_an_error(tmp_path):
     build(tmp_path, [stripes(0, 255)] * 5)
-    with pytest.raises(InputError, match="--ignore: no mask holds the value 300; give one of 0, 255"):
+    with pytest.raises(InputError, match="ignore: no mask has the value 300; choose one of 0, 255"):
         propose(tmp_path, ignore=300)
     assert propose(tmp_path, ignore=255).ignore == 255
 
@@ -195,9 +196,15 @@ def test_a_list_of_names_may_begin_with_a_byte_order_mark(tmp_path):
 
 @pytest.mark.parametrize(
     ("images", "masks"),
-    [("Imgs", "GT"), ("data/JPEGImages", "data/Ground_Truth"), ("img", "annotations"), ("leftImg8bit", "gtFine")],
+    [
+        ("pictures", "labels"),  # vocabulary: old name
+        ("Imgs", "GT"),
+        ("data/JPEGImages", "data/Ground_Truth"),
+        ("img", "annotations"),
+        ("leftImg8bit", "gtFine"),
+    ],
 )
-def test_the_usual_names_of_folders(tmp_path, images, masks):
+def test_usual_folder_names_are_found(tmp_path, images, masks):
     proposal = propose(build(tmp_path, [stripes(0, 1)] * 5, images, masks))
     assert proposal.layout == Layout(tmp_path, images, masks, splits={})
     write(tmp_path, proposal)
@@ -226,7 +233,7 @@ def test_train_and_val_folders(tmp_path):
         ("images/{} {}/masks train val", "images", "{split}/masks", {}),
     ],
 )
-def test_folders_of_splits_in_any_order_and_by_other_words(tmp_path, places, images, masks, splits):
+def test_split_folders_are_found_at_any_level_and_name(tmp_path, places, images, masks, splits):
     *patterns, train, val = places.split()
     for word, count in ((train, 3), (val, 2)):
         build(tmp_path, [stripes(0, 1)] * count, *(pattern.format(word) for pattern in patterns))
@@ -241,14 +248,14 @@ def test_folders_of_splits_in_any_order_and_by_other_words(tmp_path, places, ima
 
 
 @pytest.mark.parametrize(("images", "masks"), [("{}/images", "{}/masks"), ("images/{}", "masks/{}")])
-def test_one_split_alone_is_divided_and_what_is_not_used_is_noted(tmp_path, images, masks):
+def test_a_single_split_is_divided_and_unused_folders_noted(tmp_path, images, masks):
     build(tmp_path, [stripes(0, 1)] * 5, images.format("train"), masks.format("train"))
     build(tmp_path, [stripes(0, 1)], images.format("test"), masks.format("test"))
     proposal = propose(tmp_path)
     assert proposal.layout == Layout(tmp_path, images.format("train"), masks.format("train"), splits={})
     assert proposal.notes == (
         f"not used: the images in {images.format('test')}",
-        f"train and val are parts of {images.format('train')}, the only one of the two with masks",
+        f"{images.format('train')} is the only split with masks: part of it is used for validation",
     )
     write(tmp_path, proposal)
     assert len(dataset_yaml.load(tmp_path, "train")) + len(dataset_yaml.load(tmp_path, "val")) == 5
@@ -257,10 +264,10 @@ def test_one_split_alone_is_divided_and_what_is_not_used_is_noted(tmp_path, imag
 
 @pytest.mark.parametrize("end", [".png", "_mask.png", "_L.png"])
 @pytest.mark.parametrize("place", ["", "images", "{split}"])
-def test_masks_beside_their_images(tmp_path, place, end):
+def test_masks_in_the_folder_of_their_images(tmp_path, place, end):
     for split in ("train", "val") if place == "{split}" else ("",):
         where = place.format(split=split)
-        build(tmp_path, [stripes(0, 1)] * 12, where, where, end)  # p1 and p10 are of one beginning
+        build(tmp_path, [stripes(0, 1)] * 12, where, where, end)  # p1 is a prefix of p10
     proposal = propose(tmp_path)
     inside = {"train": "train", "val": "val"} if place == "{split}" else {}
     where = place.replace("{split}", "") or "."
@@ -281,7 +288,7 @@ def test_masks_beside_their_images(tmp_path, place, end):
         ("_leftImg8bit", "_gtFine_labelTrainIds.png", False),
     ],
 )
-def test_images_with_an_ending_of_their_own(tmp_path, ours, theirs, together):
+def test_images_with_their_own_suffix(tmp_path, ours, theirs, together):
     build(tmp_path, [stripes(0, 1)] * 12, "images", "images" if together else "masks", theirs)
     for file in (tmp_path / "images").glob("*.jpg"):
         file.rename(file.with_name(f"{file.stem}{ours}.jpg"))
@@ -294,10 +301,10 @@ def test_images_with_an_ending_of_their_own(tmp_path, ours, theirs, together):
     assert check_folder(tmp_path).problems == ()
     (tmp_path / "images" / f"p7{ours}.jpg").unlink()
     (problem,) = check_folder(tmp_path).problems
-    assert (problem.file.name, problem.remedy) == (f"p7{theirs}", f"add p7{ours}.jpg, or remove it")
+    assert (problem.file.name, problem.remedy) == (f"p7{theirs}", f"add p7{ours}.jpg, or remove the mask")
 
 
-def test_roboflows_export(tmp_path):
+def test_roboflow_exports_are_recognized(tmp_path):
     for split, images in (("train", 6), ("valid", 2), ("test", 1)):
         build(tmp_path, [stripes(0, 1, 2)] * images, split, split, "_mask.png")
         (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, crack\n2, rust\n")
@@ -310,24 +317,25 @@ def test_roboflows_export(tmp_path):
     longer = "Pixel Value, Class\n0, background\n1, crack\n2, rust\n3, moss\n"
     (tmp_path / "train" / "_classes.csv").write_text(longer)
     assert propose(tmp_path).classes.names == ("background", "crack", "rust", "moss")
-    assert "1 of the 4 listed names are in no mask; value 0 is taken as the first" in propose(tmp_path).notes
+    note = "1 of the 4 listed classes have no pixels; value 0 is read as the first class in the list"
+    assert note in propose(tmp_path).notes
     (tmp_path / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n5, crack\n2, rust\n")
     assert propose(tmp_path).classes.names == ("class_0", "class_1", "class_2")
 
 
-def test_frames_beside_each_other_are_no_images_with_masks(tmp_path):
+def test_video_frames_are_not_mistaken_for_masks(tmp_path):
     for i in range(12):
         image(tmp_path / f"frame_{i:03}.png")
-    with pytest.raises(InputError, match="images in the folder itself, and which of them are masks is not known"):
+    with pytest.raises(InputError, match="found images in the folder itself, but no pair of images and masks"):
         propose(tmp_path)
 
 
-def test_masks_without_images_beside_them_are_told(tmp_path):
+def test_a_folder_with_only_masks_is_an_error(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 3, "", "")
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nimages: .\nmasks: .\n")
     for file in tmp_path.glob("*.jpg"):
         file.unlink()
-    with pytest.raises(InputError, match=r"no image in it beside the masks, STEM\.png; add them"):
+    with pytest.raises(InputError, match=r"contains only masks \(\*\.png\), no images; add the images"):
         dataset_yaml.load(tmp_path, "train")
 
 
@@ -338,13 +346,13 @@ def test_masks_without_images_beside_them_are_told(tmp_path):
         ("trainset/images trainset/masks testset/images testset/masks", "trainset/images", "trainset/masks", "testset"),
         ("data/images data/labels predictions/masks", "data/images", "data/labels", "predictions/masks"),
         ("part1/images part1/masks part2/images part2/masks", "part1/images", "part1/masks", "part2/images"),
-        ("img_dir/train ann_dir/train", "img_dir/train", "ann_dir/train", "train and val are parts of"),
-        ("images/train masks", "images/train", "masks", "train and val are parts of"),
-        ("a b/train b/trainannot", "b/train", "b/trainannot", "the only one of the two"),
+        ("img_dir/train ann_dir/train", "img_dir/train", "ann_dir/train", "part of it is used for validation"),
+        ("images/train masks", "images/train", "masks", "part of it is used for validation"),
+        ("a b/train b/trainannot", "b/train", "b/trainannot", "is the only split with masks"),
         ("stills labeled", "stills", "labeled", ""),
     ],
 )
-def test_images_and_masks_that_belong_together_are_found_and_others_noted(tmp_path, places, images, masks, note):
+def test_matching_folders_are_found_and_others_noted(tmp_path, places, images, masks, note):
     (tmp_path / "lost+found").mkdir(mode=0)
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     for place in places.split():
@@ -359,7 +367,7 @@ def test_images_and_masks_that_belong_together_are_found_and_others_noted(tmp_pa
     assert check_folder(tmp_path).problems == ()
 
 
-def test_masks_may_lie_together_where_images_do_not(tmp_path):
+def test_splits_may_share_a_folder_of_masks(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 8)
     for i in range(8):
         split = tmp_path / "images" / ("val" if i > 5 else "train")
@@ -374,7 +382,7 @@ def test_masks_may_lie_together_where_images_do_not(tmp_path):
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["z.png"]
 
 
-def test_of_two_endings_the_one_that_names_masks_is_taken(tmp_path):
+def test_the_suffix_with_a_mask_word_is_preferred(tmp_path):
     for end in ("_mask.png", "_pred.png"):
         build(tmp_path / "beside", [stripes(0, 1)] * 4, "", "", end)
     assert propose(tmp_path / "beside").layout.naming == Naming("_mask.png")
@@ -383,7 +391,7 @@ def test_of_two_endings_the_one_that_names_masks_is_taken(tmp_path):
     assert propose(tmp_path / "apart").layout.naming == Naming("_label.png")
 
 
-def test_empty_folders_of_splits_are_not_taken_for_splits(tmp_path):
+def test_empty_split_folders_are_not_splits(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 5)
     for place in ("images/train", "images/val", "masks/train", "masks/val"):
         (tmp_path / place).mkdir()
@@ -401,13 +409,13 @@ def test_a_split_without_masks_is_not_used(tmp_path):
     assert labels(tmp_path) == {0, 1}
 
 
-def test_the_folder_of_the_images_itself_leads_to_the_one_around_it(tmp_path):
+def test_the_folder_of_images_suggests_its_parent(tmp_path):
     build(tmp_path, [stripes(0, 1)])
-    with pytest.raises(InputError, match=rf"images: holds no .*; give {re.escape(str(tmp_path))}$"):
+    with pytest.raises(InputError, match=rf"images: contains no .*; give {re.escape(str(tmp_path))}$"):
         propose(tmp_path / "images")
 
 
-def test_masks_with_a_suffix_of_their_own(tmp_path):
+def test_masks_with_their_own_suffix(tmp_path):
     proposal = propose(build(tmp_path, [stripes(0, 1)] * 3, end="_mask.png"))
     assert (proposal.layout.naming, proposal.pairs) == (Naming("_mask.png"), 3)
     assert "mask_suffix: _mask.png   # the mask of a.jpg is a_mask.png" in write(tmp_path, proposal).read_text()
@@ -427,26 +435,32 @@ def test_a_color_may_mean_unlabeled(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colors: [[0, 0]]", "colors is no list of"),
-        ("colors: [[0, 0, 0]]", "1 colors for 2 classes"),
-        ("colors: [[0, 0, 0], [0, 0, 0]]", "one stands there twice"),
-        ("colors: [[0, 0, 0], [1, 1, 1]]\nlabel_map: {0: 0}", "label_map and colors; leave one of them out"),
-        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: 255", "ignore: 255 is no color of its own"),
-        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "is no color of its own"),
-        ("missing_masks: drop", "missing_masks: 'drop' is unknown; write missing_masks: skip, or leave it out"),
-        ("splits: {trai: a}", "splits: {'trai': 'a'} names no folders of train and val; write for example splits:"),
-        ("splits: training", "splits: 'training' names no folders"),
-        ("splits: {train: val}", "splits: train and val are both val; name two folders"),
-        ("mask_suffix: png", "mask_suffix: 'png' is no ending of a mask's file; write what ends in .png, .bmp"),
-        ("mask_suffix: _mask.jpg", "'_mask.jpg' is no ending of a mask's file"),
-        ("image_suffix: .jpg", "image_suffix: '.jpg' has the ending of a file; leave it out"),
-        ('masks: "{split}_masks"', "masks: {split}_masks, but no train and val folders of images; write {split} in"),
-        ("image_suffix: _sat.jpg", "image_suffix: '_sat.jpg' has the ending of a file; write _sat"),
-        ("image_suffix: 3", "image_suffix: 3 is no ending; write for example image_suffix: _image"),
-        ("mask_suffix: 3", "mask_suffix: 3 is no ending; write for example mask_suffix: .png"),
+        ("colors: [[0, 0]]", "colors: must be a list of colors [r, g, b]"),
+        ("colors: [[0, 0, 0]]", "colors: must have one color for each of the 2 classes, got 1"),
+        ("colors: [[0, 0, 0], [0, 0, 0]]", "colors: two classes have the same color"),
+        (
+            "colors: [[0, 0, 0], [1, 1, 1]]\nlabel_map: {0: 0}",
+            "label_map and colors exclude each other; remove label_map",
+        ),
+        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: 255", "ignore: must be a color [r, g, b] that no class has, got 255"),
+        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "that no class has, got [1, 1, 1]"),
+        (
+            "missing_masks: drop",
+            "missing_masks: must be skip, got 'drop'; write missing_masks: skip, or remove the line",
+        ),
+        ("splits: {trai: a}", "splits: must name the train and val folders, got {'trai': 'a'}; write for example"),
+        ("splits: training", "splits: must name the train and val folders, got 'training'"),
+        ("splits: {train: val}", "splits: train and val are the same folder, val; name two folders"),
+        ("mask_suffix: png", "mask_suffix: must end in .png, .bmp, .tif, .tiff, .gif, got 'png'"),
+        ("mask_suffix: _mask.jpg", "gif, got '_mask.jpg'"),
+        ("image_suffix: .jpg", "image_suffix: must not include the file extension, got '.jpg'; remove the line"),
+        ('masks: "{split}_masks"', "masks: {split}_masks has train and val folders, but the images have none; add"),
+        ("image_suffix: _sat.jpg", "the file extension, got '_sat.jpg'; write image_suffix: _sat"),
+        ("image_suffix: 3", "image_suffix: must be a file name suffix, got 3; write for example image_suffix: _image"),
+        ("mask_suffix: 3", "mask_suffix: must be a file name suffix, got 3; write for example mask_suffix: .png"),
     ],
 )
-def test_wrong_settings_of_colors_are_told(tmp_path, text, message):
+def test_an_invalid_setting_is_an_error(tmp_path, text, message):
     build(tmp_path, [colored(ROAD, TREE)])
     (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\n{text}\n")
     with pytest.raises(InputError) as error:
@@ -454,17 +468,18 @@ def test_wrong_settings_of_colors_are_told(tmp_path, text, message):
     assert message in str(error.value)
 
 
-def test_files_without_a_partner_and_bad_masks_are_noted(tmp_path):
+def test_unpaired_files_and_unreadable_masks_are_noted(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 4)
     (tmp_path / "masks" / "p0.png").unlink()
     (tmp_path / "images" / "p1.jpg").unlink()
     (tmp_path / "masks" / "p2.png").write_bytes(b"")
     notes = propose(tmp_path).notes
     assert notes[:2] == (
-        "1 images have no mask (missing_masks: skip in dataset.yaml leaves them out): p0.png",
-        "1 masks have no image: p1.png",
+        "images without a mask: 1 of 3 (p0.jpg); add their masks, or write missing_masks: skip to leave these images "
+        "out",
+        "masks without an image: 1 of 3 (p1.png)",
     )
-    assert "1 masks cannot be read (danet check names all), the first: " in notes[2]
+    assert "unreadable masks: 1 of 2 (danet check lists all of them); the first: " in notes[2]
     assert "p2.png: empty file" in notes[2]
 
 
@@ -475,34 +490,36 @@ def test_files_without_a_partner_and_bad_masks_are_noted(tmp_path):
             "pics",
             "truth",
             ".jpg",
-            "images in pics, truth, and which of them are masks is not known; call two folders",
+            "found images in pics, truth, but no pair of images and masks among them; name the two",
         ),
-        ("images/cats", "masks/cats", ".png", "images in cats, not in train and val; rename"),
+        ("images/cats", "masks/cats", ".png", "its folders are named cats, not train and val; rename"),
         (
             "images/train",
             "masks/val",
             ".png",
-            "images in train, and masks in val; call the folders of masks as those of",
+            "images are in train, but masks are in val; give the folders of the masks the same",
         ),
         ("images", "masks", ".jpg", r"a mask in a lossy format \(JPEG\)"),
     ],
 )
-def test_what_no_dataset_yaml_can_name_is_refused(tmp_path, images, masks, end, message):
+def test_layouts_that_dataset_yaml_cannot_express_fail(tmp_path, images, masks, end, message):
     with pytest.raises(InputError, match=message):
         propose(build(tmp_path, [stripes(0, 1)], images, masks, end))
 
 
-def test_masks_named_otherwise_than_images_are_refused(tmp_path):
+def test_masks_with_other_names_are_an_error(tmp_path):
     build(tmp_path, [stripes(0, 1)])
     (tmp_path / "masks" / "p0.png").rename(tmp_path / "masks" / "m0.png")
-    with pytest.raises(InputError, match=r"no mask is named like an image \(masks such as m0\.png, images such as p0"):
+    with pytest.raises(
+        InputError, match=r"no mask is named after an image \(masks such as m0\.png, images such as p0\."
+    ):
         propose(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         propose(tmp_path / "nowhere")
 
 
-def test_unlabeled_masks_alone_are_refused(tmp_path):
-    with pytest.raises(InputError, match="every pixel has the value 255"):
+def test_only_unlabeled_masks_are_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"every pixel is unlabeled \(value 255\)"):
         propose(build(tmp_path, [stripes(255)]))
 
 
@@ -510,13 +527,13 @@ def test_dataset_yaml_is_never_overwritten(tmp_path):
     proposal = propose(build(tmp_path, [stripes(0, 1)]))
     write(tmp_path, proposal)
     (tmp_path / "dataset.yaml").write_text("mine")
-    with pytest.raises(InputError, match=r"dataset\.yaml: exists; change it by hand"):
+    with pytest.raises(InputError, match=r"dataset\.yaml: already exists; edit it"):
         write(tmp_path, proposal)
     assert (tmp_path / "dataset.yaml").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
-def test_odd_names_of_files_make_no_odd_yaml(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="POSIX file names")
+def test_unusual_names_give_valid_yaml(tmp_path):
     names = ["on", "5", "a: b # c", "- d"]
     build(tmp_path, [stripes(0, 1, 2, 3)] * 3)
     (tmp_path / "classes.txt").write_text("\n".join(name.replace(":", "") for name in names))

@@ -13,7 +13,9 @@ from danet.data.classes import Classes
 from danet.data.images.channels import RGB
 from danet.data.samples import Sample
 from danet.errors import InputError
-from danet.evaluate.evaluation import Evaluation, Prediction, check_classes, evaluate, measure, predictions
+from danet.evaluate.evaluation import Evaluation, check_classes, evaluate, measure
+from danet.predict.inference import predict_samples
+from danet.predict.segmentation import Prediction
 from danet.weights.file import Card
 
 CLASSES = Classes.named(("road", "car", "sign"))
@@ -46,7 +48,7 @@ def brightest_channel(images: torch.Tensor) -> torch.Tensor:
 
 @cache
 def predicted() -> tuple[Prediction, ...]:
-    return tuple(predictions(brightest_channel, CARD, Drawn(), torch.device("cpu")))
+    return tuple(predict_samples(brightest_channel, CARD, Drawn(), torch.device("cpu")))
 
 
 def test_predictions_are_whole_images_with_their_confidence():

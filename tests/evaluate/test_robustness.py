@@ -198,7 +198,7 @@ def test_a_study_is_evaluation_of_each_corrupted_image(samples, predictor):
     conditions = conditions_of(["fog", "gaussian-noise"], [2, 4])
     told = []
     result = study({"one": predictor}, data, conditions, seed=7, seen=lambda *what: told.append(what[:3]))["one"]
-    shown = predictor.shown_by(WHOLE)
+    shown = predictor.resolve_protocol(WHOLE)
     clean = evaluate(predictor.logits, predictor.card, data, predictor.device, protocol=shown)
     assert (result.confusion[CLEAN].matrix == clean.matrix).all()
 

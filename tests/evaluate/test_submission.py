@@ -17,7 +17,8 @@ from danet.data.samples import Pair, PairedFiles
 from danet.errors import InputError
 from danet.evaluate import submission
 from danet.evaluate.cityscapes import Instances, instance_files, read_instances
-from danet.evaluate.evaluation import Evaluation, Prediction, measure
+from danet.evaluate.evaluation import Evaluation, measure
+from danet.predict.segmentation import Prediction
 
 HEIGHT, WIDTH = 64, 96
 TRAIN = cityscapes.CLASSES.names.index("train")

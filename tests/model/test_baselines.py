@@ -48,7 +48,7 @@ def small_recipe(architecture: str, **optim) -> recipes.Recipe:
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 2})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
 
 
 @pytest.mark.parametrize("architecture", BASELINES)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from danet.data.images.channels import resized
+from danet.data.images.channels import resize_long_side
 from danet.model.preprocess import normalize
 from danet.predict.inference import segment
 from danet.predict.protocols import PROTOCOLS, Protocol
@@ -30,10 +30,10 @@ def test_normalize_is_the_usual_formula_in_channels_last():
 
 @pytest.mark.parametrize(("size", "expected"), [((60, 80), (30, 40)), ((80, 60), (40, 30)), ((1, 4000), (1, 40))])
 def test_the_long_side_is_brought_to_its_size(size, expected):
-    assert resized(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)
-    assert resized(np.zeros((*size, 3), np.uint8), None).shape == (*size, 3)
-    assert resized(np.zeros((2, 1, 3), np.uint8), 3).shape == (3, 2, 3)  # as many bands as pixels asked for
-    assert resized(np.zeros((2, 1, 3), np.uint8), 8).shape == (8, 4, 3)
+    assert resize_long_side(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)
+    assert resize_long_side(np.zeros((*size, 3), np.uint8), None).shape == (*size, 3)
+    assert resize_long_side(np.zeros((2, 1, 3), np.uint8), 3).shape == (3, 2, 3)  # as many bands as pixels asked for
+    assert resize_long_side(np.zeros((2, 1, 3), np.uint8), 8).shape == (8, 4, 3)
 
 
 sides = st.integers(1, 3000)

@@ -14,7 +14,7 @@ from PIL import Image
 from danet import InputError
 from danet.cli import main
 from danet.data.images.channels import RGB
-from danet.data.images.geotiff import opened_rows, reader
+from danet.data.images.geotiff import open_raster, window_reader
 from danet.data.images.pillow import regular_file
 from danet.data.images.read import read_image, read_mask
 from danet.predict import large_image
@@ -157,8 +157,8 @@ def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, image, tmp_path,
 
 
 def by_rows(path) -> np.ndarray:
-    with regular_file(path) as file, opened_rows(file, path) as source:
-        return reader(source, RGB, path)(slice(0, source.height), slice(0, source.width))
+    with regular_file(path) as file, open_raster(file, path) as source:
+        return window_reader(source, RGB, path)(slice(0, source.height), slice(0, source.width))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -237,7 +237,7 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, t
         "five.tif": (write(tmp_path / "five.tif", np.dstack([image, image[..., :2]])), "has 5 bands of 8 bits"),
     }
     (tmp_path / "vrt.tif").write_text("<VRTDataset rasterXSize='9' rasterYSize='9'/>")
-    cases["vrt.tif"] = (tmp_path / "vrt.tif", "of a format that cannot be read by rows")
+    cases["vrt.tif"] = (tmp_path / "vrt.tif", "not a TIFF, PNG or JPEG")
     cut = write(tmp_path / "cut.tif", image)
     cut.write_bytes(cut.read_bytes()[:30_000])
     cases["cut.tif"] = (cut, "truncated or damaged")
@@ -250,7 +250,7 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, t
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(image).save(tmp_path / "side.jpg", exif=exif)
-    with pytest.raises(InputError, match="lies on its side"):
+    with pytest.raises(InputError, match="is rotated by its EXIF orientation"):
         large_image.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
     good = write(tmp_path / "good.tif", image)
     with pytest.raises(InputError, match="none but whole"):
@@ -258,7 +258,7 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, t
     with pytest.raises(InputError, match="64 pixels that overlap by 64"):
         large_image.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
     monkeypatch.setattr("danet.data.images.geotiff._MAX_STORED", 1000)
-    with pytest.raises(InputError, match=r"unpacked whole; write it tiled"):
+    with pytest.raises(InputError, match=r"decoded as a whole; write it tiled"):
         large_image.segment_file(predictor, good, tmp_path / "out")
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 

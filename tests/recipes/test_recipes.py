@@ -11,7 +11,7 @@ import pytest
 
 from danet import recipes
 from danet.cli import main
-from danet.data.registry import COUNTS, DATASETS
+from danet.data.registry import DATASETS
 from danet.predict.protocols import PROTOCOLS
 from danet.recipes import PUBLISHED, Data, Network, Optim, Recipe
 
@@ -163,7 +163,7 @@ def test_the_commands_above_each_table_are_those_of_its_rows():
                 assert options["--dataset"] in ("NAME", data.dataset)
                 split = options.get("--split", "val")
                 assert split == (data.val_split if "--submit" not in options else "test")
-                assert split in COUNTS[data.dataset]
+                assert split in DATASETS[data.dataset].counts
     assert seen == set(PUBLISHED)
 
 

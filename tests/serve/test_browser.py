@@ -1,4 +1,4 @@
-"""The page of `danet serve` in a browser (Debian's chromium, driven by Playwright)."""
+"""The web page of `danet serve` in a browser (Debian's chromium, driven by Playwright)."""
 
 import base64
 import contextlib
@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 import danet
-from danet.predict.attention import see
 from danet.visualize.attention_answers import default_points
 
 pytestmark = pytest.mark.browser
@@ -33,6 +32,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "danet/serve/page/example.jpg"
 
 
 @contextlib.contextmanager
@@ -47,14 +47,14 @@ def server(*args: str, **environment: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with server() as found:
-        yield found
+    with server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def browser():
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there")
+        pytest.skip(f"{CHROMIUM} is not installed")
     with sync_api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         yield running
@@ -63,7 +63,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens the page in a new context; in the end there was no error, and no request to anywhere else."""
+    """Return a function that opens the page in a new context. Finally, check for errors and external requests."""
     contexts, wrong = [], []
 
     def opened(address: str, expected: str = "", **options):
@@ -92,11 +92,11 @@ def open_page(browser):
 
 @pytest.fixture(scope="module")
 def places() -> dict[str, tuple[float, float]]:
-    """A place well inside each of the two largest classes of the page's example, in shares of its width and height."""
-    seen = see(danet.load(), ROOT / "danet/web/page/example.jpg")
-    height, width = seen.image.shape[:2]
-    points = default_points(seen)
-    names = [seen.segmentation.classes.names[seen.segmentation.labels[y, x]] for x, y in points]
+    """Return a point well inside each of the two largest classes of the example, in fractions of its size."""
+    inspection = danet.load().inspect(EXAMPLE)
+    height, width = inspection.image.shape[:2]
+    points, segmentation = default_points(inspection), inspection.segmentation
+    names = [segmentation.classes.names[segmentation.labels[y, x]] for x, y in points]
     return {name: (x / width, y / height) for name, (x, y) in zip(names, points, strict=True)}
 
 
@@ -109,7 +109,7 @@ def example(page):
 
 
 def until(page, condition: str) -> None:
-    """Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
+    """Wait for a condition. Playwright's own way evaluates text in the page, which the page's policy forbids."""
     for _ in range(300):
         if page.evaluate(condition):
             return
@@ -123,7 +123,7 @@ def at(page, x: float, y: float) -> tuple[float, float]:
 
 
 def pixels(page, canvas: str) -> np.ndarray:
-    """A canvas as H,W,4 uint8."""
+    """Return the pixels of a canvas, H,W,4 uint8."""
     url = page.evaluate("(id) => document.getElementById(id).toDataURL()", canvas)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))
 
@@ -131,7 +131,7 @@ def pixels(page, canvas: str) -> np.ndarray:
 def test_a_dropped_image_is_segmented(open_page, address):
     page = open_page(address)
     page.wait_for_selector("[data-model=ready]")
-    content = (ROOT / "danet/web/page/example.jpg").read_bytes()
+    content = EXAMPLE.read_bytes()
     page.evaluate(
         """(bytes) => {
           const files = new DataTransfer();
@@ -142,25 +142,25 @@ def test_a_dropped_image_is_segmented(open_page, address):
     )
     page.wait_for_selector("[data-state=ready]")
     legend = page.locator("#legend li").all_inner_texts()
-    assert re.match(r"sky\s+\d+ %", legend[0])
+    assert re.match(r"sky\s+\d+%", legend[0])
     assert (pixels(page, "overlay")[..., 3] == 255).all()
     assert "sky" in page.locator("#status").inner_text()
 
 
-def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, address, places):
+def test_attention_follows_the_pointer_one_request_at_a_time(open_page, address, places):
     page = example(open_page(address))
     (one, start), (other, end) = places.items()
     page.locator("label", has_text="Attention").first.click()
-    open_requests, most, sent = [], [], []
+    running, counts, sent = [], [], []
 
-    def begun(request):
+    def count(request):
         if "/v1/attention" in request.url:
-            open_requests.append(request)
+            running.append(request)
             sent.append(request.url)
-            most.append(len(open_requests))
+            counts.append(len(running))
 
-    page.on("request", begun)
-    page.on("requestfinished", lambda r: open_requests.remove(r) if r in open_requests else None)
+    page.on("request", count)
+    page.on("requestfinished", lambda r: running.remove(r) if r in running else None)
     page.mouse.move(*at(page, *start))
     until(page, f"document.getElementById('pixel-class').textContent === '{one}'")
     first = pixels(page, "heat")
@@ -170,54 +170,54 @@ def test_the_attention_follows_the_pointer_one_request_at_a_time(open_page, addr
     page.mouse.move(*at(page, *end))
     until(page, f"document.getElementById('pixel-class').textContent === '{other}'")
     page.wait_for_timeout(300)
-    assert max(most) == 1
+    assert max(counts) == 1
     assert len(sent) <= 61
     place = page.locator("#pixel-place").inner_text()
     x, y = (int(n) for n in re.findall(r"\d+", place))
-    assert f"x={x}&y={y}" in sent[-1], "the last request is for where the pointer rests"
+    assert f"x={x}&y={y}" in sent[-1], "the last request must be for the pointer's final position"
     assert (pixels(page, "heat") != first).any()
-    assert re.search(rf"{other} \d+ %", page.locator("#tip").inner_text())
+    assert re.search(rf"{other} \d+%", page.locator("#tip").inner_text())
 
 
-def test_points_are_pinned_compared_and_taken_away(open_page, address, places):
+def test_points_are_pinned_compared_and_removed(open_page, address, places):
     page = example(open_page(address))
     for i, place in enumerate(places.values(), 1):
         page.mouse.click(*at(page, *place))
         until(page, f"document.querySelectorAll('#pins > li').length === {i}")
     assert [t.strip() for t in page.locator("#pins .head b").all_inner_texts()] == list(places)
     for bars in page.locator("#pins .bars").all():
-        shares = [int(n) for n in re.findall(r"(\d+) %", bars.inner_text())]
+        shares = [int(n) for n in re.findall(r"(\d+)%", bars.inner_text())]
         assert len(shares) == 3
         assert shares == sorted(shares, reverse=True)
-    page.get_by_label("Take point 2 away").click()
+    page.get_by_label("Remove point 2").click()
     assert page.locator("#pins > li").count() == 1
 
 
-def test_classes_are_switched_and_the_overlay_is_slid(open_page, address):
+def test_classes_can_be_hidden_and_the_opacity_changed(open_page, address):
     page = example(open_page(address))
     sky = page.locator("#legend li", has_text="sky")
     before = pixels(page, "overlay")[..., 3] > 0
     sky.locator("input").uncheck()
     after = pixels(page, "overlay")[..., 3] > 0
-    share = int(re.search(r"(\d+) %", sky.inner_text())[1]) / 100
+    share = int(re.search(r"(\d+)%", sky.inner_text())[1]) / 100
     assert before.mean() - after.mean() == pytest.approx(share, abs=0.006)
     page.locator("#opacity").fill("20")
     assert page.evaluate("getComputedStyle(document.getElementById('overlay')).opacity") == "0.2"
 
 
-def test_modules_are_switched_off_and_channels_shown(open_page, address):
+def test_modules_are_turned_off_and_channels_displayed(open_page, address):
     page = example(open_page(address))
     before = pixels(page, "overlay")
     page.get_by_label("Position attention").uncheck()
     until(page, "document.getElementById('change').textContent.startsWith('Without position')")
-    changed = float(re.search(r"([\d.]+) %", page.locator("#change").inner_text())[1])
+    changed = float(re.search(r"([\d.]+)%", page.locator("#change").inner_text())[1])
     after = pixels(page, "overlay")
     assert changed > 0
     assert (before != after).any()
-    page.get_by_label("Show only what changes").check()
+    page.get_by_label("Show only changed pixels").check()
     assert (pixels(page, "overlay")[..., 3] > 0).mean() == pytest.approx(changed / 100, abs=0.001)
     page.get_by_label("Position attention").check()
-    until(page, "document.getElementById('change').textContent.startsWith('Switch')")
+    until(page, "document.getElementById('change').textContent.startsWith('Turn one off')")
     assert np.array_equal(pixels(page, "overlay"), before)
     page.wait_for_selector("#maps button")
     page.locator("#channel-class").select_option(label="tree")
@@ -226,7 +226,7 @@ def test_modules_are_switched_off_and_channels_shown(open_page, address):
     assert pixels(page, "heat").any()
 
 
-def test_of_two_quick_switches_the_last_one_counts(open_page, address):
+def test_the_last_of_two_quick_switches_wins(open_page, address):
     held = []
     page = example(open_page(address, expected="503"))
     before = pixels(page, "overlay")
@@ -238,27 +238,27 @@ def test_of_two_quick_switches_the_last_one_counts(open_page, address):
         held[0].continue_()
     page.wait_for_timeout(300)
     assert np.array_equal(pixels(page, "overlay"), before)
-    assert page.locator("#change").inner_text().startswith("Switch one off")
+    assert page.locator("#change").inner_text().startswith("Turn one off")
     busy = {"status": 503, "json": {"error": "busy"}}
     page.route("**/pixels?without=channel", lambda route: route.fulfill(**busy), times=1)
-    page.get_by_label("Channel attention").click()  # what could not be had is not shown as switched off
+    page.get_by_label("Channel attention").click()  # a failed request leaves the module on
     until(page, "!document.getElementById('error').hidden && document.getElementById('use-channel').checked")
     assert np.array_equal(pixels(page, "overlay"), before)
 
 
-def test_nothing_about_an_image_can_be_used_before_there_is_one(open_page, address):
+def test_controls_are_disabled_until_there_is_an_image(open_page, address):
     held = []
     page = open_page(address)
     page.wait_for_selector("[data-model=ready]")
-    unusable = "document.querySelectorAll('aside[inert], .tools[inert], #compare[inert]').length"
-    assert page.evaluate(unusable) == 3
+    disabled = "document.querySelectorAll('aside[inert], .tools[inert], #compare[inert]').length"
+    assert page.evaluate(disabled) == 3
     page.route("**/v1/segment*", lambda route: held.append(route), times=1)
     page.click("#example")
     wait_for(page, held)
-    assert page.evaluate(unusable) == 3
+    assert page.evaluate(disabled) == 3
     held[0].continue_()
     page.wait_for_selector("[data-state=ready]")
-    assert page.evaluate(unusable) == 0
+    assert page.evaluate(disabled) == 0
 
 
 def wait_for(page, held: list) -> None:
@@ -269,7 +269,7 @@ def wait_for(page, held: list) -> None:
     raise AssertionError("no request was held")
 
 
-def test_an_image_opened_meanwhile_is_the_one_shown(open_page, address, tmp_path):
+def test_an_image_opened_during_an_upload_replaces_it(open_page, address, tmp_path):
     held = []
     Image.new("RGB", (600, 400), "gray").save(tmp_path / "first.png")
     page = open_page(address)
@@ -277,15 +277,15 @@ def test_an_image_opened_meanwhile_is_the_one_shown(open_page, address, tmp_path
     page.route("**/v1/segment*", lambda route: route.continue_() if held else held.append(route))
     page.set_input_files("#file", tmp_path / "first.png")
     wait_for(page, held)
-    page.set_input_files("#file", ROOT / "danet/web/page/example.jpg")
+    page.set_input_files("#file", EXAMPLE)
     page.wait_for_selector("[data-state=ready]")
-    shown = pixels(page, "overlay"), page.locator("#legend").inner_text()
+    before = pixels(page, "overlay"), page.locator("#legend").inner_text()
     held[0].continue_()
-    answers = "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/v1/segment'))"
-    until(page, f"{answers}.length === 2")
-    page.wait_for_timeout(1000)  # for the class map of the first, were it asked for
-    assert np.array_equal(pixels(page, "overlay"), shown[0])
-    assert page.locator("#legend").inner_text() == shown[1]
+    responses = "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/v1/segment'))"
+    until(page, f"{responses}.length === 2")
+    page.wait_for_timeout(1000)  # so that a request for the first image's class map would be noticed
+    assert np.array_equal(pixels(page, "overlay"), before[0])
+    assert page.locator("#legend").inner_text() == before[1]
     assert page.locator("body").get_attribute("data-state") == "ready"
     files = {}
     for name in ("labels", "json"):
@@ -299,8 +299,8 @@ def test_an_image_opened_meanwhile_is_the_one_shown(open_page, address, tmp_path
     assert sky["share"] == pytest.approx((labels == 0).mean())
 
 
-def test_an_image_sent_again_is_shown_with_both_modules(open_page, address, tmp_path):
-    Image.open(ROOT / "danet/web/page/example.jpg").save(tmp_path / "a.street.png")
+def test_an_image_sent_again_is_segmented_with_both_modules(open_page, address, tmp_path):
+    Image.open(EXAMPLE).save(tmp_path / "a.street.png")
     page = open_page(address, expected="404")
     page.wait_for_selector("[data-model=ready]")
     page.set_input_files("#file", tmp_path / "a.street.png")
@@ -332,13 +332,13 @@ def test_results_are_downloaded(open_page, address):
     labels = Image.open(io.BytesIO(files["example_labels.png"]))
     assert labels.mode == "P"
     assert Image.open(io.BytesIO(files["example_overlay.png"])).size == labels.size
-    told = json.loads(files["example.json"])
-    assert told["classes"][0]["name"] == "sky"
-    assert told["classes"][0]["share"] == pytest.approx((np.asarray(labels) == 0).mean())
-    assert sum(entry["share"] for entry in told["points"][0]["looks_at"]) == pytest.approx(1, abs=1e-3)
+    saved = json.loads(files["example.json"])
+    assert saved["classes"][0]["name"] == "sky"
+    assert saved["classes"][0]["share"] == pytest.approx((np.asarray(labels) == 0).mean())
+    assert sum(entry["share"] for entry in saved["points"][0]["looks_at"]) == pytest.approx(1, abs=1e-3)
 
 
-def test_everything_can_be_done_by_keys(open_page, address):
+def test_everything_works_with_the_keyboard(open_page, address):
     page = open_page(address)
     page.wait_for_selector("[data-model=ready]")
     for _ in range(20):
@@ -349,7 +349,7 @@ def test_everything_can_be_done_by_keys(open_page, address):
     page.wait_for_selector("[data-state=ready]")
     page.focus("#stage")
     width = page.evaluate("getComputedStyle(document.getElementById('stage')).outlineWidth")
-    assert width == "2px", "the focus is to be seen"
+    assert width == "2px", "the focus must be visible"
     before = page.locator("#pixel-place").inner_text()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowLeft")
@@ -368,7 +368,7 @@ def test_everything_can_be_done_by_keys(open_page, address):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(open_page, address, scheme):
+def test_the_page_fits_a_phone(open_page, address, scheme):
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     page = example(open_page(address, color_scheme=scheme, **options))
     assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -381,7 +381,7 @@ def test_it_fits_a_phone(open_page, address, scheme):
     assert (lightness > 200) == (scheme == "light")
 
 
-def test_nothing_moves_while_it_works(open_page, address):
+def test_the_layout_does_not_shift(open_page, address):
     page = open_page(address)
     page.wait_for_selector("[data-model=ready]")
     page.evaluate(
@@ -396,13 +396,13 @@ def test_nothing_moves_while_it_works(open_page, address):
     assert page.evaluate("window.shifts") < 0.02
 
 
-def test_errors_are_told_in_plain_words(open_page, address, tmp_path):
+def test_errors_are_displayed_in_plain_words(open_page, address, tmp_path):
     page = open_page(address, expected="422")
     page.wait_for_selector("[data-model=ready]")
     (tmp_path / "note.jpg").write_text("no image")
     page.set_input_files("#file", tmp_path / "note.jpg")
     page.wait_for_selector("#error:not([hidden])")
-    assert "not an image that the browser can open" in page.locator("#error").inner_text()
+    assert "Your browser cannot open this file as an image" in page.locator("#error").inner_text()
     assert page.locator("body").get_attribute("data-state") == "empty"
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
@@ -412,9 +412,9 @@ def test_errors_are_told_in_plain_words(open_page, address, tmp_path):
     assert page.locator("#error").is_hidden()
 
 
-def test_a_large_image_is_made_smaller_and_a_portrait_fits(open_page, address, tmp_path):
+def test_a_large_image_is_resized_and_a_portrait_fits(open_page, address, tmp_path):
     Image.effect_noise((1500, 3000), 60).convert("RGB").save(tmp_path / "tall.jpg")
-    page = open_page(address, expected="422")  # where one class is everywhere no channel map tells it from the rest
+    page = open_page(address, expected="422")  # if one class is everywhere, no channel distinguishes it
     page.wait_for_selector("[data-model=ready]")
     page.set_input_files("#file", tmp_path / "tall.jpg")
     page.wait_for_selector("[data-state=ready]")
@@ -424,7 +424,7 @@ def test_a_large_image_is_made_smaller_and_a_portrait_fits(open_page, address, t
     assert stage["width"] / stage["height"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_token_is_asked_for(open_page, tiny_weights):
+def test_the_page_asks_for_a_required_token(open_page, tiny_weights):
     token = "correct-horse-battery"
     with server("--weights", str(tiny_weights), DANET_TOKEN=token) as address:
         page = open_page(address, expected="401")
@@ -438,7 +438,7 @@ def test_a_token_is_asked_for(open_page, tiny_weights):
         assert "6 classes" in page.locator("#about").inner_text()
 
 
-def test_names_of_classes_are_text(open_page, tmp_path):
+def test_class_names_are_not_parsed_as_html(open_page, tmp_path):
     from danet import DANet
     from danet.data.classes import Classes
     from danet.weights import file as weights_file
@@ -456,7 +456,7 @@ def test_names_of_classes_are_text(open_page, tmp_path):
         assert re.search(r"<img src=x|<b>b", page.locator("#legend").inner_text())
 
 
-def test_the_interface_is_listed(open_page, address):
+def test_the_docs_page_lists_the_operations(open_page, address):
     page = open_page(address)
     page.goto(f"{address}/docs")
     page.wait_for_selector("#operations section")
@@ -464,7 +464,7 @@ def test_the_interface_is_listed(open_page, address):
     assert f"{address}/v1/segment" in page.locator("pre").inner_text()
 
 
-def test_an_exported_network_segments_and_hides_what_it_cannot_show(open_page, tmp_path):
+def test_an_exported_network_segments_without_attention(open_page, tmp_path):
     exported = tmp_path / "default.onnx"
     command = [sys.executable, "-m", "danet", "export", "--to", "onnx", "--no-verify", "--out", str(exported)]
     subprocess.run(command, check=True, capture_output=True)
@@ -473,7 +473,7 @@ def test_an_exported_network_segments_and_hides_what_it_cannot_show(open_page, t
         page.wait_for_selector("[data-model=ready]")
         page.click("#example")
         page.wait_for_selector("[data-state=ready]")
-        assert re.match(r"sky\s+\d+ %", page.locator("#legend li").all_inner_texts()[0])
+        assert re.match(r"sky\s+\d+%", page.locator("#legend li").all_inner_texts()[0])
         page.mouse.move(*at(page, 0.2, 0.2))
         until(page, "document.getElementById('tip').textContent.includes('sky')")
         for module in ("Position attention", "Channel attention"):

@@ -1,13 +1,17 @@
-"""danet serve as a process, asked by sockets: requests at the edge of HTTP and beyond, ways out of the page's folder,
-slow clients beside many uploads, and 100,000 requests.
+"""`danet serve` as a separate process, which all tests here share, queried over sockets.
+
+Requests at the edge of HTTP and beyond, paths that try to leave the page's folder, slow clients during many uploads,
+memory after many requests, and the example clients.
 """
 
+import asyncio
 import contextlib
 import http.client
 import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -16,61 +20,61 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import httpx
 import numpy as np
 import pytest
-from web_client import image, process, send
+from PIL import Image
+from serve_client import image, process, send
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def server(tiny_weights):
-    """A server's process, of at most 1 MB a body, and its address."""
-    with serving(tiny_weights, "--max-mb", "1") as found:
-        yield found
+    """Yield a server's process and its URL. It accepts bodies up to 1 MB.
 
-
-@contextlib.contextmanager
-def serving(weights: Path, *args: str):
-    """A server's process whose log is read, so that it never waits for a reader; and its address."""
-    with process(weights, *args) as (child, address):
+    A thread reads its log, so that the process never blocks on a full pipe.
+    """
+    with process(tiny_weights, "--max-mb", "1") as (child, url):
         reader = threading.Thread(target=child.stderr.read)
         reader.start()
         try:
-            yield child, address
+            yield child, url
         finally:
             child.kill()
             reader.join()
 
 
-def connected(address: str) -> contextlib.closing[http.client.HTTPConnection]:
-    return contextlib.closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60))
+def connected(url: str) -> contextlib.closing[http.client.HTTPConnection]:
+    return contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=60))
 
 
 def ask(
     connection: http.client.HTTPConnection, method: str, path: str, content: bytes | None = None
 ) -> tuple[int, bytes]:
     connection.request(method, path, content)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
-def answers(address: str, content: bytes, seconds: float = 60) -> bytes:
-    """All that comes back until the server closes, or says nothing for so long."""
-    said = b""
-    with send(address, content) as connection:
+def exchange(url: str, content: bytes, seconds: float = 60) -> bytes:
+    """Send bytes, and return all that is received until the server closes the connection or is silent for a while."""
+    received = b""
+    with send(url, content) as connection:
         connection.settimeout(seconds)
         try:
             while piece := connection.recv(1 << 16):
-                said += piece
+                received += piece
         except (TimeoutError, ConnectionResetError):
             pass
-    return said
+    return received
 
 
-def status(said: bytes) -> int:
-    """Of the first answer; 0 where the connection was closed without one."""
-    return int(said[9:12]) if said.startswith(b"HTTP/1.1 ") else 0
+def status(received: bytes) -> int:
+    """Return the status of the first response, or 0 if the connection was closed without one."""
+    return int(received[9:12]) if received.startswith(b"HTTP/1.1 ") else 0
 
 
 def chunked(*parts: bytes) -> bytes:
@@ -87,13 +91,13 @@ EDGES: dict[str, tuple[bytes, set[int]]] = {
     "whole": (POST + LENGTH + WHOLE, {200}),
     "chunked": (POST + TE + chunked(WHOLE[:100], WHOLE[100:]), {200}),
     "chunked, a byte each": (POST + TE + chunked(*(WHOLE[i : i + 1] for i in range(300)), WHOLE[300:]), {200}),
-    "chunk of a length that is none": (POST + TE + b"xyz\r\n" + WHOLE, {400}),
-    "chunk of a negative length": (POST + TE + b"-5\r\n" + WHOLE, {400}),
+    "chunk with an invalid length": (POST + TE + b"xyz\r\n" + WHOLE, {400}),
+    "chunk with a negative length": (POST + TE + b"-5\r\n" + WHOLE, {400}),
     "chunk of 2^80 bytes": (POST + TE + b"1" + b"0" * 20 + b"\r\n" + WHOLE, {0, 400, 413}),
     "chunks that never end": (POST + TE + chunked(WHOLE)[:-5], {0, 408}),
     "two lengths": (POST + b"Content-Length: 5\r\nContent-Length: 9\r\n\r\n" + WHOLE, {400}),
     "length and chunks": (POST + b"Content-Length: 5\r\n" + TE + chunked(WHOLE), {200, 400}),
-    "a length that is none": (POST + b"Content-Length: many\r\n\r\n", {400}),
+    "an invalid length": (POST + b"Content-Length: many\r\n\r\n", {400}),
     "a negative length": (POST + b"Content-Length: -1\r\n\r\n", {400}),
     "a length of 10^30": (POST + b"Content-Length: 1" + b"0" * 30 + b"\r\n\r\n", {0, 400, 408, 413}),
     "a length too short": (POST + b"Content-Length: 10\r\n\r\n" + WHOLE, {422}),
@@ -103,8 +107,8 @@ EDGES: dict[str, tuple[bytes, set[int]]] = {
     "OPTIONS": (b"OPTIONS /v1/segment HTTP/1.1\r\n" + HOST + b"Origin: http://evil.example\r\n\r\n", {403, 405}),
     "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", {400, 404, 405}),
     "CONNECT": (b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n", {400, 404, 405}),
-    "a method that is none": (b"GE\0T / HTTP/1.1\r\n" + HOST + b"\r\n", {400}),
-    "an address": (b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + b"\r\n", {200, 400, 404}),
+    "an invalid method": (b"GE\0T / HTTP/1.1\r\n" + HOST + b"\r\n", {400}),
+    "a full URL": (b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + b"\r\n", {200, 400, 404}),
     "no host": (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", {400}),
     "two hosts": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", {400}),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n", {200}),
@@ -123,34 +127,29 @@ EDGES: dict[str, tuple[bytes, set[int]]] = {
 }
 
 
-def alive(address: str) -> bool:
-    with connected(address) as connection:
+def works(url: str) -> bool:
+    with connected(url) as connection:
         return ask(connection, "POST", "/v1/segment", WHOLE)[0] == 200
 
 
 def test_requests_at_the_edge_of_http(server):
-    """All at once, since some wait; then the server answers as before and holds nothing of them."""
-    _, address = server
+    """Send all requests at once, since some wait. Afterwards the server works and holds none of their bytes."""
+    _, url = server
     with ThreadPoolExecutor(len(EDGES)) as pool:
-        said = dict(
-            zip(
-                EDGES,
-                pool.map(lambda edge: answers(address, edge[0], 3 if 0 in edge[1] else 60), EDGES.values()),
-                strict=True,
-            )
-        )
-    wrong = {name: said[name][:60] for name, (_, expected) in EDGES.items() if status(said[name]) not in expected}
+        exchanges = pool.map(lambda edge: exchange(url, edge[0], 3 if 0 in edge[1] else 60), EDGES.values())
+        received = dict(zip(EDGES, exchanges, strict=True))
+    wrong = {name: received[name][:60] for name, (_, valid) in EDGES.items() if status(received[name]) not in valid}
     assert not wrong
     for name in EDGES:
-        assert b"Traceback" not in said[name], name
-        assert b"access-control" not in said[name].lower(), name
-        assert said[name].count(b"HTTP/1.1 ") <= 2, f"{name}: its body was taken for requests"
-    assert said["HEAD of the page"].endswith(b"\r\n\r\n"), "an answer to HEAD has no body"
-    assert alive(address)
-    with connected(address) as connection:
+        assert b"Traceback" not in received[name], name
+        assert b"access-control" not in received[name].lower(), name
+        assert received[name].count(b"HTTP/1.1 ") <= 2, f"{name}: its body was parsed as requests"
+    assert received["HEAD of the page"].endswith(b"\r\n\r\n"), "a response to HEAD has no body"
+    assert works(url)
+    with connected(url) as connection:
         for _ in range(50):
-            told = ask(connection, "GET", "/metrics")[1].decode()
-            held = int(re.search(r"^danet_held_bytes (\d+)", told, re.MULTILINE)[1])
+            metrics = ask(connection, "GET", "/metrics")[1].decode()
+            held = int(re.search(r"^danet_held_bytes (\d+)", metrics, re.MULTILINE)[1])
             if held == 0:
                 break
             time.sleep(0.1)
@@ -159,121 +158,194 @@ def test_requests_at_the_edge_of_http(server):
 
 ROOTS = ("/page/", "/v1/images/", "/")
 DOTS = ("..", "%2e%2e", ".%2e", "%2E.", "..%00", "%252e%252e", "..;", "%c0%ae%c0%ae", "\\..", "%5c..")
-TARGETS = ("server.py", "etc/passwd")
+TARGETS = ("app.py", "etc/passwd")
 WAYS = [root + dots + "/" + dots + "/" + target for root, dots, target in itertools.product(ROOTS, DOTS, TARGETS)]
 MORE = [
-    *("/page//etc/passwd", "/page/%2fetc%2fpasswd", "/page/....//server.py", "/page/./../server.py", "//etc/passwd"),
-    *("/page/page.js%00.html", "/page/page.js/../../server.py", "/page/C:%5cwindows%5cwin.ini", "/page/~root/.ssh/id"),
-    *("/page/file:///etc/passwd", "/page/%", "/page/%zz", "/page/" + quote("‥/server.py"), "/page/.", "/page/.."),
+    *("/page//etc/passwd", "/page/%2fetc%2fpasswd", "/page/....//app.py", "/page/./../app.py", "//etc/passwd"),
+    *("/page/page.js%00.html", "/page/page.js/../../app.py", "/page/C:%5cwindows%5cwin.ini", "/page/~root/.ssh/id"),
+    *("/page/file:///etc/passwd", "/page/%", "/page/%zz", "/page/" + quote("‥/app.py"), "/page/.", "/page/.."),
 ]
 
 
 def test_no_path_leads_out_of_the_page(server):
-    """75 ways to write ../; none is answered by a file."""
-    _, address = server
+    """Try 74 spellings of ../; none may return a file."""
+    _, url = server
     assert len(WAYS + MORE) >= 60
     for path in WAYS + MORE:
-        said = answers(address, f"GET {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n")
-        assert status(said) in (400, 404, 405, 422), (path, said[:200])
-        assert b"root:" not in said, path
-        assert b"import" not in said, path
+        received = exchange(url, f"GET {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n")
+        assert status(received) in (400, 404, 405, 422), (path, received[:200])
+        assert b"root:" not in received, path
+        assert b"import" not in received, path
 
 
 @pytest.mark.parametrize(("uploads", "strict"), [(60, False), pytest.param(200, True, marks=pytest.mark.stress)])
-def test_slow_clients_beside_many_uploads_hold_up_nobody(tiny_weights, uploads, strict):
-    """Parallel uploads beside 50 clients that send a byte now and then: 200 or 503, memory bounded, /health quick."""
+def test_slow_clients_during_uploads_delay_nobody(server, uploads, strict):
+    """Upload in parallel while 50 clients send a byte now and then: 200 or 503, bounded memory, a quick /health."""
+    child, url = server
     content = image(size=(240, 320), kind="JPEG")
-    with serving(tiny_weights, "--max-mb", "1") as (child, address):
-        assert alive(address)
-        before = resident(child.pid, "VmRSS")
-        head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
-        slow = [send(address, head) for _ in range(50)]
-        done = threading.Event()
+    assert works(url)
+    before = reset_peak(child.pid)
+    head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
+    slow = [send(url, head) for _ in range(50)]
+    done = threading.Event()
 
-        def drip() -> None:
-            while not done.wait(0.2):
-                for connection in slow:
-                    with contextlib.suppress(OSError):  # its time is up
-                        connection.send(b"\x89")
+    def drip() -> None:
+        while not done.wait(0.2):
+            for connection in slow:
+                with contextlib.suppress(OSError):  # timed out
+                    connection.send(b"\x89")
 
-        def upload(_: int) -> int:
-            with connected(address) as connection:
-                return ask(connection, "POST", "/v1/segment", content)[0]
+    def upload(_: int) -> int:
+        with connected(url) as connection:
+            return ask(connection, "POST", "/v1/segment", content)[0]
 
-        def health() -> list[float]:
-            seconds = []
-            with connected(address) as connection:
-                while not done.wait(0.01):
-                    begun = time.perf_counter()
-                    assert ask(connection, "GET", "/health") == (200, b'{"status":"ok"}')
-                    seconds.append(time.perf_counter() - begun)
-            return seconds
+    def health() -> list[float]:
+        seconds = []
+        with connected(url) as connection:
+            while not done.wait(0.01):
+                start = time.perf_counter()
+                assert ask(connection, "GET", "/health") == (200, b'{"status":"ok"}')
+                seconds.append(time.perf_counter() - start)
+        return seconds
 
-        with ThreadPoolExecutor(uploads + 2) as pool:
-            asked = pool.submit(health)
-            dripping = pool.submit(drip)
-            statuses = Counter(pool.map(upload, range(uploads)))
-            done.set()
-            seconds = sorted(asked.result())
-            dripping.result()
-        for connection in slow:
-            connection.close()
-        assert set(statuses) <= {200, 503}
-        assert statuses[200] >= 50
-        p99 = seconds[int(0.99 * len(seconds))]
-        peak = resident(child.pid, "VmHWM")
-        print(f"{uploads} uploads: {dict(statuses)}, peak memory {peak / before:.2f} of the idle server's")
-        print(f"p99 of {len(seconds)} /health: {1e3 * p99:.0f} ms")
-        assert peak < 1.5 * before
-        assert p99 < (0.1 if strict else 2)
+    with ThreadPoolExecutor(uploads + 2) as pool:
+        asked = pool.submit(health)
+        dripping = pool.submit(drip)
+        statuses = Counter(pool.map(upload, range(uploads)))
+        done.set()
+        seconds = sorted(asked.result())
+        dripping.result()
+    for connection in slow:
+        connection.close()
+    assert set(statuses) <= {200, 503}
+    assert statuses[200] >= 50
+    p99 = seconds[int(0.99 * len(seconds))]
+    peak = memory(child.pid, "VmHWM")
+    print(f"{uploads} uploads: {dict(statuses)}, peak memory {peak / before:.2f} times that before")
+    print(f"p99 of {len(seconds)} /health: {1e3 * p99:.0f} ms")
+    assert peak < 1.5 * before
+    assert p99 < (0.1 if strict else 2)
 
 
-def resident(pid: int, key: str) -> int:
-    """VmRSS or VmHWM of a process, in bytes."""
+def memory(pid: int, key: str) -> int:
+    """Return VmRSS or VmHWM of a process, in bytes."""
     return 1024 * int(Path(f"/proc/{pid}/status").read_text().split(f"{key}:")[1].split()[0])
 
 
+def reset_peak(pid: int) -> int:
+    """Set VmHWM of a process to its VmRSS, and return that."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return memory(pid, "VmRSS")
+
+
 @pytest.mark.parametrize(("requests", "limit"), [(600, 5000), pytest.param(100_000, 1000, marks=pytest.mark.stress)])
-def test_memory_and_descriptors_stay_flat(tiny_weights, requests, limit):
-    """Of 20 requests one segments an image, three ask where a pixel looks, one is refused, the others ask /health."""
+def test_memory_and_descriptors_stay_flat(server, requests, limit):
+    """Of 20 requests, one segments an image, three query attention, one is rejected, and the others ask for /health."""
+    child, url = server
     contents = [image(i, (48, 64)) for i in range(40)]
-    with serving(tiny_weights) as (child, address):
-        with connected(address) as connection:
-            name = json.loads(ask(connection, "POST", "/v1/segment?keep=true", contents[0])[1])["image"]
+    with connected(url) as connection:
+        image_id = json.loads(ask(connection, "POST", "/v1/segment?keep=true", contents[0])[1])["image"]
 
-        def mixture(first: int, last: int) -> Counter:
-            statuses = Counter()
-            with connected(address) as connection:
-                for i in range(first, last):
-                    request = ("GET", "/health", None)
-                    if i % 20 == 0:
-                        request = ("POST", "/v1/segment", contents[i // 20 % 40])
-                    elif i % 20 in (5, 10, 15):
-                        request = ("POST", f"/v1/attention?image={name}&x={i % 64}&y={i % 48}", None)
-                    elif i % 20 == 19:
-                        request = ("POST", "/v1/segment", b"no image")
-                    statuses[ask(connection, *request)[0]] += 1
-            return statuses
+    def mixture(first: int, last: int) -> Counter:
+        statuses = Counter()
+        with connected(url) as connection:
+            for i in range(first, last):
+                request = ("GET", "/health", None)
+                if i % 20 == 0:
+                    request = ("POST", "/v1/segment", contents[i // 20 % 40])
+                elif i % 20 in (5, 10, 15):
+                    request = ("POST", f"/v1/attention?image={image_id}&x={i % 64}&y={i % 48}", None)
+                elif i % 20 == 19:
+                    request = ("POST", "/v1/segment", b"no image")
+                statuses[ask(connection, *request)[0]] += 1
+        return statuses
 
-        total, measured = Counter(), []
-        with ThreadPoolExecutor(2) as pool:
-            for part in range(11):  # the first is for warming up
-                step = requests // 10 if part else max(100, requests // 20)
-                halves = pool.map(mixture, (0, step // 2), (step // 2, step))
-                for half in halves:
-                    total += half
-                measured.append((sum(total.values()), resident(child.pid, "VmRSS"), descriptors(child.pid)))
-        assert total[422] == pytest.approx(sum(total.values()) / 20, rel=0.02)
-        assert set(total) == {200, 422}
-        counts, sizes, open_files = np.array(measured, float).T
-        slope = np.polyfit(counts[1:], sizes[1:], 1)[0]
-        print("requests, MB:", ", ".join(f"{n:,.0f} {size / 1e6:.1f}" for n, size in zip(counts, sizes, strict=True)))
-        print(f"{slope:.0f} bytes a request; descriptors {sorted(map(int, set(open_files)))}")
-        assert slope < limit
-        assert max(open_files) - min(open_files) <= 2
+    total, measured = Counter(), []
+    with ThreadPoolExecutor(2) as pool:
+        for part in range(11):  # the first part is for warming up
+            step = requests // 10 if part else max(100, requests // 20)
+            halves = pool.map(mixture, (0, step // 2), (step // 2, step))
+            for half in halves:
+                total += half
+            measured.append((sum(total.values()), memory(child.pid, "VmRSS"), descriptors(child.pid)))
+    assert total[422] == pytest.approx(sum(total.values()) / 20, rel=0.02)
+    assert set(total) == {200, 422}
+    counts, sizes, open_files = np.array(measured, float).T
+    slope = np.polyfit(counts[1:], sizes[1:], 1)[0]
+    print("requests, MB:", ", ".join(f"{n:,.0f} {size / 1e6:.1f}" for n, size in zip(counts, sizes, strict=True)))
+    print(f"{slope:.0f} bytes per request; descriptors {sorted(map(int, set(open_files)))}")
+    assert slope < limit
+    assert max(open_files) - min(open_files) <= 2
 
 
 def descriptors(pid: int) -> int:
-    """Open files of a server between two parts of the load, when its clients have gone."""
+    """Return the number of open files of a server, once the clients of this part have disconnected."""
     time.sleep(0.2)
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+
+
+def test_200_uploads_at_once_get_200_or_503_in_bounded_memory(server):
+    child, url = server
+    content = image(size=(240, 320), kind="JPEG")
+
+    async def run():
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            await client.post(f"{url}/v1/segment", content=content)
+            before = reset_peak(child.pid)
+            posts = [client.post(f"{url}/v1/segment", content=content) for _ in range(200)]
+            return await asyncio.gather(*posts), before
+
+    responses, before = asyncio.run(run())
+    assert {response.status_code for response in responses} <= {200, 503}
+    assert sum(response.status_code == 200 for response in responses) >= 64
+    assert memory(child.pid, "VmHWM") < 1.5 * before
+
+
+def test_false_lengths_disconnects_and_slow_clients(server):
+    _, url = server
+    head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\n"
+    with send(url, head + b"Content-Length: 3000000\r\n\r\n" + bytes(3_000_000)) as large:
+        assert large.recv(12) == b"HTTP/1.1 413"
+    with send(url, head + b"Transfer-Encoding: chunked\r\n\r\n" + b"100000\r\n%s\r\n" % bytes(1 << 20) * 2) as chunks:
+        assert chunks.recv(12) == b"HTTP/1.1 413"
+    with send(url, head + b"Content-Length: 10\r\n\r\n" + WHOLE) as short:
+        assert short.recv(12) == b"HTTP/1.1 422"
+    with send(url, b"rubbish\r\n\r\n") as rubbish:
+        assert rubbish.recv(12) == b"HTTP/1.1 400"
+    with send(url, head.replace(b"localhost", b"evil.example") + b"Content-Length: 0\r\n\r\n") as rebound:
+        response = rebound.recv(4096)
+        assert response.startswith(b"HTTP/1.1 400")
+        assert b"uvicorn" not in response.lower()
+    slow = [send(url, head + b"Content-Length: 1000\r\n\r\nx") for _ in range(50)]
+    slow += [send(url, head) for _ in range(20)]
+    for _ in range(20):
+        send(url, head + b"Content-Length: 100000\r\n\r\n" + bytes(1000)).close()  # disconnects halfway
+    with httpx.Client(base_url=url, timeout=20) as client:
+        seconds = []
+        for _ in range(30):
+            start = time.monotonic()
+            assert client.get("/health").status_code == 200
+            seconds.append(time.monotonic() - start)
+        assert sorted(seconds)[-2] < 0.1
+        assert client.post("/v1/segment", content=WHOLE).status_code == 200
+        held = re.search(r"^danet_held_bytes (\d+)", client.get("/metrics").text, re.M)
+        assert int(held[1]) <= 50, "only what the slow clients sent, and nothing of those that disconnected"
+    for connection in slow:
+        connection.close()
+
+
+def test_the_example_clients_run(server, tmp_path):
+    (tmp_path / "image.png").write_bytes(WHOLE)
+    _, url = server
+    command = [sys.executable, str(ROOT / "examples/client.py"), str(tmp_path / "image.png"), "--at", "10", "20"]
+    done = subprocess.run([*command, "--server", url], capture_output=True, text=True, check=True, timeout=60)
+    assert "looks at" in done.stdout
+    script = (ROOT / "examples/client.sh").read_text().replace("http://127.0.0.1:8000", url)
+    done = subprocess.run(
+        ["bash", "-c", script, "client.sh", "image.png"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert overlay.size[0] > 64
+    assert json.loads(done.stdout.splitlines()[0])["width"] == 64

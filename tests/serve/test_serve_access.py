@@ -1,4 +1,4 @@
-"""danet/web: who may ask, by which methods, hosts and tokens; and mistakes on the command line."""
+"""danet/serve: allowed methods, hosts, origins and tokens; and invalid options of the command."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ import socket
 
 import httpx
 import pytest
-from web_client import HOST, Client, all_of, error, image
+from serve_client import HOST, Client, error_of, image, send_all
 
 from danet.cli import main
 from danet.errors import InputError
@@ -15,11 +15,11 @@ from danet.serve.guard import Limits
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "GET"])
-def test_other_methods_are_405_without_leave_for_other_sites(ask, method):
-    (answer,) = ask(all_of((method, "/v1/segment", {"headers": {"Access-Control-Request-Method": "POST"}})))
-    assert answer.status_code == 405
-    assert not [name for name in answer.headers if name.startswith("access-control")]
-    error(answer)
+def test_other_methods_get_405_without_cors_headers(ask, method):
+    (response,) = ask(send_all((method, "/v1/segment", {"headers": {"Access-Control-Request-Method": "POST"}})))
+    assert response.status_code == 405
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    error_of(response)
 
 
 @pytest.mark.parametrize(
@@ -37,31 +37,31 @@ def test_other_methods_are_405_without_leave_for_other_sites(ask, method):
         ("Lab.example:8000", 200),
     ],
 )
-def test_the_host_must_be_ours(ask, host, status):
+def test_host_header_must_name_this_server(ask, host, status):
     limits = Limits(hosts=frozenset({"lab.example"}))
-    (answer,) = ask(all_of(("GET", "/v1/model", {"headers": {"Host": host}})), limits)
-    assert answer.status_code == status
+    (response,) = ask(send_all(("GET", "/v1/model", {"headers": {"Host": host}})), limits)
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize(
     ("origin", "status"),
     [("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:9", 403), (HOST, 200), (None, 200)],
 )
-def test_another_sites_page_cannot_send(ask, origin, status):
+def test_pages_of_other_sites_cannot_send_requests(ask, origin, status):
     headers = {"Origin": origin} if origin else {}
-    (answer,) = ask(all_of(("POST", "/v1/segment", {"content": image(), "headers": headers})))
-    assert answer.status_code == status
-    assert "access-control-allow-origin" not in answer.headers
+    (response,) = ask(send_all(("POST", "/v1/segment", {"content": image(), "headers": headers})))
+    assert response.status_code == status
+    assert "access-control-allow-origin" not in response.headers
 
 
-def test_a_token_is_needed_where_one_is_set(ask):
+def test_a_token_is_required_if_set(ask):
     limits = Limits(token="correct-horse-battery")
 
     def request(path, token=None):
         return ("GET", path, {"headers": {} if token is None else {"Authorization": token}})
 
-    answers = ask(
-        all_of(
+    responses = ask(
+        send_all(
             request("/v1/model"),
             request("/v1/model", "Bearer wrong"),
             request("/v1/model", "correct-horse-battery"),
@@ -75,48 +75,51 @@ def test_a_token_is_needed_where_one_is_set(ask):
         ),
         limits,
     )
-    assert [answer.status_code for answer in answers] == [401] * 6 + [200] * 4
-    assert "correct" not in "".join(answer.text for answer in answers[:6])
+    assert [response.status_code for response in responses] == [401] * 6 + [200] * 4
+    assert "correct" not in "".join(response.text for response in responses[:6])
 
 
-def test_addresses_and_tokens():
+def test_hosts_ports_and_tokens_are_checked():
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
         run_server.check_token(host, None)
     for host in ("0.0.0.0", "::", "192.168.0.1", "lab.example"):
-        with pytest.raises(InputError, match="DANET_TOKEN"):
+        with pytest.raises(InputError, match=r"^host: other machines could reach .*DANET_TOKEN"):
             run_server.check_token(host, None)
         run_server.check_token(host, "sixteen-letters-")
     for weak in ("short", "", "x" * 15, "sixteen letters  ", "é" * 16):
-        with pytest.raises(InputError, match="token"):
+        with pytest.raises(InputError, match=r"^token: must be at least 16 printable"):
             run_server.check_token("127.0.0.1", weak)
     with run_server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert run_server.address(taken, "0.0.0.0") == f"http://127.0.0.1:{port}"
-        with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot be listened at .*--port 0"):
+        assert run_server.url(taken, "0.0.0.0") == f"http://127.0.0.1:{port}"
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot listen there .*`port`"):
             run_server.listen("127.0.0.1", port)
-        assert taken.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY only then"
-    for host, port in (("no such host", 0), ("127.0.0.1", 70_000)):
-        with pytest.raises(InputError):
-            run_server.listen(host, port)
+        assert taken.proto == socket.IPPROTO_TCP, "otherwise asyncio does not set TCP_NODELAY"
+    with pytest.raises(InputError, match=r"^host: 'no such host' is not an address of this machine"):
+        run_server.listen("no such host", 0)
+    with pytest.raises(InputError, match=r"^port: must be from 0 to 65535, got 70000"):
+        run_server.listen("127.0.0.1", 70_000)
 
 
-def test_mistakes_on_the_command_line_exit_with_2(capsys, monkeypatch):
+def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
     monkeypatch.delenv("DANET_TOKEN", raising=False)
     with run_server.listen("127.0.0.1", 0) as taken:
-        wrong = {
-            "DANET_TOKEN": ["--host", "0.0.0.0"],
-            "cannot be listened at": ["--port", str(taken.getsockname()[1])],
-            "--max-mb 0": ["--max-mb", "0", "--port", "0"],
+        invalid = {
+            "--host: other machines could reach": ["--host", "0.0.0.0"],
+            "set --token or DANET_TOKEN": ["--host", "0.0.0.0"],
+            "cannot listen there": ["--port", str(taken.getsockname()[1])],
+            "another --port, or 0": ["--port", str(taken.getsockname()[1])],
+            "--max-mb: must be above 0 and at most 1024, got 0": ["--max-mb", "0", "--port", "0"],
             "no such file": ["--weights", "nowhere.safetensors", "--port", "0"],
         }
-        for says, args in wrong.items():
+        for message, args in invalid.items():
             assert main(["serve", *args]) == 2
-            told = capsys.readouterr().err
-            assert says in told
-            assert told.count("\n") == 1
+            stderr = capsys.readouterr().err
+            assert message in stderr
+            assert stderr.count("\n") == 1
 
 
-def test_the_token_comes_from_the_environment(tiny_weights, monkeypatch, capsys):
+def test_the_token_is_read_from_the_environment(tiny_weights, monkeypatch, capsys):
     monkeypatch.setenv("DANET_TOKEN", "from-the-environment")
     served = []
     monkeypatch.setattr(run_server, "serve", lambda app, _: served.append(app))
@@ -132,7 +135,7 @@ def test_the_token_comes_from_the_environment(tiny_weights, monkeypatch, capsys)
     assert (without.status_code, with_token.status_code) == (401, 200)
 
 
-def test_what_serving_needs_is_named_where_it_is_missing(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(run_server, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(InputError, match=r"uvicorn is not installed; pip install 'danet\[serve\]'"):
         run_server.require_packages()

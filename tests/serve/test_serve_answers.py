@@ -1,4 +1,4 @@
-"""danet/web: what it answers, and the page's files."""
+"""danet/serve: the content of responses, and the files of the page."""
 
 import asyncio
 import base64
@@ -7,23 +7,24 @@ import re
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from web_client import all_of, error, image
+from serve_client import error_of, image, send_all
 
-from danet.predict.attention import see
 from danet.serve.guard import Limits
 from danet.serve.service import max_pixels
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "danet/serve/page"
 
 
-def test_an_image_is_segmented_as_the_predictor_does(ask, predictor):
+def test_segmentation_equals_the_predictors(ask, predictor):
     content = image()
     raw, form, labels, overlay, accepted = ask(
-        all_of(
+        send_all(
             ("POST", "/v1/segment", {"content": content}),
             ("POST", "/v1/segment", {"files": {"file": content}}),
             ("POST", "/v1/segment?output=labels", {"content": content}),
@@ -34,77 +35,102 @@ def test_an_image_is_segmented_as_the_predictor_does(ask, predictor):
     expected = predictor(Image.open(io.BytesIO(content)))
     assert raw.json() == form.json()
     assert raw.json()["width"] == 64
-    found = {entry["id"]: entry["share"] for entry in raw.json()["classes"]}
-    assert found == {entry["id"]: entry["share"] for entry in expected.summary()["classes"]}
+    shares = {entry["id"]: entry["share"] for entry in raw.json()["classes"]}
+    assert shares == {entry["id"]: entry["share"] for entry in expected.summary()["classes"]}
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(labels.content))), expected.labels)
     assert labels.headers["content-type"] == overlay.headers["content-type"] == "image/png"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(overlay.content))), np.asarray(expected.overlay()))
     assert accepted.content == overlay.content
 
 
-def test_attention_of_a_kept_image_and_of_an_image_sent(ask, predictor):
+def test_attention_equals_for_stored_and_sent_images(ask, predictor):
     content = image()
 
-    async def questions(client):
-        kept = (await client.post("/v1/segment?keep=true", content=content)).json()
+    async def talk(client):
+        stored = (await client.post("/v1/segment?keep=true", content=content)).json()
         again = (await client.post("/v1/segment?keep=true", content=content)).json()
-        name = kept["image"]
-        of_kept = await client.post("/v1/attention", params={"image": name, "x": 20, "y": 30})
-        sent = await client.post("/v1/attention", params={"x": 20, "y": 30}, content=content)
-        outside = await client.post("/v1/attention", params={"image": name, "x": 64, "y": 0})
-        return kept, again, of_kept, sent, outside
+        image_id = stored["image"]
+        of_stored = await client.post("/v1/attention", params={"image": image_id, "x": 20, "y": 30})
+        of_sent = await client.post("/v1/attention", params={"x": 20, "y": 30}, content=content)
+        outside = await client.post("/v1/attention", params={"image": image_id, "x": 64, "y": 0})
+        return stored, again, of_stored, of_sent, outside
 
-    kept, again, of_kept, sent, outside = ask(questions)
-    seen = see(predictor, Image.open(io.BytesIO(content)))
-    expected = seen.attention(20, 30)
-    assert kept["image"] == again["image"], "the same bytes are kept once"
-    assert len(kept["image"]) >= 22, "128 random bits"
-    assert of_kept.json() == sent.json()
-    answer = of_kept.json()
-    weights = np.frombuffer(base64.b64decode(answer["weights"]), "<f2").reshape(seen.grid)
+    stored, again, of_stored, of_sent, outside = ask(talk)
+    inspection = predictor.inspect(Image.open(io.BytesIO(content)))
+    expected = inspection.attention(20, 30)
+    assert stored["image"] == again["image"], "the same bytes must have one id"
+    assert len(stored["image"]) >= 22, "an id has 128 random bits"
+    assert of_stored.json() == of_sent.json()
+    result = of_stored.json()
+    weights = np.frombuffer(base64.b64decode(result["weights"]), "<f2").reshape(inspection.grid)
     np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-7)
-    assert (answer["grid"]["height"], answer["grid"]["width"]) == seen.grid
-    assert answer["classes"][0]["share"] == pytest.approx(seen.classes_attended(expected)[0][1])
-    assert answer["class"]["id"] == seen.segmentation.labels[30, 20]
+    assert (result["grid"]["height"], result["grid"]["width"]) == inspection.grid
+    assert result["classes"][0]["share"] == pytest.approx(inspection.classes_attended(expected)[0][1])
+    assert result["class"]["id"] == inspection.segmentation.labels[30, 20]
     assert outside.status_code == 422
-    assert "outside the image" in error(outside)
+    assert "outside the image" in error_of(outside)
 
 
-def test_the_rest_of_a_kept_image(ask, predictor):
+def test_pixels_labels_and_channels_of_a_stored_image(ask, predictor):
     content = image()
 
-    async def questions(client):
-        name = (await client.post("/v1/segment?keep=true", content=content)).json()["image"]
-        path = f"/v1/images/{name}"
+    async def talk(client):
+        image_id = (await client.post("/v1/segment?keep=true", content=content)).json()["image"]
+        path = f"/v1/images/{image_id}"
         queries = ("pixels", "pixels?without=position", "labels?without=channel", "channels?class_id=999")
         return [await client.get(f"{path}/{query}") for query in queries], [
             await client.get(f"{path}/channels?class_id={i}&count=2") for i in range(6)
         ]
 
-    (pixels, without, labels, wrong), channels = ask(questions)
-    seen = see(predictor, Image.open(io.BytesIO(content)))
+    (pixels, without, labels, wrong), channels = ask(talk)
+    inspection = predictor.inspect(Image.open(io.BytesIO(content)))
     ids, confidence = np.frombuffer(pixels.content, np.uint8).reshape(2, 48, 64)
-    assert np.array_equal(ids, seen.segmentation.labels)
-    np.testing.assert_allclose(confidence / 255, seen.segmentation.confidence, atol=0.5 / 255 + 1e-6)
+    assert np.array_equal(ids, inspection.segmentation.labels)
+    np.testing.assert_allclose(confidence / 255, inspection.segmentation.confidence, atol=0.5 / 255 + 1e-6)
     assert np.array_equal(
-        np.frombuffer(without.content, np.uint8).reshape(2, 48, 64)[0], seen.without("position").labels
+        np.frombuffer(without.content, np.uint8).reshape(2, 48, 64)[0], inspection.without("position").labels
     )
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(labels.content))), seen.without("channel").labels)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(labels.content))), inspection.without("channel").labels)
     assert wrong.status_code == 422
-    for i, answer in enumerate(channels):
-        if answer.status_code == 422:  # this class is nowhere in the image
-            assert "no channel tells it" in error(answer)
+    assert error_of(wrong) == "class_id: must be from 0 to 5, got 999; see /v1/model"
+    for i, response in enumerate(channels):
+        if i not in inspection.segmentation.labels:
+            assert response.status_code == 422
+            assert f"class {predictor.classes.names[i]}: " in error_of(response)
             continue
-        numbers = [entry["channel"] for entry in answer.json()["channels"]]
-        assert numbers == seen.channels_of(i, 2)
-        found = np.frombuffer(base64.b64decode(answer.json()["channels"][0]["map"]), "<f2").reshape(seen.grid)
-        np.testing.assert_allclose(found, seen.channel_maps(numbers)[0], rtol=1e-3, atol=1e-3)
-    assert any(answer.status_code == 200 for answer in channels)
+        numbers = [entry["channel"] for entry in response.json()["channels"]]
+        assert numbers == inspection.channels_of(i, 2)
+        values = np.frombuffer(base64.b64decode(response.json()["channels"][0]["map"]), "<f2")
+        expected = inspection.channel_maps(numbers)[0]
+        np.testing.assert_allclose(values.reshape(inspection.grid), expected, rtol=1e-3, atol=1e-3)
+    assert any(response.status_code == 200 for response in channels)
 
 
-def test_an_unknown_image_is_404_and_wrong_values_are_422(ask):
+def test_routes_and_names_of_0_1_0_work_but_are_not_listed(ask):
+    async def talk(client):
+        stored = (await client.post("/v1/segment?keep=true", content=image())).json()
+        old_id, new_id = stored["picture"], stored["image"]  # vocabulary: old name
+        pairs = [
+            [await client.get(f"/v1/{images}/{image_id}/{query}") for images, image_id in routes]
+            for query in ("pixels?without=position", "labels", "channels?class_id=0")
+            for routes in [(("pictures", old_id), ("images", new_id))]  # vocabulary: old name
+        ]
+        names = ("picture", old_id), ("image", new_id)  # vocabulary: old name
+        pairs.append([await client.post("/v1/attention", params={name: own, "x": 1, "y": 2}) for name, own in names])
+        return pairs, (await client.get("/openapi.json")).text
+
+    pairs, interface = ask(talk)
+    for old, new in pairs:
+        assert old.status_code == new.status_code != 404
+        assert old.content == new.content
+    assert {new.status_code for _, new in pairs if new.headers["content-type"] != "application/json"} == {200}
+    assert pairs[-1][1].status_code == 200
+    assert "picture" not in interface  # vocabulary: old name
+
+
+def test_unknown_ids_get_404_and_invalid_values_422(ask):
     unknown, no_x, no_number, no_output = ask(
-        all_of(
+        send_all(
             ("GET", "/v1/images/abc/pixels", {}),
             ("POST", "/v1/attention?image=abc", {}),
             ("POST", "/v1/attention?x=nan&y=1", {"content": image()}),
@@ -112,35 +138,35 @@ def test_an_unknown_image_is_404_and_wrong_values_are_422(ask):
         ),
     )
     assert unknown.status_code == 404
-    assert "send it again" in error(unknown)
-    for answer in (no_x, no_number, no_output):
-        assert answer.status_code == 422
-        assert "see /docs" in error(answer)
+    assert "send it again" in error_of(unknown)
+    for response in (no_x, no_number, no_output):
+        assert response.status_code == 422
+        assert "see /docs" in error_of(response)
     assert "exe" not in no_output.text
 
 
-def test_a_network_that_cannot_be_looked_into_serves_all_but_attention(ask, predictor):
-    closed = copy(predictor)
-    closed.network = None
-    closed.logits, closed.shown_by = predictor.logits, predictor.shown_by
+def test_a_network_without_attention_serves_the_rest(ask, predictor):
+    opaque = copy(predictor)
+    opaque.network = SimpleNamespace(align_corners=predictor.network.align_corners)
+    opaque.logits = predictor.logits
     model, segmented, attention = ask(
-        all_of(
+        send_all(
             ("GET", "/v1/model", {}),
             ("POST", "/v1/segment?keep=true", {"content": image()}),
             ("POST", "/v1/attention?x=1&y=1", {"content": image()}),
         ),
-        of=closed,
+        of=opaque,
     )
     assert model.json()["attention"] == {"position": False, "channel": False}
     assert "image" in segmented.json()
     assert "grid" not in segmented.json()
     assert attention.status_code == 409
-    assert "cannot be looked into" in error(attention)
+    assert "does not support attention queries" in error_of(attention)
 
 
-def test_card_health_metrics_and_interface(ask, predictor):
+def test_model_card_health_metrics_and_interface(ask, predictor):
     model, health, _, metrics, interface = ask(
-        all_of(
+        send_all(
             ("GET", "/v1/model", {}),
             ("GET", "/health", {}),
             ("POST", "/v1/segment", {"content": image()}),
@@ -156,63 +182,73 @@ def test_card_health_metrics_and_interface(ask, predictor):
     assert 'danet_request_seconds_bucket{le="+Inf"} 3' in metrics.text
     for line in metrics.text.splitlines():
         assert re.fullmatch(r"#.*|[a-z_]+(\{[^}]*\})? [-+.\de]+", line), line
-    operations = interface.json()["paths"]
-    assert {"/v1/segment", "/v1/attention", "/v1/model", "/health", "/metrics"} <= set(operations)
-    assert all(method.get("description") for path in operations.values() for method in path.values())
+    paths = interface.json()["paths"]
+    assert {"/v1/segment", "/v1/attention", "/v1/model", "/health", "/metrics"} <= set(paths)
+    operations = [operation for path in paths.values() for operation in path.values()]
+    assert all(operation.get("description") for operation in operations)
+    parameters = [parameter for operation in operations for parameter in operation.get("parameters", [])]
+    assert parameters
+    assert all(parameter.get("description") for parameter in parameters)
 
 
 def test_an_image_sent_twice_at_once_has_one_id(ask):
-    async def questions(client):
+    async def talk(client):
         posts = [client.post("/v1/segment?keep=true", content=image(77)) for _ in range(2)]
-        names = [answer.json()["image"] for answer in await asyncio.gather(*posts)]
-        return names, [await client.get(f"/v1/images/{name}/pixels") for name in names]
+        ids = [response.json()["image"] for response in await asyncio.gather(*posts)]
+        return ids, [await client.get(f"/v1/images/{image_id}/pixels") for image_id in ids]
 
-    (one, other), found = ask(questions, Limits())
+    (one, other), responses = ask(talk, Limits())
     assert one == other
-    assert [answer.status_code for answer in found] == [200, 200]
+    assert [response.status_code for response in responses] == [200, 200]
 
 
-def test_questions_about_a_kept_image_are_not_counted_as_images(ask):
-    async def questions(client):
-        name = (await client.post("/v1/segment?keep=true", content=image())).json()["image"]
+def test_queries_are_not_counted_as_batched_images(ask):
+    async def talk(client):
+        image_id = (await client.post("/v1/segment?keep=true", content=image())).json()["image"]
         for x in range(3):
-            await client.post("/v1/attention", params={"image": name, "x": x, "y": 0})
+            await client.post("/v1/attention", params={"image": image_id, "x": x, "y": 0})
         return (await client.get("/metrics")).text
 
-    metrics = ask(questions, Limits())
+    metrics = ask(talk, Limits())
     assert re.findall(r"^(danet_batch\w+) (\d+)$", metrics, re.M) == [("danet_batches", "1"), ("danet_batched", "1")]
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline(ask):
-    folder = ROOT / "danet/web/page"
-    names = ["/", "/docs", *(f"/page/{file.name}" for file in folder.iterdir() if file.suffix != ".txt")]
+def test_the_page_loads_nothing_external_and_has_no_inline_code(ask):
+    names = ["/", "/docs", *(f"/page/{file.name}" for file in PAGE.iterdir() if file.suffix != ".txt")]
     names.remove("/page/index.html")
     for method in ("GET", "HEAD"):
-        for name, answer in zip(names, ask(all_of(*((method, name, {}) for name in names))), strict=True):
-            assert answer.status_code == 200, name
-            assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
-            assert answer.headers["x-content-type-options"] == "nosniff"
-            assert "unsafe" not in answer.headers["content-security-policy"]
-            assert "server" not in answer.headers
-    for file in folder.iterdir():
+        for name, response in zip(names, ask(send_all(*((method, name, {}) for name in names))), strict=True):
+            assert response.status_code == 200, name
+            assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert "unsafe" not in response.headers["content-security-policy"]
+            assert "server" not in response.headers
+    for file in PAGE.iterdir():
         if file.suffix in (".html", ".css", ".js"):
             text = file.read_text()
             assert not re.search(r"https?://|//[a-z]+\.|\sstyle=|\son\w+=|<script>|<style|innerHTML", text), file.name
-    assert (folder / "example.jpg").stat().st_size < 100_000
-    assert "CC BY 2.0" in (folder / "example.txt").read_text()
+    assert (PAGE / "example.jpg").stat().st_size < 100_000
+    assert "CC BY 2.0" in (PAGE / "example.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    "path", ["..%2fserver.py", "%2e%2e/server.py", "../server.py", "a%00b", "x" * 5000, "example.txt"]
-)
+def test_the_page_refers_only_to_existing_ids_and_aria_attributes():
+    html = (PAGE / "index.html").read_text()
+    ids = set(re.findall(r'\bid="([\w-]+)"', html))
+    assert set(re.findall(r'\$\("([\w-]+)"\)', (PAGE / "page.js").read_text())) <= ids
+    for name, values in re.findall(r'\b(aria-\w+)="([^"]*)"', html):
+        assert name.removeprefix("aria-") in ("label", "labelledby", "describedby", "hidden", "roledescription"), name
+        assert name not in ("aria-labelledby", "aria-describedby") or set(values.split()) <= ids, name
+
+
+@pytest.mark.parametrize("path", ["..%2fapp.py", "%2e%2e/app.py", "../app.py", "a%00b", "x" * 5000, "example.txt"])
 def test_no_other_file_is_served(ask, path):
-    (answer,) = ask(all_of(("GET", f"/page/{path}", {})))
-    assert answer.status_code == 404
-    error(answer)
+    (response,) = ask(send_all(("GET", f"/page/{path}", {})))
+    assert response.status_code == 404
+    error_of(response)
 
 
-def test_images_have_less_pixels_where_the_network_takes_them_as_they_are(predictor):
+def test_the_pixel_limit_is_lower_without_an_input_size(predictor):
     assert max_pixels(predictor) == 32 << 20
-    as_they_are = copy(predictor)
-    as_they_are.card = replace(predictor.card, size=None)
-    assert max_pixels(as_they_are) == 4 << 20
+    at_own_size = copy(predictor)
+    at_own_size.card = replace(predictor.card, size=None)
+    assert max_pixels(at_own_size) == 4 << 20

@@ -1,4 +1,4 @@
-"""danet/web: bodies that are damaged, foreign, odd, too large or too slow."""
+"""danet/serve: bodies that are damaged, not images, unusual, too large or too slow."""
 
 import asyncio
 import io
@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from web_client import all_of, error, image
+from serve_client import error_of, image, send_all
 
 from danet.serve.guard import Limits
 
@@ -27,7 +27,7 @@ def damaged() -> dict[str, bytes]:
     Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
     return {
         "empty": b"",
-        "text": b"hello, this is no image",
+        "text": b"hello, this is not an image",
         "web page": b"<!DOCTYPE html><html>404",
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "cut JPEG": jpeg[: len(jpeg) // 2],
@@ -41,17 +41,17 @@ def damaged() -> dict[str, bytes]:
     }
 
 
-def test_damaged_and_foreign_files_are_422_with_what_to_do(ask):
+def test_damaged_and_unsupported_files_get_422_with_a_remedy(ask):
     files = damaged()
-    answers = ask(all_of(*(("POST", "/v1/segment", {"content": content}) for content in files.values())))
-    for name, answer in zip(files, answers, strict=True):
-        assert answer.status_code == 422, name
-        assert re.match(r"image: .+; .+", error(answer)), name
-    again = ask(all_of(("POST", "/v1/segment", {"content": image()})))
+    responses = ask(send_all(*(("POST", "/v1/segment", {"content": content}) for content in files.values())))
+    for name, response in zip(files, responses, strict=True):
+        assert response.status_code == 422, name
+        assert re.match(r"image: .+; .+", error_of(response)), name
+    again = ask(send_all(("POST", "/v1/segment", {"content": image()})))
     assert again[0].status_code == 200
 
 
-def test_odd_but_good_images_are_taken(ask):
+def test_unusual_but_valid_images_are_accepted(ask):
     text = PngImagePlugin.PngInfo()
     text.add_text("note", "x" * 500_000, zip=True)
     sixteen = io.BytesIO()
@@ -67,17 +67,16 @@ def test_odd_but_good_images_are_taken(ask):
         "WebP": image(kind="WEBP"),
         "turned": image(kind="JPEG", exif=turned),
     }
-    wrong_type = {"content": image(), "headers": {"Content-Type": "text/html"}}
-    answers = ask(
-        all_of(*(("POST", "/v1/segment", {"content": c}) for c in good.values()), ("POST", "/v1/segment", wrong_type)),
-    )
-    for name, answer in zip([*good, "wrong type"], answers, strict=True):
-        assert answer.status_code == 200, (name, answer.text)
-    assert (answers[-2].json()["height"], answers[-2].json()["width"]) == (64, 48)
+    bodies = [{"content": content} for content in good.values()]
+    bodies.append({"content": image(), "headers": {"Content-Type": "text/html"}})
+    responses = ask(send_all(*(("POST", "/v1/segment", body) for body in bodies)))
+    for name, response in zip([*good, "wrong type"], responses, strict=True):
+        assert response.status_code == 200, (name, response.text)
+    assert (responses[-2].json()["height"], responses[-2].json()["width"]) == (64, 48)
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "says"),
+    ("options", "status", "message"),
     [
         ({"files": {"note": (None, "text")}}, 422, "no file"),
         ({"files": [("file", image()), ("file", image(1))]}, 400, "[Tt]oo many files"),
@@ -92,27 +91,27 @@ def test_odd_but_good_images_are_taken(ask):
     ],
     ids=lambda v: "" if not isinstance(v, str) else v[:12],
 )
-def test_bodies_that_are_no_image(ask, options, status, says):
+def test_bodies_that_are_not_images_are_rejected(ask, options, status, message):
     for path in ("/v1/segment", "/v1/attention?x=1&y=1"):
-        (answer,) = ask(all_of(("POST", path, options)))
-        assert answer.status_code == status or answer.status_code // 100 == status
-        assert re.search(says, error(answer))
+        (response,) = ask(send_all(("POST", path, options)))
+        assert response.status_code == status or response.status_code // 100 == status
+        assert re.search(message, error_of(response))
 
 
 @pytest.mark.parametrize("name", ["../../x", "a\0b.png", "x" * 4096, "été 🎉.png", "-rf", "C:\\x", ""])
-def test_file_names_mean_nothing(ask, name, tmp_path, monkeypatch):
+def test_file_names_are_ignored(ask, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (answer,) = ask(all_of(("POST", "/v1/segment", {"files": {"file": (name, image())}})))
-    assert answer.status_code == (200 if name else 400)
+    (response,) = ask(send_all(("POST", "/v1/segment", {"files": {"file": (name, image())}})))
+    assert response.status_code == (200 if name else 400)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_large_body_is_413_whatever_its_headers_say(ask):
+def test_a_large_body_gets_413_even_if_its_headers_lie(ask):
     async def chunks():
         for _ in range(21):
             yield bytes(1 << 20)
 
-    async def questions(client):
+    async def talk(client):
         lie = {"Content-Length": "10"}
         return [
             await client.post("/v1/segment", content=chunks()),
@@ -121,24 +120,24 @@ def test_a_large_body_is_413_whatever_its_headers_say(ask):
             await client.get("/metrics"),
         ]
 
-    *large, metrics = ask(questions)
-    for answer in large:
-        assert answer.status_code == 413
-        assert "20 MB" in error(answer)
+    *large, metrics = ask(talk)
+    for response in large:
+        assert response.status_code == 413
+        assert "20 MB" in error_of(response)
     assert "danet_held_bytes 0" in metrics.text
 
 
-def test_a_slow_body_is_408(ask):
+def test_a_slow_body_gets_408(ask):
     async def slow():
         yield b"\x89PNG"
         await asyncio.sleep(5)
         yield b""
 
-    async def questions(client):
-        begun = time.monotonic()
-        answer = await client.post("/v1/segment", content=slow())
-        return answer, time.monotonic() - begun
+    async def talk(client):
+        start = time.monotonic()
+        response = await client.post("/v1/segment", content=slow())
+        return response, time.monotonic() - start
 
-    answer, seconds = ask(questions, Limits(body_seconds=0.2))
-    assert answer.status_code == 408
+    response, seconds = ask(talk, Limits(body_seconds=0.2))
+    assert response.status_code == 408
     assert seconds < 2

@@ -1,4 +1,4 @@
-"""danet/web under load: limits, batches, clients that leave, errors of its own, and the parts that bound it."""
+"""danet/serve under load: limits, batches, clients that disconnect, internal errors, and its parts."""
 
 import asyncio
 import gc
@@ -12,106 +12,106 @@ from copy import copy
 
 import numpy as np
 import pytest
-from web_client import all_of, error, image
+from serve_client import error_of, image, send_all
 
 from danet.errors import InputError
 from danet.serve.decoder import Decoder
 from danet.serve.guard import Budget, Busy, Limits
-from danet.serve.image_store import Images, Kept
-from danet.serve.worker import Worker, segment_together
+from danet.serve.image_store import ImageStore, StoredImage
+from danet.serve.worker import Worker, segment_batch
 
 
-def test_over_the_limits_it_is_503_with_retry_after(ask):
+def test_requests_beyond_the_limits_get_503_with_retry_after(ask):
     sent = {"content": image()}
     requests = [("POST", "/v1/segment", sent), ("POST", "/v1/attention?x=1&y=1", sent)]
     for limits in (Limits(waiting=0), Limits(held_bytes=100)):
-        (answer, other) = ask(all_of(*requests), limits)
+        (response, other) = ask(send_all(*requests), limits)
         assert other.status_code == 503
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
-        error(answer)
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        error_of(response)
 
 
-def test_many_at_once_are_answered_together_or_refused(ask):
-    async def questions(client):
+def test_many_requests_are_batched_or_get_503(ask):
+    async def talk(client):
         posts = [client.post("/v1/segment", content=image(i % 5)) for i in range(60)]
-        answers = await asyncio.gather(*posts)
-        return answers, (await client.get("/metrics")).text, await client.post("/v1/segment", content=image(0))
+        responses = await asyncio.gather(*posts)
+        return responses, (await client.get("/metrics")).text, await client.post("/v1/segment", content=image(0))
 
-    answers, metrics, alone = ask(questions, Limits(waiting=40))
-    statuses = [answer.status_code for answer in answers]
+    responses, metrics, alone = ask(talk, Limits(waiting=40))
+    statuses = [response.status_code for response in responses]
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 40
     batches, batched = (int(re.search(rf"^danet_{name} (\d+)", metrics, re.M)[1]) for name in ("batches", "batched"))
     assert batched == statuses.count(200)
     assert batches < batched / 2
-    shares = {entry["name"]: entry["share"] for entry in answers[0].json()["classes"]}
+    shares = {entry["name"]: entry["share"] for entry in responses[0].json()["classes"]}
     assert shares == pytest.approx({e["name"]: e["share"] for e in alone.json()["classes"]}, abs=1e-3)
 
 
-def test_batches_give_what_single_images_give(predictor):
+def test_batches_equal_single_images(predictor):
     images = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), np.uint8) for i in range(3)]
-    for together, own in zip(segment_together(predictor, images), map(predictor, images), strict=True):
-        assert (together.labels == own.labels).mean() > 0.999
-        np.testing.assert_allclose(together.confidence, own.confidence, atol=1e-5)
+    for batched, single in zip(segment_batch(predictor, images), map(predictor, images), strict=True):
+        assert (batched.labels == single.labels).mean() > 0.999
+        np.testing.assert_allclose(batched.confidence, single.confidence, atol=1e-5)
 
 
-def test_a_client_that_left_is_taken_out_of_the_line():
+def test_a_cancelled_job_is_removed_and_urgent_ones_run_first():
     async def run():
-        worker, seen = Worker(), []
+        worker, computed = Worker(), []
 
         def slow(items):
             time.sleep(0.1)
-            seen.extend(items)
+            computed.extend(items)
             return items
 
         work = asyncio.create_task(worker.run())
-        asked = [asyncio.create_task(worker.together(slow, i, None, 1)) for i in range(4)]
+        asked = [asyncio.create_task(worker.submit(slow, i, None, 1)) for i in range(4)]
         await asyncio.sleep(0.05)
         asked[2].cancel()
-        urgent = [asyncio.create_task(worker.first(seen.append, f"urgent {i}")) for i in range(2)]
+        urgent = [asyncio.create_task(worker.submit_urgent(computed.append, f"urgent {i}")) for i in range(2)]
         await asyncio.gather(asked[0], asked[1], asked[3], *urgent)
         work.cancel()
-        return seen, len(worker)
+        return computed, len(worker)
 
     assert asyncio.run(run()) == ([0, "urgent 0", "urgent 1", 1, 3], 0)
 
 
-def test_an_error_in_the_thread_reaches_its_requests_and_no_others():
+def test_an_error_in_the_thread_reaches_only_its_own_request():
     async def run():
         worker = Worker()
         work = asyncio.create_task(worker.run())
         with pytest.raises(ZeroDivisionError):
-            await worker.first(lambda: 1 / 0)
-        assert await worker.first(lambda: 7) == 7
+            await worker.submit_urgent(lambda: 1 / 0)
+        assert await worker.submit_urgent(lambda: 7) == 7
         work.cancel()
 
     asyncio.run(run())
 
 
-def test_an_error_of_the_servers_own_shows_no_traceback(ask, predictor, caplog):
+def test_an_internal_error_gets_500_without_a_traceback(ask, predictor, caplog):
     def fail(_):
         raise RuntimeError("secret path /root")
 
     broken = copy(predictor)
     broken.logits = fail
-    (answer,) = ask(all_of(("POST", "/v1/segment", {"content": image()})), of=broken)
-    assert answer.status_code == 500
-    assert "secret" not in answer.text
-    error(answer)
+    (response,) = ask(send_all(("POST", "/v1/segment", {"content": image()})), of=broken)
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    error_of(response)
     assert "secret path" in caplog.text
 
 
-def test_the_log_tells_no_contents(ask, caplog):
-    caplog.set_level("INFO", "danet.web")
+def test_the_log_contains_no_names_or_ids_of_clients(ask, caplog):
+    caplog.set_level("INFO", "danet.serve")
     ask(
-        all_of(
+        send_all(
             ("POST", "/v1/segment?output=json", {"files": {"file": ("private-name.png", image())}}),
             ("GET", "/v1/images/private-id/pixels", {}),
             ("GET", "/private-path%0A", {}),
         ),
     )
-    lines = [record.getMessage() for record in caplog.records if record.name == "danet.web"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "danet.serve"]
     assert [re.sub(r" \d+ ms", "", line) for line in lines] == [
         "POST /v1/segment 200",
         "GET /v1/images/{image}/pixels 404",
@@ -119,65 +119,65 @@ def test_the_log_tells_no_contents(ask, caplog):
     ]
 
 
-def test_the_last_images_are_kept_within_their_bounds(predictor):
-    kept = [Kept(predictor(np.full((16, 16, 3), i, np.uint8)), None) for i in range(4)]
-    images = Images(count=2, nbytes=10**9)
-    names = [images.add(bytes([i]), kept[i]) for i in range(2)]
-    assert images.get(names[0]) is kept[0]
-    names.append(images.add(b"\2", kept[2]))
-    assert images.get(names[1]) is None, "the least recently used one is dropped"
-    assert images.get(names[0]) is kept[0]
+def test_the_image_store_drops_the_least_recently_used(predictor):
+    stored = [StoredImage(predictor(np.full((16, 16, 3), i, np.uint8)), None) for i in range(4)]
+    images = ImageStore(count=2, nbytes=10**9)
+    names = [images.add(bytes([i]), stored[i]) for i in range(2)]
+    assert images.get(names[0]) is stored[0]
+    names.append(images.add(b"\2", stored[2]))
+    assert images.get(names[1]) is None, "the least recently used image is dropped"
+    assert images.get(names[0]) is stored[0]
     assert images.find(b"\0") == names[0]
     assert images.find(b"\1") is None
-    assert images.nbytes == 2 * kept[0].nbytes == 2 * 16 * 16 * (3 + 1 + 4)
-    small = Images(count=9, nbytes=kept[0].nbytes + 1)
+    assert images.nbytes == 2 * stored[0].nbytes == 2 * 16 * 16 * (3 + 1 + 4)
+    small = ImageStore(count=9, nbytes=stored[0].nbytes + 1)
     for i in range(3):
-        small.add(bytes([i]), kept[i])
+        small.add(bytes([i]), stored[i])
     assert len(small) == 1
-    assert small.add(b"\2", kept[3]) == small.find(b"\2")
+    assert small.add(b"\2", stored[3]) == small.find(b"\2")
     assert len(small) == 1
-    assert small.nbytes == kept[0].nbytes
-    assert images.add(b"\0", kept[3]) == names[0], "the id that was given first stays good"
-    assert images.get(names[0]) is kept[0]
-    images.add(b"\2", kept[2])
-    images.add(b"\0", kept[3])
-    images.add(b"\3", kept[3])
-    assert images.find(b"\2") is None, "to add anew is a use"
+    assert small.nbytes == stored[0].nbytes
+    assert images.add(b"\0", stored[3]) == names[0], "the first id stays valid"
+    assert images.get(names[0]) is stored[0]
+    images.add(b"\2", stored[2])
+    images.add(b"\0", stored[3])
+    images.add(b"\3", stored[3])
+    assert images.find(b"\2") is None, "adding an image again counts as a use"
 
 
-def test_a_budget_is_given_back():
+def test_a_released_budget_can_be_acquired_again():
     budget = Budget(10)
-    budget.take(7)
+    budget.acquire(7)
     with pytest.raises(Busy):
-        budget.take(4)
-    budget.give_back(7)
-    budget.take(10)
+        budget.acquire(4)
+    budget.release(7)
+    budget.acquire(10)
     assert budget.held == 10
 
 
-def test_the_decoder_survives_its_process(tmp_path):
+def test_the_decoder_restarts_its_process_after_a_crash(tmp_path):
     decoder = Decoder(10_000, 20)
     try:
         decoder.start()
         first = asyncio.run(decoder.decode(image()))
         os.kill(decoder._process.pid, signal.SIGKILL)
         decoder._process.join()
-        with pytest.raises(InputError, match="cannot be decoded"):
+        with pytest.raises(InputError, match="the decoder crashed"):
             asyncio.run(decoder.decode(image()))
         assert np.array_equal(asyncio.run(decoder.decode(image())), first)
         with pytest.raises(InputError, match="limit of 10,000"):
             asyncio.run(decoder.decode(image(size=(101, 100))))
         decoder._seconds = 0
         os.kill(decoder._process.pid, signal.SIGSTOP)
-        with pytest.raises(InputError, match="took over 0 s"):
+        with pytest.raises(InputError, match="decoding took over 0 s"):
             asyncio.run(decoder.decode(image()))
     finally:
         decoder.close()
 
 
-def test_clients_that_left_leave_no_bytes_with_the_decoder():
+def test_the_decoder_releases_the_bytes_of_cancelled_requests():
     class Content(bytearray):
-        """Can be referred to weakly."""
+        """Bytes that support weak references."""
 
     async def run():
         decoder, begun, go = Decoder(10_000, 20), threading.Event(), threading.Event()
@@ -188,15 +188,15 @@ def test_clients_that_left_leave_no_bytes_with_the_decoder():
 
         decoder._decode = slow
         contents = [Content(b"image") for _ in range(5)]
-        left = [weakref.ref(content) for content in contents]
-        tasks = [asyncio.create_task(decoder.decode(contents.pop(0))) for _ in left]
+        references = [weakref.ref(content) for content in contents]
+        tasks = [asyncio.create_task(decoder.decode(contents.pop(0))) for _ in references]
         try:
             await asyncio.to_thread(begun.wait, 20)
-            for _ in range(4):  # the first of them is being decoded
+            for _ in range(4):  # the first one is being decoded
                 tasks[0].cancel()
                 await asyncio.wait((tasks.pop(0),))
             gc.collect()
-            held = [content() is not None for content in left]
+            held = [content() is not None for content in references]
             go.set()
             await tasks.pop()
             return held

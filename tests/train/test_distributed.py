@@ -143,7 +143,7 @@ def test_when_one_process_is_lost_the_other_says_so_in_one_line(warm, tmp_path):
 
 
 def test_what_torchrun_starts_again_goes_on_with_its_own_run_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 3})
     recipe, run = recipe_of(2), tmp_path / "run"
     train(recipe, Where(run, workers=0))
     ended = state_of(run)

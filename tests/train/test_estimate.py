@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from danet import DANet, recipes
 from danet.cli import main
-from danet.data.registry import CLASSES, COUNTS
+from danet.data.registry import DATASETS
 from danet.model.loss import multi_loss
 from danet.recipes import MEMORY, Data, Network, Optim, Recipe
 from danet.train.estimate import estimate
@@ -65,7 +65,7 @@ def test_the_published_rows_of_the_table_too(name):
 
 def check_row(name: str) -> None:
     recipe = recipes.find(name)
-    cost = estimate(recipe, len(CLASSES[recipe.data.dataset]))
+    cost = estimate(recipe, len(DATASETS[recipe.data.dataset].classes))
     assert MEMORY[name] == (round(cost.fixed / 2**20), pytest.approx(cost.per_image / 2**20, rel=0.02, abs=1))
 
 
@@ -147,5 +147,5 @@ def test_mmsegmentations_rows_have_its_schedule_head_jitter_and_stem(name):
     assert recipe.optim.head_lr_factor == 1
     assert recipe.data.photometric
     assert recipe.data.largest_share == 0.75
-    assert recipe.data.train_split in COUNTS[recipe.data.dataset]
+    assert recipe.data.train_split in DATASETS[recipe.data.dataset].counts
     assert recipe.loss == (1.0, 1.0, 1.0, 0.4)

@@ -32,7 +32,7 @@ from danet.train.quarantine import Quarantine
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 2})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 2})
 
 
 @pytest.fixture

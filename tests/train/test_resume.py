@@ -189,7 +189,7 @@ class Signalling:
 
 @pytest.fixture
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 3})
 
 
 def test_validation_stops_at_the_next_image_and_is_done_again(few_scenes, tmp_path, monkeypatch):

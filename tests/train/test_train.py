@@ -34,7 +34,7 @@ from danet.weights import file as weights_file
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 10, "val": 3})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 3})
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_fine_tuning_begins_from_the_given_weights(recipe, tmp_path):
     begun, _ = loop.build(recipe, classes, initial_weights=tmp_path / "w.safetensors")
     assert all(torch.equal(a, begun.state_dict()[key]) for key, a in network.state_dict().items())
     narrower = replace(recipe, network=replace(recipe.network, width=8))
-    with pytest.raises(InputError, match="does not fit the network"):
+    with pytest.raises(InputError, match="does not match the network"):
         loop.build(narrower, classes, initial_weights=tmp_path / "w.safetensors")
     tuned = replace(recipe, fine_tunes="voc-danet101")
     loop.build(tuned, classes, initial_weights=tmp_path / "w.safetensors")
@@ -136,7 +136,7 @@ def test_a_run_is_not_resumed_on_other_images_or_for_less_than_it_has_done(recip
     shorter = replace(recipe, optim=replace(recipe.optim, epochs=1))
     with pytest.raises(InputError, match=r"is at step 6 of 2; give recipe\.yaml its number of epochs back"):
         train(shorter, Where(tmp_path / "run", workers=0), resume=True)
-    monkeypatch.setitem(synthetic._SIZES, "train", 12)
+    monkeypatch.setitem(synthetic.COUNTS, "train", 12)
     with pytest.raises(InputError, match="began with 10 training images, and there are 12 now"):
         train(recipe, Where(tmp_path / "run", workers=0), resume=True)
     assert_equal(state_of(tmp_path / "run"), before)
@@ -150,7 +150,7 @@ def test_validation_gives_the_predictions_of_evaluate(recipe, tmp_path, align_co
     predictor, samples = danet.load(tmp_path / "run/best.safetensors"), registry.load("toy", None, "val")
     network, card = weights_file.load(tmp_path / "run/best.safetensors")
     validated = validate.validate(network, card, samples, distributed.start("cpu"))
-    shown = predictor.shown_by(WHOLE)
+    shown = predictor.resolve_protocol(WHOLE)
     evaluated = evaluate(predictor.logits, card, samples, predictor.device, protocol=shown)
     assert np.abs(validated.matrix - evaluated.matrix).sum() <= 2  # batch normalization is folded in one of them
 
@@ -347,4 +347,4 @@ def test_every_recipe_can_be_built_and_written_down(name):
     assert recipes.from_dict(yaml.safe_load(yaml.safe_dump(recipes.to_dict(recipe))), name) == recipe
     recipe = replace(recipe, network=replace(recipe.network, pretrained=False), fine_tunes="")
     with torch.device("meta"):
-        loop.build(recipe, registry.CLASSES["toy"], None)
+        loop.build(recipe, registry.DATASETS["toy"].classes, None)

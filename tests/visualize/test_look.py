@@ -10,7 +10,7 @@ from PIL import Image
 
 from danet import DANet, InputError
 from danet.cli import main
-from danet.data.images.channels import resized
+from danet.data.images.channels import resize_long_side
 from danet.data.images.read import read_image
 from danet.model.preprocess import normalize
 from danet.predict import overlay
@@ -49,7 +49,7 @@ def image() -> np.ndarray:
 
 
 def features(predictor, image) -> torch.Tensor:
-    shown = torch.tensor(resized(image, predictor.card.size))[None]
+    shown = torch.tensor(resize_long_side(image, predictor.card.size))[None]
     return predictor.folded.backbone(normalize(shown, predictor.card.mean, predictor.card.std))[-1]
 
 

@@ -39,7 +39,7 @@ from danet.weights import file as weights_file
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
-    monkeypatch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 7})
 
 
 def tiny(epochs: int = 2, **network) -> Recipe:
@@ -54,7 +54,7 @@ def run(tmp_path_factory) -> Path:
     """A run of two epochs with position and channel attention."""
     out = tmp_path_factory.mktemp("runs") / "first"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+        patch.setattr(synthetic, "COUNTS", {"train": 8, "val": 7})
         train(tiny(), Where(out, workers=0, device="cpu"))
     return out
 
@@ -64,7 +64,7 @@ def other_run(tmp_path_factory) -> Path:
     """A run without position attention, from another seed."""
     out = tmp_path_factory.mktemp("runs") / "second"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "_SIZES", {"train": 8, "val": 7})
+        patch.setattr(synthetic, "COUNTS", {"train": 8, "val": 7})
         train(replace(tiny(position=False), seed=7), Where(out, workers=0, device="cpu"))
     return out
 
@@ -215,7 +215,7 @@ def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missin
     recipe, history, confusion = tiny(), [row(epoch) for epoch in (1, 2, 3)], Confusion(6)
     confusion.matrix += np.arange(36).reshape(6, 6)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    pages.write(tmp_path, recipe, history, confusion, registry.CLASSES["toy"])
+    pages.write(tmp_path, recipe, history, confusion, registry.DATASETS["toy"].classes)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
     page = (tmp_path / "report.html").read_text()
@@ -228,7 +228,7 @@ def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missin
 def test_a_single_validation_is_told_in_numbers(tmp_path):
     confusion = Confusion(6)
     confusion.matrix += 1
-    pages.write(tmp_path, tiny(1), [row(1)], confusion, registry.CLASSES["toy"])
+    pages.write(tmp_path, tiny(1), [row(1)], confusion, registry.DATASETS["toy"].classes)
     page = (tmp_path / "report.html").read_text()
     assert "The only validation so far" in page
     assert "<polyline" not in page
@@ -245,7 +245,7 @@ def row(epoch: int) -> dict[str, float]:
 
 def test_nothing_labeled_is_a_page_too(tmp_path):
     nothing = [row(epoch) | {"miou": math.nan, "pixel_accuracy": math.nan} for epoch in (1, 2)]
-    pages.write(tmp_path, tiny(), nothing, Confusion(6), registry.CLASSES["toy"])
+    pages.write(tmp_path, tiny(), nothing, Confusion(6), registry.DATASETS["toy"].classes)
     page = (tmp_path / "report.html").read_text()
     check_page(page)
     assert "<dt>best mIoU<dd>n/a %" in page

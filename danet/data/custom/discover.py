@@ -1,5 +1,7 @@
-"""Where images and masks lie in a folder without dataset.yaml: `danet init` looks for them, by the usual names of
-folders and of files.
+"""Find images and masks in a folder without dataset.yaml, by the usual names of folders and files.
+
+Folders are described by patterns, as dataset.yaml names them: `images/train` and `images/val` are both `images`, and
+`train/images` and `val/images` are `{split}/images`. "" is the root itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +10,15 @@ from itertools import permutations
 from pathlib import Path
 from string import digits
 
-from danet.data.custom.layout import SPLIT, SPLITS, Layout, holds_images, images_in, masks_in
+from danet.data.custom.layout import PLACEHOLDER, SPLITS, Layout, holds_images, image_files, image_files_or_arrays
 from danet.data.images.read import SUFFIXES
-from danet.data.naming import LOSSLESS, SAME_STEM, Naming, naming_beside, naming_of
-from danet.errors import InputError
+from danet.data.samples import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
+from danet.errors import InputError, list_names
 
+# folder names in lower case, without punctuation; the most usual first
 _IMAGES = (
-    *("images", "imgs", "img", "image", "jpegimages", "leftimg8bit", "images", "photos"),
+    *("images", "imgs", "img", "image", "jpegimages", "leftimg8bit"),
+    *("pictures", "photos"),  # vocabulary: old name (users' folders)
     *("inputs", "input", "frames", "rgb", "raw", "imgdir", "imagespng", "imagesjpg", "pngimages", "original"),
     *("originalimages", "camerargb"),
 )
@@ -24,145 +28,147 @@ _MASKS = (
     *("targets", "target", "masksmachine", "ann", "anndir", "maskspng", "pixelmaps", "stuffthingmaps", "lab"),
     *("semantic", "trimaps", "cameraseg", "pedmasks"),
 )
-_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "": ("test", "testing")}
-_SPLIT_WORDS = sorted((word for words in _WORDS.values() for word in words), key=len, reverse=True)
-_BESIDE_WORDS = ("", "data", "set", "dataset", *_IMAGES, *_MASKS)
-_DEPTH = 4
-_MOST = 8  # folders of other names that are compared, file by file
+_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "": ("test", "testing")}
+_LONGEST_FIRST = sorted((name for names in _SPLIT_NAMES.values() for name in names), key=len, reverse=True)
+_NEXT_TO_SPLIT = ("", "data", "set", "dataset", *_IMAGES, *_MASKS)  # trainset, train_images, trainannot
+_MAX_DEPTH = 4
+_MAX_COMPARED = 8  # folders with unusual names that are compared file by file
 
 Groups = Mapping[str, Mapping[str, Path]]
-"""The folders that hold images, by what they would be called in dataset.yaml ("" for the folder itself): pattern ->
-word of the split, "" if there is none -> folder.
-"""
+"""The folders that contain images: pattern -> split name in the path ("" if there is none) -> folder."""
 
 
 def find_layout(root: Path) -> tuple[Layout, list[str]]:
-    """The layout: folders named as images and masks usually are, with the splits in them or around them; else masks
-    beside their images; else the one folder whose files are named after those of another. And notes, a line each.
+    """Find the images and masks below a folder.
+
+    Three ways are tried in turn: folders with the usual names, with splits inside or around them; masks next to their
+    images; and the only two folders whose files have matching names.
+
+    Returns:
+        The layout, and notes for the user, one line each.
 
     Raises:
-        InputError: no such folder, no images or masks, no mask named like an image.
+        InputError: no such folder, no images, no masks, or no mask that is named after an image.
     """
     if not root.is_dir():
-        raise InputError(root, "no such folder", "give the folder that holds images and masks")
-    groups = _groups(root, _DEPTH)
-    chosen = _by_kind(groups) or _beside(groups) or _by_names(groups)
+        raise InputError(root, "no such folder", "give the folder that contains the images and masks")
+    groups = _group_folders(root, _MAX_DEPTH)
+    chosen = _find_usual_names(groups) or _find_shared_folder(groups) or _find_matching_files(groups)
     if chosen is None:
-        raise _nothing(root, groups)
+        raise _not_found(root, groups)
     images, masks = chosen
     layout, notes = _with_splits(root, groups, images, masks)
     others = [pattern for pattern in groups if pattern not in chosen and _kind(pattern) in _IMAGES + _MASKS]
     if images == masks:
-        others = [pattern for pattern, folders in groups.items() if pattern != images and _naming_beside(folders)]
+        others = [pattern for pattern, folders in groups.items() if pattern != images and _naming_in(folders)]
     if others:
-        shown = ", ".join(others[:6]) + (" ..." if others[6:] else "")
-        notes.append(f"not used, besides {' and '.join(dict.fromkeys((layout.images, layout.masks)))}: {shown}")
-    if images == masks and (naming := _naming_beside(groups[images])):
+        notes.append(f"not used: the folders {list_names(others, 6)}")
+    if images == masks and (naming := _naming_in(groups[images])):
         return replace(layout, naming=naming), notes
-    return _named(layout), notes
+    return _with_naming(layout), notes
 
 
-def _groups(root: Path, depth: int) -> dict[str, dict[str, Path]]:
+def _group_folders(root: Path, depth: int) -> dict[str, dict[str, Path]]:
     groups: dict[str, dict[str, Path]] = {}
-    for place in (root, *_below(root, depth)):
-        if holds_images(place):
-            pattern, word = _pattern(place.relative_to(root).parts)
-            groups.setdefault(pattern, {})[word] = place
+    for folder in (root, *_subfolders(root, depth)):
+        if holds_images(folder):
+            pattern, split = _pattern(folder.relative_to(root).parts)
+            groups.setdefault(pattern, {})[split] = folder
     return groups
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
+def _subfolders(folder: Path, depth: int) -> Iterator[Path]:
     for child in sorted(folder.iterdir()):
         try:
-            again = child.is_symlink() and folder.resolve().is_relative_to(child.resolve())
-            if child.name.startswith(".") or not child.is_dir() or again:
+            loop = child.is_symlink() and folder.resolve().is_relative_to(child.resolve())
+            if child.name.startswith(".") or not child.is_dir() or loop:
                 continue
             next(child.iterdir(), None)
-        except OSError:  # one that cannot be read, such as a disk's lost+found
+        except OSError:  # not readable, such as a disk's lost+found
             continue
         yield child
         if depth > 1:
-            yield from _below(child, depth - 1)
+            yield from _subfolders(child, depth - 1)
 
 
 def _pattern(parts: Sequence[str]) -> tuple[str, str]:
-    """What a folder would be called in dataset.yaml, and the word in its path that names a split."""
+    """Return the pattern of a folder, and the split name in its path."""
     for i in reversed(range(len(parts))):
-        before, word, after = _divided(parts[i])
-        if word:
-            outer = tuple(SPLIT if part == word else part for part in parts[:i])
-            alone = i == len(parts) - 1 and not before + after and SPLIT not in outer
-            inner = () if alone else (f"{before}{SPLIT}{after}",)
-            return "/".join((*outer, *inner, *parts[i + 1 :])), word
+        before, split, after = _partition_split(parts[i])
+        if split:
+            outer = tuple(PLACEHOLDER if part == split else part for part in parts[:i])
+            last = i == len(parts) - 1 and not before + after and PLACEHOLDER not in outer
+            inner = () if last else (f"{before}{PLACEHOLDER}{after}",)
+            return "/".join((*outer, *inner, *parts[i + 1 :])), split
     if len(parts) > 1 and _plain(parts[-1]) not in _IMAGES + _MASKS and _plain(parts[-2]) in _IMAGES + _MASKS:
         return "/".join(parts[:-1]), parts[-1]
     return "/".join(parts), ""
 
 
-def _divided(name: str) -> tuple[str, str, str]:
-    """What precedes a split's word in a folder's name, the word as it stands, and what follows: train, train_images,
-    trainannot, train2017.
-    """
-    for word in _SPLIT_WORDS:
-        for at in (0, len(name) - len(word)):
-            before, found, after = name[: max(0, at)], name[max(0, at) : at + len(word)], name[at + len(word) :]
-            if found.lower() == word and _plain(before + after).strip(digits) in _BESIDE_WORDS:
+def _partition_split(name: str) -> tuple[str, str, str]:
+    """Partition a folder's name at the name of a split: train, train_images, trainannot, train2017."""
+    for split in _LONGEST_FIRST:
+        for at in (0, len(name) - len(split)):
+            start, stop = max(0, at), at + len(split)
+            before, found, after = name[:start], name[start:stop], name[stop:]
+            if found.lower() == split and _plain(before + after).strip(digits) in _NEXT_TO_SPLIT:
                 return before, found, after
     return name, "", ""
 
 
 def _plain(name: str) -> str:
-    return "".join(c for c in name.replace(SPLIT, "").lower() if c.isalnum())
+    return "".join(c for c in name.replace(PLACEHOLDER, "").lower() if c.isalnum())
 
 
 def _kind(pattern: str) -> str:
-    """The last name in a pattern that is more than a split's word and a number; "" if there is none."""
+    """Return the innermost name in a pattern that is more than a split and a number, or ""."""
     names = (_plain(part).strip(digits) for part in reversed(pattern.split("/")))
     return next((name for name in names if name), "")
 
 
-def _by_kind(groups: Groups) -> tuple[str, str] | None:
-    """Images and masks in folders of the usual names, or masks in a folder below their images: those that belong
-    together, of the same splits, in one folder, outermost, with a train split, most usual.
+def _find_usual_names(groups: Groups) -> tuple[str, str] | None:
+    """Find folders of images and masks with the usual names, or a folder of masks inside the one of its images.
+
+    The best pair has common splits, a common parent, the fewest levels, a train split, and the most usual names.
     """
     images = [pattern for pattern in groups if _kind(pattern) in _IMAGES]
     masks = [pattern for pattern, folders in groups.items() if _kind(pattern) in _MASKS and _files(folders)]
 
     def rank(pair: tuple[str, str]) -> tuple[object, ...]:
-        ours, theirs = pair
-        words = groups[ours].keys() & groups[theirs].keys()
-        named, apart = ours in images, _parent(ours) != _parent(theirs)
-        train = any(word.lower() in _WORDS["train"] for word in words)
-        usual = (_IMAGES.index(_kind(ours)) if named else 0), _MASKS.index(_kind(theirs))
-        return not words, not named, apart, ours.count("/") + theirs.count("/"), not train, usual, pair
+        image, mask = pair
+        splits = groups[image].keys() & groups[mask].keys()
+        named, apart = image in images, _parent(image) != _parent(mask)
+        train = any(split.lower() in _SPLIT_NAMES["train"] for split in splits)
+        usual = (_IMAGES.index(_kind(image)) if named else 0), _MASKS.index(_kind(mask))
+        return not splits, not named, apart, image.count("/") + mask.count("/"), not train, usual, pair
 
-    pairs = [(ours, theirs) for ours in images for theirs in masks if ours != theirs]
-    pairs += [(parent, theirs) for theirs in masks if (parent := _parent(theirs)) in groups and parent not in masks]
+    pairs = [(image, mask) for image in images for mask in masks if image != mask]
+    pairs += [(parent, mask) for mask in masks if (parent := _parent(mask)) in groups and parent not in masks]
     return min(pairs, key=rank, default=None)
 
 
-def _beside(groups: Groups) -> tuple[str, str] | None:
-    """The outermost folder in which masks lie beside their images, for both."""
+def _find_shared_folder(groups: Groups) -> tuple[str, str] | None:
+    """Find the outermost folder that contains both images and their masks."""
     for pattern in sorted(groups, key=lambda pattern: (pattern.count("/"), bool(pattern), pattern)):
-        if _naming_beside(groups[pattern]):
+        if _naming_in(groups[pattern]):
             return pattern, pattern
     return None
 
 
-def _by_names(groups: Groups) -> tuple[str, str] | None:
-    """The only two folders, called anything, whose files are named as images and their masks."""
-    if len(groups) > _MOST:
+def _find_matching_files(groups: Groups) -> tuple[str, str] | None:
+    """Find the only two folders, whatever their names, whose files are named like images and their masks."""
+    if len(groups) > _MAX_COMPARED:
         return None
     fitting: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
     files = {pattern: _files(folders) for pattern, folders in groups.items()}
-    for ours, theirs in permutations(groups, 2):
-        images, masks = files[ours], files[theirs]
-        naming = naming_of(images, masks)
-        if naming is None or not groups[ours].keys() & groups[theirs].keys():
+    for image, mask in permutations(groups, 2):
+        images, masks = files[image], files[mask]
+        naming = guess_naming(images, masks)
+        if naming is None or not groups[image].keys() & groups[mask].keys():
             continue
-        wanted = {naming.mask_of(image) for image in images}
-        if all(mask.name in wanted and mask.suffix.lower() in LOSSLESS for mask in masks):
-            fitting[bool(naming.image_suffix)].append((ours, theirs))
+        expected = {naming.mask_of(file) for file in images}
+        if all(file.name in expected and file.suffix.lower() in LOSSLESS for file in masks):
+            fitting[bool(naming.image_suffix)].append((image, mask))
     best = fitting[False] or fitting[True]
     return best[0] if len(best) == 1 else None
 
@@ -172,74 +178,74 @@ def _parent(pattern: str) -> str:
 
 
 def _files(folders: Mapping[str, Path]) -> list[Path]:
-    return [file for place in folders.values() for file in masks_in(place)]
+    return [file for folder in folders.values() for file in image_files(folder)]
 
 
-def _naming_beside(folders: Mapping[str, Path]) -> Naming | None:
-    return naming_beside(_files(folders))
+def _naming_in(folders: Mapping[str, Path]) -> Naming | None:
+    return guess_naming_in_one_folder(_files(folders))
 
 
-def _nothing(root: Path, groups: Groups) -> InputError:
+def _not_found(root: Path, groups: Groups) -> InputError:
     name = root.resolve().name
-    if _kind(name) in _IMAGES + _MASKS or _divided(name)[1]:
+    if _kind(name) in _IMAGES + _MASKS or _partition_split(name)[1]:
         above = root.resolve().parent
         for folder in (above, above.parent):
-            if _by_kind(_groups(folder, 2)):
-                return InputError(root, "holds no images with their masks", f"give {folder}")
+            if _find_usual_names(_group_folders(folder, 2)):
+                return InputError(root, "contains no images with masks", f"give {folder}")
     if not groups:
-        return InputError(root, f"no image in it ({', '.join(SUFFIXES)})", "give the folder of images and masks")
-    patterns = [pattern or "the folder itself" for pattern in groups]
-    places = ", ".join(patterns[:6]) + (" ..." if patterns[6:] else "")
-    what = f"images in {places}, and which of them are masks is not known"
-    remedy = f"call two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand (docs/guide.md)"
-    return InputError(root, what, remedy)
+        what = f"contains no images ({', '.join(SUFFIXES)})"
+        return InputError(root, what, "give the folder that contains the images and masks")
+    places = list_names([pattern or "the folder itself" for pattern in groups], 6)
+    remedy = f"name the two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand"
+    return InputError(root, f"found images in {places}, but no pair of images and masks among them", remedy)
 
 
 def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[Layout, list[str]]:
-    """The layout with the words of the splits that have images and masks in folders of their own, and notes."""
-    found, covered = groups[images], groups[masks].keys()
-    there = [word for word in found if word in covered or "" in covered]
-    if not there:
-        what = f"images in {', '.join(list(found)[:4])}, and masks in {', '.join(list(covered)[:4])}"
-        raise InputError(root, what, "call the folders of masks as those of their images")
-    words = {
-        split: next((word for usual in _WORDS[split] for word in there if word.lower() == usual), None)
+    """Return the layout with the splits for which there are both images and masks, and notes."""
+    image_folders, mask_folders = groups[images], groups[masks]
+    paired = [split for split in image_folders if split in mask_folders or "" in mask_folders]
+    if not paired:
+        what = (
+            f"images are in {list_names(list(image_folders), 4)}, but masks are in {list_names(list(mask_folders), 4)}"
+        )
+        raise InputError(root, what, "give the folders of the masks the same names as those of the images")
+    by_split = {
+        split: next((name for usual in _SPLIT_NAMES[split] for name in paired if name.lower() == usual), None)
         for split in SPLITS
     }
-    splits = {split: word for split, word in words.items() if word is not None}
+    splits = {split: name for split, name in by_split.items() if name is not None}
     notes: list[str] = []
     used = set(splits.values())
     if len(splits) == 1:
-        (word,) = splits.values()
-        images, masks, splits = _one(images, word), (_one(masks, word) if word in covered else masks), {}
-        notes = [f"train and val are parts of {images}, the only one of the two with masks"]
-    elif not splits and "" in there:
+        (name,) = splits.values()
+        masks = _only_split(masks, name) if name in mask_folders else masks
+        images, splits = _only_split(images, name), {}
+        notes = [f"{images} is the only split with masks: part of it is used for validation"]
+    elif not splits and "" in paired:
         used = {""}
     elif not splits:
-        shown = ", ".join(list(found)[:4])
-        raise InputError(
-            root / images, f"images in {shown}, not in train and val", "rename the folders, of the masks too"
-        )
-    if unused := [place.relative_to(root).as_posix() for word, place in found.items() if word not in used]:
+        what = f"its folders are named {list_names(list(image_folders), 4)}, not train and val"
+        raise InputError(root / images, what, "rename them, and those of the masks")
+    if unused := [folder.relative_to(root).as_posix() for name, folder in image_folders.items() if name not in used]:
         notes.insert(0, f"not used: the images in {', '.join(unused)}")
     return Layout(root, images or ".", masks or ".", SAME_STEM, splits), notes
 
 
-def _one(pattern: str, word: str) -> str:
-    """A pattern of split folders as the name of one of these."""
-    if SPLIT in pattern:
-        return pattern.replace(SPLIT, word)
-    return f"{pattern}/{word}" if pattern else word
+def _only_split(pattern: str, name: str) -> str:
+    """Return the folder of one split."""
+    if PLACEHOLDER in pattern:
+        return pattern.replace(PLACEHOLDER, name)
+    return f"{pattern}/{name}" if pattern else name
 
 
-def _named(layout: Layout) -> Layout:
-    """With the names that most masks have."""
-    places = dict.fromkeys(layout.of(split) or layout.together for split in layout.splits or SPLITS)
-    images = [file for results, _ in places for file in images_in(results)]
-    masks = [file for _, masks in places for file in masks_in(masks)]
-    if naming := naming_of(images, masks):
+def _with_naming(layout: Layout) -> Layout:
+    """Return the layout with the naming that most masks follow."""
+    folders = layout.folders()
+    images = [file for folder, _ in folders for file in image_files_or_arrays(folder)]
+    masks = [file for _, folder in folders for file in image_files(folder)]
+    if naming := guess_naming(images, masks):
         return replace(layout, naming=naming)
-    first = min(images).stem
-    shown = f"masks such as {masks[0].name}, " if masks else ""
-    what = f"no mask is named like an image ({shown}images such as {first})"
-    raise InputError(layout.root / layout.masks, what, f"name the mask of {first}.jpg {first}.png, and so on")
+    first = min(images)
+    examples = f"masks such as {masks[0].name}, " if masks else ""
+    what = f"no mask is named after an image ({examples}images such as {first.name})"
+    raise InputError(layout.root / layout.masks, what, f"name the mask of {first.name} {first.stem}.png, and so on")

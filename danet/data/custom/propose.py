@@ -1,8 +1,4 @@
-"""A proposal for the dataset.yaml of a user's folder: `danet init DIR`.
-
-The values of all masks are listed, what they mean is guessed, and what is doubtful is said. The proposal is to be read:
-names of classes stand in no mask.
-"""
+"""Propose the dataset.yaml of a user's folder from its masks. Command: danet init DIR."""
 
 import csv
 import json
@@ -13,38 +9,44 @@ from pathlib import Path
 import yaml
 
 from danet.data.classes import IGNORE, Classes, Color, distinct_palette
-from danet.data.custom.layout import SPLIT, SPLITS, Layout
-from danet.data.custom.meaning import Kind, Meaning, meaning_of
-from danet.data.custom.scan_masks import Survey, survey
+from danet.data.custom.layout import PLACEHOLDER, SPLITS, Layout
+from danet.data.custom.scan_masks import MaskKind, MaskScan, Meaning, infer_meaning, scan
 from danet.data.datasets import cityscapes
-from danet.data.naming import SAME_STEM
-from danet.errors import InputError
+from danet.data.samples import SAME_STEM
+from danet.errors import InputError, list_names
+from danet.files import check_new, write_atomically
 
-_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
-_INSTANCES, _MOST_CODES = 1000, 64  # instances are numbered from 1000 times their class on; codes of classes are few
+_CLASS_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
+_FIRST_INSTANCE = 1000  # instance ids of class 1 begin at 1000 in Cityscapes
+_MAX_CODES = 64  # masks with more values above 255 contain instance ids, not class codes
 _BINARY = ("background", "foreground")
+_NAME_CLASSES = "class names cannot be inferred from masks: replace the names under classes"
+_UNLABELED_COLOR = "if a color means unlabeled, remove it from classes and colors, and write it as ignore: [r, g, b]"
+
+Pixels = Mapping[int, int] | Mapping[Color, int]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What dataset.yaml should say.
+    """The proposed content of dataset.yaml.
 
     Args:
-        layout: the folders; `splits` is empty if the images of train and val lie together.
-        pairs: images with a mask.
-        kind: what the masks hold.
-        values: what was found in the masks: value, or color of "rgb" masks -> pixels.
-        classes: names, and colors; of "rgb" masks the colors that the masks hold.
-        ignore: the mask value that means unlabeled; None if there is none.
+        layout: the folders; `splits` is empty if the images are not divided into train and val.
+        pairs: number of images with a mask.
+        kind: what the masks contain.
+        values: mask value, or color if `kind` is "colors" -> pixels.
+        classes: names and palette; if `kind` is "colors", the palette is the colors in the masks.
+        ignore: the mask value of unlabeled pixels; None if there is none.
         label_map: mask value -> train id or 255; None if the values are the train ids.
-        notes: what is doubtful or missing, a line each.
-        channels, transparent: see `Survey`.
+        notes: what the user should review, one line each.
+        channels: see `MaskScan`.
+        transparent: see `MaskScan`.
     """
 
     layout: Layout
     pairs: int
-    kind: Kind
-    values: Mapping[int, int] | Mapping[Color, int]
+    kind: MaskKind
+    values: Pixels
     classes: Classes
     ignore: int | None
     label_map: dict[int, int] | None
@@ -54,108 +56,114 @@ class Proposal:
 
 
 def propose(root: Path, ignore: int | None = None) -> Proposal:
-    """Look at every mask below `root` and guess what it means.
+    """Read every mask below a folder and propose its dataset.yaml.
 
     Args:
-        ignore: the mask value that means unlabeled, where the user knows it.
+        root: the folder that contains the images and masks.
+        ignore: the mask value of unlabeled pixels, if known.
 
     Raises:
-        InputError: no images or masks found, or masks that hold no classes (smoothed colors, instances).
+        InputError: no images or masks were found; the masks contain smoothed colors or instance ids; no mask has the
+            value `ignore`.
     """
-    found = survey(root)
-    listed = _listed(root, found.layout)
-    masks = root / found.layout.masks
-    if found.colors:
-        classes, more = _colored_classes(masks, found.colors, listed)
-        return _proposal(found, "rgb", found.colors, classes, None, None, more)
-    low, high = min(found.values), max((value for value in found.values if value != 65535), default=0)
-    if low < 0 or high >= _INSTANCES or (high > IGNORE and len(found.values) > _MOST_CODES):
-        what = f"{len(found.values)} values from {low} to {high}: numbers of instances, not of classes"
-        raise InputError(masks, what, "give the masks of classes (Cityscapes: *_labelIds.png)")
-    if ignore not in (None, IGNORE, *found.values):
-        held = ", ".join(map(str, list(found.values)[:10])) + (" ..." if len(found.values) > 10 else "")
-        raise InputError("--ignore", f"no mask holds the value {ignore}", f"give one of {held}, or leave it out")
-    meaning = meaning_of(found, len(listed), ignore)
+    scanned = scan(root)
+    listed = _listed_classes(root, scanned.layout)
+    masks = root / scanned.layout.masks
+    if scanned.colors:
+        classes, notes = _colored_classes(masks, scanned.colors, listed)
+        return _proposal(scanned, "colors", scanned.colors, classes, None, None, notes)
+    _check_values(masks, scanned.values, ignore)
+    meaning = infer_meaning(scanned, len(listed), ignore)
     if not meaning.ids:
-        raise InputError(masks, f"every pixel has the value {meaning.ignore}: unlabeled", "label some")
-    if meaning.kind == "cityscapes labelIds":
+        raise InputError(masks, f"every pixel is unlabeled (value {meaning.ignore})", "label some pixels")
+    if meaning.kind == "Cityscapes label ids":
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
-        return _proposal(found, meaning.kind, found.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
-    meaning = _with_all_names(meaning, len(listed))
+        return _proposal(scanned, meaning.kind, scanned.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
+    meaning = _with_absent_classes(meaning, len(listed))
     label_map = {value: train_id for train_id, value in enumerate(meaning.ids)}
-    if meaning.ignore not in (None, IGNORE) and IGNORE in found.values:
+    if meaning.ignore not in (None, IGNORE) and IGNORE in scanned.values:
         label_map[IGNORE] = IGNORE
-    names, more = _names(meaning, listed)
+    names, name_notes = _names(meaning, listed)
     spare = distinct_palette(256)
-    classes = Classes(names, tuple(found.palette.get(v, spare[i]) for i, v in enumerate(meaning.ids)))
-    plain = all(value == train_id for value, train_id in label_map.items())
-    notes = (*meaning.notes, *more)
-    return _proposal(found, meaning.kind, found.values, classes, meaning.ignore, None if plain else label_map, notes)
+    classes = Classes(names, tuple(scanned.palette.get(v, spare[i]) for i, v in enumerate(meaning.ids)))
+    identity = all(value == train_id for value, train_id in label_map.items())
+    notes = (*meaning.notes, *name_notes)
+    mapping = None if identity else label_map
+    return _proposal(scanned, meaning.kind, scanned.values, classes, meaning.ignore, mapping, notes)
 
 
-def _with_all_names(meaning: Meaning, listed: int) -> Meaning:
-    """With the classes of a longer list too, whose values may well be in other masks: value 0 is the first of it."""
+def _check_values(masks: Path, values: Mapping[int, int], ignore: int | None) -> None:
+    low, high = min(values), max((value for value in values if value != 65535), default=0)
+    if low < 0 or high >= _FIRST_INSTANCE or (high > IGNORE and len(values) > _MAX_CODES):
+        what = f"the masks have {len(values)} values from {low} to {high}: instance ids, not class ids"
+        raise InputError(masks, what, "use masks of class ids (Cityscapes: *_labelIds.png)")
+    if ignore not in (None, IGNORE, *values):
+        remedy = f"choose one of {list_names([str(value) for value in values])}, or omit `ignore`"
+        raise InputError("ignore", f"no mask has the value {ignore}", remedy)
+
+
+def _with_absent_classes(meaning: Meaning, listed: int) -> Meaning:
+    """Add the listed classes without pixels, whose values may occur in other masks; value 0 is the first class."""
     absent = listed - len(meaning.ids)
     if absent <= 0 or max(meaning.ids) >= listed or meaning.ignore is None or meaning.ignore < listed:
         return meaning
-    note = f"{absent} of the {listed} listed names are in no mask; value 0 is taken as the first"
+    note = f"{absent} of the {listed} listed classes have no pixels; value 0 is read as the first class in the list"
     return replace(meaning, ids=tuple(range(listed)), notes=(*meaning.notes, note))
 
 
 def _proposal(
-    found: Survey,
-    kind: Kind,
-    values: Mapping[int, int] | Mapping[Color, int],
+    scanned: MaskScan,
+    kind: MaskKind,
+    values: Pixels,
     classes: Classes,
     ignore: int | None,
     label_map: dict[int, int] | None,
     notes: tuple[str, ...],
 ) -> Proposal:
-    bands = found.channels, found.transparent
-    notes = (*found.notes, *notes)
-    return Proposal(found.layout, found.pairs, kind, values, classes, ignore, label_map, notes, *bands)
+    bands = scanned.channels, scanned.transparent
+    notes = (*scanned.notes, *notes)
+    return Proposal(scanned.layout, scanned.pairs, kind, values, classes, ignore, label_map, notes, *bands)
 
 
 def _names(meaning: Meaning, listed: Mapping[str, Color | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if len(listed) == len(meaning.ids):
         return tuple(listed), ()
-    more = (
-        (f"the list of {len(listed)} names is not used: the masks have {len(meaning.ids)} classes",) if listed else ()
-    )
+    what = f"the list of class names is not used: it has {len(listed)} names, but the masks have {len(meaning.ids)}"
+    notes = (f"{what} classes",) if listed else ()
     if meaning.kind == "0/255" or meaning.ids == (0, 1):
-        return _BINARY, more
-    return tuple(f"class_{value}" for value in meaning.ids), (*more, "name the classes: their names stand in no mask")
+        return _BINARY, notes
+    return tuple(f"class_{value}" for value in meaning.ids), (*notes, _NAME_CLASSES)
 
 
 def _colored_classes(
     masks: Path, colors: Mapping[Color, int], listed: Mapping[str, Color | None]
 ) -> tuple[Classes, tuple[str, ...]]:
     if len(colors) > IGNORE:
-        common = ", ".join(str(list(color)) for color in sorted(colors, key=lambda c: -colors[c])[:8])
-        what = f"{len(colors)} colors, the most frequent {common}: smoothed edges, not one color a class"
-        raise InputError(masks, what, "save the masks without smoothing, as PNG")
-    note = "a color that means unlabeled: take it out of classes and colors, and write it as ignore: [r, g, b]"
-    known = {name: color for name, color in listed.items() if color is not None}
-    if known and colors.keys() <= set(known.values()):
-        return Classes(tuple(known), tuple(known.values())), (note,)
+        frequent = ", ".join(str(list(color)) for color in sorted(colors, key=lambda c: -colors[c])[:8])
+        what = f"the masks have {len(colors)} colors, probably from smoothed edges (most frequent: {frequent})"
+        raise InputError(masks, what, "save them as PNG without smoothing, with one exact color per class")
+    colors_of = {name: color for name, color in listed.items() if color is not None}
+    if colors_of and colors.keys() <= set(colors_of.values()):
+        return Classes(tuple(colors_of), tuple(colors_of.values())), (_UNLABELED_COLOR,)
     palette = tuple(colors)
     if len(palette) == 2 and palette[0] == (0, 0, 0):
         return Classes(_BINARY, palette), ()
     names = tuple("rgb_{}_{}_{}".format(*color) for color in palette)
-    return Classes(names, palette), (note, "name the classes: their names stand in no mask")
+    return Classes(names, palette), (_UNLABELED_COLOR, _NAME_CLASSES)
 
 
-def _listed(root: Path, layout: Layout) -> dict[str, Color | None]:
-    """Names of classes from a text file beside the folders: one a line, in CVAT's form with a color, NAME:R,G,B::; or
-    from a _classes.csv beside the images, as Roboflow writes it: VALUE, NAME after a line of headings.
+def _listed_classes(root: Path, layout: Layout) -> dict[str, Color | None]:
+    """Read the names of classes, and their colors if given, from a list in the folder.
+
+    A text file has one name per line, or CVAT's NAME:R,G,B:: lines. Roboflow's _classes.csv is next to the images.
     """
-    file = next((root / name for name in _LISTS if (root / name).is_file()), None)
+    file = next((root / name for name in _CLASS_LISTS if (root / name).is_file()), None)
     if file is None:
-        images, _ = layout.of(SPLITS[0]) or layout.together
-        return _numbered(images / "_classes.csv")
+        folders = layout.split_folders(SPLITS[0]) or layout.undivided_folders
+        return _csv_classes(folders.images / "_classes.csv")
     listed: dict[str, Color | None] = {}
-    for line in _text(file).splitlines():
+    for line in _read_text(file).splitlines():
         name, _, rest = line.partition(":")
         channels = rest.split(":")[0].split(",")
         color = tuple(int(c) for c in channels if c.strip().isdecimal() and int(c) < 256)
@@ -164,96 +172,107 @@ def _listed(root: Path, layout: Layout) -> dict[str, Color | None]:
     return listed
 
 
-def _numbered(file: Path) -> dict[str, Color | None]:
-    """The names of VALUE, NAME in the order of their values, where these are 0, 1, 2, ..."""
+def _csv_classes(file: Path) -> dict[str, Color | None]:
+    """Read rows of VALUE, NAME; return no names unless the values are 0, 1, 2, ..."""
     try:
-        rows = list(csv.reader(_text(file).splitlines())) if file.is_file() else []
+        rows = list(csv.reader(_read_text(file).splitlines())) if file.is_file() else []
     except csv.Error:
         return {}
     names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
     return {names[value]: None for value in sorted(names)} if sorted(names) == list(range(len(names))) else {}
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     return file.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def write(root: Path, proposal: Proposal) -> Path:
-    """Write ROOT/dataset.yaml, each line explained, and return its path.
+    """Write dataset.yaml, with a comment on each setting.
+
+    Returns:
+        Its path.
 
     Raises:
-        InputError: there is one, or it cannot be written.
+        InputError: it already exists, or cannot be written.
+    """
+    file = new_file(root)
+    write_atomically(file, ("\n".join(_lines(proposal)) + "\n").encode(errors="backslashreplace"))
+    return file
+
+
+def new_file(root: Path) -> Path:
+    """Return the path of a dataset.yaml that does not exist yet.
+
+    Raises:
+        InputError: it already exists.
     """
     file = root / "dataset.yaml"
-    try:
-        with open(file, "x", encoding="utf-8", errors="backslashreplace") as opened:
-            opened.write("\n".join(_lines(proposal)) + "\n")
-    except FileExistsError as error:
-        raise InputError(file, "exists", "change it by hand, or rename it first") from error
-    except OSError as error:
-        raise InputError(file, f"cannot be written ({error.strerror})", "give a folder that can be written") from error
+    check_new(file, remedy="edit it, or rename it to get a new proposal")
     return file
 
 
 def _lines(proposal: Proposal) -> list[str]:
-    """dataset.yaml, as danet/data/custom/dataset_yaml.py reads it."""
+    """Format dataset.yaml."""
     names, palette = proposal.classes.names, proposal.classes.palette
     total = sum(proposal.values.values())
-    text = [
-        "# Written by danet init, a proposal: mend what is wrong, then run danet check.",
-        f"# Found in {proposal.pairs} masks ({proposal.kind}):",
-        *(f"#   {_shown(v):16} {100 * pixels / total:6.2f} % of the pixels" for v, pixels in proposal.values.items()),
-        *(f"# NOTE: {_printable(note)}" for note in proposal.notes),
-        "",
-        *_folders(proposal.layout),
+    lines = [f"# Proposed by danet init from {proposal.pairs} masks ({proposal.kind}). Edit it, then run danet check."]
+    if proposal.notes:
+        lines += ["#", "# Please review:", *(f"# - {_printable(note)}" for note in proposal.notes)]
+    lines += [
+        "#",
+        f"# {'Colors' if proposal.kind == 'colors' else 'Values'} in the masks, and their share of all pixels:",
     ]
+    lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f} %" for v, pixels in proposal.values.items()]
+    lines += ["", *_folder_lines(proposal.layout)]
     if proposal.channels is not None:
-        text.append(f"channels: {proposal.channels}   # the bands of an image, as they are stored")
+        lines.append(f"channels: {proposal.channels}   # number of bands of each image")
     elif proposal.transparent is not None:
-        what = "if the last band is no transparency but data, such as near infrared"
-        text.append(f"# channels: {proposal.transparent}   # {what}")
-    text += ["", "classes:   # the id of a class is its place in this list, from 0"]
-    text += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
-    if proposal.kind == "rgb":
-        text.append("colors:   # the color that each class has in the masks")
+        comment = "uncomment if the last band is data, such as near infrared, and not transparency"
+        lines.append(f"# channels: {proposal.transparent}   # {comment}")
+    lines += ["", "classes:   # one name per class; class ids start at 0"]
+    lines += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
+    if proposal.kind == "colors":
+        lines.append("colors:   # color of each class in the masks (R, G, B)")
     else:
-        text.append("palette:   # the color in which each class is drawn")
-    text += [f"  - {list(color)}   # {_printable(name)}" for name, color in zip(names, palette, strict=True)]
+        lines.append("palette:   # color of each class in overlays and plots (R, G, B)")
+    lines += [f"  - {list(color)}   # {_printable(name)}" for name, color in zip(names, palette, strict=True)]
     if proposal.ignore is not None:
-        text.append(f"ignore: {proposal.ignore}   # the mask value that means unlabeled: no loss and no metric sees it")
+        lines.append(
+            f"ignore: {proposal.ignore}   # mask value of unlabeled pixels; not used in training or evaluation"
+        )
     if proposal.label_map is not None:
-        text.append(f"label_map:   # mask value: id of its class, or {IGNORE} to ignore it")
-        text += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]
-    return text
+        lines.append(f"label_map:   # mask value: class id, or {IGNORE} for unlabeled")
+        lines += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]
+    return lines
 
 
-def _folders(layout: Layout) -> list[str]:
-    """The lines of dataset.yaml that say where the files lie."""
+def _folder_lines(layout: Layout) -> list[str]:
     names = " and ".join(layout.splits.values())
-    inside = (f", {SPLIT} is {names}" if SPLIT in layout.images else f", in {names}") if names else ""
-    text = [
-        f"images: {_yaml(layout.images)}   # folder of the images{inside}",
-        f"masks: {_yaml(layout.masks)}   # folder of the masks{inside}",
+    divided = f"; {PLACEHOLDER} is {names}" if PLACEHOLDER in layout.images else f", with {names} inside"
+    settings = [
+        (f"images: {_yaml(layout.images)}", f"folder of the images{divided if names else ''}"),
+        (f"masks: {_yaml(layout.masks)}", "folder of the masks"),
     ]
     if any(split != name for split, name in layout.splits.items()):
-        text.append("splits:   # what the folders of train and val are called")
-        text += [f"  {split}: {_yaml(name)}" for split, name in layout.splits.items()]
-    suffix, of_image = layout.naming
+        settings.append(("splits:", "names of the train and val folders"))
+        settings += [(f"  {split}: {_yaml(name)}", "") for split, name in layout.splits.items()]
+    suffix, image_suffix = layout.naming
     if layout.naming != SAME_STEM:
-        text.append(f"mask_suffix: {_yaml(suffix)}   # the mask of a{of_image}.jpg is a{suffix}")
-    if of_image:
-        text.append(f"image_suffix: {_yaml(of_image)}")
+        settings.append((f"mask_suffix: {_yaml(suffix)}", f"the mask of a{image_suffix}.jpg is a{suffix}"))
+    if image_suffix:
+        settings.append((f"image_suffix: {_yaml(image_suffix)}", ""))
     if not names:
-        text.append("val: 0.2   # the share of the images that validates; which, depends on their names alone")
-    return text
+        settings.append(("val: 0.2", "fraction of the images used for validation; file names decide which"))
+    width = max(len(setting) for setting, _ in settings)
+    return [f"{setting:{width}}   # {comment}" if comment else setting for setting, comment in settings]
 
 
-def _shown(value: int | Color) -> str:
+def _value(value: int | Color) -> str:
     return str(value) if isinstance(value, int) else str(list(value))
 
 
 def _yaml(text: str) -> str:
-    """A text as YAML, in quotes if it needs them."""
+    """Format a text as YAML, in quotes if necessary."""
     if not text.isprintable():
         return json.dumps(text)
     return yaml.safe_dump(text, default_style=None, allow_unicode=True, width=10**6).splitlines()[0]

@@ -1,36 +1,44 @@
-"""A look at a user's folder before it has a dataset.yaml: what its masks hold, and how its images are stored."""
+"""Read the masks of a folder without dataset.yaml, and infer what their values mean."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from danet.data.classes import Color
+from danet.data.classes import IGNORE, Color
 from danet.data.custom.discover import find_layout
-from danet.data.custom.layout import SPLITS, Layout, images_in, masks_in
-from danet.data.custom.verify import each, histogram
+from danet.data.custom.layout import Folders, Layout, image_files, image_files_or_arrays
+from danet.data.custom.verify import count_values, map_in_threads
+from danet.data.datasets import cityscapes
 from danet.data.images.channels import Bands
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
 from danet.data.images.read import ARRAYS, read_header, read_image, read_mask
-from danet.data.images.tiff_npy import Header
-from danet.errors import InputError
+from danet.data.images.channels import Header
+from danet.errors import InputError, list_names
+
+MaskKind = Literal["class ids", "class ids from 1", "0/255", "palette", "colors", "Cityscapes label ids"]
+
+_MAX_ALPHA_CHECKS = 50
+_MIN_GRAY_STEP = 16
+_FREQUENT_LABEL_IDS = {7, 11, 21, 23, 26}  # of Cityscapes: road, building, vegetation, sky, car
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What lies in a folder.
+class MaskScan:
+    """The masks and images found in a folder.
 
     Args:
-        layout: the folders; `splits` is empty if the images of train and val lie together.
-        pairs: images with a mask.
-        values: mask value -> pixels; empty if the masks are to be read as colors.
-        colors: color -> pixels; empty unless the masks are to be read as colors.
+        layout: the folders; `splits` is empty if the images are not divided into train and val.
+        pairs: number of images with a mask.
+        values: mask value -> pixels; empty if the masks must be read as colors.
+        colors: color -> pixels; empty unless the masks must be read as colors.
         palette: mask value -> color, for palette masks.
-        label_ids: whether the masks' names say that they hold Cityscapes' labelIds.
-        notes: what a user should know, a line each.
-        channels: the bands of an image, where they are not read as RGB; else None.
-        transparent: the bands of an image with its transparency, where that differs within an image; else None.
+        label_ids: whether the names of the masks say that they contain Cityscapes label ids.
+        notes: notes for the user, one line each.
+        channels: number of bands if the images are not RGB, else None.
+        transparent: number of bands, alpha included, if the alpha of the images varies; else None.
     """
 
     layout: Layout
@@ -44,70 +52,170 @@ class Survey:
     transparent: int | None = None
 
 
-def survey(root: Path) -> Survey:
-    """Find images and masks below `root`, and read every mask.
+@dataclass(frozen=True)
+class Meaning:
+    """The likeliest meaning of mask values.
+
+    Args:
+        kind: what the masks contain.
+        ids: the mask value of each class, in the order of their train ids.
+        ignore: the mask value of unlabeled pixels; None if there is none.
+        notes: notes for the user, one line each.
+    """
+
+    kind: MaskKind
+    ids: tuple[int, ...]
+    ignore: int | None
+    notes: tuple[str, ...] = ()
+
+
+def scan(root: Path) -> MaskScan:
+    """Find the images and masks below a folder, and read every mask.
 
     Raises:
-        InputError: see `find_layout`; no mask that can be read.
+        InputError: see `find_layout`; or no mask is readable.
     """
     layout, notes = find_layout(root)
-    places = dict.fromkeys(layout.of(split) or layout.together for split in layout.splits or SPLITS)
-    images = [(file, masks) for results, masks in places for file in _images(results, masks, layout)]
-    found = [file for place in dict.fromkeys(masks for _, masks in places) for file in masks_in(place)]
+    folders = layout.folders()
+    images = [(file, each.masks) for each in folders for file in _images(each, layout)]
+    masks = {file for folder in dict.fromkeys(each.masks for each in folders) for file in image_files(folder)}
     if layout.images == layout.masks:
-        found = [file for file in found if layout.naming.is_mask(file)]
-    wanted = [masks / layout.naming.mask_of(image) for image, masks in images]
-    there, asked = set(found), set(wanted)
-    paired = sorted(there & asked)
-    told = "images have no mask (missing_masks: skip in dataset.yaml leaves them out)"
-    notes += _without_partner(told, [mask.name for mask in wanted if mask not in there])
-    notes += _without_partner("masks have no image", [mask.name for mask in found if mask not in asked])
-    values, colors, palette, more = _contents(paired)
-    channels, transparent, more_notes = _bands([image for image, _ in images])
-    return Survey(
+        masks = {file for file in masks if layout.naming.is_mask(file)}
+    expected = [folder / layout.naming.mask_of(image) for image, folder in images]
+    paired = masks & set(expected)
+    if missing := [image.name for (image, _), mask in zip(images, expected, strict=True) if mask not in masks]:
+        what = f"images without a mask: {len(missing)} of {len(images)} ({list_names(missing, 5)})"
+        notes.append(f"{what}; add their masks, or write missing_masks: skip to leave these images out")
+    if extra := sorted(mask.name for mask in masks - paired):
+        notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
+    values, colors, palette, mask_notes = _read_masks(sorted(paired))
+    channels, transparent, image_notes = _read_headers([image for image, _ in images])
+    return MaskScan(
         layout,
         len(paired),
         values,
         colors,
         palette,
         "labelids" in layout.naming.mask_suffix.lower(),
-        (*notes, *more, *more_notes),
+        (*notes, *mask_notes, *image_notes),
         channels,
         transparent,
     )
 
 
-def _images(images: Path, masks: Path, layout: Layout) -> list[Path]:
-    together = images == masks
-    return [file for file in images_in(images) if not (together and layout.naming.is_mask(file))]
+def infer_meaning(scanned: MaskScan, listed: int, ignore: int | None) -> Meaning:
+    """Infer the likeliest meaning of the masks' values.
+
+    Args:
+        scanned: the masks, not read as colors.
+        listed: number of class names in the user's list; 0 if there is no list.
+        ignore: the mask value of unlabeled pixels, if the user gave it.
+    """
+    values = tuple(scanned.values)
+    if ignore is None:
+        special = _binary(scanned) or _cityscapes(scanned) or _gray_coded(scanned)
+        if special:
+            return special
+    void = IGNORE if ignore is None else ignore
+    ids = tuple(value for value in values if value not in (void, IGNORE))
+    if ignore is None and ids == tuple(range(listed + 1)) and listed > 1:
+        void, other = sorted((0, listed), key=lambda value: scanned.values[value])
+        rest = infer_meaning(scanned, 0, void)
+        note = f"{listed} class names for {listed + 1} values: {void} is read as unlabeled, as it is rarer than {other}"
+        return Meaning(rest.kind, rest.ids, void, (note, *rest.notes))
+    if not ids:
+        return Meaning("class ids", (), void)
+    first = 1 if ids[0] == 1 else 0
+    whole = tuple(value for value in range(first, ids[-1] + 1) if value != void)
+    notes = []
+    if ids != whole:
+        if 2 * len(ids) >= len(whole):
+            gaps = ", ".join(str(value) for value in whole if value not in ids)
+            notes.append(f"no pixel has the value {gaps}; kept as classes because larger values are used")
+            ids = whole
+        else:
+            notes.append("the values have large gaps: only those found became classes; add others to label_map")
+    if len(ids) == 1:
+        notes.append("only one class was found; segmentation needs at least two")
+    if ids[0] == 0 and len(ids) > 2 and ignore is None:
+        notes.append(f"0 is read as a class; {_if_unlabeled(0)}")
+    if max(ids) > IGNORE:
+        notes.append("values above 255 are read as classes; if they are instance ids, use masks of class ids instead")
+    kind: MaskKind = "class ids from 1" if first == 1 else "palette" if scanned.palette else "class ids"
+    return Meaning(kind, ids, void, tuple(notes))
 
 
-def _without_partner(what: str, names: list[str]) -> list[str]:
-    return [f"{len(names)} {what}: {', '.join(names[:5])}{' ...' if names[5:] else ''}"] if names else []
+def _if_unlabeled(value: int) -> str:
+    return f"if it means unlabeled, delete dataset.yaml and run danet init DIR --ignore {value}"
+
+
+def _binary(scanned: MaskScan) -> Meaning | None:
+    """Recognize masks of 0 and 255, with or without smoothed edges."""
+    between = {value: pixels for value, pixels in scanned.values.items() if value not in (0, 255)}
+    if not {0, 255} <= scanned.values.keys():
+        return None
+    if not between:
+        return Meaning("0/255", (0, 255), None)
+    smoothed = len(between) >= 3 and max(between) >= 128 and max(between.values()) < scanned.values[255]
+    if not smoothed or sum(between.values()) > 0.25 * sum(scanned.values.values()):
+        return None
+    what = f"{sum(between.values())} pixels have values between 0 and 255 ({len(between)} different ones)"
+    note = f"{what}: smoothed edges, which danet check reports as errors; save the masks without smoothing"
+    return Meaning("0/255", (0, 255), None, (note,))
+
+
+def _cityscapes(scanned: MaskScan) -> Meaning | None:
+    """Recognize Cityscapes label ids, by the names of the masks or by their values."""
+    ids = scanned.values.keys() - {IGNORE}
+    gaps = ids and len(ids) <= max(ids)
+    if not ids or max(ids) > 33 or not (scanned.label_ids or (ids >= _FREQUENT_LABEL_IDS and gaps)):
+        return None
+    note = "the values look like Cityscapes label ids; if they are not, write your own classes and label_map"
+    notes = () if scanned.label_ids else (note,)
+    return Meaning("Cityscapes label ids", cityscapes.TRAIN_TO_LABEL_ID, IGNORE, notes)
+
+
+def _gray_coded(scanned: MaskScan) -> Meaning | None:
+    """Recognize classes spread evenly over 0-255 to be visible, such as 0, 127, 255."""
+    values = tuple(scanned.values)
+    steps = [after - before for before, after in pairwise(values)]
+    if len(values) < 3 or values[-1] > IGNORE or scanned.palette:
+        return None
+    if min(steps) < _MIN_GRAY_STEP or max(steps) > 2 * min(steps):
+        return None
+    note = f"the values are spread over 0-255, so 255 is read as a class; {_if_unlabeled(255)}"
+    return Meaning("class ids", values, None, (note,) if values[-1] == IGNORE else ())
+
+
+def _images(folders: Folders, layout: Layout) -> list[Path]:
+    shared = folders.images == folders.masks
+    return [file for file in image_files_or_arrays(folders.images) if not (shared and layout.naming.is_mask(file))]
 
 
 class _Mask(NamedTuple):
     values: dict[int, int]
     palette: tuple[Color, ...] | None
     colored: bool
-    problem: InputError | None
+    error: InputError | None
 
 
-def _contents(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], dict[int, Color], list[str]]:
-    masks = each(_look, files)
-    problems = [mask.problem for mask in masks if mask.problem]
-    if len(problems) == len(masks):
-        raise problems[0]
-    notes = (
-        [f"{len(problems)} masks cannot be read (danet check names all), the first: {problems[0]}"] if problems else []
-    )
+def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], dict[int, Color], list[str]]:
+    """Return `MaskScan.values`, `.colors`, `.palette` and notes."""
+    masks = map_in_threads(_read_mask, files)
+    errors = [mask.error for mask in masks if mask.error]
+    if len(errors) == len(masks):
+        raise errors[0]
+    notes = []
+    if errors:
+        what = f"unreadable masks: {len(errors)} of {len(masks)} (danet check lists all of them)"
+        notes.append(f"{what}; the first: {errors[0]}")
     used = {(v, mask.palette[v]) for mask in masks if mask.palette for v in mask.values if v < len(mask.palette)}
     disagree = len({value for value, _ in used}) < len(used)
     if disagree:
-        notes.append("the palette differs from mask to mask: their colors count, not their indices")
+        notes.append("the palettes differ between masks, so the masks are read as colors, not as palette indices")
     if disagree or any(mask.colored for mask in masks):
         colors: Counter[Color] = Counter()
-        for counts in each(_colors, files):
+        for counts in map_in_threads(_count_colors, files):
             colors.update(counts)
         return {}, dict(sorted(colors.items())), {}, notes
     values: Counter[int] = Counter()
@@ -118,24 +226,24 @@ def _contents(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], 
     return dict(sorted(values.items())), {}, palette, notes
 
 
-def _look(file: Path) -> _Mask:
+def _read_mask(file: Path) -> _Mask:
     try:
-        return _Mask(histogram(read_mask(file)), palette_of(file), False, None)
+        return _Mask(count_values(read_mask(file)), palette_of(file), False, None)
     except InputError as error:
-        colored = bool(_colors(file))
+        colored = bool(_count_colors(file))
         return _Mask({}, None, colored, None if colored else error)
 
 
-def _colors(file: Path) -> dict[Color, int]:
+def _count_colors(file: Path) -> dict[Color, int]:
     try:
         return count_colors(read_colors(file))
     except InputError:
         return {}
 
 
-def _bands(images: Sequence[Path]) -> tuple[int | None, int | None, list[str]]:
-    """`Survey.channels`, `Survey.transparent` and notes of images."""
-    headers = [(file, header) for file, header in zip(images, each(_header, images), strict=True) if header]
+def _read_headers(images: Sequence[Path]) -> tuple[int | None, int | None, list[str]]:
+    """Return `MaskScan.channels`, `.transparent` and notes."""
+    headers = [(file, header) for file, header in zip(images, map_in_threads(_header, images), strict=True) if header]
     if not headers:
         return None, None, []
     counts = Counter((header.channels, header.alpha) for _, header in headers)
@@ -145,23 +253,23 @@ def _bands(images: Sequence[Path]) -> tuple[int | None, int | None, list[str]]:
     notes = []
     others = [file.name for file, header in headers if header.channels != count]
     if channels is not None and others:
-        notes.append(f"{len(others)} images have not {count} bands as most: {', '.join(others[:5])}")
-    deep = sum(header.bits == 16 for _, header in headers)
-    if deep:
-        notes.append(f"{deep} images have 16 bits a value: if 65535 is not what means white, write white: VALUE")
-    seen = [file for file, header in headers if header.alpha and header.channels == count][:50]
-    varies = alpha and any(each(lambda file: _varies(file, count), seen))
+        notes.append(f"images without {count} bands: {len(others)} of {len(headers)} ({list_names(others, 5)})")
+    if deep := sum(header.bits == 16 for _, header in headers):
+        what = f"16-bit images: {deep} of {len(headers)}; 65535 is read as white"
+        notes.append(f"{what}, so if white is a lower value, write it as white: VALUE")
+    with_alpha = [file for file, header in headers if header.alpha and header.channels == count][:_MAX_ALPHA_CHECKS]
+    varies = alpha and any(map_in_threads(lambda file: _last_band_varies(file, count), with_alpha))
     return channels, count if varies else None, notes
 
 
 def _header(file: Path) -> Header | None:
     try:
         return read_header(file)
-    except InputError:  # danet check names it
+    except InputError:  # reported by danet check
         return None
 
 
-def _varies(file: Path, count: int) -> bool:
+def _last_band_varies(file: Path, count: int) -> bool:
     try:
         last = read_image(file, bands=Bands(count))[..., -1]
     except InputError:

@@ -1,11 +1,14 @@
-"""Pairs of images and masks read as training reads them, by the same functions, on all cores. What they raise becomes
-a line of the report; nothing stops at the first. Used by check.py.
+"""Verify every file of a dataset: read each pair as training does, and compare files with a manifest of hashes.
+
+Problems are collected instead of raised, so that one run reports all of them. Files are read on all cores.
 """
 
+import hashlib
+import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +18,22 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.data.classes import IGNORE, Classes
-from danet.data.images.read import read_header, read_image
+from danet.data.images.read import SUFFIXES, read_header, read_image
 from danet.data.samples import PairedFiles
-from danet.errors import InputError
+from danet.errors import InputError, list_names
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
-"""Told (done, all) after each pair of a split, for a progress bar."""
+"""Called with (done, total) after each pair of a split, for a progress bar."""
+
+ALL = "all"
+"""The name of the only split, if the images are not divided into train and val."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file or folder, and what to do about it; as text, one line."""
+    """A problem with a file or folder, and how to fix it; one line as text."""
 
     file: Path
     what: str
@@ -39,15 +45,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the readable files of a split hold.
+    """The contents of a split, as far as its files are readable.
 
     Args:
-        images: all of them, readable or not.
-        pixels: one number a class.
-        ignored: pixels that no loss and no metric sees.
+        images: number of images, including unreadable ones.
+        pixels: pixels of each class.
+        ignored: pixels excluded from the loss and the metrics.
         values: mask value -> pixels, before the label map.
-        smallest, largest: height and width of the images with the fewest and the most pixels; None if none is
-            readable.
+        smallest: height and width of the image with the fewest pixels; None if no image is readable.
+        largest: height and width of the image with the most pixels; None if no image is readable.
     """
 
     images: int
@@ -60,7 +66,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found. Training and evaluation stop at a problem; at what is in `warnings` they do not."""
+    """The result of checking a dataset. Problems stop training and evaluation; warnings do not."""
 
     classes: Classes
     splits: dict[str, Counts]
@@ -68,29 +74,29 @@ class Report:
     warnings: tuple[Problem, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON."""
+        """Return the report as plain values, for JSON."""
         names = self.classes.names
         splits = {
             split: {**vars(counts), "pixels": dict(zip(names, counts.pixels, strict=True))}
             for split, counts in self.splits.items()
         }
-        told = {"problems": self.problems, "warnings": self.warnings}
-        lists = {kind: [{**vars(p), "file": str(p.file)} for p in problems] for kind, problems in told.items()}
+        kinds = {"problems": self.problems, "warnings": self.warnings}
+        lists = {kind: [{**vars(p), "file": str(p.file)} for p in problems] for kind, problems in kinds.items()}
         return {"splits": splits, **lists}
 
 
-def check(samples: PairedFiles, split: str = "all", advance: Advance | None = None) -> Report:
-    """Read every pair of `samples`, and name the problems of all."""
-    seen = each(lambda index: _examine(samples, index), range(len(samples)), advance)
+def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None = None) -> Report:
+    """Read every pair of a split, and report the problems of all."""
+    results = map_in_threads(lambda index: _verify_pair(samples, index), range(len(samples)), advance)
     values: Counter[int] = Counter()
-    for one in seen:
-        values.update(one.values)
+    for result in results:
+        values.update(result.values)
     mapping = samples.label_map.mapping
     pixels = [0] * (IGNORE + 1)
     for value, count in values.items():
         if value in mapping:
             pixels[mapping[value]] += count
-    sizes = sorted((one.size for one in seen if one.size), key=lambda size: size[0] * size[1])
+    sizes = sorted((result.size for result in results if result.size), key=lambda size: size[0] * size[1])
     counts = Counts(
         images=len(samples),
         pixels=tuple(pixels[: len(samples.classes)]),
@@ -99,18 +105,24 @@ def check(samples: PairedFiles, split: str = "all", advance: Advance | None = No
         smallest=sizes[0] if sizes else None,
         largest=sizes[-1] if sizes else None,
     )
-    problems = (*_swallowed(samples, counts), *(problem for one in seen for problem in one.problems))
-    warned = (*_unlearnable(samples, seen, split, counts), *_depths(samples, seen, split))
+    problems = (*_ignored_foreground(samples, counts), *(p for result in results for p in result.problems))
+    warned = (*_without_labels(samples, results, split, counts), *_bit_depths(samples, results, split))
     return Report(samples.classes, {split: counts}, problems, warned)
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item], advance: Advance | None = None) -> list[Result]:
-    """`function` of every item, in order, in one thread a core: Pillow and NumPy work outside Python's lock."""
+def map_in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], advance: Advance | None = None
+) -> list[Result]:
+    """Apply a function to every item, in one thread per core: Pillow and NumPy release the GIL.
+
+    Returns:
+        The results, in the order of the items.
+    """
     pool = ThreadPoolExecutor(getattr(os, "process_cpu_count", os.cpu_count)() or 1)
     results = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as images.py does for each file: in threads that alone is not safe
+            warnings.simplefilter("ignore")  # not thread-safe if each thread does it for its own file
             for result in pool.map(function, items):
                 results.append(result)
                 if advance:
@@ -121,18 +133,18 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], advance: Adv
 
 
 @contextmanager
-def noting(problems: list[Problem], file: Path) -> Iterator[None]:
-    """Turn what the block raises about `file` into an entry of `problems`."""
+def collect_problems(problems: list[Problem], file: Path) -> Iterator[None]:
+    """Append an exception that the block raises to `problems`; `file` names the file it reads."""
     try:
         yield
     except InputError as error:
         problems.append(Problem(Path(str(error.where)), error.what, error.remedy))
-    except Exception as error:  # whatever else a damaged file provokes must not hide the other files' problems
+    except Exception as error:  # an unexpected error in one file must not hide the problems of the others
         problems.append(Problem(file, f"cannot be read ({type(error).__name__}: {error})", "save it again as PNG"))
 
 
-def histogram(mask: np.ndarray) -> dict[int, int]:
-    """H,W integers -> how many pixels have each value."""
+def count_values(mask: np.ndarray) -> dict[int, int]:
+    """Return the number of pixels of each value in a mask, H,W integers."""
     if mask.dtype == np.uint8:
         counts = np.bincount(mask.ravel(), minlength=256)
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -140,7 +152,7 @@ def histogram(mask: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-class _Seen(NamedTuple):
+class _Result(NamedTuple):
     problems: list[Problem]
     size: tuple[int, int] | None
     values: dict[int, int]
@@ -148,70 +160,131 @@ class _Seen(NamedTuple):
     brightest: float = 0.0
 
 
-def _examine(samples: PairedFiles, index: int) -> _Seen:
+def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     pair, problems = samples.pairs[index], []
     image = mask = None
     bits = 0
-    if pair.image.parent.is_dir():  # of a folder that is missing one line is enough, and that is not written here
-        with noting(problems, pair.image):
+    if pair.image.parent.is_dir():  # the caller reports a missing folder, once
+        with collect_problems(problems, pair.image):
             bits = read_header(pair.image).bits
             image = read_image(pair.image, bands=samples.bands)
     if pair.mask.exists():
-        with noting(problems, pair.mask):
+        with collect_problems(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
     elif pair.mask.parent.is_dir() and pair.mask != pair.image:
-        problems.append(Problem(pair.mask, "no such mask, but an image", f"add it, or remove {pair.image}"))
+        problems.append(Problem(pair.mask, "missing mask", f"add it, or remove its image {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
-        return _Seen(problems, size, {}, bits)
+        return _Result(problems, size, {}, bits)
     if size not in (None, mask.shape):
-        with noting(problems, pair.mask):
-            _ = samples[index]  # says which sizes, and whether EXIF turned the image
-    values = histogram(mask)
+        with collect_problems(problems, pair.mask):
+            _ = samples[index]  # raises with both sizes, and mentions an EXIF rotation
+    values = count_values(mask)
     if not values.keys() <= samples.label_map.mapping.keys():
-        with noting(problems, pair.mask):
+        with collect_problems(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
-    return _Seen(problems, size, values, bits, 0.0 if image is None else float(image.max()))
+    return _Result(problems, size, values, bits, 0.0 if image is None else float(image.max()))
 
 
-def _swallowed(samples: PairedFiles, counts: Counts) -> Iterator[Problem]:
-    """Masks of 0 and 255 whose 255, meant as the second class, is ignored."""
+def _ignored_foreground(samples: PairedFiles, counts: Counts) -> Iterator[Problem]:
+    """Report 0/255 masks whose 255 is ignored, although it means the second class."""
     if len(samples.classes) == 2 and counts.values.keys() == {0, IGNORE} and not counts.pixels[1] and counts.ignored:
         name = samples.classes.names[1]
-        what = f"only 0 and 255 in all masks, and 255 is ignored: no pixel is {name!r}"
+        what = f"the masks contain only 0 and 255, and 255 is ignored, so no pixel has the class {name!r}"
         yield Problem(samples.pairs[0].mask.parent, what, "write label_map: {0: 0, 255: 1} in dataset.yaml")
 
 
-def _depths(samples: PairedFiles, seen: Sequence[_Seen], split: str) -> Iterator[Problem]:
-    """Images of other bits than most, and 16-bit values that fill little of their range."""
-    counts = Counter(one.bits for one in seen if one.bits)
+def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) -> Iterator[Problem]:
+    """Report images with a different bit depth than most, and 16-bit images that use little of their range."""
+    counts = Counter(result.bits for result in results if result.bits)
     if not counts:
         return
-    place, most = samples.pairs[0].image.parent, counts.most_common(1)[0][0]
-    others = [pair.image.name for pair, one in zip(samples.pairs, seen, strict=True) if one.bits not in (0, most)]
+    folder, most = samples.pairs[0].image.parent, counts.most_common(1)[0][0]
+    others = [p.image.name for p, result in zip(samples.pairs, results, strict=True) if result.bits not in (0, most)]
     if others:
-        shown = ", ".join(others[:10]) + (" ..." if others[10:] else "")
-        what = f"{len(others)} of {len(seen)} images of {split} have not {most} bits a value as the others: {shown}"
-        yield Problem(place, what, "save all with the same bits, or make sure that the same value means the same")
-    brightest = max((one.brightest for one in seen if one.bits == 16), default=255.0)
+        what = f"images{_in(split)} without {most} bits per value, unlike the others: "
+        what += f"{len(others)} of {len(results)} ({list_names(others)})"
+        yield Problem(folder, what, "save all with the same bit depth, or make sure that equal values mean the same")
+    brightest = max((result.brightest for result in results if result.bits == 16), default=255.0)
     if samples.bands.white is None and 0 < brightest < 128:
         value = round(brightest * 257)
-        what = f"the largest value of the 16-bit images of {split} is {value}, so that a network sees them dark"
-        yield Problem(place, what, f"write in dataset.yaml the value that means 1, for example white: {value}")
+        what = f"the largest value in the 16-bit images{_in(split)} is {value}, so the network sees dark images"
+        yield Problem(folder, what, f"write the value of white in dataset.yaml, for example white: {value}")
 
 
-def _unlearnable(samples: PairedFiles, seen: Sequence[_Seen], split: str, counts: Counts) -> Iterator[Problem]:
-    """Masks and classes of which nothing can be learnt."""
+def _without_labels(samples: PairedFiles, results: Sequence[_Result], split: str, counts: Counts) -> Iterator[Problem]:
+    """Report masks that are ignored entirely, and classes without pixels."""
     if not counts.values:
         return
-    place, mapping = samples.pairs[0].mask.parent, samples.label_map.mapping
+    folder, mapping = samples.pairs[0].mask.parent, samples.label_map.mapping
     if not any(counts.pixels):
-        yield Problem(place, f"every pixel of {split} is ignored", "nothing can be learnt or measured on it")
+        remedy = "label some pixels, or correct ignore and label_map in dataset.yaml"
+        yield Problem(folder, f"every pixel{_in(split)} is ignored", remedy)
         return
-    for pair, one in zip(samples.pairs, seen, strict=True):
-        if one.values and {mapping.get(value) for value in one.values} == {IGNORE}:
+    for pair, result in zip(samples.pairs, results, strict=True):
+        if result.values and {mapping.get(value) for value in result.values} == {IGNORE}:
             yield Problem(pair.mask, "every pixel is ignored", "label it, or remove it and its image")
     absent = [name for name, count in zip(samples.classes.names, counts.pixels, strict=True) if not count]
     if absent:
-        what = f"{len(absent)} of {len(samples.classes)} classes have no pixel in {split}: {', '.join(absent)}"
-        yield Problem(place, what, "such a class is not learnt, and its IoU is n/a")
+        what = f"classes without pixels{_in(split)}: {len(absent)} of {len(samples.classes)} ({', '.join(absent)})"
+        yield Problem(folder, what, "they are not learned, and their IoU is n/a")
+
+
+def _in(split: str) -> str:
+    return "" if split == ALL else f" in {split}"
+
+
+def list_files(root: Path) -> list[Path]:
+    """List the images and masks anywhere below a folder, sorted."""
+    return sorted(file for file in root.rglob("*") if file.suffix.lower() in (*SUFFIXES, ".mat") and file.is_file())
+
+
+def hash_files(root: Path, files: Sequence[Path]) -> dict[str, str]:
+    """Return a manifest: the path of each file, relative to `root` and with /, and its SHA-256 in hexadecimal.
+
+    Hashes find damage that still decodes, such as a flipped bit.
+
+    Raises:
+        InputError: a file is not readable, or not below `root`.
+    """
+    outside = [file for file in files if not file.is_relative_to(root)]
+    if outside:
+        raise InputError(outside[0], f"is not below {root}", "give the folder that contains all files")
+    hashes = map_in_threads(_sha256, files)
+    return {file.relative_to(root).as_posix(): digest for file, digest in zip(files, hashes, strict=True)}
+
+
+def read_manifest(file: Path) -> dict[str, str]:
+    """Read a manifest that was written as JSON.
+
+    Raises:
+        InputError: the file is not readable, or not a manifest.
+    """
+    try:
+        hashes = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(file, f"cannot be read as a manifest ({error})", "delete it, and write it again") from error
+    if not isinstance(hashes, dict) or not all(isinstance(value, str) for value in hashes.values()):
+        raise InputError(file, "is not a manifest (an object of path: SHA-256)", "delete it, and write it again")
+    return hashes
+
+
+def verify_hashes(root: Path, hashes: Mapping[str, str]) -> list[Problem]:
+    """Report each file of a manifest that is missing or has changed."""
+
+    def compare(entry: tuple[str, str]) -> list[Problem]:
+        file, problems = root / entry[0], []
+        with collect_problems(problems, file):
+            if _sha256(file) != entry[1]:
+                problems.append(Problem(file, "has changed: its SHA-256 is not the manifest's", "copy it again"))
+        return problems
+
+    return [problem for problems in map_in_threads(compare, list(hashes.items())) for problem in problems]
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", "copy it again") from error

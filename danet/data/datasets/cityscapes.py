@@ -2,10 +2,10 @@
 images. Research use only.
 
 ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png
-ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png    one byte a pixel, the label id, 0..33
+ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png    one byte per pixel, the label id, 0..33
 
-Label ids become train ids here; no conversion script is needed. License plates (label id -1) were never drawn into
-labelIds: their pixels hold the vehicle's id. The masks of `test` hold ignored ids only.
+Label ids are mapped to train ids on reading; no conversion script is needed. License plates (label id -1) were never
+drawn into labelIds: their pixels have the vehicle's id. The masks of `test` contain ignored ids only.
 """
 
 from collections.abc import Container
@@ -45,41 +45,44 @@ _TABLE = (  # train id = row: name, label id, color
 CLASSES = Classes(tuple(name for name, _, _ in _TABLE), tuple(color for _, _, color in _TABLE))
 
 TRAIN_TO_LABEL_ID = tuple(label_id for _, label_id, _ in _TABLE)
-"""The label id of each train id: what the benchmark's server wants to be sent."""
+"""The label id of each train id. Submissions to the benchmark's server use label ids."""
 
 _LAST_LABEL_ID = 33
 _MASK = "_gtFine_labelIds.png"
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train", "val" or "test", named CITY_SEQ_FRAME, in this order; unless `complete`
-    also where one of the two files is missing.
+    """Load a split, "train", "val" or "test", in the order of the names CITY_SEQ_FRAME.
+
+    Args:
+        root: the folder that contains `leftImg8bit` and `gtFine`.
+        split: the split.
+        complete: if False, list pairs too whose image or mask is missing.
 
     Raises:
-        InputError: no images of such a split, or masks missing.
+        InputError: the split does not exist or has no images; masks are missing.
     """
     folder, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     pairs = [_pair(image, masks) for image in sorted(folder.glob("*/[!.]*_leftImg8bit.png"))]
     if not pairs:
-        remedy = f"give --root the folder that holds leftImg8bit and gtFine, and --split {', '.join(COUNTS)}"
-        raise InputError(folder, "no CITY/*_leftImg8bit.png in it", remedy)
+        remedy = f"set `root` to the folder that contains leftImg8bit and gtFine, and `split` to {', '.join(COUNTS)}"
+        raise InputError(folder, "contains no CITY/*_leftImg8bit.png", remedy)
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
         what = f"{len(missing)} of {len(pairs)} masks are missing, the first {missing[0]}"
         raise InputError(masks, what, f"unpack gtFine_trainvaltest.zip into {root}")
     if not complete:
-        pairs += _masks_alone(folder, masks, {pair.mask for pair in pairs})
+        pairs += _unpaired_masks(folder, masks, {pair.mask for pair in pairs})
     to_train_id = {label_id: train_id for train_id, label_id in enumerate(TRAIN_TO_LABEL_ID)}
     ignored = dict.fromkeys((*range(_LAST_LABEL_ID + 1), IGNORE), IGNORE)  # IGNORE is also -1 in one byte
     return PairedFiles(CLASSES, pairs, LabelMap({**ignored, **to_train_id}, len(CLASSES)))
 
 
-def _masks_alone(images: Path, masks: Path, paired: Container[Path]) -> list[Pair]:
-    """Masks without an image, with the place where that should be."""
-    alone = [mask for mask in sorted(masks.glob(f"*/[!.]*{_MASK}")) if mask not in paired]
-    return [
-        _pair(images / mask.parent.name / f"{mask.name.removesuffix(_MASK)}_leftImg8bit.png", masks) for mask in alone
-    ]
+def _unpaired_masks(images: Path, masks: Path, paired: Container[Path]) -> list[Pair]:
+    """Pair each mask that has no image with the path where its image should be."""
+    unpaired = [mask for mask in sorted(masks.glob(f"*/[!.]*{_MASK}")) if mask not in paired]
+    names = [mask.parent / f"{mask.name.removesuffix(_MASK)}_leftImg8bit.png" for mask in unpaired]
+    return [_pair(images / name.relative_to(masks), masks) for name in names]
 
 
 def _pair(image: Path, masks: Path) -> Pair:

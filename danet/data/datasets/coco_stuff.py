@@ -3,8 +3,8 @@
 ROOT/images/*.jpg   ROOT/annotations/*.mat   S is the mask: 0 = unlabeled, ignored; 1..91 things, 92..182 stuff
 ROOT/imageLists/{train,test}.txt
 
-COCO gave 91 things an id and drew 80; without the 11 others the ids' ranks are the train ids. A mask that holds one of
-the 11 is an error: version 1.0, which counts otherwise, shows itself in this way.
+COCO has ids for 91 things but labels only 80 of them. Train ids are the ranks of the ids without the 11 others. A mask
+that contains one of the 11 is an error: it belongs to version 1.0, whose ids differ.
 """
 
 from functools import partial
@@ -12,14 +12,12 @@ from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.matlab import read_mat
-from danet.data.naming import Naming
-from danet.data.samples import PairedFiles, pair_files
-from danet.data.split_lists import find_images, read_list
+from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
 DOWNLOAD = (
     "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip "
-    "(1.0 numbers its classes otherwise)"
+    "(version 1.0 has other class ids)"
 )
 
 _THINGS = (
@@ -44,23 +42,24 @@ _STUFF = (
 CLASSES = Classes.named(tuple(f"{_THINGS}, {_STUFF}".split(", ")))
 
 _LAST_ID = 182
-_NEVER_DRAWN = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}  # street sign, hat, shoe, ..., hair brush
+_NEVER_LABELED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}  # street sign, hat, shoe, ..., hair brush
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train" or "test", in its list's order; "val" is "test".
+    """Load a split, "train" or "test", in the order of its list; "val" is "test".
+
+    Args:
+        root: the folder that contains `images`, `annotations` and `imageLists`.
+        split: the split.
+        complete: if False, list pairs too whose image or mask is missing.
 
     Raises:
-        InputError: no such list; images or masks missing.
+        InputError: the list of the split does not exist; images or masks are missing.
     """
-    listed_in = root / "imageLists" / f"{'test' if split == 'val' else split}.txt"
-    remedy = f"give --root the folder that holds images, annotations and imageLists, and --split {', '.join(COUNTS)}"
-    images = find_images(root / "images", read_list(listed_in, remedy), listed_in, complete)
-    drawn = (i for i in range(1, _LAST_ID + 1) if i not in _NEVER_DRAWN)
-    label_map = LabelMap({0: IGNORE, **{value: train_id for train_id, value in enumerate(drawn)}}, len(CLASSES))
-    return PairedFiles(
-        CLASSES,
-        pair_files(images, root / "annotations", listed_in, Naming(".mat"), complete),
-        label_map,
-        partial(read_mat, field="S"),
-    )
+    source = root / "imageLists" / f"{'test' if split == 'val' else split}.txt"
+    remedy = f"set `root` to the folder that contains imageLists, and `split` to one of {', '.join(COUNTS)}"
+    images = listed_images(root / "images", read_list(source, remedy), source, complete)
+    pairs = pair_files(images, root / "annotations", source, Naming(".mat"), complete)
+    ids = (i for i in range(1, _LAST_ID + 1) if i not in _NEVER_LABELED)
+    label_map = LabelMap({0: IGNORE, **{value: train_id for train_id, value in enumerate(ids)}}, len(CLASSES))
+    return PairedFiles(CLASSES, pairs, label_map, partial(read_mat, field="S"))

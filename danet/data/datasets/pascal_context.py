@@ -1,14 +1,15 @@
-"""PASCAL Context (Mottaghi et al., CVPR 2014): VOC 2010's images labeled all over, 59 classes and background,
-4,998 / 5,105 images.
+"""PASCAL Context (Mottaghi et al., CVPR 2014): VOC 2010 with every pixel labeled, 4,998 / 5,105 images.
+
+59 classes and background.
 
 ROOT/VOCdevkit/VOC2010/JPEGImages/*.jpg  (or ROOT/JPEGImages/)
-ROOT/trainval/*.mat    LabelMap is the mask, one of 459 ids a pixel
-and the splits, from one of
+ROOT/trainval/*.mat    LabelMap is the mask: one of 459 ids per pixel
+and the splits, in one of
     VOCdevkit/VOC2010/ImageSets/SegmentationContext/{train,val}.txt  (or ROOT/ImageSets/...)
     trainval_merged.json of the PASCAL in Detail challenge, in ROOT or in VOCdevkit/VOC2010
 
-The paper's protocol is `load`: the 59 most frequent classes, and all 400 others as background, 60 classes in all. In
-`load59` those others are ignored.
+`load` follows the paper's protocol: the 59 most frequent classes, and all 400 others as background, which makes 60
+classes. In `load59` the others are ignored.
 """
 
 import json
@@ -16,10 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
+from danet.data.datasets.pascal_voc import devkit
 from danet.data.images.matlab import read_mat
-from danet.data.naming import Naming
-from danet.data.samples import PairedFiles, pair_files
-from danet.data.split_lists import devkit, find_images, read_list
+from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list
 from danet.errors import InputError
 
 COUNTS = {"train": 4998, "val": 5105}
@@ -36,7 +36,7 @@ _TABLE = """
     220 keyboard  232 light  258 motorbike  259 mountain  260 mouse  284 person  295 plate  296 platform
     308 pottedplant  324 road  326 rock  347 sheep  349 shelves  354 sidewalk  355 sign  360 sky  366 snow  368 sofa
     397 table  415 track  416 train  420 tree  424 truck  427 tvmonitor  440 wall  445 water  454 window  458 wood
-"""  # each class with its id among the 459; its place is the train id
+"""  # id among the 459, and name; the rank is the train id
 _IDS, _NAMES = tuple(map(int, _TABLE.split()[::2])), tuple(_TABLE.split()[1::2])
 _LAST_ID = 459
 
@@ -45,45 +45,43 @@ CLASSES_59 = Classes(_NAMES[1:], distinct_palette(59))
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The samples of `split`, "train" or "val", in 60 classes: 0 is background.
+    """Load a split, "train" or "val", in 60 classes; 0 is background.
+
+    Args:
+        root: the folder that contains `VOCdevkit` and `trainval`.
+        split: the split.
+        complete: if False, list pairs too whose image or mask is missing.
 
     Raises:
-        InputError: no list of the split; images or masks missing.
+        InputError: the list of the split does not exist; images or masks are missing.
     """
-    return _samples(root, split, CLASSES, {**dict.fromkeys(range(_LAST_ID + 1), 0), **_train_ids(_IDS)}, complete)
+    return _samples(root, split, CLASSES, _IDS, 0, complete)
 
 
 def load59(root: Path, split: str, complete: bool = True) -> PairedFiles:
-    """The same in 59 classes: background is ignored."""
-    return _samples(
-        root, split, CLASSES_59, {**dict.fromkeys(range(_LAST_ID + 1), IGNORE), **_train_ids(_IDS[1:])}, complete
-    )
+    """Load a split in 59 classes; background is ignored. Arguments and errors as in `load`."""
+    return _samples(root, split, CLASSES_59, _IDS[1:], IGNORE, complete)
 
 
-def _train_ids(ids: tuple[int, ...]) -> dict[int, int]:
-    return {value: train_id for train_id, value in enumerate(ids)}
-
-
-def _samples(root: Path, split: str, classes: Classes, mapping: dict[int, int], complete: bool) -> PairedFiles:
+def _samples(
+    root: Path, split: str, classes: Classes, ids: tuple[int, ...], others: int, complete: bool
+) -> PairedFiles:
+    """Load a split whose train ids are the ranks of `ids`; all other ids become `others`."""
     voc = devkit(root, "VOC2010")
-    listed_in, stems = _listed(root, voc, split)
-    pairs = pair_files(
-        find_images(voc / "JPEGImages", stems, listed_in, complete),
-        root / "trainval",
-        listed_in,
-        Naming(".mat"),
-        complete,
-    )
+    source, stems = _listed(root, voc, split)
+    images = listed_images(voc / "JPEGImages", stems, source, complete)
+    pairs = pair_files(images, root / "trainval", source, Naming(".mat"), complete)
+    mapping = {**dict.fromkeys(range(_LAST_ID + 1), others), **{value: i for i, value in enumerate(ids)}}
     return PairedFiles(classes, pairs, LabelMap(mapping, len(classes)), partial(read_mat, field="LabelMap"))
 
 
 def _listed(root: Path, voc: Path, split: str) -> tuple[Path, list[str]]:
-    """The file that lists the split, and the stems in it; of several the text list."""
+    """Return the file that lists the split, preferably the text list, and the stems in it."""
     text = voc / "ImageSets" / "SegmentationContext" / f"{split}.txt"
     for merged in (root / "trainval_merged.json", voc / "trainval_merged.json"):
         if merged.is_file() and not text.is_file():
             return merged, _stems_of_phase(merged, split)
-    remedy = f"add it, or put trainval_merged.json into {root}; splits are {', '.join(COUNTS)}"
+    remedy = f"add it, or put trainval_merged.json into {root}; `split` is one of {', '.join(COUNTS)}"
     return text, read_list(text, remedy)
 
 

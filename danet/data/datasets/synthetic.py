@@ -1,9 +1,9 @@
-"""Street-like scenes drawn by the program: nothing to download, every image a pure function of (split, index).
+"""Synthetic street scenes: nothing to download; each image is a pure function of (split, index).
 
-`toy`: sky, building, road, car, sign, person, under changing light, with noise, and standing in front of each other.
-`toy-context`: wide images in which cars look alike, and only the lamp at the far left end of the street tells whether
-they wait (red) or drive (green): a network sees a car and its class apart, farther than its convolutions reach. What
-global context is worth can be measured on it.
+`toy`: sky, building, road, car, sign and person, with varying light, noise and occlusion.
+`toy-context`: wide images in which all cars look alike. Only the lamp at the far left tells whether they are waiting
+(red) or driving (green), and it is farther from the cars than convolutions reach. This measures what global context
+is worth.
 """
 
 from collections.abc import Callable
@@ -26,17 +26,17 @@ CONTEXT_CLASSES = Classes(
     names=("sky", "building", "road", "lamp", "waiting car", "driving car"),
     palette=((86, 156, 214), (160, 82, 45), (105, 105, 120), (240, 228, 66), (204, 51, 63), (0, 158, 115)),
 )
+COUNTS = {"train": 5000, "val": 80}
+CONTEXT_COUNTS = {"train": 2400, "val": 80}
 
 _SKY, _BUILDING, _ROAD = 0, 1, 2
 _CAR, _SIGN, _PERSON = 3, 4, 5
 _LAMP, _WAITING, _DRIVING = 3, 4, 5
-_SIZES = {"train": 5000, "val": 80}
-_CONTEXT_SIZES = {"train": 2400, "val": 80}
 
 
 @dataclass(frozen=True)
-class DrawnScenes:
-    """`Samples` drawn when they are asked for."""
+class SyntheticScenes:
+    """`Samples` drawn on access."""
 
     classes: Classes
     split: str
@@ -49,34 +49,34 @@ class DrawnScenes:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        rng = np.random.Generator(np.random.PCG64((list(_SIZES).index(self.split), index)))
+        rng = np.random.Generator(np.random.PCG64((list(COUNTS).index(self.split), index)))
         canvas = _Canvas(*self.size)
         self.draw(canvas, rng)
-        return Sample(f"{self.split}-{index:04d}", _lit(np.asarray(canvas.image), rng), np.asarray(canvas.labels))
+        return Sample(f"{self.split}-{index:04d}", _illuminate(np.asarray(canvas.image), rng), np.asarray(canvas.labels))
 
     def labels(self, index: int) -> np.ndarray:
-        """H,W uint8 train ids."""
+        """Return the H,W uint8 train ids of a scene."""
         return self[index].labels
 
 
-def load(_root: Path, split: str) -> DrawnScenes:
-    """5,000 scenes of 144 x 192 pixels to train on, or 80 to validate."""
-    return DrawnScenes(CLASSES, _checked(split), _SIZES[split], _street, (144, 192))
+def load(_root: Path, split: str) -> SyntheticScenes:
+    """Return 5,000 scenes of 144 x 192 pixels for "train", or 80 for "val"."""
+    return SyntheticScenes(CLASSES, split, _count(COUNTS, split), _street, (144, 192))
 
 
-def load_context(_root: Path, split: str) -> DrawnScenes:
-    """2,400 scenes of 64 x 320 pixels, or 80, with a lamp at the left and cars at the right."""
-    return DrawnScenes(CONTEXT_CLASSES, _checked(split), _CONTEXT_SIZES[split], _lamp_and_cars, (64, 320))
+def load_context(_root: Path, split: str) -> SyntheticScenes:
+    """Return 2,400 or 80 scenes of 64 x 320 pixels, with a lamp on the left and cars on the right."""
+    return SyntheticScenes(CONTEXT_CLASSES, split, _count(CONTEXT_COUNTS, split), _lamp_and_cars, (64, 320))
 
 
-def _checked(split: str) -> str:
-    if split not in _SIZES:
-        raise InputError("--split", f"{split!r} is unknown", f"use {' or '.join(_SIZES)}")
-    return split
+def _count(counts: dict[str, int], split: str) -> int:
+    if split not in counts:
+        raise InputError("split", f"{split!r} is unknown", f"use {' or '.join(counts)}")
+    return counts[split]
 
 
 class _Canvas:
-    """An image and its labels, drawn into together."""
+    """An image and its labels; each shape is drawn into both."""
 
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
@@ -103,7 +103,7 @@ def _street(canvas: _Canvas, rng: np.random.Generator) -> None:
     drawings = [_sign] + [_car] * rng.integers(1, 3) + [_person] * rng.integers(1, 3)
     depths = rng.uniform(0.2, 1.0, len(drawings))
     order = rng.permutation(len(drawings))
-    for depth, i in zip(np.sort(depths), order, strict=True):  # far ones first, near ones over them
+    for depth, i in zip(np.sort(depths), order, strict=True):  # near objects occlude far ones
         ground = horizon + depth * 0.9 * (canvas.height - horizon)
         drawings[i](canvas, rng, rng.uniform(0.05, 0.95) * canvas.width, ground, 1.3 + 1.2 * depth)
 
@@ -174,12 +174,12 @@ def _color(rng: np.random.Generator, low: tuple[int, ...], high: tuple[int, ...]
     return tuple(int(rng.integers(a, b)) for a, b in zip(low, high, strict=True))
 
 
-def _lit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Uneven light, a color cast and noise."""
+def _illuminate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add uneven light, a color cast and noise."""
     height, width = image.shape[:2]
     slope = rng.uniform(-0.25, 0.25, 2)
     light = (
         rng.uniform(0.65, 1.15) + slope[0] * np.linspace(-1, 1, height)[:, None] + slope[1] * np.linspace(-1, 1, width)
     )
-    lit = image * light[..., None] * rng.uniform(0.9, 1.1, 3) + rng.normal(0, rng.uniform(4, 14), image.shape)
-    return lit.clip(0, 255).astype(np.uint8)
+    illuminated = image * light[..., None] * rng.uniform(0.9, 1.1, 3) + rng.normal(0, rng.uniform(4, 14), image.shape)
+    return illuminated.clip(0, 255).astype(np.uint8)

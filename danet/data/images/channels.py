@@ -1,12 +1,13 @@
-"""What the values of an image's bands mean, and arrays of any number of bands: `channels` and `white` of dataset.yaml.
+"""The bands of an image and the meaning of their values: `channels` and `white` in dataset.yaml.
 
-An image is H,W,N: uint8, or float32 where its file holds more than 8 bits. 255 is the value that a network sees as 1:
-65535 of a 16-bit file, or what `white:` says. Values above white stay above 255; nothing is clipped.
+An image is H,W,N: uint8, or float32 if its file has more than 8 bits. 255 is the value that becomes 1 in the network's
+input: 65535 in a 16-bit file, or the value given by `white`. Values above white stay above 255; nothing is clipped.
 """
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,12 +19,12 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class Bands:
-    """How a dataset's or a network's images are read.
+    """How the images of a dataset or a network are read.
 
     Args:
-        channels: the number of bands, exactly as the files hold them; None: RGB, to which palettes and gray images
-            are brought, and transparency laid over black.
-        white: the value that means 1; None: the largest of the file's type, 255 or 65535.
+        channels: the number of bands, exactly as stored in the files. None: RGB; palettes and gray images are
+            converted, and transparent images are composited over black.
+        white: the value that means 1. None: the largest value of the file's type, 255 or 65535.
     """
 
     channels: int | None = None
@@ -31,69 +32,125 @@ class Bands:
 
     @property
     def count(self) -> int:
-        """The channels that a network of such images has."""
+        """The number of input channels of a network for such images."""
         return self.channels or 3
 
 
 RGB = Bands()
 
 
-def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
-    """H,W,N uint8 or uint16 as a file holds it -> H,W,`bands.count` uint8 or float32, 255 being white. One band is
-    repeated for RGB, with all its bits.
+class Header(NamedTuple):
+    """The header of an image file.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        channels: the number of bands.
+        bits: per value.
+        alpha: whether the last band is transparency.
+    """
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    alpha: bool = False
+
+
+def check_type(kind: str, name: Path | str) -> None:
+    """Check the data type of an image file.
 
     Raises:
-        InputError: another number of bands, or 8-bit values where white is above 255.
+        InputError: not uint8 or uint16.
     """
-    found, bits = stored.shape[2], 8 * stored.dtype.itemsize
-    if found != bands.count and (bands.channels is not None or found != 1):
+    if kind not in ("uint8", "uint16"):
+        raise InputError(name, f"holds {kind} values", "convert it to 8 or 16 bits (uint8 or uint16) first")
+
+
+def check_size(header: Header, name: Path | str, max_pixels: int) -> None:
+    """Check that an image has at most `max_pixels` pixels; fewer if it has more than four bands.
+
+    Raises:
+        InputError: it has more.
+    """
+    height, width, channels = header[:3]
+    limit = max_pixels * 4 // max(4, channels)
+    if height * width > limit:
+        what = f"{width} x {height} in {channels} bands: more pixels than the limit of {limit:,}"
+        raise InputError(name, what, "make it smaller")
+
+
+def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
+    """Convert stored values to pixels, with 255 as white. For RGB, a single band is repeated.
+
+    Args:
+        stored: H,W,N uint8 or uint16, as in the file.
+        bands: how to read it.
+        name: its name, for messages.
+
+    Returns:
+        H,W,`bands.count` uint8 or float32.
+
+    Raises:
+        InputError: another number of bands, or 8-bit values with white above 255.
+    """
+    count, bits = stored.shape[2], 8 * stored.dtype.itemsize
+    if count != bands.count and (bands.channels is not None or count != 1):
         wanted = "RGB" if bands.channels is None else f"{bands.channels}"
-        remedy = f"give images of {bands.count} bands, as the network takes or channels: in dataset.yaml says"
-        raise InputError(name, f"has {found} band{'s' * (found != 1)} of {bits} bits, not {wanted}", remedy)
+        remedy = f"give images of {bands.count} bands, as the network or channels in dataset.yaml requires"
+        raise InputError(name, f"has {count} band{'s' * (count != 1)} of {bits} bits, not {wanted}", remedy)
     if bits == 8 and (bands.white or 255) > 255:
-        raise InputError(name, f"has 8 bits a value, which cannot reach white: {bands.white}", "give 16-bit images")
-    stored = np.repeat(stored, bands.count, axis=2) if found != bands.count else stored
+        raise InputError(name, f"has 8 bits per value, which cannot reach white: {bands.white}", "give 16-bit images")
+    stored = np.repeat(stored, bands.count, axis=2) if count != bands.count else stored
     if bits == 8 and bands.white in (None, 255):
         return np.asarray(stored)
     return stored.astype(np.float32) / np.float32((bands.white or (1 << bits) - 1) / 255)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """An image H,W,N as it is shown to people, H,W,3 uint8: its first three bands, or the first in gray where there
-    are fewer; above white it is white. An 8-bit RGB image is returned itself.
+    """Return an image H,W,N as H,W,3 uint8 for display: the first three bands, or the first in gray if there are fewer.
+
+    Values above white are clipped. An 8-bit RGB image is returned unchanged.
     """
-    shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
-    if shown.dtype != np.uint8:
-        shown = shown.round().clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(shown, (*image.shape[:2], 3)))
+    visible = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    if visible.dtype != np.uint8:
+        visible = visible.round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(visible, (*image.shape[:2], 3)))
 
 
 def as_type(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Computed float values as uint8, cut to 0..255, or as they are, for an image of that type."""
+    """Convert computed values to an image's type: clipped to 0..255 for uint8, unchanged for float32."""
     return pixels.clip(0, 255).astype(np.uint8) if dtype == np.uint8 else pixels
 
 
 def resize(
     image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
-    """An image H,W,N, or its part (left, top, right, bottom), at `size` (height, width): bilinear, antialiased;
-    within one level of resizing the whole, since Pillow orders its two passes by the size of what it is given.
+    """Resize an image, or a part of it, with an antialiased bilinear filter.
+
+    The result differs by at most one level from resizing the whole image, because Pillow orders its two passes by the
+    size of its input.
+
+    Args:
+        image: H,W,N uint8 or float32.
+        size: height and width of the result.
+        box: left, top, right and bottom of the part; None: the whole image.
     """
     flipped = size[1], size[0]
     left, top, right, bottom = box or (0, 0, image.shape[1], image.shape[0])
     x, y = (math.ceil(max(1.0, part / whole)) + 1 for part, whole in ((right - left, size[1]), (bottom - top, size[0])))
-    x0, y0 = max(0, math.floor(left) - x), max(0, math.floor(top) - y)  # the part, and what the filter sees beside it
-    seen = np.ascontiguousarray(image[y0 : math.ceil(bottom) + y, x0 : math.ceil(right) + x])
-    within = left - x0, top - y0, right - x0, bottom - y0
+    x0, y0 = max(0, math.floor(left) - x), max(0, math.floor(top) - y)  # the part and a margin for the filter
+    part = np.ascontiguousarray(image[y0 : math.ceil(bottom) + y, x0 : math.ceil(right) + x])
+    box = left - x0, top - y0, right - x0, bottom - y0
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(seen).resize(flipped, Image.Resampling.BILINEAR, within))
-    # a band at a time: Pillow multiplies two and four by the last, which it takes for transparency
-    parts = [Image.fromarray(np.ascontiguousarray(seen[..., i])) for i in range(image.shape[2])]
-    return np.stack([np.asarray(part.resize(flipped, Image.Resampling.BILINEAR, within)) for part in parts], axis=2)
+        return np.asarray(Image.fromarray(part).resize(flipped, Image.Resampling.BILINEAR, box))
+    # one band at a time: Pillow takes the last of two or four bands for alpha and multiplies the others by it
+    bands = [Image.fromarray(np.ascontiguousarray(part[..., i])) for i in range(image.shape[2])]
+    return np.stack([np.asarray(band.resize(flipped, Image.Resampling.BILINEAR, box)) for band in bands], axis=2)
 
 
-def resized(image: np.ndarray, long_side: int | None) -> np.ndarray:
-    """The image with its longer side brought to `long_side` pixels (antialiased bilinear), or as it is for None."""
+def resize_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
+    """Resize an image so that its longer side has `long_side` pixels; return it unchanged for None."""
     if long_side is None or max(image.shape[:2]) == long_side:
         return image
     height, width = (max(1, round(side * long_side / max(image.shape[:2]))) for side in image.shape[:2])

@@ -1,6 +1,6 @@
-"""Masks whose classes are colors: read as RGB, one color a class; `colors:` in a folder's dataset.yaml.
+"""Masks with one RGB color per class: `colors` in dataset.yaml.
 
-A color must be met exactly. Smoothed edges and lossy formats make colors that mean nothing, and are refused.
+Colors must match exactly. Masks with smoothed edges or in lossy formats contain other colors and are refused.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from danet.data.classes import IGNORE, Color
-from danet.data.images.pillow import MAX_PIXELS, opened
-from danet.data.images.read import check_alpha
+from danet.data.images.pillow import MAX_PIXELS, open_image
+from danet.data.images.read import check_alpha, check_lossless
 from danet.errors import InputError
 
 
 def read_colored_mask(
     path: Path | str, colors: Sequence[Color], ignore: Color | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """A mask as H,W uint8 train ids: the place of each pixel's color in `colors`, 255 where it is `ignore`.
+    """Read a color mask as H,W uint8 train ids.
+
+    Args:
+        path: the file.
+        colors: the color of each class, in the order of the train ids.
+        ignore: the color of ignored pixels, which become 255.
+        max_pixels: the limit on the number of pixels.
 
     Raises:
-        InputError: not a whole, readable lossless image, or a color that is none of these: the first one met, how
-            many pixels have it, and where the first one is.
+        InputError: not a complete, readable, lossless image; or an unknown color, with the number of its pixels and the
+            position of the first.
     """
     known = np.array([_code(color) for color in colors] + ([] if ignore is None else [_code(ignore)]))
     ids = np.append(np.arange(len(colors)), [] if ignore is None else [IGNORE]).astype(np.uint8)
@@ -32,45 +38,41 @@ def read_colored_mask(
     if unknown.any():
         y, x = np.argwhere(unknown)[0]
         pixels, others = int((codes == codes[y, x]).sum()), len(np.unique(codes[unknown])) - 1
-        raise InputError(
-            path,
-            f"color {_text(_color(int(codes[y, x])))} is none of the {len(colors)} classes' colors: {pixels} "
-            f"pixels, the first at x={x}, y={y}" + (f" (and {others} other such colors)" if others else ""),
-            "add it to colors in dataset.yaml, or mend the mask (saved without smoothing, as PNG)",
-        )
+        what = f"color {_text(_color(int(codes[y, x])))} is not one of the {len(colors)} classes' colors: "
+        what += f"{pixels} pixel{'s' * (pixels != 1)}, the first at x={x}, y={y}"
+        what += f" (and {others} other such color{'s' * (others != 1)})" if others else ""
+        remedy = "add it to colors in dataset.yaml, or correct the mask (save it without smoothing, as PNG)"
+        raise InputError(path, what, remedy)
     return ids[order][places]
 
 
 def read_colors(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A mask's colors as H,W,3 uint8 RGB, exactly as stored. Not rotated by EXIF.
+    """Read the colors of a mask as H,W,3 uint8 RGB, exactly as stored. EXIF orientation is ignored.
 
     Raises:
-        InputError: not a whole, readable image; a lossy format; transparent pixels; numbers instead of colors.
+        InputError: not a complete, readable image; a lossy format; transparent pixels; numbers instead of colors.
     """
-    with opened(path, max_pixels) as image:
-        if image.format in ("JPEG", "WEBP"):
-            raise InputError(
-                path, f"a mask in a lossy format ({image.format}): its colors are not those saved", "save masks as PNG"
-            )
+    with open_image(path, max_pixels) as image:
+        check_lossless(image, path, "colors")
         if image.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
-            raise InputError(path, f"a mask of mode {image.mode} holds no colors", "save it as RGB, one color a class")
+            raise InputError(path, f"a mask of mode {image.mode} has no colors", "save it as RGB, one color per class")
         check_alpha(image, path)
         return np.asarray(image.convert("RGB"))
 
 
 def count_colors(pixels: np.ndarray) -> dict[Color, int]:
-    """H,W,3 uint8 RGB -> how many pixels have each color."""
+    """Return the number of pixels of each color in H,W,3 uint8 RGB."""
     codes, counts = np.unique(_codes(pixels), return_counts=True)
     return {_color(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
 
 
 def palette_of(path: Path | str) -> tuple[Color, ...] | None:
-    """The colors of a palette image, by their index; None for any other image.
+    """Return the palette of an image, or None if it has none.
 
     Raises:
         InputError: not a readable image.
     """
-    with opened(path, MAX_PIXELS) as image:
+    with open_image(path, MAX_PIXELS) as image:
         if image.mode != "P":
             return None
         channels = image.getpalette("RGB") or []

@@ -1,5 +1,7 @@
-"""Images too large to be held, read by rows through rasterio (danet[geo]), and their labels written as they come.
-Used by `danet.predict.large_image`.
+"""Images read through rasterio (danet[geo]): TIFFs that Pillow does not read completely, and images too large to load.
+
+GDAL gets the open file and a driver chosen by its first bytes, so that it follows no URL, no virtual raster and no
+sidecar file. Sizes are checked in the header before any pixel is read.
 """
 
 import logging
@@ -10,99 +12,139 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from danet.data.classes import Classes
-from danet.data.images.channels import Bands, as_pixels
-from danet.data.images.tiff_npy import TIFF
+from danet.data.images.channels import MAX_CHANNELS, Bands, Header, as_pixels, check_size, check_type
 from danet.errors import InputError
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
 
-BLOCK = 256
-"""The side of the output's tiles."""
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of a TIFF or BigTIFF file."""
 
-_MAX_STORED = 512 << 20  # bytes of a strip or tile of the input: GDAL unpacks them whole
+BLOCK = 256
+"""The tile size of the labels written."""
+
+ReadWindow = Callable[[slice, slice], np.ndarray]
+"""Reads the pixels H,W,N of some rows and columns, as `read_image` returns them."""
+
+_GRAY = (0, 1), (1, 1)  # photometric interpretation and number of bands
+_COLORS = (2, 3), (3, 1), (5, 4), (6, 3), (8, 3)
+_WITH_ALPHA = (1, 2), (2, 4)
+_NOT_PILLOW = "a kind of TIFF that only rasterio reads completely"
+_MAX_STORED = 512 << 20  # bytes of a strip or tile of the input; GDAL decodes them as a whole
 _DRIVERS = {**dict.fromkeys(TIFF, "GTiff"), b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 
-Read = Callable[[slice, slice], np.ndarray]
-"""Rows and columns -> their pixels, H,W,N as `read_image` gives them."""
+logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own messages say less than the exceptions
+
+
+def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
+    """Return whether Pillow reads every band and bit of an open TIFF.
+
+    Without an error, it reads many TIFFs with unusual bands as a single band, and 16-bit colors as 8-bit.
+
+    Args:
+        file: the open file; its position is reset to the start.
+        rgb: whether the caller needs only RGB, so that Pillow may drop a fourth band that is not alpha.
+    """
+    try:
+        head = file.read(8)
+        tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
+        file.seek(tags.next)
+        tags.load(file)
+        bands, bits, planar = tags.get(277, 1), max(tags.get(258, (1,))), tags.get(284, 1)
+        kind, alpha = (tags.get(262, 0), bands), any(tags.get(338, (0,)))
+        if bits > 8:
+            return kind in _GRAY and planar == 1
+        return kind in _GRAY + _COLORS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
+    except Exception:  # rasterio reads more kinds, and reports what is wrong with the others
+        return False
+    finally:
+        file.seek(0)
 
 
 @contextmanager
-def opened_rows(file: BinaryIO, path: Path) -> Iterator["DatasetReader"]:
-    """The image as a raster. GDAL sees the open file alone, by the driver of its first bytes: no address, no virtual
-    raster, no file beside it is followed.
+def open_raster(
+    file: BinaryIO, path: Path | str, reason: str = "too large to load at once"
+) -> Iterator["DatasetReader"]:
+    """Open a TIFF, PNG or JPEG file with rasterio.
+
+    Args:
+        file: the open file, at its start.
+        path: its path, for messages.
+        reason: why rasterio is needed, for the message that it is not installed.
+
+    Raises:
+        InputError: rasterio is not installed; the file is damaged, or has another format or type than uint8 and uint16.
     """
     try:
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning
     except ImportError as error:
-        what = "too large to be held, and rasterio, which reads it by rows, is not installed"
-        raise InputError(path, what, "pip install 'danet[geo]'") from error
+        raise InputError(path, f"{reason}, and rasterio is not installed", "pip install 'danet[geo]'") from error
     start = file.read(4)
     file.seek(0)
     driver = next((driver for head, driver in _DRIVERS.items() if start.startswith(head)), None)
     if driver is None:
-        raise InputError(path, "of a format that cannot be read by rows", "convert it to TIFF")
-    logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own lines say less than the exceptions
+        raise InputError(path, f"{reason}, and not a TIFF, PNG or JPEG", "convert it to TIFF")
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # an image without coordinates is none the worse
-        with _reading(path):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # coordinates are optional
+        with _read_errors(path):
             source = rasterio.open(file, driver=driver)
         with source:
             _check(source, path)
             yield source
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
+def tiff_header(file: BinaryIO, path: Path | str) -> Header:
+    """Return the header of an open TIFF.
 
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError) as error:
-        raise InputError(path, f"truncated or damaged ({error.__cause__ or error})", "copy it again") from error
+    Raises:
+        InputError: see `open_raster`.
+    """
+    with open_raster(file, path, _NOT_PILLOW) as source:
+        return _header(source)
 
 
-def _check(source: "DatasetReader", path: Path) -> None:
-    if set(source.dtypes) - {"uint8", "uint16"}:
-        raise InputError(path, f"holds {source.dtypes[0]} values", "convert it to 8 or 16 bits (uint8 or uint16) first")
-    height, width = source.block_shapes[0]
-    if (stored := height * width * source.count * np.dtype(source.dtypes[0]).itemsize) > _MAX_STORED:
-        what = f"stored in pieces of {stored:,} bytes, which must be unpacked whole"
-        raise InputError(path, what, "write it tiled: gdal_translate -co TILED=YES")
+def read_tiff(file: BinaryIO, path: Path | str, max_pixels: int) -> np.ndarray:
+    """Read the first image of an open TIFF as H,W,N uint8 or uint16, with all bands in their order.
+
+    Raises:
+        InputError: see `open_raster`; or larger than `max_pixels`.
+    """
+    with open_raster(file, path, _NOT_PILLOW) as source:
+        check_size(_header(source), path, max_pixels)
+        with _read_errors(path):
+            return np.ascontiguousarray(source.read().transpose(1, 2, 0))
+
+
+def window_reader(source: "DatasetReader", bands: Bands, path: Path) -> ReadWindow:
+    """Return a function that reads parts of a raster as `read_image` reads smaller images.
+
+    Raises:
+        InputError: the image is rotated by its EXIF orientation.
+    """
     if source.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-        raise InputError(path, "lies on its side by its EXIF orientation", "save it upright")
-
-
-def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
-    """Its pixels as `read_image` gives those of smaller ones."""
+        raise InputError(path, "is rotated by its EXIF orientation", "save it upright")
     kinds = [kind.name for kind in source.colorinterp]
-    palette = None
-    if bands.channels is None and kinds == ["palette"]:
-        palette = np.zeros((256, 4), np.uint8)
-        for index, color in source.colormap(1).items():
-            palette[index] = color
-        if source.driver != "PNG":  # of a TIFF's palette, GDAL clears the color that means no data
-            palette[:, 3] = 255
-        palette = _over_black(palette)
+    palette = _palette(source) if bands.channels is None and kinds == ["palette"] else None
     wanted = list(range(1, source.count + 1))
     extra = bands.channels is None and source.count in (2, 4)
     transparent = extra and kinds[-1] == "alpha"
     if extra and not transparent:  # near infrared
         wanted.pop()
     key = _color_key(source) if bands.channels is None and not transparent and palette is None else None
-    # 1: TIFF's associated alpha, whose colors are stored as they lie over black; GDAL tells it nowhere else
-    laid = transparent and source.get_tag_item("TIFFTAG_EXTRASAMPLES", "_DEBUG_") == "1"
+    # 1: TIFF's associated alpha, where colors are already multiplied by alpha; GDAL exposes it nowhere else
+    multiplied = transparent and source.get_tag_item("TIFFTAG_EXTRASAMPLES", "_DEBUG_") == "1"
 
     def read(rows: slice, columns: slice) -> np.ndarray:
-        place = (rows.start, rows.stop), (columns.start, columns.stop)
-        with _reading(path):
-            stored = source.read(wanted, window=place).transpose(1, 2, 0)  # H,W,N
+        window = (rows.start, rows.stop), (columns.start, columns.stop)
+        with _read_errors(path):
+            stored = source.read(wanted, window=window).transpose(1, 2, 0)  # H,W,N
         if transparent:
-            stored = stored[..., :-1] if laid else _over_black(stored)
+            stored = stored[..., :-1] if multiplied else _over_black(stored)
         if key is not None:
             stored = np.where((stored == key).all(2, keepdims=True), 0, stored).astype(stored.dtype)
         return as_pixels(stored if palette is None else palette[stored[..., 0]], bands, path)
@@ -110,35 +152,22 @@ def reader(source: "DatasetReader", bands: Bands, path: Path) -> Read:
     return read
 
 
-def _color_key(source: "DatasetReader") -> np.ndarray | None:
-    """The color that a PNG without an alpha channel takes for transparent (tRNS)."""
-    named = source.tags().get("NODATA_VALUES", "").split() or [v for v in source.nodatavals if v is not None]
-    return np.array([float(v) for v in named]) if source.driver == "PNG" and named else None
-
-
-def _over_black(stored: np.ndarray) -> np.ndarray:
-    """Colors ...,N and their alpha, the last of N + 1 uint8 or uint16 -> ...,N, rounded."""
-    white = np.uint32(np.iinfo(stored.dtype).max)  # uint32 holds white * white + white // 2
-    over = (stored[..., :-1] * stored[..., -1:].astype(np.uint32) + white // 2) // white
-    return over.astype(stored.dtype)
-
-
 @contextmanager
-def created(path: Path, source: "DatasetReader", classes: Classes) -> Iterator["DatasetWriter"]:
-    """A TIFF for the labels of an image: tiled, in the classes' colors, where the image lies."""
+def create_labels(path: Path, source: "DatasetReader", classes: Classes) -> Iterator["DatasetWriter"]:
+    """Create a tiled TIFF for the labels of an image, with the classes' palette and the image's coordinates."""
     import rasterio
 
     form = {"driver": "GTiff", "width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
     stored = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-    where = {"crs": source.crs, "transform": None if source.transform.is_identity else source.transform}
-    with rasterio.open(path, "w", **form, **stored, **where) as labels:
+    place = {"crs": source.crs, "transform": None if source.transform.is_identity else source.transform}
+    with rasterio.open(path, "w", **form, **stored, **place) as labels:
         labels.write_colormap(1, dict(enumerate(classes.palette)))
         yield labels
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What GDAL raises when it cannot write becomes an InputError with the file's name."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn GDAL's errors in writing a file into `InputError`."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 
@@ -148,16 +177,70 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(path, f"cannot be written ({error.__cause__ or error})", "free some space") from error
 
 
-def check_whole(path: Path, pixels: np.ndarray) -> None:
-    """Read labels once more and compare the pixels of each class: GDAL may lack the last of its space when it closes a
-    file, and say nothing. Raises OSError.
+def verify_labels(path: Path, pixels: np.ndarray) -> None:
+    """Read labels back and compare the number of pixels of each class.
+
+    If the disk becomes full while GDAL closes a file, it reports no error.
+
+    Raises:
+        OSError: the numbers differ.
     """
     import rasterio
 
-    found = np.zeros(len(pixels), np.int64)
+    counts = np.zeros(len(pixels), np.int64)
     with rasterio.open(path, driver="GTiff") as labels:
         for start in range(0, labels.height, BLOCK):
             rows = labels.read(1, window=((start, min(start + BLOCK, labels.height)), (0, labels.width)))
-            found += np.bincount(rows.ravel(), minlength=len(pixels))[: len(pixels)]
-    if (found != pixels).any():
-        raise OSError("what was written is not there")
+            counts += np.bincount(rows.ravel(), minlength=len(pixels))[: len(pixels)]
+    if (counts != pixels).any():
+        raise OSError("the file is incomplete")
+
+
+@contextmanager
+def _read_errors(path: Path | str) -> Iterator[None]:
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        raise InputError(path, f"truncated or damaged ({error.__cause__ or error})", "copy it again") from error
+
+
+def _check(source: "DatasetReader", path: Path | str) -> None:
+    for kind in source.dtypes:
+        check_type(kind, path)
+    if source.count > MAX_CHANNELS:
+        raise InputError(path, f"{source.count} bands", f"give at most {MAX_CHANNELS}")
+    height, width = source.block_shapes[0]
+    if (stored := height * width * source.count * np.dtype(source.dtypes[0]).itemsize) > _MAX_STORED:
+        what = f"stored in blocks of {stored:,} bytes, which must be decoded as a whole"
+        raise InputError(path, what, "write it tiled: gdal_translate -co TILED=YES")
+
+
+def _header(source: "DatasetReader") -> Header:
+    bits = max(8 * np.dtype(kind).itemsize for kind in source.dtypes)
+    return Header(source.height, source.width, source.count, bits)
+
+
+def _palette(source: "DatasetReader") -> np.ndarray:
+    """Return the colors of a palette image over black, 256,3 uint8."""
+    palette = np.zeros((256, 4), np.uint8)
+    for index, color in source.colormap(1).items():
+        palette[index] = color
+    if source.driver != "PNG":  # for TIFF, GDAL makes the color that means no data transparent
+        palette[:, 3] = 255
+    return _over_black(palette)
+
+
+def _color_key(source: "DatasetReader") -> np.ndarray | None:
+    """Return the color that a PNG without an alpha channel declares as transparent (tRNS)."""
+    values = source.tags().get("NODATA_VALUES", "").split() or [v for v in source.nodatavals if v is not None]
+    return np.array([float(v) for v in values]) if source.driver == "PNG" and values else None
+
+
+def _over_black(stored: np.ndarray) -> np.ndarray:
+    """Composite colors ...,N + 1 uint8 or uint16, whose last channel is alpha, over black; ...,N, rounded."""
+    white = np.uint32(np.iinfo(stored.dtype).max)  # uint32 holds white * white + white // 2
+    over = (stored[..., :-1] * stored[..., -1:].astype(np.uint32) + white // 2) // white
+    return over.astype(stored.dtype)

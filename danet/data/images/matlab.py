@@ -1,8 +1,9 @@
-"""Masks in MATLAB's .mat files (level 5: "-v6" and "-v7"), as SBD, PASCAL Context and COCO-Stuff 10k distribute them.
+"""Masks in MATLAB's .mat files (level 5: "-v6" and "-v7"), the format of SBD, PASCAL Context and COCO-Stuff 10k.
 
-A file is a header and elements; an element is a tag, its kind and size, and data. A matrix is an element of elements:
-flags, shape, name, then its numbers, or the fields of a struct (MathWorks, MAT-File Format). scipy reads more kinds of
-files, but on damaged ones it can end the process: measured, 3 of 1,000 uncompressed files with flipped bits.
+A file consists of a header and elements; an element consists of a tag (its kind and size) and data. A matrix is an
+element of elements: flags, shape and name, then its numbers or the fields of a struct (MathWorks, MAT-File Format).
+scipy reads more kinds of files, but damaged files can crash the process: 3 of 1,000 uncompressed files with flipped
+bits did.
 """
 
 import struct
@@ -30,10 +31,14 @@ class _Matrix(NamedTuple):
 
 
 def read_mat(path: Path, field: str) -> np.ndarray:
-    """A mask as H,W uint16, from a variable ("S") or from a field of a 1 x 1 struct ("GTcls.Segmentation").
+    """Read a mask as H,W uint16.
+
+    Args:
+        path: the file.
+        field: a variable ("S"), or a field of a 1 x 1 struct ("GTcls.Segmentation").
 
     Raises:
-        InputError: a damaged file, or one without such a matrix of whole numbers from 0 to 65535.
+        InputError: the file is damaged, or has no such matrix of whole numbers from 0 to 65535.
     """
     variable, *nested = field.split(".")
     try:
@@ -42,12 +47,12 @@ def read_mat(path: Path, field: str) -> np.ndarray:
             matrix = _field(matrix, name)
         return _ids(matrix)
     except (OSError, ValueError, LookupError, OverflowError, RecursionError, struct.error, zlib.error) as error:
-        raise InputError(path, f"truncated or damaged: no {field} in it ({error})", "copy it again") from error
+        raise InputError(path, f"truncated or damaged: cannot read {field} ({error})", "copy it again") from error
 
 
 def _variable(data: bytes, name: str) -> _Matrix:
     if data[_HEADER - 4 : _HEADER] != _VERSION_AND_ORDER:
-        raise ValueError("no MATLAB level 5 file")
+        raise ValueError("not a MATLAB level 5 file")
     for kind, content in _elements(memoryview(data)[_HEADER:]):
         if kind == _MATRIX and (matrix := _matrix(content)).name == name:
             return matrix
@@ -55,24 +60,24 @@ def _variable(data: bytes, name: str) -> _Matrix:
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The kind and the content of each element; compressed ones are inflated."""
+    """Yield the kind and the content of each element; compressed ones are inflated."""
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
         start, step = at + 8, size if kind == _COMPRESSED else -(-size // 8) * 8
-        if kind >> 16:  # up to four bytes stand in the tag itself
+        if kind >> 16:  # up to four bytes are stored in the tag itself
             kind, size, start, step = kind & 0xFFFF, kind >> 16, at + 4, 0
         content = data[start : start + size]
         if len(content) < size:
             raise ValueError("it ends too early")
         at += 8 + step
         if kind == _COMPRESSED:
-            yield from _elements(_inflated(content))
+            yield from _elements(_inflate(content))
         else:
             yield kind, content
 
 
-def _inflated(content: memoryview) -> memoryview:
+def _inflate(content: memoryview) -> memoryview:
     inflater = zlib.decompressobj()
     data = inflater.decompress(content, 8 * MAX_PIXELS)
     if not inflater.eof:
@@ -87,7 +92,7 @@ def _matrix(content: memoryview) -> _Matrix:
 
 def _field(matrix: _Matrix, name: str) -> _Matrix:
     if matrix.class_ != _STRUCT_CLASS or matrix.shape != (1, 1):
-        raise ValueError("no struct")
+        raise ValueError("not a struct")
     (_, width), (_, names), *values = matrix.parts
     size = int.from_bytes(width, "little")
     fields = [str(names[i : i + size], "latin-1").rstrip("\0") for i in range(0, len(names), size)]
@@ -96,11 +101,11 @@ def _field(matrix: _Matrix, name: str) -> _Matrix:
 
 def _ids(matrix: _Matrix) -> np.ndarray:
     if matrix.class_ not in _NUMBER_CLASSES or len(matrix.shape) != 2 or len(matrix.parts) != 1:
-        raise ValueError("no matrix of numbers")
+        raise ValueError("not a matrix of numbers")
     kind, content = matrix.parts[0]
     values = np.frombuffer(content, _NUMBERS[kind]).reshape(matrix.shape, order="F")
     with np.errstate(invalid="ignore"):
         ids = values.astype(np.uint16, order="C")
     if (ids != values).any():
-        raise ValueError("values that are no ids from 0 to 65535")
+        raise ValueError("values that are not ids from 0 to 65535")
     return ids

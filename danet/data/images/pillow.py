@@ -1,6 +1,4 @@
-"""The doors to an image's file: a regular file, opened; an image that Pillow decodes; what broken files provoke, as
-`InputError` with the file's name. Used by images.py.
-"""
+"""Open image files and decode them with Pillow. Damaged files raise `InputError` with the file's name."""
 
 import io
 import stat
@@ -30,28 +28,32 @@ _MAGIC = {
     b"GIF8": "GIF",
 }
 
-_FOREIGN = {  # how files that are no image of these formats begin
-    b"%PDF": "a PDF; export the page as PNG",
-    b"<!DO": "a web page; download the image itself",
-    b"<!do": "a web page; download the image itself",
-    b"<htm": "a web page; download the image itself",
-    b"<svg": "an SVG drawing; export it as PNG",
-    b"<?xm": "an XML or SVG file; export it as PNG",
-    b"\x89HDF": "an HDF5 file; export the image as PNG",
-    b"PK\x03\x04": "a zip archive; unpack it first",
+_FOREIGN = {  # the first bytes of files that users take for images
+    b"%PDF": ("a PDF", "export the page as PNG"),
+    b"<!DO": ("a web page", "download the image itself"),
+    b"<!do": ("a web page", "download the image itself"),
+    b"<htm": ("a web page", "download the image itself"),
+    b"<svg": ("an SVG drawing", "export it as PNG"),
+    b"<?xm": ("an XML or SVG file", "export it as PNG"),
+    b"\x89HDF": ("an HDF5 file", "export the image as PNG"),
+    b"PK\x03\x04": ("a zip archive", "unpack it first"),
 }
 
 
 @contextmanager
-def opened(path: Path | str, max_pixels: int | None, decode: bool = True) -> Iterator[Image.Image]:
-    """`decoded` of a file."""
-    with regular_file(path) as file, decoded(file, path, max_pixels, decode) as image:
+def open_image(path: Path | str, max_pixels: int | None, decode: bool = True) -> Iterator[Image.Image]:
+    """Open an image file with Pillow; arguments and errors as in `open_stream` and `regular_file`."""
+    with regular_file(path) as file, open_stream(file, path, max_pixels, decode) as image:
         yield image
 
 
 @contextmanager
 def regular_file(path: Path | str) -> Iterator[BinaryIO]:
-    """The file, opened; raises InputError where there is none to be read."""
+    """Open a regular file for reading.
+
+    Raises:
+        InputError: it does not exist, is not a regular file, or may not be read.
+    """
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -61,7 +63,7 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
         raise InputError(path, f"cannot be opened ({error})", "check the path") from error
     if stat.S_ISDIR(mode):
         raise InputError(path, "is a folder", "give an image")
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
+    if not stat.S_ISREG(mode):  # opening a FIFO would wait forever
         raise InputError(path, "is not a regular file", "give an image")
     try:
         file = open(path, "rb")  # noqa: SIM115
@@ -74,11 +76,22 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def decoded(
+def open_stream(
     file: BinaryIO, path: Path | str, max_pixels: int | None, decode: bool = True, formats: tuple[str, ...] = FORMATS
 ) -> Iterator[Image.Image]:
-    """The image in an open file, its pixels read if `decode`; raises InputError for what is none or has too many."""
-    with damage(path):
+    """Open the image in an open file with Pillow.
+
+    Args:
+        file: the open file, at its start.
+        path: its path, for messages.
+        max_pixels: the limit on the number of pixels; None: no limit.
+        decode: whether to decode the pixels now; if not, only the header is read.
+        formats: the accepted formats, as Pillow names them.
+
+    Raises:
+        InputError: not an image of these formats, too many pixels, or damaged.
+    """
+    with damage_errors(path):
         start = file.read(16)
         if not start:
             raise InputError(path, "empty file (0 bytes)", "copy it again")
@@ -93,26 +106,23 @@ def decoded(
                 image.load()
             yield image
         except Image.UnidentifiedImageError as error:
-            known = next((text for head, text in _FOREIGN.items() if start.startswith(head)), None)
-            if start[4:8] == b"ftyp":
-                known = "a HEIC, AVIF or video file; convert it to JPEG or PNG"
-            kind = next((kind for head, kind in _MAGIC.items() if start.startswith(head)), None)
-            if kind in formats:
-                raise InputError(path, "truncated or damaged (its header cannot be read)", "copy it again") from error
-            what, remedy = (known or f"begins with {start[:4]!r}; give {', '.join(formats)}").split("; ")
-            raise InputError(path, f"not an image ({what})", remedy) from error
+            raise _not_an_image(path, start, formats) from error
         except ValueError as error:
             if "PngImagePlugin.MAX_TEXT" not in str(error):
                 raise
-            raise InputError(path, "a text in it unpacks to over 1 MB", "save it again without metadata") from error
+            raise InputError(path, "contains text that unpacks to over 1 MB", "save it without metadata") from error
         except Image.DecompressionBombError as error:
             limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
             raise InputError(path, f"more pixels than the limit of {limit:,}", "make it smaller") from error
 
 
 def check_png(file: BinaryIO) -> None:
-    """Raises ValueError where the pixels of an open PNG have not the checksum that they were saved with. Pillow does
-    not look at it, and reads another image. The file is left where it was.
+    """Check the checksum of the pixels of an open PNG. The position in the file does not change.
+
+    Pillow ignores the checksum and decodes damaged pixels without an error.
+
+    Raises:
+        ValueError: the checksum is wrong.
     """
     place = file.tell()
     file.seek(0)
@@ -122,18 +132,30 @@ def check_png(file: BinaryIO) -> None:
             if kind != b"IDAT":
                 file.seek(length + 4, io.SEEK_CUR)
             elif zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, "big") != file.read(4):
-                raise ValueError("its pixels have another checksum")
+                raise ValueError("the checksum of its pixels is wrong")
     file.seek(place)
 
 
 @contextmanager
-def damage(path: Path | str) -> Iterator[None]:
-    """What broken files provoke in Pillow, NumPy and rasterio becomes one kind of error."""
+def damage_errors(path: Path | str) -> Iterator[None]:
+    """Turn every exception that damaged files cause in Pillow, NumPy and rasterio into `InputError`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata, and of sizes that are checked here
+        warnings.simplefilter("ignore")  # about unusual metadata, and about sizes, which are checked here
         try:
             yield
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # of a dozen kinds: tokenize.TokenError for the header of an array
+        except Exception as error:  # a dozen types, such as tokenize.TokenError for the header of an array
             raise InputError(path, f"truncated or damaged ({error})", "copy it again") from error
+
+
+def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> InputError:
+    """Return the error for a file that Pillow does not recognize, from its first 16 bytes."""
+    if any(start.startswith(head) and kind in formats for head, kind in _MAGIC.items()):
+        return InputError(path, "truncated or damaged (its header cannot be read)", "copy it again")
+    if start[4:8] == b"ftyp":
+        what, remedy = "a HEIC, AVIF or video file", "convert it to JPEG or PNG"
+    else:
+        unknown = f"begins with {start[:4]!r}", f"give {', '.join(formats)}"
+        what, remedy = next((text for head, text in _FOREIGN.items() if start.startswith(head)), unknown)
+    return InputError(path, f"not an image ({what})", remedy)

@@ -1,8 +1,8 @@
-// The server's answers, for page.js. See /docs for the operations.
+// Requests to the server. See /docs for the operations.
 
 let token = sessionStorage.getItem("danet-token");
 
-/** An answer of the server that is an error; `message` is in plain words. */
+/** An error response; `message` is text for the user. */
 export class ServerError extends Error {
   constructor(message, status) {
     super(message);
@@ -10,29 +10,29 @@ export class ServerError extends Error {
   }
 }
 
-/** Ask, with the token if there is one; askToken() is called, once, where the server wants another. */
+/** Send a request, with the token if there is one. If the server rejects it, ask the user for the token and retry. */
 export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server does not answer. Is danet serve still running?", 0);
+    throw new ServerError("The server does not respond. Is danet serve still running?", 0);
   }
-  if (answer.status === 401) {
+  if (response.status === 401) {
     token = await askToken();
     sessionStorage.setItem("danet-token", token);
     return request(path, options);
   }
-  if (answer.ok) return answer;
-  const told = await answer.json().then((body) => body.error, () => `The server answered ${answer.status}.`);
-  throw new ServerError(told, answer.status);
+  if (response.ok) return response;
+  const message = await response.json().then((body) => body.error, () => `The server returned status ${response.status}.`);
+  throw new ServerError(message, response.status);
 }
 
 function askToken() {
   const dialog = document.getElementById("ask"), field = document.getElementById("token");
-  if (!dialog) throw new ServerError("A token is needed: open the start page first.", 401);
+  if (!dialog) throw new ServerError("This server requires a token. Open the start page first to enter it.", 401);
   return new Promise((resolve) => {
     dialog.querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -51,7 +51,7 @@ for (let bits = 0; bits < 1 << 16; bits++) {
   HALF[bits] = bits >> 15 ? -size : size;
 }
 
-/** base64 of little-endian float16 -> Float32Array. */
+/** Decode base64 of little-endian float16 values to a Float32Array. */
 export function unpack(text) {
   const bytes = atob(text), values = new Float32Array(bytes.length / 2);
   for (let i = 0; i < values.length; i++) {

@@ -1,4 +1,4 @@
-// The REST interface, listed from /openapi.json.
+// List the operations of the REST API from /openapi.json.
 
 import { request } from "./api.js";
 
@@ -8,32 +8,34 @@ function make(tag, ...content) {
   return element;
 }
 
-/** A docstring: lines joined, `code` in its own element. */
-function text(description) {
+/** Join the lines of each paragraph, and put text in backticks into code elements. */
+function inline(description) {
   const parts = description.replace(/([^\n])\n(?!\n)/g, "$1 ").split("`");
-  return make("p", ...parts.map((part, i) => (i % 2 ? make("code", part) : part)));
+  return parts.map((part, i) => (i % 2 ? make("code", part) : part));
 }
 
 function section(path, method, operation) {
-  const found = make("section", make("h2", make("b", method.toUpperCase()), path), text(operation.description ?? ""));
+  const heading = make("h2", make("b", method.toUpperCase()), path);
+  const element = make("section", heading, make("p", ...inline(operation.description ?? "")));
   const body = operation.requestBody ? [{ name: "body", description: operation.requestBody.description }] : [];
   const entries = [...body, ...(operation.parameters ?? [])];
   if (entries.length) {
-    found.append(make("dl", ...entries.flatMap((entry) => [make("dt", entry.name), make("dd", describe(entry))])));
+    element.append(make("dl", ...entries.flatMap((entry) => [make("dt", entry.name), make("dd", ...describe(entry))])));
   }
-  return found;
+  return element;
 }
 
-function describe({ description, schema = {}, required, in: place }) {
-  if (description) return description;
-  const kinds = (schema.anyOf ?? [schema]).filter((kind) => kind.type !== "null");
-  const values = kinds.map((kind) => kind.enum?.join(" | ") ?? kind.type).join(", ");
-  const range = kinds[0].maximum ? `, ${kinds[0].minimum} to ${kinds[0].maximum}` : "";
-  const given = schema.default === undefined ? "" : `, ${schema.default} if not given`;
-  return `${values}${range}${given}${required && place !== "path" ? ", needed" : ""}`;
+/** Describe a parameter: its text, then its type or values, range, default, and whether it is required. */
+function describe({ description = "", schema, required }) {
+  if (!schema) return inline(description);
+  const types = (schema.anyOf ?? [schema]).filter((type) => type.type !== "null");
+  const values = types.map((type) => type.enum?.join(", ") ?? type.type).join(", ");
+  const range = types[0].maximum ? `, ${types[0].minimum} to ${types[0].maximum}` : "";
+  const fallback = schema.default === undefined ? "" : `, default ${schema.default}`;
+  return inline(`${description} (${values}${range}${fallback}${required ? ", required" : ""})`);
 }
 
-for (const place of document.querySelectorAll(".here")) place.textContent = location.origin;
+for (const element of document.querySelectorAll(".here")) element.textContent = location.origin;
 try {
   const { paths } = await (await request("/openapi.json")).json();
   document.getElementById("operations").append(
@@ -41,7 +43,7 @@ try {
       Object.entries(methods).map(([method, operation]) => section(path, method, operation))),
   );
 } catch (error) {
-  const place = document.getElementById("error");
-  place.hidden = false;
-  place.textContent = error.message;
+  const element = document.getElementById("error");
+  element.hidden = false;
+  element.textContent = error.message;
 }

@@ -1,6 +1,6 @@
-// Drawing on canvases, for page.js.
+// Draw on canvases.
 
-// Dark violet to pale yellow: lightness rises evenly, so that it reads without color vision and in gray.
+// Dark violet to pale yellow. Lightness rises evenly, so the map is readable in gray and with color blindness.
 const STOPS = [
   [0, 24, 16, 60, 0], [0.25, 84, 34, 122, 110], [0.5, 178, 52, 106, 180], [0.75, 240, 126, 58, 225], [1, 255, 238, 170, 250],
 ];
@@ -11,7 +11,7 @@ for (let i = 0; i < 256; i++) {
   for (let c = 0; c < 4; c++) RAMP[4 * i + c] = low[c + 1] + part * (high[c + 1] - low[c + 1]);
 }
 
-/** Values in [0, 1] of the feature grid over an image of width x height, smooth between the cells. */
+/** Draw values in [0, 1] of the feature grid over an image of width x height, interpolated between cells. */
 export function drawHeat(context, values, grid, width, height) {
   const small = new OffscreenCanvas(grid.width, grid.height), pixels = new ImageData(grid.width, grid.height);
   for (let i = 0; i < values.length; i++) {
@@ -25,19 +25,19 @@ export function drawHeat(context, values, grid, width, height) {
   context.drawImage(small, 0, 0, grid.width * grid.cell_width * x, grid.height * grid.cell_height * y);
 }
 
-/** Attention weights -> [0, 1]: the square root shows the many small ones. */
+/** Map attention weights to [0, 1]. The square root makes small weights visible. */
 export function attentionScale(weights) {
-  const most = weights.reduce((a, b) => Math.max(a, b), 0) || 1;
-  return weights.map((value) => Math.sqrt(value / most));
+  const max = weights.reduce((a, b) => Math.max(a, b), 0) || 1;
+  return weights.map((value) => Math.sqrt(value / max));
 }
 
-/** Any values -> [0, 1], the smallest and the largest. */
+/** Map values linearly to [0, 1], from the smallest to the largest. */
 export function fullScale(values) {
   const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   return values.map((value) => (high > low ? (value - low) / (high - low) : 0));
 }
 
-/** A small image, dimmed, under a heat map, with a dot at (x, y) if given. */
+/** Draw a small, dimmed copy of the image with a heat map over it, and a dot at `point` if given. */
 export function drawSmall(canvas, photo, values, grid, point) {
   const scale = Math.min(1, 420 / Math.max(photo.width, photo.height));
   canvas.width = Math.round(photo.width * scale);
@@ -54,7 +54,7 @@ export function drawSmall(canvas, photo, values, grid, point) {
   if (point) drawDot(context, (point.x + 0.5) * scale, (point.y + 0.5) * scale, canvas.width / 60 + 2);
 }
 
-/** A ring that shows on any ground, with a number in it if given. */
+/** Draw a ring that is visible on any background, with a number in it if given. */
 export function drawDot(context, x, y, radius, number) {
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
@@ -74,11 +74,11 @@ export function drawDot(context, x, y, radius, number) {
   context.fillText(number, x, y + 1);
 }
 
-/** Class ids in their colors; pixels that `shown` refuses stay clear; white lines between classes. */
-export function drawClasses(context, labels, palette, shown) {
+/** Draw class ids in their colors, with light borders. Pixels for which `visible(i)` is false stay transparent. */
+export function drawClasses(context, labels, palette, visible) {
   const { width, height } = context.canvas, pixels = new ImageData(width, height), data = pixels.data;
   for (let i = 0; i < labels.length; i++) {
-    if (!shown(i)) continue;
+    if (!visible(i)) continue;
     const color = palette[labels[i]] ?? [0, 0, 0];
     const border = (i % width && labels[i] !== labels[i - 1]) || (i >= width && labels[i] !== labels[i - width]);
     for (let c = 0; c < 3; c++) data[4 * i + c] = border ? 0.4 * color[c] + 153 : color[c];

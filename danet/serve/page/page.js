@@ -1,52 +1,52 @@
-// The page of danet serve: an image, its classes, and where each of its pixels looks.
-// One request for attention at a time, always for the newest place of the pointer.
+// The web page of danet serve: an image, its classes, and where each of its pixels looks.
+// There is one attention request at a time, always for the latest position of the pointer.
 
 import { request, unpack } from "./api.js";
 import { attentionScale, drawClasses, drawDot, drawHeat, drawSmall, fullScale } from "./draw.js";
 
-const LONGEST = 2048; // pixels; larger images are made smaller before they are sent
-const MOST_PINS = 6;
+const MAX_SIDE = 2048; // pixels; larger images are resized before they are sent
+const MAX_PINS = 6;
 
 const $ = (id) => document.getElementById(id);
 const body = document.body, frame = $("frame"), stage = $("stage");
 const layers = { photo: $("photo"), overlay: $("overlay"), heat: $("heat"), marks: $("marks") };
 
 let model; // GET /v1/model
-let image = null; // what is on the page, see show()
+let image = null; // the image on the page, see segment()
 let point = null; // { x, y } in pixels of the image
-let attention = null; // of the last answered point: { x, y, weights, scaled, grid, classes, class }
+let attention = null; // of the last point that has a response: { x, y, weights, scaled, grid, classes, class }
 let pins = [];
-let channel = null; // the channel map in the stage: { number, scaled }
-let opened = 0; // the number of the newest open() or sending again: what an older one still brings is dropped
+let channel = null; // the channel map on the stage: { number, scaled }
+let latest = 0; // number of the latest upload; results of earlier ones are ignored
 
-// ---- an image comes ------------------------------------------------------------------------------------------
+// ---- open an image -------------------------------------------------------------------------------------------
 
 async function open(file) {
   if (!file) return;
-  const mine = ++opened;
+  const upload = ++latest;
   setError(null);
   try {
-    become("busy");
+    setState("busy");
     const bitmap = await decode(file);
-    if (mine !== opened) return;
-    const sent = Math.max(bitmap.width, bitmap.height) > LONGEST ? await smaller(bitmap) : file;
-    if (mine !== opened) return;
+    if (upload !== latest) return;
+    const sent = Math.max(bitmap.width, bitmap.height) > MAX_SIDE ? await resize(bitmap) : file;
+    if (upload !== latest) return;
     const photo = sent === file ? bitmap : await createImageBitmap(sent);
-    if (mine !== opened) return;
-    forget();
+    if (upload !== latest) return;
+    clear();
     paintPhoto(photo);
-    await show(sent, photo, stem(file.name), mine);
-    if (mine !== opened) return;
-    if (sent !== file) say(`Made smaller for this page: ${photo.width} by ${photo.height} pixels.`);
+    await segment(sent, photo, stem(file.name), upload);
+    if (upload !== latest) return;
+    if (sent !== file) announce(`Resized for this page to ${photo.width} by ${photo.height} pixels.`);
   } catch (error) {
-    if (mine !== opened) return;
-    become(image ? "ready" : "empty");
+    if (upload !== latest) return;
+    setState(image ? "ready" : "empty");
     setError(error.message);
   }
 }
 
-/** Without an image nothing that is about one can be used. */
-function become(state) {
+/** Set the state of the page, and disable the controls that need an image if there is none. */
+function setState(state) {
   body.dataset.state = state;
   for (const part of document.querySelectorAll("aside, .tools, #compare")) part.inert = !image;
 }
@@ -56,35 +56,35 @@ async function decode(file) {
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error("This file is not an image that the browser can open. JPEG, PNG and WebP work.");
+    throw new Error("Your browser cannot open this file as an image. Use JPEG, PNG or WebP.");
   }
 }
 
-async function smaller(bitmap) {
-  const scale = LONGEST / Math.max(bitmap.width, bitmap.height);
+async function resize(bitmap) {
+  const scale = MAX_SIDE / Math.max(bitmap.width, bitmap.height);
   const canvas = new OffscreenCanvas(Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
 }
 
-async function show(sent, photo, name, mine) {
+async function segment(sent, photo, name, upload) {
   const summary = await (await request("/v1/segment?keep=true", { method: "POST", body: sent })).json();
-  if (mine !== opened) return;
+  if (upload !== latest) return;
   const pixels = await classMap(summary.image, summary.width * summary.height);
-  if (mine !== opened) return;
+  if (upload !== latest) return;
   if (photo.width !== summary.width || photo.height !== summary.height) {
-    throw new Error("The browser and the server see this image in different sizes. Save it anew and try again.");
+    throw new Error("The browser and the server read different sizes from this image. Save it again in an image editor and retry.");
   }
   image = { id: summary.image, sent, photo, name, summary, grid: summary.grid, ...pixels, hidden: new Set() };
-  [image.whole, image.sure] = [image.labels, image.confidence]; // with both modules
-  become("ready");
+  [image.fullLabels, image.fullConfidence] = [image.labels, image.confidence]; // with both modules
+  setState("ready");
   resetModules();
   fillLegend();
   fillChannelClasses();
   paintClasses();
-  const found = summary.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
-  say(`Segmented: ${found}.`);
-  stage.setAttribute("aria-label", `Segmented image: ${found}`);
+  const largest = summary.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
+  announce(`Segmented: ${largest}.`);
+  stage.setAttribute("aria-label", `Segmented image: ${largest}`);
   moveTo(Math.floor(photo.width / 2), Math.floor(photo.height / 2));
 }
 
@@ -94,22 +94,22 @@ async function classMap(id, count, without) {
   return { labels: bytes.subarray(0, count), confidence: bytes.subarray(count) };
 }
 
-function forget() {
+function clear() {
   image = point = attention = channel = null;
   pins = [];
-  become("busy");
+  setState("busy");
   resetModules();
   $("maps").replaceChildren();
   for (const layer of Object.values(layers)) layer.getContext("2d").clearRect(0, 0, layer.width, layer.height);
   paintPins();
 }
 
-/** Both modules on, as an image is shown first. */
+/** Turn both modules on, as for a new image. */
 function resetModules() {
   for (const id of ["use-position", "use-channel"]) $(id).checked = true;
   $("only-changes").checked = false;
   $("only-changes").disabled = true;
-  $("change").textContent = "Switch one off to see what it is worth here.";
+  $("change").textContent = "Turn one off to see what it contributes.";
 }
 
 // ---- the stage ------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ function paintPhoto(photo) {
   fit();
 }
 
-/** The stage as large as the frame allows; heat and marks at the screen's own resolution. */
+/** Make the stage as large as the frame allows. Heat map and marks use the resolution of the screen. */
 function fit() {
   const ratio = Number(stage.dataset.ratio) || 1.5;
   const width = Math.min(frame.clientWidth, frame.clientHeight * ratio);
@@ -136,17 +136,18 @@ function fit() {
 }
 
 function paintClasses() {
-  const { labels, whole, hidden } = image, only = $("only-changes").checked && labels !== whole;
+  const { labels, fullLabels, hidden } = image;
+  const onlyChanges = $("only-changes").checked && labels !== fullLabels;
   drawClasses(layers.overlay.getContext("2d"), labels, model.classes.palette, (i) =>
-    !hidden.has(labels[i]) && !(only && labels[i] === whole[i]));
+    !hidden.has(labels[i]) && !(onlyChanges && labels[i] === fullLabels[i]));
   layers.overlay.style.opacity = $("opacity").value / 100;
 }
 
 function paintHeat() {
   const context = layers.heat.getContext("2d");
   context.clearRect(0, 0, layers.heat.width, layers.heat.height);
-  const shown = view() === "channels" ? channel : attention;
-  if (image && shown) drawHeat(context, shown.scaled, image.grid, image.photo.width, image.photo.height);
+  const map = view() === "channels" ? channel : attention;
+  if (image && map) drawHeat(context, map.scaled, image.grid, image.photo.width, image.photo.height);
 }
 
 function paintMarks() {
@@ -161,7 +162,7 @@ function paintMarks() {
 
 // ---- the point ------------------------------------------------------------------------------------------------
 
-function moveTo(x, y, told = false) {
+function moveTo(x, y, aloud = false) {
   if (!image) return;
   const { width, height } = image.photo;
   point = { x: Math.min(width - 1, Math.max(0, x)), y: Math.min(height - 1, Math.max(0, y)) };
@@ -173,8 +174,8 @@ function moveTo(x, y, told = false) {
   $("pixel-place").textContent = `x ${point.x}, y ${point.y}`;
   placeTip(name, confidence, id);
   paintMarks();
-  if (model.attention.position) follow(told);
-  else if (told) say(`${name}, ${percent(confidence)}`);
+  if (model.attention.position) updateAttention(aloud);
+  else if (aloud) announce(`${name}, ${percent(confidence)}`);
 }
 
 function placeTip(name, confidence, id) {
@@ -186,39 +187,39 @@ function placeTip(name, confidence, id) {
   tip.style.translate = `${left}px ${y > 44 ? y - 40 : y + 18}px`;
 }
 
-const asking = { busy: false, again: false, told: false };
+const pending = { busy: false, again: false, announce: false };
 
-/** Ask for the attention of the newest point; while an answer is on its way, remember only that there is a newer one. */
-async function follow(told) {
-  asking.told ||= told;
-  if (asking.busy) {
-    asking.again = true;
+/** Request the attention of the latest point. While a request is running, only remember that there is a later point. */
+async function updateAttention(aloud) {
+  pending.announce ||= aloud;
+  if (pending.busy) {
+    pending.again = true;
     return;
   }
-  asking.busy = true;
+  pending.busy = true;
   do {
-    asking.again = false;
+    pending.again = false;
     const from = image, at = point;
     if (!from || !at || sameCell(at, attention)) break;
     try {
-      const found = await attentionOf(from, at);
+      const result = await attentionOf(from, at);
       if (from !== image) continue;
-      attention = found;
+      attention = result;
       paintHeat();
       paintPixel();
     } catch (error) {
-      if (error.status !== 503) await explain(error, from); // busy: the next move asks again
+      if (error.status !== 503) await recover(error, from); // if the server is busy, the next move tries again
     }
-  } while (asking.again);
-  asking.busy = false;
-  if (asking.told && attention && point) say(spoken(attention));
-  asking.told = false;
+  } while (pending.again);
+  pending.busy = false;
+  if (pending.announce && attention && point) announce(describe(attention));
+  pending.announce = false;
 }
 
 async function attentionOf(from, { x, y }) {
-  const answer = await (await request(`/v1/attention?image=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
-  const weights = unpack(answer.weights);
-  return { ...answer, weights, scaled: attentionScale(weights), from };
+  const response = await (await request(`/v1/attention?image=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
+  const weights = unpack(response.weights);
+  return { ...response, weights, scaled: attentionScale(weights), from };
 }
 
 function sameCell(at, other) {
@@ -232,20 +233,20 @@ function paintPixel() {
   fillBars($("shares"), attention.classes.slice(0, 5));
 }
 
-function spoken(found) {
-  const shares = found.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
-  return `x ${found.x}, y ${found.y}: ${found.class.name}, ${percent(found.class.confidence)}. Looks at ${shares}.`;
+function describe(result) {
+  const shares = result.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
+  return `x ${result.x}, y ${result.y}: ${result.class.name}, ${percent(result.class.confidence)}. Looks at ${shares}.`;
 }
 
-/** The server has dropped the image: send it once more; anything else is told, unless another image is coming or here. */
-async function explain(error, from) {
+/** Send the image again if the server no longer has it, or show the error. Ignore it if the image is no longer open. */
+async function recover(error, from) {
   if (from !== image || body.dataset.state === "busy") return;
   if (error.status !== 404) return setError(error.message);
-  const mine = ++opened;
+  const upload = ++latest;
   try {
-    await show(from.sent, from.photo, from.name, mine);
+    await segment(from.sent, from.photo, from.name, upload);
   } catch (second) {
-    if (mine === opened) setError(second.message);
+    if (upload === latest) setError(second.message);
   }
 }
 
@@ -253,40 +254,40 @@ async function explain(error, from) {
 
 async function pin() {
   if (!image || !point || !model.attention.position) return;
-  if (pins.length === MOST_PINS) return setError(`${MOST_PINS} points are pinned; take one away first.`, 4000);
+  if (pins.length === MAX_PINS) return setError(`You can pin up to ${MAX_PINS} points. Remove one first.`, 4000);
   const from = image, at = { ...point };
   try {
-    const found = attention && attention.x === at.x && attention.y === at.y ? attention : await attentionOf(from, at);
+    const result = attention && attention.x === at.x && attention.y === at.y ? attention : await attentionOf(from, at);
     if (from !== image) return;
-    pins.push(found);
+    pins.push(result);
     paintPins();
-    say(`Pinned point ${pins.length}. ${spoken(found)}`);
+    announce(`Pinned point ${pins.length}. ${describe(result)}`);
   } catch (error) {
-    await explain(error, from);
+    await recover(error, from);
   }
 }
 
 function unpin(index) {
   pins.splice(index, 1);
   paintPins();
-  say(`${pins.length} points are pinned.`);
+  announce(pins.length === 1 ? "1 point is pinned." : `${pins.length} points are pinned.`);
 }
 
 function paintPins() {
   $("no-pins").hidden = pins.length > 0;
-  $("pins").replaceChildren(...pins.map((found, i) => {
+  $("pins").replaceChildren(...pins.map((result, i) => {
     const item = document.createElement("li"), canvas = document.createElement("canvas");
-    drawSmall(canvas, found.from.photo, found.scaled, found.grid, found);
+    drawSmall(canvas, result.from.photo, result.scaled, result.grid, result);
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Point ${i + 1}: ${spoken(found)}`);
-    const head = make("div", "head", make("span", "number", String(i + 1)), make("b", "", found.class.name));
-    const away = make("button", "", "×");
-    away.type = "button";
-    away.setAttribute("aria-label", `Take point ${i + 1} away`);
-    away.addEventListener("click", () => unpin(i));
-    head.append(away);
+    canvas.setAttribute("aria-label", `Point ${i + 1}: ${describe(result)}`);
+    const head = make("div", "head", make("span", "number", String(i + 1)), make("b", "", result.class.name));
+    const remove = make("button", "", "×");
+    remove.type = "button";
+    remove.setAttribute("aria-label", `Remove point ${i + 1}`);
+    remove.addEventListener("click", () => unpin(i));
+    head.append(remove);
     const bars = make("ul", "bars");
-    fillBars(bars, found.classes.slice(0, 3));
+    fillBars(bars, result.classes.slice(0, 3));
     item.append(canvas, head, bars);
     return item;
   }));
@@ -313,30 +314,30 @@ function fillLegend() {
 async function switchModules(event) {
   const position = $("use-position"), channels = $("use-channel");
   if (!position.checked && !channels.checked) (event.target === position ? channels : position).checked = true;
-  const off = switchedOff(), from = image;
+  const off = disabledModule(), from = image;
   try {
-    const pixels = off ? await classMap(from.id, from.whole.length, off) : { labels: from.whole, confidence: from.sure };
-    if (from !== image || off !== switchedOff()) return;
+    const pixels = off ? await classMap(from.id, from.fullLabels.length, off) : { labels: from.fullLabels, confidence: from.fullConfidence };
+    if (from !== image || off !== disabledModule()) return;
     Object.assign(from, pixels);
-    const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.whole[i]), 0) / from.whole.length;
+    const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.fullLabels[i]), 0) / from.fullLabels.length;
     $("only-changes").disabled = !off;
     if (!off) $("only-changes").checked = false;
     $("change").textContent = off
-      ? `Without ${off} attention, ${percent(changed, 1)} of the pixels get another class.`
-      : "Switch one off to see what it is worth here.";
-    say($("change").textContent);
+      ? `Without ${off} attention, ${percent(changed, 1)} of the pixels change class.`
+      : "Turn one off to see what it contributes.";
+    announce($("change").textContent);
     paintClasses();
     if (point) moveTo(point.x, point.y);
   } catch (error) {
-    if (from === image && off === switchedOff()) showWhole();
-    await explain(error, from);
+    if (from === image && off === disabledModule()) showFull();
+    await recover(error, from);
   }
 }
 
-const switchedOff = () => (!$("use-position").checked ? "position" : !$("use-channel").checked ? "channel" : null);
+const disabledModule = () => (!$("use-position").checked ? "position" : !$("use-channel").checked ? "channel" : null);
 
-function showWhole() {
-  Object.assign(image, { labels: image.whole, confidence: image.sure });
+function showFull() {
+  Object.assign(image, { labels: image.fullLabels, confidence: image.fullConfidence });
   resetModules();
   paintClasses();
 }
@@ -350,14 +351,14 @@ function fillChannelClasses() {
 async function fillChannels() {
   const from = image, id = $("channel-class").value;
   try {
-    const answer = await (await request(`/v1/images/${from.id}/channels?class_id=${id}&count=4`)).json();
+    const response = await (await request(`/v1/images/${from.id}/channels?class_id=${id}&count=4`)).json();
     if (from !== image || id !== $("channel-class").value) return;
     $("maps-note").textContent = "";
-    $("maps").replaceChildren(...answer.channels.map(({ channel: number, map }) => channelButton(number, fullScale(unpack(map)))));
+    $("maps").replaceChildren(...response.channels.map(({ channel: number, map }) => channelButton(number, fullScale(unpack(map)))));
     channel = null;
     if (view() === "channels") $("maps").firstElementChild?.click();
   } catch (error) {
-    if (error.status === 404) return explain(error, from);
+    if (error.status === 404) return recover(error, from);
     if (from !== image) return;
     $("maps").replaceChildren();
     $("maps-note").textContent = error.message;
@@ -405,22 +406,22 @@ async function saveOverlay() {
     context.filter = "none";
     context.drawImage(layers.heat, 0, 0, canvas.width, canvas.height);
   }
-  const name = `${image.name}_${view() === "classes" ? "overlay" : view()}.png`; // of what is drawn: another may come
+  const name = `${image.name}_${view() === "classes" ? "overlay" : view()}.png`; // the image may change while this waits
   save(await canvas.convertToBlob({ type: "image/png" }), name);
 }
 
 async function saveLabels() {
-  const off = switchedOff(), query = off ? `?without=${off}` : "", from = image;
+  const off = disabledModule(), query = off ? `?without=${off}` : "", from = image;
   try {
     save(await (await request(`/v1/images/${from.id}/labels${query}`)).blob(), `${from.name}_labels.png`);
   } catch (error) {
-    await explain(error, from);
+    await recover(error, from);
   }
 }
 
 function saveJson() {
   const { width, height, classes } = image.summary;
-  const points = pins.map((found) => ({ x: found.x, y: found.y, class: found.class, looks_at: found.classes }));
+  const points = pins.map((pin) => ({ x: pin.x, y: pin.y, class: pin.class, looks_at: pin.classes }));
   const text = JSON.stringify({ name: image.name, width, height, classes, points }, null, 2);
   save(new Blob([text, "\n"], { type: "application/json" }), `${image.name}.json`);
 }
@@ -433,7 +434,7 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// ---- small things ---------------------------------------------------------------------------------------------
+// ---- helpers --------------------------------------------------------------------------------------------------
 
 function make(tag, name = "", ...content) {
   const element = document.createElement(tag);
@@ -452,10 +453,10 @@ function fillBars(list, entries) {
 }
 
 const color = (id) => `rgb(${(model.classes.palette[id] ?? [0, 0, 0]).join(" ")})`;
-const percent = (share, digits = 0) => (share > 0 && share < 0.005 && !digits ? "< 1 %" : `${(100 * share).toFixed(digits)} %`);
+const percent = (share, digits = 0) => (share > 0 && share < 0.005 && !digits ? "<1%" : `${(100 * share).toFixed(digits)}%`);
 const stem = (name) => (name || "image").replace(/\.[^.]*$/, "") || "image";
 
-function say(text) {
+function announce(text) {
   $("status").textContent = text;
 }
 
@@ -467,7 +468,7 @@ function setError(text, forMilliseconds) {
   if (forMilliseconds) errorTimer = setTimeout(() => setError(null), forMilliseconds);
 }
 
-function placeOf(event) {
+function pixelAt(event) {
   const box = stage.getBoundingClientRect(), { width, height } = image.photo;
   return [Math.floor((event.clientX - box.left) / box.width * width), Math.floor((event.clientY - box.top) / box.height * height)];
 }
@@ -477,15 +478,15 @@ function placeOf(event) {
 stage.addEventListener("pointermove", (event) => {
   if (!image) return;
   $("tip").classList.add("on");
-  moveTo(...placeOf(event));
+  moveTo(...pixelAt(event));
 });
 stage.addEventListener("pointerleave", () => $("tip").classList.remove("on"));
 stage.addEventListener("focus", () => $("tip").classList.toggle("on", stage.matches(":focus-visible")));
 stage.addEventListener("blur", () => $("tip").classList.remove("on"));
 stage.addEventListener("click", (event) => {
   if (!image) return;
-  moveTo(...placeOf(event));
-  if (event.pointerType !== "touch") pin(); // a finger has the button
+  moveTo(...pixelAt(event));
+  if (event.pointerType !== "touch") pin(); // on touch screens, the button pins
 });
 stage.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
@@ -532,7 +533,7 @@ document.addEventListener("drop", (event) => {
   frame.classList.remove("over");
   const file = event.dataTransfer.files[0];
   if (file) open(file);
-  else setError("Only files can be dropped here: save the image first, or copy and paste it.");
+  else setError("Only files can be dropped here. Save the image first, or copy and paste it.");
 });
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];
@@ -540,22 +541,22 @@ document.addEventListener("paste", (event) => {
 });
 new ResizeObserver(fit).observe(frame);
 
-// ---- begin ----------------------------------------------------------------------------------------------------
+// ---- start ----------------------------------------------------------------------------------------------------
 
-async function begin() {
+async function start() {
   stage.dataset.view = "classes";
-  become("empty");
+  setState("empty");
   try {
     model = await (await request("/v1/model")).json();
   } catch (error) {
     return setError(error.message);
   }
   const { position, channel: channels } = model.attention;
-  const there = { position, channel: channels, module: position && channels };
-  for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !there[element.dataset.needs];
+  const available = { position, channel: channels, module: position && channels };
+  for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !available[element.dataset.needs];
   const count = model.classes.names.length;
   $("about").textContent = [model.network.backbone, `${count} classes`, model.dataset && `trained on ${model.dataset}`].filter(Boolean).join(" · ");
   body.dataset.model = "ready";
 }
 
-begin();
+start();

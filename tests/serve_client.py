@@ -1,4 +1,4 @@
-"""A client of danet/web: in process by httpx, or of `danet serve` as a process of its own."""
+"""Clients for tests of danet/serve: of an application in this process, or of `danet serve` as a separate process."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ Client = httpx.AsyncClient
 
 @contextlib.asynccontextmanager
 async def serving(predictor, limits: Limits | None = None, **options: Any):
-    """A client of the application in this process, with its lifespan."""
+    """Yield a client of an application in this process, whose lifespan it runs."""
     app = create_app(predictor, limits)
     async with (
         app.router.lifespan_context(app),
@@ -41,35 +41,39 @@ async def serving(predictor, limits: Limits | None = None, **options: Any):
         yield client
 
 
-def all_of(*requests: tuple[str, str, dict[str, Any]]) -> Callable[[Client], Awaitable[list[httpx.Response]]]:
-    async def questions(client: Client) -> list[httpx.Response]:
+def send_all(*requests: tuple[str, str, dict[str, Any]]) -> Callable[[Client], Awaitable[list[httpx.Response]]]:
+    """Return a function that sends requests in order and returns their responses."""
+
+    async def send_with(client: Client) -> list[httpx.Response]:
         return [await client.request(method, path, **options) for method, path, options in requests]
 
-    return questions
+    return send_with
 
 
-def error(answer: httpx.Response) -> str:
-    assert set(answer.json()) == {"error"}
-    assert "Traceback" not in answer.text
-    return answer.json()["error"]
+def error_of(response: httpx.Response) -> str:
+    """Return the message of an error response, and check that it has no other content."""
+    assert set(response.json()) == {"error"}
+    assert "Traceback" not in response.text
+    return response.json()["error"]
 
 
 @contextlib.contextmanager
 def process(weights: Path, *args: str, environment: dict[str, str] | None = None):
-    """`danet serve` on a free port; gives the process and its address."""
+    """Run `danet serve` on a free port, and yield the process and its URL."""
     command = [sys.executable, "-m", "danet", "serve", "--weights", str(weights), "--port", "0", *args]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as running:
         try:
-            address = running.stdout.readline().strip()
-            assert address.startswith("http://127.0.0.1:"), running.stderr.read()
-            yield running, address
+            url = running.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:"), running.stderr.read()
+            yield running, url
         finally:
             running.kill()
 
 
-def send(address: str, content: bytes) -> socket.socket:
-    host, port = address.removeprefix("http://").split(":")
+def send(url: str, content: bytes) -> socket.socket:
+    """Connect to a server, send bytes, and return the open socket."""
+    host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=20)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(content)

@@ -1,0 +1,93 @@
+"""The segmentation of one image: labels and confidence, their summary by class, and the files that hold them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Integer, UInt8
+from PIL import Image
+
+from danet.data.classes import IGNORE, Classes
+from danet.data.samples import Sample
+from danet.files import check_new, make_folder, write_atomically, write_json
+from danet.predict import overlay as draw
+from danet.predict.outputs import output_paths
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The class of each pixel of an image.
+
+    Args:
+        name: the image's file name without suffix; "image" for an array or a Pillow image.
+        image: H,W,3 uint8 RGB, or the bands that the network takes; see `danet.data.images.channels`.
+        labels: H,W uint8 train ids.
+        confidence: H,W float32, the probability of each pixel's class, in [0, 1].
+        classes: names and palette, by train id.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    classes: Classes
+
+    def overlay(self, opacity: float = 0.55) -> Image.Image:
+        """Return the image blended with its classes' colors, with a legend of their names and shares."""
+        legend = draw.share_legend(self.classes, class_shares(self.labels, self.classes))
+        return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), legend)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the image's name and size, and each class in it with share and mean confidence, largest first."""
+        entries = describe_classes(self.classes, class_shares(self.labels, self.classes))
+        for entry in entries:
+            entry["mean_confidence"] = float(self.confidence[self.labels == entry["id"]].mean())
+        return {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": entries}
+
+    def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
+        """Write NAME_overlay.png, NAME_labels.png (palette image of train ids) and NAME.json, and return their paths.
+
+        Each file is written completely or not at all, the JSON last.
+
+        Raises:
+            InputError: a file exists and `overwrite` is False; the folder cannot be written to; the disk is full.
+        """
+        overlay, labels, summary = paths = output_paths(Path(folder), self.name)
+        check_new(*paths, overwrite=overwrite)
+        make_folder(Path(folder))
+        write_atomically(overlay, draw.to_png(self.overlay()))
+        write_atomically(labels, draw.to_png(draw.label_image(self.labels, self.classes)))
+        write_json(summary, self.summary())
+        return paths
+
+
+class Prediction(NamedTuple):
+    """A sample of a dataset and its prediction at the image's own size.
+
+    Args:
+        sample: image and ground truth.
+        labels: train ids.
+        confidence: the probability of each pixel's class, in [0, 1].
+    """
+
+    sample: Sample
+    labels: UInt8[np.ndarray, "H W"]
+    confidence: Float32[np.ndarray, "H W"]
+
+
+def class_shares(labels: np.ndarray, classes: Classes) -> list[tuple[int, float]]:
+    """Return (train id, share of the valid pixels) of each class in the labels, largest share first."""
+    return shares_of_counts(np.bincount(labels[labels != IGNORE].ravel(), minlength=len(classes)))
+
+
+def shares_of_counts(counts: Integer[np.ndarray, " K"]) -> list[tuple[int, float]]:
+    """Return (train id, share of the total) of each class with a count above 0, largest first."""
+    order = np.argsort(-counts, kind="stable")
+    return [(int(i), float(counts[i] / counts.sum())) for i in order if counts[i]]
+
+
+def describe_classes(classes: Classes, shares: Iterable[tuple[int, float]]) -> list[dict[str, Any]]:
+    """Return {"name", "id", "share"} of each (train id, share), for JSON."""
+    return [{"name": classes.names[i], "id": i, "share": share} for i, share in shares]
