@@ -142,9 +142,9 @@ def run(args: Sequence[str]) -> int:
         given = options.get(key, least)
         if (value := min(given) if isinstance(given, tuple) else given) < least:
             raise InputError(f"--{key.replace('_', '-')}", f"{value} is too few", f"give at least {least}")
-    from danet.model import device as devices
+    from danet.model.device import resolve_device
 
-    options["device"] = str(devices.choose(options["device"]))
+    options["device"] = str(resolve_device(options["device"]))
     bench = import_module(f"benchmarks.{name}")
     result = bench.run(**options)
     if paths["json"] is not None:

@@ -19,7 +19,7 @@ import danet
 from benchmarks import campaign
 from benchmarks.measure import interleaved, peak_memory
 from benchmarks.summary import Row, table
-from danet.model.device import choose
+from danet.model.device import resolve_device
 from danet.recipes import Recipe
 
 BASELINES = ("PSPNet", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
@@ -33,7 +33,7 @@ def main() -> None:
     result = campaign.run(networks, options)
     weights = {row.name: campaign.weights_of(row, 1, options) for row in networks}
     if all(path.exists() for path in weights.values()):
-        measured = speed(weights, str(choose(options.device)))
+        measured = speed(weights, str(resolve_device(options.device)))
         for row in result["rows"]:
             row["speed"] = measured[row["name"]]
     campaign.write(options.json, result)

@@ -26,7 +26,7 @@ from danet.data import registry
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
 from danet.files import write_atomically
-from danet.model.device import choose
+from danet.model.device import resolve_device
 from danet.predict.protocols import find_protocol
 from danet.recipes import Data, Network, Optim, Recipe
 from danet.train import checkpoint, run_folder
@@ -113,7 +113,7 @@ def result(
     recipe = recipes.to_dict(replace(shared, data=replace(shared.data, root=None)))
     weights = None if options.backbone_weights is None else options.backbone_weights.name
     return {
-        "environment": environment(choose(options.device)),
+        "environment": environment(resolve_device(options.device)),
         "recipe": recipe,
         "backbone_weights": weights,
         "images": registry.DATASETS["camvid"].counts,

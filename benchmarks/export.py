@@ -21,13 +21,13 @@ from benchmarks.measure import environment, interleaved
 from danet.data import registry
 from danet.evaluate.confusion import Confusion
 from danet.model.danet import DANet
-from danet.model.fold_batchnorm import folded
+from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.predictor import Predictor
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export import to_onnx, to_openvino
 from danet.weights.file import Card
-from danet.weights.quantize import COUNT, normalized, spaced
+from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_normalized
 
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="a .safetensors file; the package's own if not given")
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    parser.add_argument("--count", type=int, default=COUNT, help="images for calibration")
+    parser.add_argument("--count", type=int, default=CALIBRATION_COUNT, help="images for calibration")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--no-scores", action="store_true", help="times only")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -44,16 +44,16 @@ def main() -> None:
     network, card = weights_file.load(options.weights)
     assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
-    images = spaced(options.camvid / "images/train", options.count, card)
+    images = calibration_images(options.camvid / "images/train", options.count, card)
     for name, contents in _files(network, card, images):
         with tempfile.TemporaryDirectory() as folder:
             for suffix, content in contents.items():
                 Path(folder, "net").with_suffix(suffix).write_bytes(content)
             predictors[name] = Predictor(*runtimes.load(Path(folder, "net").with_suffix(suffix)), "cpu")
         entries[name] = {"bytes": sum(map(len, contents.values()))}
-    tensors = normalized(EXAMPLE, card)
+    tensors = load_normalized(EXAMPLE, card)
     ways: dict[str, Callable[[], object]] = {name: _call(p.logits, tensors) for name, p in predictors.items()}
-    ways["PyTorch, folded"] = _call(folded(network, tensors).logits, tensors)
+    ways["PyTorch, folded"] = _call(fold_batchnorm(network, tensors).logits, tensors)
     for name, timing in interleaved(ways, options.repeats).items():
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
     samples = registry.load("camvid", options.camvid, "val")

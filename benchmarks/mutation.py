@@ -30,13 +30,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/mutation.json"
 LIMIT = 60  # seconds of a processor for the tests of a mutant; it is noticed where they take longer
-BANDS = "test_the_first_convolution_takes_any_bands_with_imagenet_weights", "test_mean_and_deviation_follow_the_bands"
+BANDS = "test_imagenet_weights_adapt_to_any_number_of_bands", "test_normalization_adapts_to_the_number_of_bands"
 TESTS = {  # the first that fits; the quickest first
     "danet/model/__init__.py": [],
     "danet/model/baselines.py": [],  # networks of others
     "danet/model/triton_attention.py": [],  # needs a GPU, or a minute of Triton's interpreter
-    "danet/model/attention_memory.py": ["model/test_kernels.py"],
-    "danet/model/kernels": ["model/test_attention.py", "model/test_kernels.py"],
+    "danet/model/attention_kernels.py": ["model/test_attention.py", "model/test_kernels.py"],
+    "danet/model/tiled_attention.py": ["model/test_attention.py", "model/test_kernels.py"],
     "danet/model/attention.py": ["model/test_attention.py", "model/test_kernels.py"],
     "danet/model/loss.py": ["model/test_loss.py"],
     "danet/model/fold_batchnorm.py": ["model/test_fold_batchnorm.py"],

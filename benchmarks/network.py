@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.measure import announce, environment, interleaved, peak_memory
 from danet.model.danet import DANet
-from danet.model.fold_batchnorm import folded
+from danet.model.fold_batchnorm import fold_batchnorm
 from danet.weights import file as weights_file
 
 
@@ -66,7 +66,7 @@ def prepare(way: str, case: Case, device: str) -> Callable[[], Tensor]:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         images = images.contiguous(memory_format=torch.channels_last)
     if way not in ("eager", "channels_last"):
-        network = folded(network, images[..., :64, :64])
+        network = fold_batchnorm(network, images[..., :64, :64])
     reduced = torch.autocast(device, torch.bfloat16, enabled="bfloat16" in way)
 
     def forward(images: Tensor) -> Tensor:

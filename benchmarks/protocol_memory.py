@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import danet
-from danet.model.fold_batchnorm import folded
+from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.inference import segment
 from danet.predict.protocols import PROTOCOLS
 from danet.predict.sliding_window import Logits
@@ -89,7 +89,7 @@ def _danet(backbone: str) -> Logits:
     """As `danet evaluate` runs it: batch normalization folded, channels_last, logits at the features' size."""
     network = danet.DANet(CLASSES, backbone).eval()
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    network = folded(network, torch.zeros(1, 3, 64, 64))
+    network = fold_batchnorm(network, torch.zeros(1, 3, 64, 64))
     return lambda images: network.logits(images).fused
 
 

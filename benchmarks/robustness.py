@@ -24,9 +24,9 @@ from danet.data import registry
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES
-from danet.evaluate.robustness import CLEAN, Condition, conditions_of, study
+from danet.evaluate.robustness import CLEAN, Condition, evaluate_corrupted, list_conditions
 from danet.files import write_atomically
-from danet.model.device import choose
+from danet.model.device import resolve_device
 from danet.train import run_folder
 
 
@@ -62,7 +62,7 @@ NETWORKS = {
 """By their names in the campaigns."""
 
 REFERENCE = "fcn"
-CONDITIONS = conditions_of(tuple(CORRUPTIONS), SEVERITIES)
+CONDITIONS = list_conditions(tuple(CORRUPTIONS), SEVERITIES)
 
 
 class Shown(NamedTuple):
@@ -99,7 +99,7 @@ def main() -> None:
         with np.load(kept) as stored:
             found[name, seed] = Shown(stored["matrices"], stored["ece"])
     compared = result(found)
-    write(options.json, {"environment": environment(choose(options.device)), **compared})
+    write(options.json, {"environment": environment(resolve_device(options.device)), **compared})
     print(table(compared))
 
 

@@ -15,7 +15,7 @@ from benchmarks.intervals import by_images, mean_iou
 from benchmarks.measure import environment
 from benchmarks.shown import matrices
 from benchmarks.summary import GREEK
-from danet.model.device import choose
+from danet.model.device import resolve_device
 from danet.predict.protocols import WHOLE
 from danet.weights import file as weights_file
 
@@ -53,7 +53,7 @@ def main() -> None:
             f"{100 * rows[-1]['difference']:+.2f} [{100 * low:+.2f} {100 * high:+.2f}]",
             flush=True,
         )
-    found = {"environment": environment(choose(options.device)), "sha256": card.sha256, "scales": scales}
+    found = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
     found |= {"window": options.window, "miou": float(mean_iou(whole.sum(0))), "rows": rows}
     write(options.json, found)
 

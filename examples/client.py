@@ -1,4 +1,4 @@
-"""Ask `danet serve` what is in an image, and where one of its pixels looks. Needs Python alone.
+"""Segment an image with a running `danet serve`, and query the attention of a pixel. Needs only Python itself.
 
 danet serve
 python examples/client.py examples/china.jpg --at 300 200
@@ -12,28 +12,29 @@ from pathlib import Path
 
 
 def post(url: str, content: bytes) -> dict:
-    """The server's JSON answer to an image."""
+    """Send an image to the server and return its JSON response."""
     headers = {"Content-Type": "application/octet-stream"}
     if token := os.environ.get("DANET_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
-    with urllib.request.urlopen(urllib.request.Request(url, content, headers)) as answer:  # noqa: S310
-        return json.load(answer)
+    with urllib.request.urlopen(urllib.request.Request(url, content, headers)) as response:  # noqa: S310
+        return json.load(response)
 
 
 def main() -> None:
+    """Print the classes in an image, and what one of its pixels looks at."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path)
-    parser.add_argument("--at", type=int, nargs=2, metavar=("X", "Y"), help="a pixel")
+    parser.add_argument("--at", type=int, nargs=2, metavar=("X", "Y"), help="the pixel whose attention to print")
     parser.add_argument("--server", default="http://127.0.0.1:8000")
     options = parser.parse_args()
     content = options.image.read_bytes()
-    for found in post(f"{options.server}/v1/segment", content)["classes"]:
-        print(f"{found['share']:6.1%}  {found['name']}")
+    for entry in post(f"{options.server}/v1/segment", content)["classes"]:
+        print(f"{entry['share']:6.1%}  {entry['name']}")
     if options.at:
         x, y = options.at
-        answer = post(f"{options.server}/v1/attention?x={x}&y={y}", content)
-        shares = ", ".join(f"{entry['name']} {entry['share']:.0%}" for entry in answer["classes"])
-        print(f"({x}, {y}), {answer['class']['name']}, looks at {shares}")
+        result = post(f"{options.server}/v1/attention?x={x}&y={y}", content)
+        shares = ", ".join(f"{entry['name']} {entry['share']:.0%}" for entry in result["classes"])
+        print(f"({x}, {y}), {result['class']['name']}, looks at {shares}")
 
 
 if __name__ == "__main__":

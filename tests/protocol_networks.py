@@ -19,17 +19,17 @@ KERNEL = torch.randn(CLASSES, 3, 3, 3, dtype=torch.float64, generator=torch.Gene
 
 
 def sees_neighbors(images: torch.Tensor) -> torch.Tensor:
-    """A network that tells left from right and knows where its input ends; at the input's size."""
+    """A network that distinguishes left from right and is affected by the borders; at the input's size."""
     return F.conv2d(images, KERNEL.to(images.dtype), padding=1)
 
 
 def at_stride_4(images: torch.Tensor) -> torch.Tensor:
-    """The same on a grid of a quarter of the resolution, as networks give it before upsampling."""
+    """The same at a quarter of the resolution, as networks return it before upsampling."""
     return sees_neighbors(F.avg_pool2d(images, 4, ceil_mode=True))
 
 
 def pixel_by_pixel(images: torch.Tensor) -> torch.Tensor:
-    """A network for which windows and mirroring make no difference."""
+    """A network for which windows and flips make no difference."""
     return torch.cat([torch.sin(images), images.mean(1, keepdim=True)], dim=1)
 
 

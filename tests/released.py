@@ -1,4 +1,4 @@
-"""State dicts in the released and in mmsegmentation's format, made up from one of our networks."""
+"""State dicts in the formats of the released code and of mmsegmentation, made from our networks."""
 
 import importlib.util
 from collections import OrderedDict
@@ -8,11 +8,11 @@ from types import ModuleType
 import torch
 
 from danet import DANet
-from danet.weights.formats import MMSEG, RELEASED, Format
+from danet.weights.key_maps import MMSEG, RELEASED, KeyMap
 
 
 def released_state(network: DANet) -> OrderedDict:
-    """The network's weights under the released names and shapes, with the ImageNet classifier that v1 kept."""
+    """The network's weights with the released names and shapes, and the ImageNet classifier that v1 kept."""
     state = _renamed(network, RELEASED)
     state = OrderedDict((key, t.reshape(1) if key.endswith("gamma") else t) for key, t in state.items())
     state["pretrained.fc.weight"], state["pretrained.fc.bias"] = torch.zeros(1000, 2048), torch.zeros(1000)
@@ -20,16 +20,16 @@ def released_state(network: DANet) -> OrderedDict:
 
 
 def mmseg_state(network: DANet) -> OrderedDict:
-    """A V1c network's weights under mmsegmentation's names, with the auxiliary head that it trains with."""
+    """A V1c network's weights with mmsegmentation's names, and its auxiliary head."""
     state = _renamed(network, MMSEG)
     state["auxiliary_head.conv_seg.weight"] = torch.zeros(11, 256, 1, 1)
     return state
 
 
-def _renamed(network: DANet, form: Format) -> OrderedDict:
+def _renamed(network: DANet, key_map: KeyMap) -> OrderedDict:
     state = OrderedDict()
     for key, tensor in network.state_dict().items():
-        theirs, ours = next((t, o) for t, o in form.prefixes.items() if key.startswith(o))
+        theirs, ours = next((t, o) for t, o in key_map.prefixes.items() if key.startswith(o))
         state[theirs + key.removeprefix(ours)] = tensor.clone()
     return state
 

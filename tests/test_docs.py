@@ -1,7 +1,13 @@
-"""Every command and every snippet of the README and of the guide is run, on small data."""
+"""Every command and every snippet of the README and of the guide pages runs, on small data; links and names exist."""
 
+import importlib.util
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,36 +21,62 @@ from danet import DANet, recipes
 from danet.cli import main
 from danet.data import registry
 from danet.data.datasets import synthetic
+from danet.weights import file as weights_file
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/guide.md"]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+RECORDS = {"log.md", "model_card.md", "paper.md", "reliability.md", "results.md"}
+"""Pages whose commands need the real datasets, GPUs or hours."""
+PAGES = [ROOT / "README.md", *(page for page in DOCS if page.name not in RECORDS)]
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def commands(page: Path) -> list[list[str]]:
-    lines = [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("danet ")]
-    return [shlex.split(line, comments=True)[1:] for line in lines]
+def steps(page: Path) -> list[tuple[str, str]]:
+    """The commands and Python snippets of a page, in their order: ("command" or "python", text)."""
+    found = []
+    for language, text in re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        lines = text.splitlines() if language == "bash" else [text]
+        found += [("command" if language == "bash" else language, line) for line in lines]
+    return found
+
+
+def save_image(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def save_clip(path: Path) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    """What the commands name: images with 0/255 masks, an image, a released checkpoint; and small recipes."""
+    """The working directory of the commands, with the images and datasets that they name, and small recipes."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(10):
         mask = np.where(np.arange(48)[None] > 6 * i, 255, 0).astype(np.uint8).repeat(40, 0)
-        for folder, array in (("images", rng.integers(0, 256, (40, 48, 3), np.uint8)), ("masks", mask)):
-            (tmp_path / "my_images" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "my_images" / folder / f"{i}.png")
-    Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(tmp_path / "street.jpg")
+        save_image(tmp_path / f"my_images/images/{i}.png", rng.integers(0, 256, (40, 48, 3), np.uint8))
+        save_image(tmp_path / f"my_images/masks/{i}.png", mask)
+    for i in range(2):
+        save_image(tmp_path / f"CAMVID/images/val/{i}.png", rng.integers(0, 256, (36, 48, 3), np.uint8))
+        save_image(
+            tmp_path / f"CAMVID/labels/val/{i}.png", rng.integers(0, 12, (6, 8), np.uint8).repeat(6, 0).repeat(6, 1)
+        )
+    save_image(tmp_path / "street.jpg", rng.integers(0, 256, (40, 48, 3), np.uint8))
     (tmp_path / "examples").mkdir()
-    for image in (ROOT / "examples").glob("*.jpg"):
-        (tmp_path / "examples" / image.name).write_bytes(image.read_bytes())
+    for file in (ROOT / "examples").iterdir():
+        (tmp_path / "examples" / file.name).write_bytes(file.read_bytes())
 
-    torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, tmp_path / "DANet101.pth.tar")
     monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
@@ -55,17 +87,71 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)], ids=lambda p: p.name)
-def test_the_commands_of_a_page_run_one_after_the_other(page, workplace, monkeypatch):
-    found = commands(page)
-    assert len(found) >= 4
-    for args in found:
-        if args[:2] == ["train", "folder"]:
-            args = [*args, "--optim.epochs", "1"]
-        assert main(list(args)) == 0, args
+def prepare(page: Path, workplace: Path) -> None:
+    """Create the files that only some pages name."""
+    text = page.read_text()
+    if "DANet101.pth.tar" in text:
+        torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, workplace / "DANet101.pth.tar")
+    if "clip.mp4" in text:
+        save_clip(workplace / "clip.mp4")
+    if "runs/folder/best.safetensors" in text and "danet train folder" not in text:
+        (workplace / "runs/folder").mkdir(parents=True)
+        (workplace / "runs/folder/best.safetensors").write_bytes(weights_file.DEFAULT.read_bytes())
 
 
-def test_the_readmes_python_runs(workplace):
+@contextmanager
+def served() -> Iterator[str]:
+    """Run `danet serve` on a free port and yield its address."""
+    command = [sys.executable, "-m", "danet", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip().rstrip("/")
+        finally:
+            server.terminate()
+
+
+def run_command(line: str) -> None:
+    """Run a line of a page: danet and torchrun in this process, the client with a server of its own."""
+    words = shlex.split(line, comments=True)
+    if not words or words[:2] == ["pip", "install"] or words == ["danet", "serve", "--port", "8000"]:
+        return  # the README's first two commands are run by .ci/run
+    if words[0] == "torchrun":
+        words = [*words[words.index("danet") :], "--dry-run"]
+    if words[:2] == ["python", "examples/client.py"]:
+        with served() as address:
+            subprocess.run([sys.executable, *words[1:], "--server", address], check=True, timeout=120)
+        return
+    assert words[0] == "danet", line
+    if words[1:3] == ["train", "folder"]:
+        words += ["--optim.epochs", "1"]
+    assert main(words[1:]) == 0, line
+
+
+@pytest.mark.parametrize(
+    "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])], ids=lambda page: page.name
+)
+def test_commands_and_snippets_of_a_page_run_in_order(page, workplace):
+    prepare(page, workplace)
+    names: dict = {}
+    for kind, text in steps(page):
+        if kind == "command":
+            run_command(text)
+        else:
+            exec(text, names)
+
+
+def test_all_guide_pages_are_linked_and_have_commands():
+    index = (ROOT / "docs/index.md").read_text()
+    for page in DOCS:
+        assert page.name == "index.md" or f"({page.name})" in index, page.name
+    counts = {page.name: len(steps(page)) for page in PAGES if page.name != "index.md"}
+    assert counts["README.md"] >= 6
+    assert min(counts.values()) >= 2
+    assert sum(counts.values()) >= 40
+
+
+def test_the_readmes_python_gives_the_shapes_it_names(workplace):
     (snippet,) = blocks(ROOT / "README.md", "python")
     names: dict = {}
     exec(snippet, names)
@@ -74,37 +160,80 @@ def test_the_readmes_python_runs(workplace):
     assert (workplace / "overlay.png").exists()
 
 
-def test_the_guides_snippets_run(workplace):
+def test_the_guides_snippets_give_what_they_name(workplace):
     names: dict = {}
-    for snippet in blocks(ROOT / "docs/guide.md", "python"):
-        exec(snippet, names)
+    for page in ("attention", "robustness"):
+        for snippet in blocks(ROOT / f"docs/{page}.md", "python"):
+            exec(snippet, names)
     assert abs(names["row"].sum() - 1) < 1e-5
+    assert abs(names["image_attention"].sum() - 1) < 1e-4
+    assert names["image_attention"].shape == (427, 640)
     assert names["foggy"].shape == (720, 1280, 3)
 
 
-def test_the_readmes_first_two_commands_are_what_ci_runs():
+def test_ci_runs_the_first_two_commands_of_the_readme():
     first, second = (block.strip() for block in blocks(ROOT / "README.md", "bash")[:2])
     assert first == "pip install -q uv && uv run danet predict examples/street.jpg"
     assert second == "pip install -q uv && uv run --all-extras pytest"
     assert "pip install -q uv && uv run $1" in (ROOT / ".ci/run").read_text()
 
 
-def test_the_guides_dataset_yaml_is_one(workplace):
-    (text,) = blocks(ROOT / "docs/guide.md", "yaml")
+def test_the_readme_fits_on_two_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_the_dataset_yaml_of_the_guide_is_valid(workplace):
+    (text,) = blocks(ROOT / "docs/own_data.md", "yaml")
     (workplace / "my_images/dataset.yaml").write_text(text)
     assert len(registry.load("folder", workplace / "my_images", "train")) == 8
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
-def test_every_file_that_a_page_names_exists(page):
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG", "examples/README")), *DOCS],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_links_files_and_modules_named_by_a_page_exist(page):
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / target).exists(), target
-    for name in re.findall(r"`((?:danet|tests|benchmarks|examples)/[\w./-]+)`", text):
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+    for name in re.findall(r"`((?:danet|tests|benchmarks|examples|docs|\.ci)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
+        assert importlib.util.find_spec(module) is not None, module
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"'danet\[(\w+)\]'", text)) <= set(extras)
 
 
-def test_every_test_that_the_paper_page_names_exists():
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)(?:\.\.\.)?`", (ROOT / "docs/paper.md").read_text()):
-        assert f"def {name}" in tests, name
+def test_code_named_by_the_paper_page_exists():
+    """Functions, classes and methods are in the file named before them; tests are anywhere."""
+    page = (ROOT / "docs/paper.md").read_text()
+    pointers = re.findall(r"`(danet/[\w/]+\.py)`, `([\w.]+)`", page)
+    assert len(pointers) >= 7
+    for file, name in pointers:
+        source = (ROOT / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b", source, re.MULTILINE), f"{file}: {part}"
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert f"def {name}(" in tests, name
+    for file in re.findall(r"`(tests/[\w/]+\.py)`", page):
+        assert (ROOT / file).exists(), file
+
+
+def test_tests_named_by_the_reliability_page_exist():
+    """The test column holds `ROOM/test_FILE.py`, optionally `::test_name`."""
+    page = (ROOT / "docs/reliability.md").read_text()
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(test_\w+))?`", page)
+    assert len(named) >= 20
+    for file, name in named:
+        assert (ROOT / "tests" / file).exists(), file
+        assert not name or f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}: {name}"

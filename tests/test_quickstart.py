@@ -8,7 +8,7 @@ from danet.data.images.read import read_image
 FILE = Path(__file__).parents[1] / "examples/quickstart.py"
 
 
-def test_the_quickstart_segments_and_looks(tmp_path, monkeypatch, capsys):
+def test_the_quickstart_segments_and_shows_attention(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(FILE)])
     names = runpy.run_path(str(FILE))

@@ -12,42 +12,47 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a DANet checkpoint of the released code (.pth.tar) or of mmsegmentation (.pth) into one self-describing
-    .safetensors file. Runs nothing that the file holds.
+    """Convert a DANet checkpoint of the released code (.pth.tar) or of mmsegmentation (.pth) to a .safetensors file.
+
+    No code in the checkpoint is run.
+
+    For example: danet convert DANet101.pth.tar danet101.safetensors
     """
 
     source: tyro.conf.Positional[Path]
-    """the checkpoint, as downloaded (it is not a tar archive)"""
+    """the checkpoint, as downloaded (.pth.tar files are not tar archives)"""
     destination: tyro.conf.Positional[Path]
     """the .safetensors file to write"""
     layer4_dilations: tuple[int, ...] | None = None
-    """dilations of layer4 that it was trained with; if not given, those of the config in the file, else 4 8 16 for the
-    released and 2 4 4 for mmsegmentation's"""
+    """dilations of layer4 in training; default: as in the config in the file, else 4 8 16 (released code) or 2 4 4
+    (mmsegmentation)"""
     align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
-    """it was trained with align_corners; if neither is given, as the config in the file says, else with for 769x769 in
-    its name and for the released"""
+    """the network was trained with align_corners; default: as in the config in the file, else yes for the released
+    code and for file names with 769x769"""
     no_align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
-    """it was trained without"""
+    """the network was trained without align_corners"""
     classes: str | None = None
-    """whose class names and colors: a dataset's; if not given, those in the file, else by their number"""
+    """use the class names and colors of this dataset; default: those in the file, else those of the dataset with as
+    many classes"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run `danet convert`."""
     options = parse(Convert, args, "convert")
     from danet.weights.convert import GIVEN, convert
 
     if options.align_corners and options.no_align_corners:
-        raise InputError("--align-corners", "and --no-align-corners cannot both be", "leave one of them out")
+        raise InputError("--align-corners", "conflicts with --no-align-corners", "use only one of them")
     align_corners = options.align_corners if options.align_corners or options.no_align_corners else None
     card = convert(options.source, options.destination, options.layer4_dilations, align_corners, options.classes)
     known = card.recipe["known"]
-    decided = ", ".join(f"{key} {v}" + (f" ({known[key]})" if key in known else "") for key, v in card.network.items())
-    changes = {
+    settings = ", ".join(f"{key} {v}" + (f" ({known[key]})" if key in known else "") for key, v in card.network.items())
+    flags = {
         "layer4_dilations": "--layer4-dilations",
         "align_corners": "--no-align-corners" if card.network["align_corners"] else "--align-corners",
         "classes": "--classes NAME",
     }
-    others = ", ".join(change for key, change in changes.items() if known[key] != GIVEN)
+    others = ", ".join(flag for key, flag in flags.items() if known[key] != GIVEN)
     names = f"first classes {', '.join(card.classes.names[:3])} ({known['classes']})"
-    print(printable(f"{options.destination}: {decided}; {names}" + (f"; to change: {others}" if others else "")))
+    print(printable(f"{options.destination}: {settings}; {names}" + (f"; to change: {others}" if others else "")))
     return 0

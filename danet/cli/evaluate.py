@@ -1,4 +1,4 @@
-"""`danet evaluate`."""
+"""The command `danet evaluate`."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,46 +19,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score weights on a dataset, over full images: IoU of each class and its mean, pixel and mean accuracy,
-    boundary F, calibration; for Cityscapes also its categories and instances.
+    """Evaluate weights on a dataset, over full images.
 
-    For example: danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
+    Prints the IoU of each class and its mean, pixel and mean accuracy, boundary F and calibration error; for Cityscapes
+    also the IoU of categories and instances.
+
+    Example: danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
     """
 
     weights: tyro.conf.Positional[Path]
-    """a .safetensors file, an exported model, or default: the weights that come with the package"""
+    """a .safetensors file, an exported model (.onnx, .xml), or default for the bundled weights"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
-    """the dataset's folder"""
+    """folder of the dataset"""
     split: str = "val"
-    """val, train, or another that the dataset has"""
+    """val, train, or another split of the dataset"""
     protocol: str = "whole"
-    """how images are shown: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes,
-    released-multi, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
+    """test-time protocol: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, released-multi,
+    mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     json: Path | None = None
-    """write all scores to this file too; - for standard output instead of the table"""
+    """write all scores to this file as well; - prints them instead of the table"""
     images: Path | None = None
     """write the scores of each image to this CSV file"""
     confusion: Path | None = None
     """write the confusion matrix to this PNG file"""
     report: Path | None = None
-    """write all of it to this HTML file, with the worst and best images"""
+    """write all results to this HTML file, with the worst and best images"""
     submit: Path | None = None
-    """write what the server of cityscapes or voc takes into this new folder"""
+    """write the files for the server of cityscapes or voc into this new folder"""
     device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
+    """cpu or cuda; default: a GPU if available"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: nearly the same labels, about twice as fast where the processor or GPU computes in it"""
+    """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     options = parse(Evaluate, args, "evaluate")
     import torch
 
     from danet.data import registry
-    from danet.evaluate import per_image as images
     from danet.evaluate.evaluation import check_classes, measure
+    from danet.evaluate.per_image import to_csv
     from danet.evaluate.submission import submission
     from danet.files import write_atomically
     from danet.predict.predictor import load
@@ -67,16 +70,16 @@ def run(args: Sequence[str]) -> int:
 
     check_outputs(options.json, options.images, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
-        raise InputError("--confusion", f"{options.confusion} is not named .png", "it is written as PNG: name it so")
+        raise InputError("confusion", f"must be a .png file, got {options.confusion}", "change the suffix")
     samples = registry.load(options.dataset, options.root, options.split)
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     check_classes(predictor.card, samples, str(options.weights))
-    sending = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
-    with sending as sent, progress("evaluating") as advance:
-        predicted = enumerate(predictor.predictions(samples, protocol), 1)
-        counted = (advance(i, len(samples)) or prediction for i, prediction in predicted)
-        result = measure(counted, samples, sent)
+    files = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
+    with files as submitted, progress("evaluating") as advance:
+        numbered = enumerate(predictor.predictions(samples, protocol), 1)
+        predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
+        result = measure(predictions, samples, submitted)
     if str(options.json) != "-":
         _print_scores(result)
         if options.submit is not None:
@@ -84,10 +87,10 @@ def run(args: Sequence[str]) -> int:
     if options.json is not None:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
         origin |= {"protocol": options.protocol, "dtype": options.dtype}
-        numbers = {"dataset": options.dataset, "split": options.split, "images": len(samples), **result.as_dict()}
-        write_json(options.json, origin | numbers)
+        origin |= {"dataset": options.dataset, "split": options.split, "images": len(samples)}
+        write_json(options.json, origin | result.as_dict())
     if options.images is not None:
-        write_atomically(options.images, images.to_csv(result.images).encode(errors="backslashreplace"))
+        write_atomically(options.images, to_csv(result.images).encode(errors="backslashreplace"))
     if options.confusion is not None:
         write_atomically(options.confusion, confusion_png.confusion_png(result.confusion, samples.classes))
     if options.report is not None:
@@ -105,21 +108,21 @@ def _print_scores(result: "Evaluation") -> None:
 
     scores, names = result.confusion.scores(), result.classes.names
     if not result.confusion.matrix.any():
-        print(f"{len(result.images)} images without a labeled pixel: no scores")
+        print(f"no scores: {len(result.images)} images have no labeled pixels")
         return
-    table = Table("class", "IoU %")
+    table = Table("class", "IoU, %")
     for name, iou in zip(names, scores.iou, strict=True):
         table.add_row(name, "n/a" if iou != iou else f"{100 * iou:.2f}")
     Console().print(table)
     left_out = len(names) - scores.counted
-    note = f" ({left_out} in neither ground truth nor prediction, left out)" if left_out else ""
+    note = f" ({left_out} in neither ground truth nor prediction are excluded)" if left_out else ""
     print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.images)} full images")
     print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
     f = " / ".join(f"{100 * value:.1f}" for value in result.boundary.scores().mean_f)
     print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels: {f}")
     print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
-    if (special := result.cityscapes_scores) is not None:
-        print(", ".join(f"{name} {_percent(value)}" for name, value in special.means().items()))
+    if (further := result.cityscapes_scores) is not None:
+        print(", ".join(f"{name} {_percent(value)}" for name, value in further.means().items()))
 
 
 def _percent(value: float) -> str:

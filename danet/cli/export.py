@@ -14,44 +14,46 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Export:
-    """Write a network as one ONNX file, or as an OpenVINO pair .xml + .bin (keep the two together). The file holds all
-    that is needed to use it, and every command takes it in place of a weights file.
+    """Export a network to ONNX (one file) or OpenVINO (a pair .xml + .bin; keep them together).
+
+    The file includes everything needed to use it, and every command accepts it in place of a weights file.
 
     For example: danet export runs/camvid/best.safetensors --to onnx
     """
 
     to: Literal["onnx", "openvino"]
-    """whose format"""
+    """the format"""
     weights: tyro.conf.Positional[Path] = Path("default")
-    """a .safetensors file, or default: the weights that come with the package"""
+    """a .safetensors file, or default: the bundled weights"""
     out: Path | None = None
-    """the file to write; beside the weights, for the package's own in this folder, if not given"""
+    """the file to write; default: next to the weights, for the bundled weights in this folder"""
     int8: bool = False
-    """quantize the convolutions to int8 (OpenVINO): faster on processors with VNNI or AMX"""
+    """quantize the convolutions to int8 (OpenVINO): faster on CPUs with VNNI or AMX"""
     calibration: Path | None = None
-    """a folder of images like those to come, by which int8 is calibrated; no labels are needed"""
+    """a folder of images typical of your data, to calibrate int8; no labels needed"""
     calibration_count: int = 100
-    """how many of them, evenly spaced"""
+    """number of calibration images, evenly spaced in the folder"""
     verify: bool = True
-    """run the file and compare it with the network, on noise of two sizes and two batches (int8: on up to 8 of the
-    calibration's images); if they differ nothing is written and the exit status is 1"""
+    """run the exported file and compare it with the network, on noise (int8: on up to 8 calibration images); if they
+    differ, nothing is written and the exit status is 1"""
     images: tuple[Path, ...] = ()
-    """compare on these images too"""
+    """more images to compare on"""
     overwrite: bool = False
-    """replace files that exist"""
+    """replace existing files"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run `danet export`."""
     options = parse(Export, args, "export")
     if options.int8 and options.calibration is None:
-        raise InputError("--int8", "needs images to calibrate by", "add --calibration FOLDER")
+        raise InputError("--int8", "needs calibration images", "add --calibration FOLDER")
     if options.calibration is not None and not options.int8:
-        raise InputError("--calibration", "is for int8", "add --int8")
+        raise InputError("--calibration", "needs --int8", "add --int8")
     from danet.weights.export import export
 
     report = export(
         options.weights,
-        options.out or _beside(options),
+        options.out or _default_out(options),
         options.to,
         options.calibration,
         options.calibration_count,
@@ -59,19 +61,19 @@ def run(args: Sequence[str]) -> int:
         options.images,
         options.overwrite,
     )
-    for shown, difference, largest, equal, pixels in report.compared:
-        print(
-            printable(f"{shown}: logits differ by {difference:.1e} of {largest:.1f}, {equal / pixels:.3%} labels equal")
-        )
+    for name, difference, largest, equal, pixels in report.compared:
+        text = f"logits differ by {difference:.1e} of {largest:.1f}, {equal / pixels:.3%} labels equal"
+        print(printable(f"{name}: {text}"))
     if not report.good:
         names = " and ".join(map(str, report.files))
-        print(printable(f"error: {names}: would not answer as the network does; nothing was written"), file=sys.stderr)
+        what = "the exported network differs from the original; nothing was written"
+        print(printable(f"error: {names}: {what}"), file=sys.stderr)
         return 1
     for file in report.files:
         print(printable(f"{file}: {file.stat().st_size:,} bytes"))
     return 0
 
 
-def _beside(options: Export) -> Path:
+def _default_out(options: Export) -> Path:
     stem = options.weights.with_suffix("")
     return stem.with_name(stem.name + ("-int8" if options.int8 else "") + (".onnx" if options.to == "onnx" else ".xml"))

@@ -1,4 +1,4 @@
-"""`danet look`."""
+"""The command `danet look`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,53 +14,56 @@ from danet.files import check_outputs, write_json
 
 @dataclass(frozen=True)
 class Look:
-    """Draw what the network sees: for one image a page with a map for each point, channel maps and, with --without,
-    what each module changes; for several a sheet with a row each, as the paper's Figure 6.
+    """Show the attention of a network: where points of an image attend, what channels respond to, what modules change.
 
-    For example: danet look street.jpg --point 120 80 --out street.html
+    For one image, write a page with a map for each point, channel maps and, with --without, the prediction without each
+    module. For several images, write one row per image, like Figure 6 of the paper.
+
+    Example: danet look street.jpg --point 120 80 --out street.html
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """images"""
+    """one or more images"""
     point: tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]] = ()
-    """x and y in pixels of the image, for each point; if none is given, one well inside each of the two classes with
-    the largest predictions"""
+    """x and y of a point, in pixels of the image; may be repeated; default: a point in each of the two largest classes"""
     channels: tuple[int, ...] = ()
-    """attended channel maps, numbered from 0; if none is given, the one that answers most to each point's class in the
-    first image"""
-    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """instead: the two channels that answer most to this class in the first image"""
+    """channel maps to show, numbered from 0; default: those that respond most to the points' classes in the first
+    image"""
+    class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    """instead of --channels: show the two channels that respond most to this class in the first image"""
     without: bool = False
-    """also the predictions with each module switched off"""
+    """also show the predictions with each module switched off"""
     truth: tuple[Path, ...] = ()
-    """the images' ground truth, one each: masks of class ids"""
+    """ground truth masks of class ids, one per image, to mark what each module corrects"""
     ignore: int = 255
-    """the value in these masks that stands for no class"""
+    """value in these masks that means no class"""
     weights: Path | None = None
-    """a .safetensors file; the weights that come with the package if not given"""
+    """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
-    """a .png or .html file; NAME_look.png for one image and look.png for several if not given"""
+    """output file, .png or .html; default: NAME_look.png, or look.png for several images"""
     json: Path | None = None
-    """write the numbers to this file too; - for standard output"""
+    """also write the numbers to this file; - for standard output"""
     overwrite: bool = False
-    """replace files that exist"""
+    """replace existing files"""
     device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
+    """cpu or cuda; default: a GPU if available"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     options = parse(Look, args, "look")
     if not options.images:
-        raise InputError("IMAGE", "none given", "name one or more images")
+        raise InputError("images", "none given", "name one or more images")
     one = len(options.images) == 1
     out = options.out or Path(f"{options.images[0].stem}_look.png" if one else "look.png")
     if out.suffix.lower() not in (".png", ".html"):
-        raise InputError(out, f"cannot be written as {out.suffix or 'a file without suffix'}", "give .png or .html")
-    if options.channels and options.class_ is not None:
-        raise InputError("--class", "given with --channels", "give one of them")
+        raise InputError(out, f"unsupported format {out.suffix or '(no suffix)'}", "use .png or .html")
+    if options.channels and options.class_name is not None:
+        raise InputError("class_name", "conflicts with `channels`", "use only one of them")
     if options.truth and len(options.truth) != len(options.images):
-        raise InputError("--truth", f"{len(options.truth)} for {len(options.images)} images", "give one an image")
-    check_outputs(out, options.json, overwrite=options.overwrite, remedy="give another name, or --overwrite")
+        what = f"{len(options.truth)} masks for {len(options.images)} images"
+        raise InputError("truth", what, "give one mask per image")
+    check_outputs(out, options.json, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
     from danet.files import write_atomically
     from danet.predict.predictor import load
     from danet.visualize.attention_answers import look_at
@@ -69,8 +72,8 @@ def run(args: Sequence[str]) -> int:
     from danet.visualize.attention_panels import sheet
 
     predictor = load(options.weights, options.device)
-    asked = options.point, options.channels, options.class_, options.without, options.truth, options.ignore
-    answers = look_at(predictor, options.images, *asked)
+    questions = options.point, options.channels, options.class_name, options.without, options.truth, options.ignore
+    answers = look_at(predictor, options.images, *questions)
     write_atomically(out, (to_html if out.suffix.lower() == ".html" else to_png)(sheet(answers)))
     if options.json is not None:
         write_json(options.json, {"images": [answer.as_dict() for answer in answers]})

@@ -62,7 +62,8 @@ def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _flags(inner, "" if field.name == "recipe" else f"{prefix}{field.name}.")
             continue
         positional = any("Positional" in repr(note) for note in notes)
-        flag = field.name.upper() if positional else f"--{prefix}{field.name}".replace("_", "-")
+        name = next((note.name for note in notes if getattr(note, "name", None)), field.name)  # tyro.conf.arg(name=...)
+        flag = field.name.upper() if positional else f"--{prefix}{name}".replace("_", "-")
         own += [(field.name, flag), (f"{prefix}{field.name}", flag)]
     yield from own
 

@@ -1,4 +1,4 @@
-"""`danet report`."""
+"""The command `danet report`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +14,28 @@ from danet.files import check_outputs
 
 @dataclass(frozen=True)
 class Report:
-    """A run's page, its best weights measured anew over the validation images; or several runs side by side, from
-    what they measured themselves.
+    """Write an HTML report: of one run, with its best weights evaluated again, or a comparison of several runs.
 
-    For example: danet report runs/toy; danet report runs/toy runs/toy-2 --out seeds.html
+    The report of one run shows curves, scores of each class, the confusion matrix, calibration, boundaries, and the
+    worst and best images. The comparison uses the scores that the runs recorded.
+
+    Examples: danet report runs/toy; danet report runs/toy runs/toy-2 --out seeds.html
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """folders of runs; one run's page is rewritten in its folder"""
+    """one or more run folders"""
     out: Path | None = None
-    """the file to write; for several runs comparison.html if not given"""
+    """output file; default: RUN/report.html (replaced if it exists), or comparison.html for several runs"""
     overwrite: bool = False
-    """replace that file if it exists"""
+    """replace an existing output file"""
     root: Path | None = None
-    """of one run: its dataset's folder, if that is no longer where the recipe says"""
+    """for one run: the dataset's folder, if it has moved since the training"""
     device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
+    """cpu or cuda; default: a GPU if available"""
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     options = parse(Report, args, "report")
     from danet.files import write_atomically
     from danet.train import run_folder
@@ -40,15 +43,15 @@ def run(args: Sequence[str]) -> int:
     from danet.visualize import compare_runs
 
     if not options.runs:
-        raise InputError("RUN", "none given", "name folders of runs")
-    check_outputs(options.out, overwrite=options.overwrite)
+        raise InputError("runs", "none given", "name one or more run folders")
+    check_outputs(options.out, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
     if len(options.runs) == 1:
         out = options.out or options.runs[0] / FILE
-        with progress("measuring") as advance:
+        with progress("evaluating") as advance:
             page = measured(options.runs[0], options.device, options.root, advance)
     else:
         out = options.out or Path("comparison.html")
-        check_outputs(out, overwrite=options.overwrite)
+        check_outputs(out, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
         page = compare_runs.page([run_folder.read(run) for run in options.runs])
     write_atomically(out, page)
     print(printable(str(out)))

@@ -1,4 +1,4 @@
-"""`danet robustness`."""
+"""The command `danet robustness`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,58 +17,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Score weights on images that noise, blur, weather and compression have corrupted: mIoU and calibration of twelve
-    corruptions at five severities. Several networks see the same images; the first is what the others are measured
-    against.
+class RobustnessOptions:
+    """Evaluate weights on corrupted images: noise, blur, weather and compression.
 
-    For example: danet robustness a.safetensors b.safetensors --dataset camvid --root DIR --severities 1 3 5
+    Prints mIoU and calibration error for twelve corruptions at five severities. Several networks get the same images,
+    and are compared with the first one.
+
+    Example: danet robustness a.safetensors b.safetensors --dataset camvid --root DIR --severities 1 3 5
     """
 
     weights: tyro.conf.Positional[tuple[Path, ...]]
-    """.safetensors files, exported models, or default: the weights that come with the package"""
+    """.safetensors files, exported models (.onnx, .xml), or default for the bundled weights"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
-    """the dataset's folder"""
+    """folder of the dataset"""
     split: str = "val"
-    """val, train, or another that the dataset has"""
+    """val, train, or another split of the dataset"""
     corruptions: tuple[str, ...] | None = None
     """some of gaussian-noise, shot-noise, impulse-noise, defocus-blur, glass-blur, motion-blur, snow, fog, brightness,
-    contrast, pixelate and jpeg; all if not given"""
+    contrast, pixelate and jpeg; default: all"""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     """some of 1 to 5"""
     seed: int = 0
-    """of the noise and the weather"""
+    """seed of the random numbers"""
     protocol: str = "whole"
-    """how images are shown, see danet evaluate"""
+    """test-time protocol, see danet evaluate"""
     json: Path | None = None
-    """write all numbers to this file too; - for standard output instead of the table"""
+    """write all results to this file as well; - prints them instead of the table"""
     device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
+    """cpu or cuda; default: a GPU if available"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: nearly the same labels, about twice as fast where the processor or GPU computes in it"""
+    """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
 
 
 def run(args: Sequence[str]) -> int:
-    options = parse(Study, args, "robustness")
+    """Run the command and return its exit status."""
+    options = parse(RobustnessOptions, args, "robustness")
     import torch
 
     from danet.data import registry
     from danet.evaluate.corruptions import CORRUPTIONS
     from danet.evaluate.evaluation import check_classes
-    from danet.evaluate.robustness import conditions_of, study
+    from danet.evaluate.robustness import evaluate_corrupted, list_conditions
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
 
     if not options.weights:
-        raise InputError("WEIGHTS", "missing", "give a file, or default")
+        raise InputError("weights", "none given", "name a file, or default")
     if len(set(options.weights)) != len(options.weights):
-        raise InputError("WEIGHTS", "one file is given twice", "give each once")
+        raise InputError("weights", "a file is given twice", "name each file once")
     check_outputs(options.json)
-    conditions = conditions_of(
-        tuple(CORRUPTIONS) if options.corruptions is None else options.corruptions, options.severities
-    )
+    corruptions = tuple(CORRUPTIONS) if options.corruptions is None else options.corruptions
+    conditions = list_conditions(corruptions, options.severities)
     protocol = find_protocol(options.protocol)
     samples = registry.load(options.dataset, options.root, options.split)
     networks = {str(path): load(path, options.device, getattr(torch, options.dtype)) for path in options.weights}
@@ -76,8 +77,9 @@ def run(args: Sequence[str]) -> int:
         check_classes(predictor.card, samples, name)
     total = len(samples) * len(conditions) * len(networks)
     with progress("evaluating") as advance:
-        counter = iter(range(1, total + 1))
-        results = study(networks, samples, conditions, options.seed, protocol, lambda *_: advance(next(counter), total))
+        done = iter(range(1, total + 1))
+        settings = options.seed, protocol, lambda *_: advance(next(done), total)
+        results = evaluate_corrupted(networks, samples, conditions, *settings)
     if str(options.json) != "-":
         _print(results, len(samples))
     if options.json is not None:
@@ -96,7 +98,7 @@ def _print(results: "dict[str, Robustness]", images: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from danet.evaluate.absent import mean
+    from danet.evaluate.confusion import nan_mean
     from danet.evaluate.corruptions import CORRUPTIONS
     from danet.evaluate.robustness import CLEAN
 
@@ -104,14 +106,14 @@ def _print(results: "dict[str, Robustness]", images: int) -> None:
         return ["n/a" if value != value else f"{100 * value:.2f}" for value in values]
 
     networks = list(results.values())
-    table = Table("mIoU %", *results, caption=f"{images} full images; mean over the severities")
+    table = Table("mIoU, %", *results, caption=f"{images} full images; mean over the severities")
     table.add_row("clean", *percent([network.miou(CLEAN) for network in networks]), end_section=True)
     last = networks[0].corruptions[-1]
     for name in networks[0].corruptions:
-        values = percent([mean(network.of(name)) for network in networks])
+        values = percent([nan_mean(network.mious(name)) for network in networks])
         table.add_row(f"{name} ({CORRUPTIONS[name].kind})", *values, end_section=name == last)
     table.add_row("mean of the corruptions", *percent([network.mean_miou for network in networks]))
-    table.add_row("  of the clean mIoU", *percent([network.kept for network in networks]))
+    table.add_row("  relative to clean", *percent([network.kept for network in networks]))
     table.add_row("calibration error (ECE)", *percent([network.mean_ece for network in networks]))
     if len(networks) > 1:
         table.add_row("degradation (mCD)", *percent([network.mean_degradation(networks[0]) for network in networks]))

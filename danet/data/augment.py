@@ -78,11 +78,12 @@ def scaled_crop(
     height, width = image.shape[:2]
     scaled = max(1, round(height * scale)), max(1, round(width * scale))
     size = min(crop[0], scaled[0]), min(crop[1], scaled[1])
+    flipped = size[1], size[0]
     y, x = height / scaled[0], width / scaled[1]  # source pixels per scaled pixel
     for _ in range(1 if largest_share == 1 else 10):
         top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
         box = left * x, top * y, min((left + size[1]) * x, width), min((top + size[0]) * y, height)
-        cropped = np.asarray(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST, box))
+        cropped = np.asarray(Image.fromarray(labels).resize(flipped, Image.Resampling.NEAREST, box))
         if _largest_share(cropped) < largest_share:
             break
     out_image, out_labels = np.zeros((*crop, image.shape[2]), image.dtype), np.full(crop, IGNORE, np.uint8)

@@ -33,10 +33,12 @@ class CachedSamples:
 
     @property
     def classes(self) -> Classes:
+        """The classes of the labels."""
         return self.samples.classes
 
     @property
     def bands(self) -> Bands:
+        """How the images are read."""
         return self.samples.bands
 
     def __len__(self) -> int:

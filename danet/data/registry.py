@@ -38,9 +38,7 @@ class Dataset:
 
 DATASETS: dict[str, Dataset] = {
     "folder": Dataset(dataset_yaml.load),
-    "camvid": Dataset(
-        camvid.load, camvid.CLASSES, camvid.COUNTS, camvid.DOWNLOAD, camvid.folders, camvid.LABEL_MAP
-    ),
+    "camvid": Dataset(camvid.load, camvid.CLASSES, camvid.COUNTS, camvid.DOWNLOAD, camvid.folders, camvid.LABEL_MAP),
     "cityscapes": Dataset(cityscapes.load, cityscapes.CLASSES, cityscapes.COUNTS, cityscapes.DOWNLOAD),
     "voc": Dataset(pascal_voc.load, pascal_voc.CLASSES, pascal_voc.COUNTS, pascal_voc.DOWNLOAD),
     "context": Dataset(pascal_context.load, pascal_context.CLASSES, pascal_context.COUNTS, pascal_context.DOWNLOAD),
@@ -50,9 +48,7 @@ DATASETS: dict[str, Dataset] = {
     "coco-stuff": Dataset(coco_stuff.load, coco_stuff.CLASSES, coco_stuff.COUNTS, coco_stuff.DOWNLOAD),
     "ade20k": Dataset(ade20k.load, ade20k.CLASSES, ade20k.COUNTS, ade20k.DOWNLOAD),
     "toy": Dataset(synthetic.load, synthetic.CLASSES, synthetic.COUNTS, synthetic=True),
-    "toy-context": Dataset(
-        synthetic.load_context, synthetic.CONTEXT_CLASSES, synthetic.CONTEXT_COUNTS, synthetic=True
-    ),
+    "toy-context": Dataset(synthetic.load_context, synthetic.CONTEXT_CLASSES, synthetic.CONTEXT_COUNTS, synthetic=True),
 }
 
 

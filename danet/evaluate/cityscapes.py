@@ -1,11 +1,11 @@
-"""What the Cityscapes benchmark reports beside the IoU of its 19 classes: the IoU of 7 categories, and iIoU, in which
-every instance weighs as much as one of its class's average size (Cordts et al., CVPR 2016, section 4.2).
+"""Cityscapes' further scores: IoU of 7 categories, and instance-weighted IoU (Cordts et al., CVPR 2016, section 4.2).
 
 As in cityscapesscripts/evaluation/evalPixelLevelSemanticLabeling.py; tests/evaluate/test_submission.py compares both.
 
-    iIoU = iTP / (iTP + FP + iFN)    FP of IoU; iTP, iFN: pixels of the instances, each by (average area / its area)
+    iIoU = iTP / (iTP + FP + iFN)
 
-iTP + iFN is then (average area) * (number of instances), and iTP is (average area) * (sum of the instances' recalls).
+FP is that of IoU. iTP and iFN count pixels weighted by (average area of the class) / (area of their instance), so that
+iTP + iFN = (average area) * (number of instances) and iTP = (average area) * (sum of the recalls of the instances).
 """
 
 from dataclasses import dataclass, field
@@ -20,8 +20,7 @@ from danet.data.datasets.cityscapes import CLASSES, TRAIN_TO_LABEL_ID
 from danet.data.images.read import read_mask
 from danet.data.samples import PairedFiles, Samples
 from danet.errors import InputError
-from danet.evaluate.absent import mean, plain
-from danet.evaluate.confusion import Confusion
+from danet.evaluate.confusion import Confusion, nan_mean, to_json
 
 CATEGORIES = {
     "flat": ("road", "sidewalk"),
@@ -32,7 +31,7 @@ CATEGORIES = {
     "human": ("person", "rider"),
     "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
 }
-AVERAGE_AREA = {  # pixels of an instance in the training set, as the official script has them
+AVERAGE_AREA = {  # pixels per instance in the training set, from the official script
     "person": 3462.4756337644,
     "rider": 3930.4788056518,
     "car": 12794.0202738185,
@@ -46,19 +45,19 @@ AVERAGE_AREA = {  # pixels of an instance in the training set, as the official s
 _MEMBERS = np.array([[name in names for name in CLASSES.names] for names in CATEGORIES.values()], np.int64)  # 7,19
 _CATEGORY = _MEMBERS.argmax(0)
 _AREA = np.array([AVERAGE_AREA.get(name, 0.0) for name in CLASSES.names])
-_WITH_INSTANCES = range(24, 34)  # label ids; caravan and trailer, 29 and 30, are not evaluated
+_WITH_INSTANCES = range(24, 34)  # label ids; 29 and 30, caravan and trailer, are not evaluated
 _LABEL_IDS = "_labelIds.png"
 _TRAIN_ID = np.array([TRAIN_TO_LABEL_ID.index(i) if i in TRAIN_TO_LABEL_ID else IGNORE for i in range(34)])
 
 
 @dataclass
 class Instances:
-    """Sums over the instances of any number of images, by the train id of their class.
+    """Sums over the instances of images, for each train id.
 
     Args:
-        count: how many there are.
-        recall: sum of the shares of their pixels that are predicted as their class.
-        category_recall: the same, as any class of their category.
+        count: number of instances.
+        recall: sum over the instances of the share of their pixels predicted as their class.
+        category_recall: the same for any class of their category.
     """
 
     count: Int64[np.ndarray, "19"] = field(default_factory=lambda: np.zeros(len(CLASSES), np.int64))
@@ -66,18 +65,18 @@ class Instances:
     category_recall: Float64[np.ndarray, "19"] = field(default_factory=lambda: np.zeros(len(CLASSES)))
 
     def update(self, instance_ids: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]) -> None:
-        """Add one image: ids as `read_instances` gives them; predicted train ids."""
-        single = _TRAIN_ID[instance_ids // 1000] != IGNORE  # else: no instance, or a group of them, or not evaluated
+        """Add an image: instance ids as returned by `read_instances`, predicted train ids."""
+        single = _TRAIN_ID[instance_ids // 1000] != IGNORE  # neither stuff nor groups nor unevaluated classes
         ids, index, area = np.unique(instance_ids[single], return_inverse=True, return_counts=True)
         truth, predicted = _TRAIN_ID[ids // 1000], prediction[single]
-        right = np.bincount(index, predicted == truth[index], len(ids))
-        related = np.bincount(index, _CATEGORY[predicted] == _CATEGORY[truth][index], len(ids))
+        as_class = np.bincount(index, predicted == truth[index], len(ids))
+        as_category = np.bincount(index, _CATEGORY[predicted] == _CATEGORY[truth][index], len(ids))
         self.count += np.bincount(truth, minlength=len(CLASSES))
-        self.recall += np.bincount(truth, right / area, len(CLASSES))
-        self.category_recall += np.bincount(truth, related / area, len(CLASSES))
+        self.recall += np.bincount(truth, as_class / area, len(CLASSES))
+        self.category_recall += np.bincount(truth, as_category / area, len(CLASSES))
 
     def merge(self, other: "Instances") -> None:
-        """Add another's images."""
+        """Add the sums of other images."""
         self.count += other.count
         self.recall += other.recall
         self.category_recall += other.category_recall
@@ -85,12 +84,12 @@ class Instances:
 
 @dataclass(frozen=True)
 class CityscapesScores:
-    """Fractions in [0, 1] by name; nan where there is nothing of it in labels or prediction.
+    """Fractions in [0, 1] by name; nan for names in neither labels nor prediction.
 
     Args:
         category_iou: of the 7 categories.
-        iiou: of the 8 classes with instances; empty where the instances are not known.
-        category_iiou: of "human" and "vehicle"; empty likewise.
+        iiou: of the 8 classes with instances; empty without instance files.
+        category_iiou: of "human" and "vehicle"; empty without instance files.
     """
 
     category_iou: dict[str, float]
@@ -98,16 +97,16 @@ class CityscapesScores:
     category_iiou: dict[str, float]
 
     def means(self) -> dict[str, float]:
-        """The mean of each; nan where there is nothing to average."""
-        return {name: mean(each.values()) for name, each in vars(self).items()}
+        """Return the mean of each score; nan without values."""
+        return {name: nan_mean(each.values()) for name, each in vars(self).items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: each with its mean; nan becomes None."""
-        return plain({name: {"mean": mean(each.values()), "each": each} for name, each in vars(self).items()})
+        """Return each score and its mean as JSON values; nan becomes None."""
+        return to_json({name: {"mean": nan_mean(each.values()), "each": each} for name, each in vars(self).items()})
 
 
 def scores(confusion: Confusion, instances: Instances | None) -> CityscapesScores:
-    """From the counts of the 19 classes, and of the instances where they are known."""
+    """Compute the scores from the counts of the 19 classes, and of the instances if they are known."""
     categories = Confusion(len(CATEGORIES))
     categories.matrix = _MEMBERS @ confusion.matrix @ _MEMBERS.T
     category_iou = dict(zip(CATEGORIES, categories.scores().iou.tolist(), strict=True))
@@ -126,11 +125,12 @@ def scores(confusion: Confusion, instances: Instances | None) -> CityscapesScore
 
 
 def instance_files(samples: Samples) -> dict[str, Path]:
-    """Name of a sample -> its *_gtFine_instanceIds.png, beside the mask. Empty where there are none: no Cityscapes, or
-    only its labelIds were copied.
+    """Return the *_gtFine_instanceIds.png of each sample by name.
+
+    Empty if the dataset has none: it is not Cityscapes, or only the labelIds were copied.
 
     Raises:
-        InputError: some are there and some are missing.
+        InputError: only some of the files exist.
     """
     if not isinstance(samples, PairedFiles) or samples.classes.names != CLASSES.names:
         return {}
@@ -140,25 +140,29 @@ def instance_files(samples: Samples) -> dict[str, Path]:
     if len(missing) == len(files) or len(files) < len(samples):
         return {}
     if missing:
-        what = f"missing, and {len(missing) - 1} more of {len(files)}: iIoU cannot be computed"
-        raise InputError(missing[0], what, "unpack gtFine_trainvaltest.zip again, or remove all of them")
+        what = f"{len(missing)} of {len(files)} instance files are missing, but iIoU needs all of them"
+        raise InputError(missing[0], what, "unpack gtFine_trainvaltest.zip again, or remove all instance files")
     return files
 
 
 def read_instances(file: Path, size: tuple[int, ...]) -> np.ndarray:
-    """An *_instanceIds.png of this height and width, as int64: label id * 1000 + number, or less than 1000: no single
-    instance.
+    """Read an *_instanceIds.png as int64: label id * 1000 + instance number, or below 1000 for all other pixels.
+
+    Args:
+        file: the PNG.
+        size: expected height and width.
 
     Raises:
-        InputError: not a readable mask, of another size, or with instances of classes that have none.
+        InputError: an unreadable file, a wrong size, or instances of classes that have none.
     """
-    ids = read_mask(file).astype(np.int64)  # from 8 bits, where nothing is an instance, 1000 would overflow
+    ids = read_mask(file).astype(np.int64)  # a file without instances may have 8 bits; 1000 would overflow
     if ids.shape != size:
-        what = f"{ids.shape[1]} x {ids.shape[0]} pixels for an image of {size[1]} x {size[0]}"
+        what = f"has {ids.shape[1]} x {ids.shape[0]} pixels, but the image has {size[1]} x {size[0]}"
         raise InputError(file, what, "copy it again from gtFine_trainvaltest.zip")
     for value in np.unique(ids[ids >= 1000]):
         if value // 1000 not in _WITH_INSTANCES:
-            raise InputError(file, f"value {value} is no instance of a Cityscapes class", "give *_instanceIds.png")
+            what = f"value {value} is not an instance of a Cityscapes class"
+            raise InputError(file, what, "copy the original *_instanceIds.png")
     return ids
 
 

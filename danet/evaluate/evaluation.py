@@ -1,6 +1,4 @@
-"""A network and a dataset -> scores over full images. Command: `danet evaluate W --dataset NAME --root DIR`; `train`
-validates by the same predictions.
-"""
+"""Evaluate predictions over full images. Commands: danet evaluate, and the validation of danet train."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,21 +25,25 @@ from danet.weights.file import Card
 
 
 def check_classes(card: Card, samples: Samples, source: str) -> None:
-    """A network's numbers mean nothing on a dataset of other classes, or of other bands.
+    """Check that a network and a dataset have the same classes and bands.
+
+    Args:
+        card: of the network.
+        samples: the dataset.
+        source: named in the error.
 
     Raises:
-        InputError: the classes are not the same, by number or by name; the images have other bands.
+        InputError: the number or names of the classes differ, or the number of bands.
     """
     bands = card.bands.count, samples.bands.count
     if bands[0] != bands[1]:
-        what = f"the network takes images of {bands[0]} bands, the dataset has {bands[1]}"
+        what = f"the network takes images with {bands[0]} bands, but the dataset has {bands[1]}"
         raise InputError(source, what, "evaluate on the dataset it was trained for")
-    ours, theirs = card.classes.names, samples.classes.names
-    if ours != theirs:
-        different = next(
-            (f"class {i} is {a!r}, not {b!r}" for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), ""
-        )
-        what = different or f"the network has {len(ours)} classes, the dataset {len(theirs)}"
+    names, expected = card.classes.names, samples.classes.names
+    if names != expected:
+        pairs = enumerate(zip(names, expected, strict=False))
+        first = next((f"class {i} is {a!r}, but {b!r} in the dataset" for i, (a, b) in pairs if a != b), "")
+        what = first or f"the network has {len(names)} classes, but the dataset has {len(expected)}"
         raise InputError(source, what, "evaluate on the dataset it was trained for")
 
 
@@ -53,7 +55,16 @@ def evaluate(
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
 ) -> Confusion:
-    """The confusion matrix over whole images, each once, and nothing else: quick enough to validate by."""
+    """Return only the confusion matrix over full images, which is fast enough for validation.
+
+    Args:
+        logits: the network.
+        card: of the network.
+        samples: the dataset.
+        device: of the network.
+        indices: of the samples; None: all.
+        protocol: how images are resized and averaged.
+    """
     confusion = Confusion(len(samples.classes))
     for sample, labels, _ in predict_samples(logits, card, samples, device, indices, protocol):
         confusion.update(sample.labels, labels)
@@ -62,11 +73,12 @@ def evaluate(
 
 @dataclass
 class Evaluation:
-    """Everything that is measured of predictions, of any number of whole images.
+    """All metrics over any number of full images.
 
     Args:
-        instances: for iIoU; None where they are not known.
-        images: the scores of each, in the order in which they were added.
+        classes: of the dataset.
+        instances: for Cityscapes' iIoU; None without instance files.
+        images: the scores of each image, in the order of the updates.
     """
 
     classes: Classes
@@ -80,7 +92,7 @@ class Evaluation:
         self.confusion, self.boundary = Confusion(len(self.classes)), Boundary(len(self.classes))
 
     def update(self, prediction: Prediction, instance_ids: Integer[np.ndarray, "H W"] | None = None) -> None:
-        """Add one image, with its instances as `cityscapes.read_instances` gives them."""
+        """Add an image, with its instances as returned by `cityscapes.read_instances`."""
         sample, labels, confidence = prediction
         image = Confusion(len(self.classes))
         image.update(sample.labels, labels)
@@ -93,7 +105,7 @@ class Evaluation:
             self.instances.update(instance_ids, labels)
 
     def merge(self, other: "Evaluation") -> None:
-        """Add another's images, such as another process's."""
+        """Add other images, for example those of another process."""
         self.confusion.merge(other.confusion)
         self.boundary.merge(other.boundary)
         self.calibration.merge(other.calibration)
@@ -104,31 +116,36 @@ class Evaluation:
 
     @property
     def cityscapes_scores(self) -> cityscapes.CityscapesScores | None:
-        """What the Cityscapes benchmark reports beside IoU; None for other classes than its 19."""
+        """The further scores of Cityscapes; None for other classes than its 19."""
         if self.classes.names != cityscapes.CLASSES.names:
             return None
         return cityscapes.scores(self.confusion, self.instances)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, but for the images: nan becomes None."""
-        names, special = self.classes.names, self.cityscapes_scores
+        """Return all scores but those of single images as JSON values; nan becomes None."""
+        names, further = self.classes.names, self.cityscapes_scores
         return {
             **self.confusion.scores().as_dict(names),
             "confusion": self.confusion.matrix.tolist(),
             "boundary_f": self.boundary.scores().as_dict(names),
             "calibration": self.calibration.as_dict(),
-            **({} if special is None else {"cityscapes": special.as_dict()}),
+            **({} if further is None else {"cityscapes": further.as_dict()}),
         }
 
 
-def measure(predicted: Iterable[Prediction], samples: Samples, submission: Submission | None = None) -> Evaluation:
-    """Measure predictions of these samples in one pass, and write each into the submission if there is one.
+def measure(predictions: Iterable[Prediction], samples: Samples, submission: Submission | None = None) -> Evaluation:
+    """Compute all metrics of predictions in one pass.
+
+    Args:
+        predictions: of the samples.
+        samples: the dataset.
+        submission: write each prediction into it too.
 
     Raises:
-        InputError: files of instances that are missing or wrong; a submission that cannot be written.
+        InputError: missing or invalid instance files; the submission cannot be written.
     """
     instances, evaluation = cityscapes.instance_files(samples), Evaluation(samples.classes)
-    for prediction in predicted:
+    for prediction in predictions:
         name, labels = prediction.sample.name, prediction.labels
         if submission is not None:
             submission.write(name, labels)

@@ -1,4 +1,4 @@
-"""One row an image, to find those that go wrong."""
+"""Scores of each image, to find the ones with the most errors."""
 
 import csv
 import io
@@ -10,12 +10,13 @@ from danet.evaluate.confusion import Confusion
 
 
 class ImageScores(NamedTuple):
-    """The scores of one image alone, fractions in [0, 1].
+    """Scores of a single image, fractions in [0, 1].
 
     Args:
-        miou: mean over the classes in its labels or prediction; nan if all of it is ignored.
-        pixel_accuracy: share of its valid pixels predicted right; nan likewise.
-        worst_class: of least IoU, and among equals the one of most pixels; "" if there is none.
+        name: of the sample.
+        miou: mean IoU over the classes in its labels or prediction; nan without valid pixels.
+        pixel_accuracy: share of its valid pixels whose prediction is correct; nan without valid pixels.
+        worst_class: the class with the lowest IoU, and among equals with the most pixels; "" without valid pixels.
     """
 
     name: str
@@ -25,7 +26,7 @@ class ImageScores(NamedTuple):
 
     @classmethod
     def of(cls, name: str, confusion: Confusion, names: tuple[str, ...]) -> "ImageScores":
-        """From the counts of this image alone."""
+        """Compute the scores from the confusion matrix of the image."""
         scores, pixels = confusion.scores(), confusion.matrix.sum(0) + confusion.matrix.sum(1)
         present = [i for i, iou in enumerate(scores.iou) if not isnan(iou)]
         worst = min(present, key=lambda i: (scores.iou[i], -pixels[i]), default=None)
@@ -33,7 +34,7 @@ class ImageScores(NamedTuple):
 
 
 def to_csv(rows: Iterable[ImageScores]) -> str:
-    """A header and a line an image, as in RFC 4180; nan is an empty cell."""
+    """Format the scores as CSV (RFC 4180) with a header; nan is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(ImageScores._fields)

@@ -1,5 +1,6 @@
-"""Networks side by side on the same corrupted images: mIoU and calibration of each corruption and severity, and what
-they come to. Command: `danet robustness W ... --dataset NAME --root DIR`.
+"""Evaluate networks on corrupted images: mIoU and calibration for each corruption and severity, and their means.
+
+Command: danet robustness WEIGHTS ... --dataset NAME --root DIR.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,16 +10,15 @@ from typing import Any, NamedTuple
 from danet.data.classes import Classes
 from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.evaluate.absent import mean, plain
 from danet.evaluate.calibration import Calibration
-from danet.evaluate.confusion import Confusion
+from danet.evaluate.confusion import Confusion, nan_mean, to_json
 from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 
 
 class Condition(NamedTuple):
-    """A corruption with its severity."""
+    """A corruption and its severity."""
 
     corruption: str
     severity: int
@@ -27,94 +27,100 @@ class Condition(NamedTuple):
 CLEAN = Condition("clean", 0)
 
 
-def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
-    """The clean images, then each corruption at each severity, in the order of CORRUPTIONS.
+def list_conditions(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
+    """Return the clean condition, then each corruption at each severity, in the order of `CORRUPTIONS`.
 
     Raises:
-        InputError: an unknown name, or a severity that is not from 1 to 5.
+        InputError: an unknown corruption, a severity outside 1 to 5, or an empty list.
     """
     if unknown := sorted(set(corruptions) - set(CORRUPTIONS)):
-        raise InputError("--corruptions", f"{unknown[0]} is none", f"use {', '.join(CORRUPTIONS)}")
-    if wrong := sorted(set(severities) - set(SEVERITIES)):
-        raise InputError("--severities", f"{wrong[0]} is not from 1 to 5", "give some of 1 2 3 4 5")
-    for option, given in (("--corruptions", corruptions), ("--severities", severities)):
-        if not given:
-            raise InputError(option, "is empty", "give one at least, or leave it out for all")
-    named = [name for name in CORRUPTIONS if name in corruptions]
-    return [CLEAN, *(Condition(name, severity) for name in named for severity in sorted(set(severities)))]
+        raise InputError("corruptions", f"{unknown[0]} is unknown", f"use {', '.join(CORRUPTIONS)}")
+    if invalid := sorted(set(severities) - set(SEVERITIES)):
+        raise InputError("severities", f"must be from 1 to 5, got {invalid[0]}", "choose from 1 2 3 4 5")
+    for name, values in (("corruptions", corruptions), ("severities", severities)):
+        if not values:
+            raise InputError(name, "is empty", "give at least one value, or omit it for all")
+    ordered = [name for name in CORRUPTIONS if name in corruptions]
+    return [CLEAN, *(Condition(name, severity) for name in ordered for severity in sorted(set(severities)))]
 
 
 @dataclass
 class Robustness:
-    """What was counted of one network, by condition, over any number of images."""
+    """Results of a network for each condition."""
 
     classes: Classes
     confusion: dict[Condition, Confusion] = field(default_factory=dict)
     calibration: dict[Condition, Calibration] = field(default_factory=dict)
 
     def miou(self, condition: Condition) -> float:
-        """In [0, 1]."""
+        """Return the mean IoU under a condition, in [0, 1]."""
         return self.confusion[condition].scores().miou
 
-    def of(self, corruption: str) -> list[float]:
-        """MIoU at each severity that was counted, by rising severity."""
+    def mious(self, corruption: str) -> list[float]:
+        """Return the mean IoU at each evaluated severity, in ascending order."""
         return [self.miou(condition) for condition in sorted(self.confusion) if condition.corruption == corruption]
 
-    def ece(self, corruption: str) -> list[float]:
-        """The expected calibration error at each severity, likewise."""
-        counted = sorted(self.calibration.items())
-        return [calibration.error for condition, calibration in counted if condition.corruption == corruption]
+    def eces(self, corruption: str) -> list[float]:
+        """Return the expected calibration error at each evaluated severity, in ascending order."""
+        ordered = sorted(self.calibration.items())
+        return [calibration.error for condition, calibration in ordered if condition.corruption == corruption]
 
     @property
     def corruptions(self) -> list[str]:
-        """Those that were counted, in the order of CORRUPTIONS."""
-        there = {condition.corruption for condition in self.confusion}
-        return [name for name in CORRUPTIONS if name in there]
+        """The evaluated corruptions, in the order of `CORRUPTIONS`."""
+        evaluated = {condition.corruption for condition in self.confusion}
+        return [name for name in CORRUPTIONS if name in evaluated]
 
     @property
     def mean_miou(self) -> float:
-        """The mean over the corruptions of their mean over the severities."""
-        return mean(mean(self.of(name)) for name in self.corruptions)
+        """The mean IoU, averaged over the severities of each corruption and then over the corruptions."""
+        return nan_mean(nan_mean(self.mious(name)) for name in self.corruptions)
 
     @property
     def kept(self) -> float:
-        """The share of the clean mIoU that the mean keeps; nan if that is 0."""
+        """The mean IoU on corrupted images relative to clean images; nan if the latter is 0."""
         return self.mean_miou / self.miou(CLEAN) if self.miou(CLEAN) else float("nan")
 
     @property
     def mean_ece(self) -> float:
-        """The expected calibration error, likewise averaged."""
-        return mean(mean(self.ece(name)) for name in self.corruptions)
+        """The expected calibration error, averaged like the mean IoU."""
+        return nan_mean(nan_mean(self.eces(name)) for name in self.corruptions)
 
     def degradation(self, reference: "Robustness", corruption: str, relative: bool = False) -> float:
-        """CD of Kamann and Rother (CVPR 2020): the sum over the severities of 1 - mIoU, divided by the reference's;
-        `relative`: of the loss against the clean images (rCD). Below 1 is better than the reference. nan where the
-        reference's sum is not positive.
+        """Return the corruption degradation (CD) of Kamann and Rother (CVPR 2020).
+
+        It is the sum over the severities of 1 - mIoU, divided by that of the reference. Values below 1 are better than
+        the reference. nan if the reference's sum is not positive.
+
+        Args:
+            reference: the network to compare with.
+            corruption: a key of `CORRUPTIONS`.
+            relative: sum the differences to the mIoU on clean images instead (rCD).
         """
 
-        def lost(network: Robustness) -> float:
+        def total(network: Robustness) -> float:
             best = network.miou(CLEAN) if relative else 1.0
-            return sum(best - miou for miou in network.of(corruption))
+            return sum(best - miou for miou in network.mious(corruption))
 
-        return lost(self) / lost(reference) if lost(reference) > 0 else float("nan")
+        return total(self) / total(reference) if total(reference) > 0 else float("nan")
 
     def mean_degradation(self, reference: "Robustness", relative: bool = False) -> float:
-        """mCD: the mean over the corruptions."""
-        return mean(self.degradation(reference, name, relative) for name in self.corruptions)
+        """Return the mean of `degradation` over the corruptions (mCD)."""
+        return nan_mean(self.degradation(reference, name, relative) for name in self.corruptions)
 
     def as_dict(self, reference: "Robustness") -> dict[str, Any]:
-        """For JSON: fractions; nan becomes None. Lists have a value for each severity."""
+        """Return all results as JSON values: fractions, lists with a value per severity; nan becomes None."""
         corruptions = {
             name: {
-                "miou": self.of(name),
-                "ece": self.ece(name),
+                "miou": self.mious(name),
+                "ece": self.eces(name),
                 "degradation": self.degradation(reference, name),
                 "relative_degradation": self.degradation(reference, name, relative=True),
             }
             for name in self.corruptions
         }
         clean = self.confusion[CLEAN].scores().as_dict(self.classes.names)
-        return plain(
+        return to_json(
             {
                 "clean": clean | {"ece": self.calibration[CLEAN].error},
                 "mean_miou": self.mean_miou,
@@ -127,48 +133,55 @@ class Robustness:
         )
 
 
-Seen = Callable[[int, Condition, str, Confusion], None]
+OnImage = Callable[[int, Condition, str, Confusion], None]
 
 
-def study(
+def evaluate_corrupted(
     networks: Mapping[str, Predictor],
     samples: Samples,
     conditions: Sequence[Condition],
     seed: int = 0,
     protocol: Protocol = WHOLE,
-    seen: Seen | None = None,
+    on_image: OnImage | None = None,
 ) -> dict[str, Robustness]:
-    """Show all networks the same images under each condition.
+    """Evaluate all networks on the same images under each condition.
 
-    Images are corrupted at their own size, before they are brought to a network's, and by chance that depends on seed,
-    image, corruption and severity alone: the result does not depend on which networks, conditions or other images
-    there are.
+    Images are corrupted at their original size, before they are resized for a network. The random numbers depend only
+    on seed, image, corruption and severity, so the results do not depend on the other networks, conditions or images.
 
     Args:
-        networks: of the samples' classes, see `evaluate.check_classes`.
-        seen: is told index, condition, network and confusion matrix of each image as it is counted.
+        networks: by name; their classes must be those of the samples, see `evaluation.check_classes`.
+        samples: the dataset.
+        conditions: see `list_conditions`.
+        seed: of the random numbers.
+        protocol: how images are resized and averaged.
+        on_image: called with index, condition, network name and confusion matrix after each image.
+
+    Returns:
+        The results of each network by name.
 
     Raises:
-        InputError: images that are not RGB of 8 bits; an image that cannot be read.
+        InputError: the images are not 8-bit RGB; an image cannot be read.
     """
     if samples.bands.channels is not None:
-        what = f"has images of {samples.bands.channels} bands"
-        raise InputError("--dataset", what, "corruptions are defined for RGB images of 8 bits")
-    counted = {name: Robustness(samples.classes) for name in networks}
+        what = f"the images have {samples.bands.channels} bands"
+        raise InputError("dataset", what, "corruptions need 8-bit RGB images")
+    results = {name: Robustness(samples.classes) for name in networks}
     for index in range(len(samples)):
         sample = samples[index]
         if sample.image.dtype != "uint8":
-            raise InputError(sample.name, "has more than 8 bits a value", "corruptions are defined for 8 bits")
+            raise InputError(sample.name, "has more than 8 bits per channel", "corruptions need 8-bit RGB images")
         for condition in conditions:
-            shown = sample.image if condition == CLEAN else corrupt(sample.image, *condition, f"{seed}/{sample.name}")
+            key = f"{seed}/{sample.name}"
+            pixels = sample.image if condition == CLEAN else corrupt(sample.image, *condition, key)
             for name, predictor in networks.items():
-                found = predictor.segment(sample.name, shown, protocol)
+                segmentation = predictor.segment(sample.name, pixels, protocol)
                 image = Confusion(len(samples.classes))
-                image.update(sample.labels, found.labels)
-                result = counted[name]
+                image.update(sample.labels, segmentation.labels)
+                result = results[name]
                 result.confusion.setdefault(condition, Confusion(len(samples.classes))).merge(image)
                 calibration = result.calibration.setdefault(condition, Calibration())
-                calibration.update(sample.labels, found.labels, found.confidence)
-                if seen is not None:
-                    seen(index, condition, name, image)
-    return counted
+                calibration.update(sample.labels, segmentation.labels, segmentation.confidence)
+                if on_image is not None:
+                    on_image(index, condition, name, image)
+    return results

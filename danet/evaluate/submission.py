@@ -1,10 +1,9 @@
-"""Predictions in the files that a benchmark's server takes. Command: `danet evaluate W --dataset cityscapes --root DIR
---split test --submit DIR`, or `--dataset voc`.
+"""Files for the servers of Cityscapes and PASCAL VOC. Command: danet evaluate WEIGHTS --split test --submit DIR.
 
-cityscapes: DIR/CITY_SEQ_FRAME_pred_labelIds.png, one byte a pixel, the label id (7, 8, 11, ... 33). The server and the
-    official script take any name that begins with CITY_SEQ_FRAME and one file an image, all of them in one zip.
-voc: DIR/results/VOC2012/Segmentation/comp6_test_cls/ID.png, VOC's palette over the class ids 0..20. The server takes
-    the folder `results` in a tar.gz; comp6 is the competition in which other training data (ImageNet) is allowed.
+cityscapes: DIR/CITY_SEQ_FRAME_pred_labelIds.png, 8 bits, label ids (7, 8, 11, ... 33). The server takes a zip of all
+    files; it and the official script accept any name that starts with CITY_SEQ_FRAME.
+voc: DIR/results/VOC2012/Segmentation/comp6_test_cls/ID.png, class ids 0 to 20 with VOC's palette. The server takes a
+    tar.gz of the folder `results`. comp6 is the competition that allows other training data, such as ImageNet.
 """
 
 import io
@@ -25,9 +24,13 @@ from danet.predict import overlay
 
 
 @dataclass(frozen=True)
-class Form:
-    """What one server takes: the folder below the submission's, what follows an image's name in its file's, and H,W
-    uint8 train ids as an image.
+class Format:
+    """The file format of a server.
+
+    Args:
+        folder: below the folder of the submission.
+        suffix: follows the name of the image in the file name.
+        image: converts H,W uint8 train ids.
     """
 
     folder: str
@@ -43,61 +46,62 @@ def _voc_palette(labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
     return overlay.label_image(labels, pascal_voc.CLASSES)
 
 
-FORMS = {
-    "cityscapes": Form(".", "_pred_labelIds.png", _label_ids),
-    "voc": Form("results/VOC2012/Segmentation/comp6_test_cls", ".png", _voc_palette),
+FORMATS = {
+    "cityscapes": Format(".", "_pred_labelIds.png", _label_ids),
+    "voc": Format("results/VOC2012/Segmentation/comp6_test_cls", ".png", _voc_palette),
 }
-"""dataset -> what its server takes."""
+"""Dataset -> format of its server."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A folder to be sent to a server, made by `submission`."""
+    """A folder for a server; use `submission` to create one."""
 
     folder: Path
-    form: Form
+    format: Format
 
     def write(self, name: str, labels: UInt8[np.ndarray, "H W"]) -> None:
-        """Write a sample's prediction, H,W train ids.
+        """Write the prediction of a sample, H,W train ids.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         content = io.BytesIO()
-        self.form.image(labels).save(content, "PNG")
-        write_atomically(self.folder / self.form.folder / f"{name}{self.form.suffix}", content.getvalue())
+        self.format.image(labels).save(content, "PNG")
+        write_atomically(self.folder / self.format.folder / f"{name}{self.format.suffix}", content.getvalue())
 
 
 @contextmanager
 def submission(folder: Path, dataset: str) -> Iterator[Submission]:
-    """A submission of this dataset's predictions. `folder` is made when the block has ended, so that it has all files;
-    when the block fails nothing is left.
+    """Create a submission. The folder appears complete when the block ends, and not at all if the block fails.
 
     Raises:
-        InputError: the folder holds something, or cannot be made; a dataset without such a server.
+        InputError: the folder is not empty or cannot be created; the dataset has no server.
     """
-    if dataset not in FORMS:
-        raise InputError("--submit", f"{dataset} has no server", f"use it with --dataset {' or '.join(FORMS)}")
+    if dataset not in FORMATS:
+        raise InputError("submit", f"{dataset} has no server", f"choose {' or '.join(FORMATS)} as `dataset`")
     place = folder.absolute()
-    with _told(folder):
+    with _folder_errors(folder):
         if folder.exists() and any(folder.iterdir()):
-            raise InputError(folder, "is not empty", "give --submit a new folder")
+            raise InputError(folder, "the folder is not empty", "choose a new folder for `submit`")
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".danet-", dir=place.parent)
     with scratch:
         unfinished = Path(scratch.name) / place.name
-        with _told(folder):
-            (unfinished / FORMS[dataset].folder).mkdir(parents=True)
-        yield Submission(unfinished, FORMS[dataset])
-        with _told(folder):
+        with _folder_errors(folder):
+            (unfinished / FORMATS[dataset].folder).mkdir(parents=True)
+        yield Submission(unfinished, FORMATS[dataset])
+        with _folder_errors(folder):
             if folder.exists():
                 folder.rmdir()
             unfinished.replace(place)
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _folder_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(folder, f"cannot be used ({error.strerror})", "give --submit a new folder") from error
+        raise InputError(
+            folder, f"cannot use the folder ({error.strerror})", "choose a new folder for `submit`"
+        ) from error

@@ -1,5 +1,4 @@
-"""A timm network as a dilated backbone (section 3.1): features at output stride 8 or 16, multi-grid in layer4. Used by
-`danet.DANet`.
+"""Dilated backbones from timm (section 3.1): features at output stride 8 or 16, with optional multi-grid in layer4.
 
 Names are timm's: resnet50, resnet101 (the paper's 7x7 stem), resnet50c (three 3x3, mmseg's V1c), resnet50s (DRANet's
 deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other model that timm can build with
@@ -28,60 +27,53 @@ def build_backbone(
     stages: int = 1,
     in_channels: int = 3,
 ) -> tuple[nn.Module, list[int]]:
-    """A module that maps B,N,H,W to the feature maps of its last stages, the last of them
-    B,C,ceil(H/stride),ceil(W/stride); and the channels of each.
+    """Return a module that maps images B,N,H,W to a list of feature maps, and the channels of each map.
+
+    The last map has shape B,C,ceil(H/stride),ceil(W/stride).
 
     Args:
         name: a timm model name.
         output_stride: 8 (the paper) or 16; later stages are dilated instead of strided.
         layer4_dilations: multi-grid: the *absolute* dilation of each block of a ResNet's layer4, repeated if there are
-            more blocks, (4, 8, 16) in the paper (DeepLabv3 writes the same as unit rates (1, 2, 4) at stride 8). None
-            leaves timm's, which is 2, 4, 4 at stride 8 as in the released code.
-        pretrained: fetch ImageNet weights from timm's hub; the only thing here that needs a network connection.
-        stages: how many feature maps.
-        in_channels: N; for others than 3 timm repeats the first convolution's weights cyclically, times 3 / N, or sums
-            them for N = 1.
+            more blocks; (4, 8, 16) in the paper (DeepLabv3 writes this as unit rates (1, 2, 4) at stride 8). None keeps
+            timm's dilations: 2, 4, 4 at stride 8, as in the released code.
+        pretrained: download ImageNet weights from timm's hub. Nothing else in this package needs a network connection.
+        stages: the number of feature maps, those of the last stages.
+        in_channels: N. If not 3, timm repeats the first convolution's weights cyclically, times 3 / N, or sums them for
+            N = 1.
 
     Raises:
-        InputError: an unknown model, one without dilation, or multi-grid for a network that has no ResNet layer4.
+        InputError: an unknown model, a model that does not support dilation, or multi-grid without a ResNet's layer4.
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise InputError(
-            f"backbone {name!r}", "timm has no such model", f"did you mean {' or '.join(near) or 'resnet50'}?"
-        )
+        remedy = f"did you mean {' or '.join(near) or 'resnet50'}?"
+        raise InputError("backbone", f"timm has no model {name!r}", remedy)
     if output_stride not in (8, 16, 32):
-        raise InputError(
-            "output stride", f"{output_stride} is not 8, 16 or 32", "use 8 as in the paper, or 16 to save time"
-        )
+        what = f"must be 8, 16 or 32, got {output_stride}"
+        raise InputError("output_stride", what, "use 8 as in the paper, or 16 to save time")
     shape = {"output_stride": output_stride, "out_indices": tuple(range(-stages, 0)), "in_chans": in_channels}
     try:
         net = timm.create_model(name, pretrained, features_only=True, **shape)
     except (TypeError, NotImplementedError, AssertionError) as error:
-        raise InputError(
-            f"backbone {name!r}", f"it cannot be dilated ({error})", "use a ResNet, MobileNetV2 or EfficientNet"
-        ) from error
+        what = f"{name!r} does not support dilation ({error})"
+        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet") from error
     except OSError as error:
-        raise InputError(
-            f"backbone {name!r}",
-            f"its pretrained weights could not be fetched ({error})",
-            "give --backbone-weights FILE",
-        ) from error
+        what = f"cannot download the pretrained weights of {name!r} ({error})"
+        raise InputError("backbone", what, "set `backbone_weights` to a file") from error
     features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
-    if features.reduction()[-1] != output_stride:
-        raise InputError(
-            f"backbone {name!r}",
-            f"its features have stride {features.reduction()[-1]}, not {output_stride}",
-            "use a ResNet, MobileNetV2 or EfficientNet",
-        )
+    if (stride := features.reduction()[-1]) != output_stride:
+        what = f"features of {name!r} have stride {stride}, not {output_stride}"
+        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet")
     if layer4_dilations is not None:
         _set_multi_grid(net, name, layer4_dilations)
     return net, features.channels()
 
 
 def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation, per channel in [0, 1], of the backbone's ImageNet weights; for other channels
-    than 3 repeated cyclically, as the weights are, and averaged for one.
+    """Return mean and standard deviation, per channel in [0, 1], that the backbone's ImageNet weights expect.
+
+    If `channels` is not 3, they are repeated cyclically as the weights are; for one channel they are averaged.
     """
     config = timm.get_pretrained_cfg(name)
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if config is None else (config.mean, config.std)
@@ -91,35 +83,42 @@ def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tupl
 
 
 def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], source: str) -> None:
-    """Load ImageNet weights under timm's keys, the first convolution adapted to the backbone's input channels as timm
-    does; what only the classifier needs is left out, anything else left over is an error.
+    """Load ImageNet weights with timm's keys, and adapt the first convolution to the input channels as timm does.
+
+    Weights of the classifier are skipped; any other unexpected key is an error.
+
+    Args:
+        backbone: a module from `build_backbone`.
+        name: its timm name.
+        state: the weights.
+        source: where they are from, for messages.
 
     Raises:
-        InputError: keys or shapes that do not fit, the first three named.
+        InputError: keys or shapes that do not match; the message names the first three.
     """
     wanted = backbone.state_dict()
     parts = {part for part, _ in backbone.named_children()}
-    state = {_listed(key, parts): tensor for key, tensor in state.items()}
-    first = _listed(f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight", parts)
+    state = {_flat_key(key, parts): tensor for key, tensor in state.items()}
+    first = _flat_key(f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight", parts)
     if first in wanted and first in state and state[first].shape[1] == 3:
         state |= {first: adapt_input_conv(wanted[first].shape[1], state[first])}
     with torch.device("meta"):
-        whole = {_listed(key, parts) for key in timm.create_model(name).state_dict()}
+        whole = {_flat_key(key, parts) for key in timm.create_model(name).state_dict()}
     wrong = [f"{key} is missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-    wrong += [f"{key} belongs to no part of {name}" for key in state if key not in wanted and key not in whole]
+    wrong += [f"{key} is not a key of {name}" for key in state if key not in wanted and key not in whole]
     wrong += [
-        f"{key} has shape {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
         for key, tensor in wanted.items()
         if key in state and state[key].shape != tensor.shape
     ]
     if wrong:
         what = f"not the weights of {name}: {join_messages(wrong)}"
-        raise InputError(source, what, "give a file with timm's keys for this backbone")
+        raise InputError(source, what, "use a file with timm's keys for this backbone")
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 
-def _listed(key: str, parts: Container[str]) -> str:
-    """The key in timm's feature networks, some of which list the parts of a sequence: stages_0.x for stages.0.x."""
+def _flat_key(key: str, parts: Container[str]) -> str:
+    """Return a key as timm's feature networks spell it: some flatten sequences, stages.0.x to stages_0.x."""
     joined = key.replace(".", "_", 1)
     return joined if joined.split(".")[0] in parts else key
 
@@ -129,9 +128,12 @@ def _set_multi_grid(net: nn.Module, name: str, dilations: tuple[int, ...]) -> No
         m for path, m in net.named_modules() if path.startswith("layer4") and isinstance(m, BasicBlock | Bottleneck)
     ]
     if not blocks:
-        raise InputError(f"backbone {name!r}", "multi-grid needs a ResNet's layer4", "leave layer4 dilations out")
+        what = f"multi-grid needs the layer4 of a ResNet, which {name!r} does not have"
+        raise InputError("layer4_dilations", what, "leave `layer4_dilations` out")
     if not dilations or min(dilations) < 1:
-        raise InputError("layer4 dilations", f"{dilations} holds no positive numbers", "give them as 4 8 16")
+        raise InputError(
+            "layer4_dilations", f"must be positive integers, got {dilations}", "use 4 8 16 as in the paper"
+        )
     for i, block in enumerate(blocks):
         for conv in block.modules():
             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):

@@ -1,6 +1,7 @@
-"""Networks of others in DANet's place, to be trained, measured and used as it is: PSPNet, DeepLabV3, DeepLabV3+ and
-UPerNet from segmentation-models-pytorch (extra `compare`), on the same timm backbone.
-Command: `danet train camvid --network.architecture smp:PSPNet`.
+"""Baselines to compare with DANet: PSPNet, DeepLabV3, DeepLabV3+ and UPerNet on the same timm backbones.
+
+The decoders are those of segmentation-models-pytorch (extra `compare`). Baselines are trained, evaluated and used like
+a DANet: `danet train camvid --network.architecture smp:PSPNet`.
 """
 
 import difflib
@@ -18,14 +19,14 @@ from danet.model.danet import DANet, Outputs
 
 
 class Baseline(nn.Module):
-    """Normalized images B,N,H,W (any size) -> `Outputs` at the same size, with `fused` alone.
+    """A baseline: normalized images B,N,H,W of any size -> `Outputs` at the same size, with `fused` only.
 
     Args:
-        backbone: B,N,H,W -> a list of feature maps. It learns at the base rate, the head at its own.
+        backbone: B,N,H,W -> a list of feature maps. It is trained at the base learning rate, the head at its own.
         head: a list of the images and these maps -> logits B,K,h,w.
-        multiple: what the head wants height and width to be multiples of; others are padded with zeros, the mean pixel,
-            at the right and the bottom, and the answer is cut.
-        align_corners: of the bilinear upsampling of the logits, as in `DANet`.
+        multiple: height and width must be multiples of this for the head. Other images are padded with zeros, the mean
+            color, on the right and at the bottom, and the logits are cropped.
+        align_corners: for the bilinear upsampling of the logits, as in `DANet`.
         in_channels: N.
     """
 
@@ -35,31 +36,33 @@ class Baseline(nn.Module):
         self.multiple, self.align_corners, self.in_channels = multiple, align_corners, in_channels
 
     def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs:
+        """Return the logits at the size of the images."""
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         logits = self.head([images, *self.backbone(images)])  # B,K,h,w
-        whole = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return Outputs(whole[..., :height, :width])
+        padded = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return Outputs(padded[..., :height, :width])
 
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
-        """The same: what was padded can be cut at the images' size only."""
+        """Return the same as `forward`: the padding can only be cropped at the size of the images."""
         return self(images)
 
 
 def build_network(architecture: str = "danet", **arguments: Any) -> DANet | Baseline:
-    """The network of a name in ARCHITECTURES.
+    """Build a network.
 
     Args:
-        arguments: of `DANet`. A baseline takes those that are not of DANet's own head: `num_classes`, `backbone`,
+        architecture: a key of `ARCHITECTURES`.
+        **arguments: those of `DANet`. Baselines ignore the ones of DANet's head and use `num_classes`, `backbone`,
             `output_stride`, `layer4_dilations`, `align_corners`, `in_channels` and `pretrained`.
 
     Raises:
-        InputError: no such architecture, the nearest is proposed; a missing package; an argument that cannot be.
+        InputError: an unknown architecture, a missing package, or an invalid argument.
     """
     if architecture not in ARCHITECTURES:
         near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(ARCHITECTURES)}"
-        raise InputError(f"architecture {architecture!r}", "is unknown", remedy)
+        raise InputError("architecture", f"{architecture!r} is unknown", remedy)
     return ARCHITECTURES[architecture](**arguments)
 
 
@@ -73,19 +76,21 @@ def _smp(
     auxiliary: bool = False,
     in_channels: int = 3,
     pretrained: bool = False,
-    **_of_danets_head: object,
+    **_danet_head: object,
 ) -> Baseline:
-    """Smp's decoder and head with its own defaults over `build_backbone`'s five stages, except that PSPNet's backbone
-    is dilated and whole, as in its paper (smp cuts it at stride 8), and DeepLab's rates are those of its paper for the
-    stride. UPerNet takes no output stride: its backbone goes down to 32.
+    """Build smp's decoder and head, with smp's defaults, on the five stages of `build_backbone`.
+
+    Two defaults are changed to those of the papers: PSPNet's backbone is complete and dilated (smp cuts it at stride
+    8), and DeepLab's dilation rates depend on the stride. UPerNet ignores the output stride; its backbone has stride
+    32.
     """
     try:
         import segmentation_models_pytorch as smp
     except ImportError as error:
-        what = "needs the package segmentation-models-pytorch"
-        raise InputError(f"architecture smp:{name}", what, "pip install 'danet[compare]'") from error
+        what = f"smp:{name} needs the package segmentation-models-pytorch"
+        raise InputError("architecture", what, "pip install 'danet[compare]'") from error
     if auxiliary:
-        raise InputError("--network.auxiliary", f"is for DANet, not for smp:{name}", "give --network.no-auxiliary")
+        raise InputError("auxiliary", f"not supported by smp:{name}, only by danet", "leave `auxiliary` out")
     stride = 32 if name == "UPerNet" else output_stride
     features, _ = build_backbone(backbone, stride, layer4_dilations, pretrained, stages=5, in_channels=in_channels)
     rates = (12, 24, 36) if stride == 8 else (6, 12, 18)
@@ -100,9 +105,8 @@ def _smp(
     try:
         network = getattr(smp, name)(classes=num_classes, **given, **options[name])
     except ValueError as error:
-        raise InputError(
-            f"architecture smp:{name}", f"cannot be built ({error})", "use output stride 8 or 16"
-        ) from error
+        what = f"cannot build smp:{name} ({error})"
+        raise InputError("architecture", what, "use `output_stride` 8 or 16") from error
     head = nn.Sequential(network.decoder, network.segmentation_head)
     return Baseline(features, head, stride, align_corners, in_channels)
 
@@ -114,4 +118,4 @@ ARCHITECTURES: dict[str, Callable[..., DANet | Baseline]] = {
     "smp:DeepLabV3Plus": partial(_smp, "DeepLabV3Plus"),
     "smp:UPerNet": partial(_smp, "UPerNet"),
 }
-"""name -> its builder."""
+"""Architecture name -> function that builds it."""

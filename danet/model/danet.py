@@ -1,12 +1,11 @@
-"""DANet (Fu et al., CVPR 2019, Figure 2): a dilated backbone, two attention branches, sum fusion, three classifiers;
-and the ablations of Table 1.
+"""DANet (Fu et al., CVPR 2019, Figure 2): a dilated backbone, two attention branches, sum fusion, three classifiers.
 
     backbone -+- 3x3 conv BN ReLU - PositionAttention - 3x3 conv BN ReLU -+- classifier -> position
               |                                                           + (sum) classifier -> fused
               +- 3x3 conv BN ReLU - ChannelAttention --- 3x3 conv BN ReLU -+- classifier -> channel
 
-A classifier is Dropout2d and a 1x1 convolution. With one module there is one branch and one output; with none it is the
-dilated FCN baseline.
+A classifier is Dropout2d and a 1x1 convolution. The ablations of Table 1 have one attention module, and so one branch
+and one output, or none: the dilated FCN baseline.
 """
 
 from functools import partial
@@ -22,8 +21,12 @@ from danet.model.backbone import build_backbone
 
 
 class Outputs(NamedTuple):
-    """Logits at the input's size, B,K,H,W. `fused` is the prediction; the other two exist, for the multi-loss, when
-    both modules are used.
+    """Logits B,K,H,W at the input's size.
+
+    Attributes:
+        fused: the prediction.
+        position: of the position branch, for the multi-loss; None unless both attention modules are used.
+        channel: of the channel branch, likewise.
     """
 
     fused: Float[Tensor, "B K H W"]
@@ -32,7 +35,14 @@ class Outputs(NamedTuple):
 
 
 class AuxiliaryOutputs(NamedTuple):
-    """`Outputs`, and the logits of the auxiliary head: what a network that has one gives while it is trained."""
+    """`Outputs` with the logits of the auxiliary head, returned in training mode by networks that have one.
+
+    Attributes:
+        fused: see `Outputs`.
+        position: see `Outputs`.
+        channel: see `Outputs`.
+        auxiliary: of the auxiliary head.
+    """
 
     fused: Float[Tensor, "B K H W"]
     position: Float[Tensor, "B K H W"] | None
@@ -41,26 +51,27 @@ class AuxiliaryOutputs(NamedTuple):
 
 
 class DANet(nn.Module):
-    """Normalized images B,N,H,W (any size) -> `Outputs` at the same size.
+    """The network: normalized images B,N,H,W of any size -> `Outputs` at the same size.
 
     Args:
         num_classes: K.
-        backbone: a timm name, see `backbone.py`.
+        backbone: a timm model name; see `backbone.py`.
         output_stride: 8 as in the paper, or 16.
-        layer4_dilations: multi-grid, absolute: (4, 8, 16) in the paper; None is 2, 4, 4.
-        position, channel: which attention modules to use; neither is the dilated FCN.
-        channel_form: "released" or "paper", see `ChannelAttention`.
-        width: channels of the branches; None is a quarter of the backbone's (512 for ResNet-50 and 101).
-        dropout: Dropout2d before each classifier.
-        align_corners: of the bilinear upsampling of the logits; True in the released code, False in mmseg's 512 x 1024
+        layer4_dilations: multi-grid, absolute: (4, 8, 16) in the paper; None means 2, 4, 4.
+        position: use position attention.
+        channel: use channel attention. Without both, the network is the dilated FCN.
+        channel_form: "released" or "paper"; see `ChannelAttention`.
+        width: channels of the branches; None means a quarter of the backbone's (512 for ResNet-50 and 101).
+        dropout: probability of Dropout2d before each classifier.
+        align_corners: for the bilinear upsampling of the logits; True in the released code, False in mmseg's 512 x 1024
             models.
-        auxiliary: an FCN head on the backbone's last stage but one (layer3 of a ResNet), used in training only, as
-            mmsegmentation has; the paper and the released code have none.
+        auxiliary: add an FCN head on the second-to-last stage of the backbone (layer3 of a ResNet), used only in
+            training, as in mmsegmentation. The paper and the released code have none.
         in_channels: N, from 1 to 64; see `build_backbone`.
-        pretrained: fetch the backbone's ImageNet weights from timm's hub.
+        pretrained: download the backbone's ImageNet weights from timm's hub.
 
     Raises:
-        InputError: an argument that cannot be.
+        InputError: an invalid argument.
     """
 
     def __init__(
@@ -81,13 +92,13 @@ class DANet(nn.Module):
     ):
         super().__init__()
         if num_classes < 1:
-            raise InputError("number of classes", f"{num_classes} is less than 1", "give one name a class")
+            raise InputError("num_classes", f"must be at least 1, got {num_classes}", "use the number of classes")
         if not 1 <= in_channels <= 64:
-            raise InputError("input channels", f"{in_channels} is not from 1 to 64", "give the number of bands")
+            raise InputError("in_channels", f"must be from 1 to 64, got {in_channels}", "use the number of bands")
         if width is not None and width < 1:
-            raise InputError("width", f"{width} is less than 1", "give the branches' channels, or None")
+            raise InputError("width", f"must be at least 1, got {width}", "use None for a quarter of the backbone's")
         if not 0 <= dropout < 1:
-            raise InputError("dropout", f"{dropout} is not a probability below 1", "use 0.1 as released, or 0 for none")
+            raise InputError("dropout", f"must be from 0 to below 1, got {dropout}", "use 0.1 as in the released code")
         stages = 2 if auxiliary else 1
         self.backbone, sizes = build_backbone(
             backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
@@ -105,21 +116,20 @@ class DANet(nn.Module):
         self.align_corners, self.in_channels = align_corners, in_channels
 
     def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs | AuxiliaryOutputs:
+        """Return the logits at the size of the images; with the auxiliary head's in training mode."""
         up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         *earlier, features = self.backbone(images)
-        small = self._classified(features)
+        small = self._classify(features)
         outputs = Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
         if self.auxiliary_head is None or not self.training:
             return outputs
         return AuxiliaryOutputs(*outputs, up(self.auxiliary_head(earlier[0])))
 
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
-        """The same outputs at the feature grid's size, B,K,ceil(H/stride),ceil(W/stride), before upsampling; without
-        the auxiliary head's.
-        """
-        return self._classified(self.backbone(images)[-1])
+        """Return the logits before upsampling, B,K,ceil(H/stride),ceil(W/stride), without the auxiliary head's."""
+        return self._classify(self.backbone(images)[-1])
 
-    def _classified(self, features: Float[Tensor, "B C h w"]) -> Outputs:
+    def _classify(self, features: Float[Tensor, "B C h w"]) -> Outputs:
         if self.position is not None and self.channel is not None:
             position, channel = self.position(features), self.channel(features)
             assert self.position_classifier is not None
@@ -135,8 +145,12 @@ class DANet(nn.Module):
 
 
 class Branch(nn.Module):
-    """Features B,C,h,w -> B,width,h,w: reduce by a 3x3 convolution, attend, refine by another (conv5a-sa-conv51 of the
-    released code).
+    """An attention branch: 3x3 convolution, attention, 3x3 convolution (conv5a-sa-conv51 in the released code).
+
+    Args:
+        channels: of the features, B,channels,h,w.
+        width: of the result, B,width,h,w.
+        attention: a module on `width` channels.
     """
 
     def __init__(self, channels: int, width: int, attention: PositionAttention | ChannelAttention):
@@ -146,11 +160,12 @@ class Branch(nn.Module):
         self.refine = conv_bn_relu(width, width)
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c h w"]:
+        """Return the refined features."""
         return self.refine(self.attention(self.reduce(features)))
 
 
 def conv_bn_relu(channels: int, width: int) -> nn.Sequential:
-    """3x3 convolution without bias, batch normalization, ReLU."""
+    """Return a 3x3 convolution without bias, batch normalization and ReLU."""
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 

@@ -1,6 +1,4 @@
-"""Batch normalization folded into the convolution before it: the evaluated network's numbers in fewer passes over
-memory. Used by `danet.predict`.
-"""
+"""Fold batch normalization into the preceding convolutions: the same results with fewer passes over memory."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,14 +15,15 @@ from torch.utils._pytree import tree_leaves
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def folded(network: Network, images: Float[Tensor, "B N H W"]) -> Network:
-    """A copy for inference in which each BatchNorm2d is part of the convolution whose output it alone reads; the
-    activation that timm's norms hold stays. Every other tensor is the network's own, not copied. The folded weights do
-    not follow later changes of the network.
+def fold_batchnorm(network: Network, images: Float[Tensor, "B N H W"]) -> Network:
+    """Return a copy for inference in which BatchNorm2d layers are folded into the convolutions before them.
+
+    A layer is folded if it alone reads the convolution's output; activations inside timm's norm layers are kept. All
+    other tensors are shared with the network. The folded weights do not follow later changes of the network.
 
     Args:
         network: in evaluation mode.
-        images: the network is run on them once, to see which layer reads what; they may be small.
+        images: the network is run on them once, to find out which layer reads which tensor; they may be small.
     """
     assert not network.training
     shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
@@ -43,34 +42,37 @@ def folded(network: Network, images: Float[Tensor, "B N H W"]) -> Network:
 
 
 class _Calls(TorchDispatchMode):
-    """The tensors that each operator read and made; kept, so that no id is given twice."""
+    """Record the inputs and outputs of each operator. The tensors are kept alive so that no id is used twice."""
 
     def __init__(self):
         super().__init__()
-        self.seen: list[tuple[list[Tensor], list[Tensor]]] = []
+        self.records: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def __torch_dispatch__(self, func: Callable, types: Sequence, args: Sequence = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        self.seen.append((_tensors((args, kwargs)), _tensors(made)))
-        return made
+        result = func(*args, **(kwargs or {}))
+        self.records.append((_tensors((args, kwargs)), _tensors(result)))
+        return result
 
 
 def _pairs(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the norms that read their outputs; both run once, and nothing else reads these."""
+    """Return the names of convolutions with the norms that read their outputs.
+
+    Both layers run exactly once, and nothing else reads the convolution's output.
+    """
     with torch.no_grad(), _Calls() as calls:
         network(images)
     named = list(network.named_modules())
     convolutions = {id(m.weight): name for name, m in named if isinstance(m, nn.Conv2d)}
     norms = {id(m.running_mean): name for name, m in named if isinstance(m, nn.BatchNorm2d) and m.track_running_stats}
-    reads = Counter(id(tensor) for read, _ in calls.seen for tensor in read)
-    once = {tensor for tensor, times in reads.items() if times == 1}
-    makers: dict[int, str] = {}  # the convolution that made a tensor
+    reads = Counter(id(tensor) for inputs, _ in calls.records for tensor in inputs)
+    read_once = {tensor for tensor, times in reads.items() if times == 1}
+    sources: dict[int, str] = {}  # output tensor -> its convolution
     pairs = []
-    for read, made in calls.seen:
-        ids = once.intersection(map(id, read))
-        makers |= {id(made[0]): convolutions[weight] for weight in ids & convolutions.keys()}
-        if read and id(read[0]) in ids & makers.keys():
-            pairs += [(makers[id(read[0])], norms[mean]) for mean in ids & norms.keys()]
+    for inputs, outputs in calls.records:
+        ids = read_once.intersection(map(id, inputs))
+        sources |= {id(outputs[0]): convolutions[weight] for weight in ids & convolutions.keys()}
+        if inputs and id(inputs[0]) in ids & sources.keys():
+            pairs += [(sources[id(inputs[0])], norms[mean]) for mean in ids & norms.keys()]
     return pairs
 
 

@@ -1,12 +1,13 @@
 """softmax(Q K^T) V as Triton kernels for CUDA, forward and backward: D up to 128, any C, any number of positions.
 
-The sums are those of tiles.py. A program computes one block of rows and one block of channels, so Q K^T is computed
-once for each block of channels (512 channels: twice) and not once a head, as by torch's kernels. Queries' and keys'
-gradients are one kernel with the roles exchanged. Checked on the CPU by Triton's interpreter and compiled for
-compute capability 8.0 and 9.0 (test_kernels.py); not yet run on a GPU, and so not the first choice of `attend`.
+The sums are those of tiled_attention.py. A program computes one block of rows and one block of channels, so Q K^T is
+computed once per block of channels (twice for 512 channels) and not once per head, as in torch's kernels. One kernel
+computes the gradients of queries and keys, with their roles exchanged. Tested on the CPU by Triton's interpreter and
+compiled for compute capability 8.0 and 9.0 (tests/model/test_kernels.py); not yet run on a GPU, so `attend` prefers the
+fused kernels.
 """
 
-# ruff: noqa: N803 - a kernel's sizes and constants are capitals
+# ruff: noqa: N803 - sizes and constants of kernels are in capitals
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 import torch
@@ -18,19 +19,19 @@ from torch.autograd.function import once_differentiable
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 BLOCK = 64
-"""Queries and keys of a block."""
+"""Queries and keys per block."""
 
 
 @triton.jit
 def load(x, rows, columns, height, width):
-    """Rows and columns of a contiguous height x width matrix, 0 beyond its ends."""
+    """Load rows and columns of a contiguous height x width matrix, with 0 outside."""
     inside = (rows[:, None] < height) & (columns[None, :] < width)
     return tl.load(x + rows[:, None].to(tl.int64) * width + columns[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
 def store(x, values, rows, columns, height, width):
-    """The same rows and columns, written; nothing beyond the ends."""
+    """Store rows and columns of a contiguous height x width matrix, skipping those outside."""
     inside = (rows[:, None] < height) & (columns[None, :] < width)
     tl.store(x + rows[:, None].to(tl.int64) * width + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
 
@@ -39,7 +40,7 @@ def store(x, values, rows, columns, height, width):
 def forward_kernel(
     query, key, value, out, level, N, M, D, C, SIZE: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """`level` B,N becomes log2 of the sum of exp(energy)."""
+    """Compute one block of the result, and set `level` B,N to log2 of the sum of exp(energy)."""
     image = tl.program_id(1).to(tl.int64)
     query, key, value, out = query + image * N * D, key + image * M * D, value + image * M * C, out + image * N * C
     rows, wide = tl.program_id(0) * SIZE + tl.arange(0, SIZE), tl.arange(0, WIDTH)
@@ -68,7 +69,7 @@ def forward_kernel(
 def value_kernel(
     query, key, grad, level, grad_value, N, M, D, C, SIZE: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """The value's gradient, weights^T grad."""
+    """Compute one block of the gradient of the value, weights^T grad."""
     image = tl.program_id(1).to(tl.int64)
     query, key = query + image * N * D, key + image * M * D
     columns, wide = tl.program_id(0) * SIZE + tl.arange(0, SIZE), tl.arange(0, WIDTH)
@@ -78,7 +79,7 @@ def value_kernel(
     for start in range(0, N, SIZE):
         rows = start + tl.arange(0, SIZE)
         energy = tl.dot(k, tl.trans(load(query, rows, wide, N, D)), input_precision="ieee") * LOG2_E  # m,n
-        norm = tl.load(level + image * N + rows, mask=rows < N, other=float("inf"))  # beyond the end: weight 0
+        norm = tl.load(level + image * N + rows, mask=rows < N, other=float("inf"))  # outside: weight 0
         g = load(grad + image * N * C, rows, channels, N, C)
         sums += tl.dot(tl.exp2(energy - norm[None, :]).to(g.dtype), g, input_precision="ieee")
     store(grad_value + image * M * C, sums, columns, channels, M, C)
@@ -89,8 +90,10 @@ def slope_kernel(
     ours, theirs, left, right, level, along, grad_ours, N, M, D, C,
     SIZE: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of `ours`, N positions, from the energies with `theirs`, M positions: of queries, with left = grad
-    and right = value, or of keys, with left = value and right = grad. `along`: rowsum(grad * out) of each query.
+    """Compute one block of the gradient of `ours`, N positions, from the energies with `theirs`, M positions.
+
+    For queries, left = grad and right = value; for keys, left = value and right = grad. `along` is rowsum(grad * out)
+    of each query.
     """
     image = tl.program_id(1).to(tl.int64)
     rows, wide = tl.program_id(0) * SIZE + tl.arange(0, SIZE), tl.arange(0, WIDTH)
@@ -121,16 +124,19 @@ def slope_kernel(
 def triton_tiled(
     query: Float[Tensor, "B N D"], key: Float[Tensor, "B M D"], value: Float[Tensor, "B M C"]
 ) -> Float[Tensor, "B N C"]:
-    """Half precision or float32, sums in float32; D up to 128. Inputs that are no contiguous rows are copied."""
+    """Return softmax(Q K^T) V for half precision or float32, with sums in float32; D up to 128.
+
+    Inputs whose rows are not contiguous are copied.
+    """
     assert query.shape[2] <= 128
     dtype = value.dtype
     return _Triton.apply(query.to(dtype).contiguous(), key.to(dtype).contiguous(), value.contiguous())
 
 
 def blocks(width: int, channels: int, itemsize: int) -> dict[str, int]:
-    """The constants of a compiled kernel; at least 16, for the matrix units."""
-    width, most = max(16, triton.next_power_of_2(width)), 256 if itemsize < 4 else 64
-    return {"SIZE": BLOCK, "WIDTH": width, "CHANNELS": min(most, max(16, triton.next_power_of_2(channels)))}
+    """Return the constants of a compiled kernel; block sizes are at least 16, as the matrix units require."""
+    width, limit = max(16, triton.next_power_of_2(width)), 256 if itemsize < 4 else 64
+    return {"SIZE": BLOCK, "WIDTH": width, "CHANNELS": min(limit, max(16, triton.next_power_of_2(channels)))}
 
 
 class _Triton(torch.autograd.Function):

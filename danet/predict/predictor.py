@@ -15,10 +15,10 @@ from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import read_image, to_pixels
 from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.model import device as devices
 from danet.model.baselines import Baseline
 from danet.model.danet import DANet
-from danet.model.fold_batchnorm import folded
+from danet.model.device import resolve_device
+from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.attention import Inspection, inspect_pixels
 from danet.predict.inference import predict_samples, segment
 from danet.predict.protocols import WHOLE, Protocol
@@ -46,16 +46,16 @@ class Predictor:
 
     def __init__(
         self,
-        network: DANet | Baseline | runtimes.Exported,
+        network: DANet | Baseline | runtimes.ExportedNetwork,
         card: weights_file.Card,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
     ):
-        self.device, self.network, self.card, self.dtype = devices.choose(device), network, card, dtype
+        self.device, self.network, self.card, self.dtype = resolve_device(device), network, card, dtype
         self.folded = network
-        if not isinstance(network, runtimes.Exported):
+        if not isinstance(network, runtimes.ExportedNetwork):
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            self.folded = folded(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))
+            self.folded = fold_batchnorm(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))
 
     @property
     def classes(self) -> Classes:

@@ -43,6 +43,9 @@ Count = Annotated[int, Query(ge=1, le=16, description="Number of channels.")]
 
 STORED, OLD_STORED = "/v1/images/{image}", "/v1/pictures/{image}"  # vocabulary: old name
 
+PARAMETERS = {"class_name": "class_id"}
+"""Parameters in errors of the library -> their names in the REST interface, if different."""
+
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
 IMAGE_BODY = {
@@ -75,7 +78,8 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(InputError)
     async def _(_: Request, error: InputError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
+        where = PARAMETERS.get(str(error.where), error.where)
+        return JSONResponse({"error": f"{where}: {error.what}; {error.remedy}"}, 422)
 
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:

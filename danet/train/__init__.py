@@ -1,1 +1,1 @@
-"""Train a recipe, on one device or several."""
+"""Training of a recipe on one device or several."""

@@ -1,9 +1,12 @@
-"""Several processes as one: `torchrun --nproc-per-node N -m danet train ...`. Batch normalization over all of them, on
-CPUs too.
+"""Training in several processes, and the signals that stop it. Command: `torchrun --nproc-per-node N -m danet train ...`.
+
+Batch normalization is synchronized over all processes, on CPUs too.
 """
 
 import os
+import signal
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -11,12 +14,20 @@ from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from danet.model import device as devices
+from danet.model.device import resolve_device
+
+_TORCHRUN_DEFAULTS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 @dataclass(frozen=True)
 class Process:
-    """Which of how many processes this is, and the device it computes on. Process 0 writes the files."""
+    """One of the processes of a run. Process 0 writes the files.
+
+    Args:
+        rank: number of this process, from 0.
+        world: number of processes.
+        device: the device it computes on.
+    """
 
     rank: int
     world: int
@@ -24,17 +35,18 @@ class Process:
 
     @property
     def main(self) -> bool:
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, on each of them."""
+        """Return the sum of a tensor over all processes."""
         if self.world > 1:
             tensor = tensor.to(self.device)
             dist.all_reduce(tensor)
         return tensor
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network for training: gradients averaged over the processes."""
+        """Return the network for training, with gradients averaged over the processes."""
         if self.world == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
@@ -42,46 +54,78 @@ class Process:
 
 
 def start(device: str | None) -> Process:
-    """Join the processes that torchrun started, or be the only one.
+    """Join the processes started by torchrun, or return a single process.
 
     Args:
-        device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
+        device: "cpu", "cuda" or "cuda:1"; None: a GPU if available.
 
     Raises:
-        InputError: a device that is not there.
+        InputError: the device is not available.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
-    chosen = devices.choose(device, local)
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN_DEFAULTS)
+    chosen = resolve_device(device, local)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=_meeting_place(), rank=rank, world_size=world)
+        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world)
     return Process(rank, world, chosen)
 
 
 def restarted() -> bool:
-    """Whether torchrun has started these processes again, since one was lost."""
+    """Return whether torchrun has restarted the processes after losing one."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def _meeting_place() -> "dist.Store":  # pyright: ignore[reportPrivateImportUsage]
-    """Where the processes tell each other their addresses. torchrun keeps it when it starts them again (torch 2.15),
-    with the addresses of the lost ones in it; so each start uses names of its own. On several machines the starts are
-    counted apart, and the names are left as they are.
+def _store() -> "dist.Store":  # pyright: ignore[reportPrivateImportUsage]
+    """Return the store through which the processes exchange their addresses.
+
+    torchrun (torch 2.15) keeps the store across restarts, with the addresses of lost processes in it. Each restart
+    therefore uses its own key prefix, except on several machines, where restarts are counted separately.
     """
     store, _, _ = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(start, store)  # pyright: ignore[reportPrivateImportUsage]
+    prefix = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(prefix, store)  # pyright: ignore[reportPrivateImportUsage]
 
 
-_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+class Interruption:
+    """A context manager that records SIGINT and SIGTERM instead of raising; a second signal ends the process.
+
+    Attributes:
+        signal: number of the signal received, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        self._previous = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def agreed(self, process: Process) -> bool:
+        """Return whether any process has received a signal, so that all of them stop after the same step."""
+        return bool(process.sum(torch.tensor(int(self.signal is not None))))
+
+    def check(self, *_: object) -> None:
+        """Raise KeyboardInterrupt if a signal was received. For work that leaves nothing to save."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            self.__exit__()
+            signal.raise_signal(number)
+        self.signal = number
 
 
 def synchronize_batch_norm(network: nn.Module, process: Process) -> nn.Module:
-    """Let every BatchNorm2d take its moments over all processes; state-dict keys stay as they are."""
+    """Compute the moments of every BatchNorm2d over all processes. State-dict keys do not change."""
     if process.world == 1:
         return network
     if process.device.type == "cuda":
@@ -94,9 +138,7 @@ def synchronize_batch_norm(network: nn.Module, process: Process) -> nn.Module:
 
 
 class CpuSyncBatchNorm(nn.Module):
-    """A BatchNorm2d (or timm's, with its activation) whose moments are those of all processes. torch.nn.SyncBatchNorm
-    refuses CPU tensors.
-    """
+    """A BatchNorm2d, or timm's with activation, synchronized on CPUs, which torch.nn.SyncBatchNorm does not support."""
 
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__()
@@ -111,17 +153,18 @@ class CpuSyncBatchNorm(nn.Module):
         self.num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized B,C,H,W features."""
         mean, var = self._moments(x) if self.training else (self.running_mean, self.running_var)
         normalized = (x - _along_channels(mean)) * _along_channels(torch.rsqrt(var + self.eps))
         return self.act(torch.addcmul(_along_channels(self.bias), normalized, _along_channels(self.weight)))
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance, per channel, over all processes; the running ones are updated."""
+        """Return mean and biased variance of each channel over all processes; update the running moments."""
         count = x.new_tensor([x.numel() / x.shape[1]])
         sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
-        # centered first: a difference of large squares would lose the digits that the test of equality asks for
+        # from centered values: the difference of two large squares loses the digits that the equality test needs
         var = _Sum.apply((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -131,7 +174,7 @@ class CpuSyncBatchNorm(nn.Module):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, forward and backward: each process's loss is a part of the whole."""
+    """The sum over all processes, forward and backward, because the loss is a sum over processes as well."""
 
     @staticmethod
     def forward(_ctx, x: Tensor) -> Tensor:

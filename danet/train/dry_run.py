@@ -15,7 +15,7 @@ from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
 from danet.files import check_writable, format_bytes
-from danet.model import device
+from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.train.build import build
@@ -101,7 +101,7 @@ def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _
 def _check(recipe: Recipe, where: "Where", found: _Set) -> None:
     if check_writable(where.folder) == where.folder:
         run_folder.check_free(where.folder, recipe)
-    device.choose(where.device)
+    resolve_device(where.device)
     if where.backbone_weights is not None or where.initial_weights is not None or recipe.fine_tunes:
         build(recipe, found.classes, where.backbone_weights, where.initial_weights, bands=found.bands)
 

@@ -1,26 +1,31 @@
-"""What a run shows while it runs: one line on a terminal's standard error, nothing elsewhere. Also times waiting for
-data against computing.
+"""Progress of a run: one line on standard error, and event files for TensorBoard.
+
+The progress line is shown on terminals only.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from danet.errors import InputError
+
 
 class TrainingProgress:
-    """A context manager around the steps of a run.
+    """A context manager that displays the progress of a run and measures its speed.
 
     Args:
-        steps: of the whole run.
-        first: the step it begins at.
-        batch: images a step.
-        shown: whether this process shows anything.
+        steps: number of steps of the whole run.
+        first: the step at which it starts.
+        batch: images per step.
+        visible: whether this process displays anything.
     """
 
-    def __init__(self, steps: int, first: int, batch: int, shown: bool):
+    def __init__(self, steps: int, first: int, batch: int, visible: bool):
         self.batch = batch
         console = Console(stderr=True)
         columns = (
@@ -29,10 +34,10 @@ class TrainingProgress:
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+        self._bar = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
         self._task = self._bar.add_task("training", total=steps, completed=first)
-        self._validated = ""
-        self._begin()
+        self._scores = ""
+        self._reset_clock()
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -43,28 +48,71 @@ class TrainingProgress:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for images."""
+        """Count the time inside this block as time spent waiting for images."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
 
     def advance(self, loss: float) -> None:
-        """One step done."""
+        """Display a completed step."""
         self._steps += 1
         speed = self.speed()
         text = f"loss {loss:.3f}  {speed['images_per_second']:.1f} images/s, {speed['waiting']:.0%} waiting for data"
-        self._bar.update(self._task, advance=1, description=text + self._validated)
+        self._bar.update(self._task, advance=1, description=text + self._scores)
 
     def validated(self, epoch: int, miou: float, best: float) -> None:
-        """A validation done; the clock of `speed` begins anew."""
-        self._validated = f"  mIoU {miou:.4f} (best {best:.4f})"
-        self._bar.console.print(f"epoch {epoch}: mIoU {miou:.4f}") if not self._bar.disable else None
-        self._begin()
+        """Display the scores of a validation, and restart the clock of `speed`."""
+        self._scores = f"  mIoU {miou:.4f} (best {best:.4f})"
+        if not self._bar.disable:
+            self._bar.console.print(f"epoch {epoch}: mIoU {miou:.4f}")
+        self._reset_clock()
 
     def speed(self) -> dict[str, float]:
-        """Training images a second since the last validation, and the share of that time spent waiting for data."""
+        """Return training images per second since the last validation, and the share of time spent waiting for data."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
         return {"images_per_second": self._steps * self.batch / elapsed, "waiting": self._waited / elapsed}
 
-    def _begin(self) -> None:
+    def _reset_clock(self) -> None:
         self._started, self._waited, self._steps = time.monotonic(), 0.0, 0
+
+
+def require_tensorboard() -> None:
+    """Check that TensorBoard is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("tensorboard") is None:
+        raise InputError("tensorboard", "needs the package tensorboard", "pip install 'danet[track]'")
+
+
+class TensorBoardLog:
+    """A context manager that writes the numbers of metrics.csv as TensorBoard events.
+
+    Args:
+        folder: folder of the event files; None: write nothing.
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder, self._writer = folder, None
+
+    def __enter__(self) -> "TensorBoardLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write the last row; the first call writes all rows and replaces those of an interrupted run."""
+        if self._folder is None:
+            return
+        rows = history[-1:]
+        if self._writer is None:  # created late because it starts a thread, and workers must be forked before
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer, rows = SummaryWriter(str(self._folder), purge_step=0), history
+        for row in rows:
+            for name in row.keys() - {"step"}:
+                self._writer.add_scalar(name, row[name], int(row["step"]))
+        self._writer.flush()

@@ -1,13 +1,13 @@
-"""Panels on one white page, to print. Used by `danet look --out F.png`."""
+"""Attention figures as a white page to print. Used by `danet look --out F.png`."""
 
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from danet.data.classes import Color
 from danet.predict import overlay
-from danet.visualize.attention_panels import GAP, Panel, Section, Sheet
+from danet.visualize.attention_panels import GAP, Panel, PanelGroup, Sheet
+from danet.visualize.html import encoded
 
 _MARGIN, _SPACE, _NARROW, _GRAY = 47, 8, 240, (90, 90, 90)
 _TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (40, 30, 24))
@@ -15,32 +15,31 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_png(sheet: Sheet) -> bytes:
-    """A PNG of 200 dots an inch, for one image as wide as A4 paper: the sections one below the other, the panels of
-    each side by side as far as the sheet's width goes.
+    """Return the sheet as PNG with 200 dots per inch; for a single image, it has the width of A4 paper.
+
+    Groups are below each other; their panels are next to each other, and wrap at the sheet's width.
     """
     title = _paragraph(sheet.title, _TITLE, sheet.width)
-    content = _stack([title, *(_section(section, sheet.width) for section in sheet.sections)], 2 * GAP)
+    content = _stack([title, *(_group(group, sheet.width) for group in sheet.groups)], 2 * GAP)
     page = Image.new("RGB", (sheet.width + 2 * _MARGIN, content.height + 2 * _MARGIN), "white")
     page.paste(content, (_MARGIN, _MARGIN))
-    file = io.BytesIO()
-    page.save(file, "PNG", dpi=(200, 200))
-    return file.getvalue()
+    return encoded(page, "PNG", dpi=(200, 200))
 
 
-def _section(section: Section, width: int) -> Image.Image:
+def _group(group: PanelGroup, width: int) -> Image.Image:
     rows: list[list[Image.Image]] = []
-    titles = [_paragraph(panel.title, _TEXT, max(panel.image.width, _NARROW)) for panel in section.panels]
+    titles = [_paragraph(panel.title, _TEXT, max(panel.image.width, _NARROW)) for panel in group.panels]
     height = max((title.height for title in titles), default=0)
-    for title, panel in zip(titles, section.panels, strict=True):
+    for title, panel in zip(titles, group.panels, strict=True):
         block = _panel(_extended(title, height), panel)
         if not rows or sum(one.width + GAP for one in rows[-1]) + block.width > width:
             rows.append([])
         rows[-1].append(block)
-    blocks = [_paragraph(section.title, _HEAD, width), *map(_beside, rows)]
-    if section.legend:
-        blocks.append(_legend(section.legend, width))
-    if section.text:
-        blocks.append(_paragraph(section.text, _TEXT, width))
+    blocks = [_paragraph(group.title, _HEAD, width), *map(_row, rows)]
+    if group.legend:
+        blocks.append(_legend(group.legend, width))
+    if group.text:
+        blocks.append(_paragraph(group.text, _TEXT, width))
     return _stack(blocks, 2 * _SPACE)
 
 
@@ -57,7 +56,7 @@ def _panel(title: Image.Image, panel: Panel) -> Image.Image:
 
 
 def _scale(low: str, high: str, width: int) -> Image.Image:
-    """The heat's colors between the numbers at their ends."""
+    """Draw the color scale between the numbers at its ends."""
     left, right = (round(_TEXT.getlength(text)) + _SPACE for text in (low, high))
     block, bar = Image.new("RGB", (width, 28), "white"), overlay.heat_bar(width - left - right, 20)
     block.paste(bar, (left, 4))
@@ -68,7 +67,7 @@ def _scale(low: str, high: str, width: int) -> Image.Image:
 
 
 def _bars(bars: Sequence[tuple[str, Color, float]], width: int) -> Image.Image:
-    """A line each: the name, a bar as long as the share, the share."""
+    """Draw one line per bar: name, bar and share."""
     names = [_cut(name, width // 2) for name, _, _ in bars]
     line, left, right = 31, round(max(map(_TEXT.getlength, names))) + 2 * _SPACE, 100
     longest = max(width - left - right, 1)
@@ -84,14 +83,14 @@ def _bars(bars: Sequence[tuple[str, Color, float]], width: int) -> Image.Image:
 
 
 def _cut(text: str, width: int) -> str:
-    """As much of a text as fits into `width` pixels."""
+    """Return the text, truncated to `width` pixels."""
     if _TEXT.getlength(text) <= width:
         return text
     return next(text[:end] + "…" for end in range(len(text), -1, -1) if _TEXT.getlength(text[:end] + "…") <= width)
 
 
 def _legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
-    """Swatches and names in lines of at most `width` pixels."""
+    """Draw swatches and names in lines of at most `width` pixels."""
     places, x, y, line = [], 0, 0, 34
     for name, _ in entries:
         wide = round(_TEXT.getlength(name)) + 58
@@ -108,7 +107,7 @@ def _legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
 
 
 def _paragraph(text: str, font: _Font, width: int, color: str | Color = "black") -> Image.Image:
-    """Words in lines of at most `width` pixels, as far as words go."""
+    """Draw text in lines of at most `width` pixels, unless a word is longer."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -125,14 +124,14 @@ def _paragraph(text: str, font: _Font, width: int, color: str | Color = "black")
 
 
 def _extended(block: Image.Image, height: int) -> Image.Image:
-    """White below, so that neighbors begin in one line."""
+    """Add white below, so that neighbors start at the same height."""
     page = Image.new("RGB", (block.width, height), "white")
     page.paste(block, (0, 0))
     return page
 
 
 def _stack(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
-    """One below the other."""
+    """Draw blocks below each other."""
     size = max(block.width for block in blocks), sum(block.height for block in blocks) + gap * (len(blocks) - 1)
     page, y = Image.new("RGB", size, "white"), 0
     for block in blocks:
@@ -141,8 +140,8 @@ def _stack(blocks: Sequence[Image.Image], gap: int) -> Image.Image:
     return page
 
 
-def _beside(blocks: Sequence[Image.Image]) -> Image.Image:
-    """One at the right of the other, tops in line."""
+def _row(blocks: Sequence[Image.Image]) -> Image.Image:
+    """Draw blocks next to each other, aligned at their tops."""
     size = sum(block.width for block in blocks) + GAP * (len(blocks) - 1), max(block.height for block in blocks)
     page, x = Image.new("RGB", size, "white"), 0
     for block in blocks:

@@ -1,50 +1,49 @@
-"""Several runs side by side on one page. Command: `danet report RUN RUN...`."""
+"""The page that compares several runs. Command: `danet report RUN RUN...`."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from danet import recipes
-from danet.visualize import curves
+from danet.visualize import sections
 from danet.visualize.html import Section, bar, document, escape, percent, table
 from danet.visualize.run_page import Run, best_row
 from danet.visualize.svg import key
 
 
 def page(runs: Sequence[Run]) -> bytes:
-    """One page: results, the settings in which the runs differ, curves in one chart, IoU of each class.
+    """Return the page: results, settings that differ, curves, and IoU of each class.
 
-    Every number is from the runs' own validations: of the best weights, in the epoch named.
+    All scores are from the runs' own validations, for their best weights.
     """
     best = max(runs, key=lambda run: _comparable(_miou(run)))
     lead = (
-        f"Best validation mIoU: {percent(_miou(best), 2)} %, {escape(best.name)}. The numbers are those of each run's"
-        f" own validations, over full images, at its best weights. They were chosen by these numbers."
+        f"Best validation mIoU: {percent(_miou(best), 2)} %, {escape(best.name)}. The scores are from each run's own"
+        f" validations, over full images, for its best weights. The weights were selected by the same scores."
     )
     head = ["", *(f"{key(i)}{escape(run.name)}" for i, run in enumerate(runs))]
-    x = curves.axis([run.recipe for run in runs])
-    charts = curves.of_several([(run.name, run.history) for run in runs], x)
-    sections = [
+    x = sections.x_axis([run.recipe for run in runs])
+    charts = sections.compared_curves([(run.name, run.history) for run in runs], x)
+    parts = [
         Section("Results", table(head, _results(runs, best))),
         Section("Settings that differ", _differences(runs, head)),
         Section("Curves", charts),
         Section("IoU of each class, in %", f'<div class="slim">{table(head, _classes(runs))}</div>'),
     ]
-    return document(f"{len(runs)} runs", lead, [], sections)
+    return document(f"{len(runs)} runs", lead, [], parts)
 
 
 def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     def row(name: str, *values: str) -> list[str]:
         return [name, *values]
 
-    bests, x = [best_row(run.history) for run in runs], curves.axis([run.recipe for run in runs])
-    shown = [percent(_miou(run), 2) for run in runs]
-    yield row("best mIoU, %", *(_marked(text, run is best) for text, run in zip(shown, runs, strict=True)))
-    yield row(f"in {x}", *(f"{found[x]:.0f}" for found in bests))
-    yield row("pixel accuracy then, %", *(percent(found["pixel_accuracy"], 2) for found in bests))
+    bests, x = [best_row(run.history) for run in runs], sections.x_axis([run.recipe for run in runs])
+    yield row("best mIoU, %", *(_marked(percent(_miou(run), 2), run is best) for run in runs))
+    yield row(f"in {x}", *(f"{own[x]:.0f}" for own in bests))
+    yield row("pixel accuracy there, %", *(percent(own["pixel_accuracy"], 2) for own in bests))
     yield row("last mIoU, %", *(percent(run.history[-1]["miou"], 2) for run in runs))
-    yield row("done", *(_done(run) for run in runs))
-    yield row("images/s in training", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
+    yield row("progress", *(_progress(run) for run in runs))
+    yield row("training speed, images/s", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
     yield row("dataset", *(escape(run.recipe.data.dataset) for run in runs))
     yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
     yield row("architecture", *(escape(run.recipe.network.architecture) for run in runs))
@@ -53,8 +52,8 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     yield row("seed", *(str(run.recipe.seed) for run in runs))
 
 
-def _done(run: Run) -> str:
-    x, optim = curves.axis([run.recipe]), run.recipe.optim
+def _progress(run: Run) -> str:
+    x, optim = sections.x_axis([run.recipe]), run.recipe.optim
     return f"{run.history[-1][x]:.0f} of {optim.steps or optim.epochs} {x}s"
 
 
@@ -65,7 +64,7 @@ def _differences(runs: Sequence[Run], head: Sequence[str]) -> str:
         for name in flat[0]
         if any(settings[name] != flat[0][name] for settings in flat)
     ]
-    return table(head, rows) if rows else "<p>None: the recipes are the same.</p>"
+    return table(head, rows) if rows else "<p>None: the recipes are equal.</p>"
 
 
 def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,10 +76,10 @@ def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _classes(runs: Sequence[Run]) -> Iterator[list[str]]:
-    """A row for each class of any of the runs."""
-    found = [run.card.metrics.get("iou", {}) for run in runs]
+    """Yield a row for each class of any run."""
+    scores = [run.card.metrics.get("iou", {}) for run in runs]
     for name in dict.fromkeys(name for run in runs for name in run.card.classes.names):
-        values = [math.nan if iou.get(name) is None else iou[name] for iou in found]
+        values = [math.nan if iou.get(name) is None else iou[name] for iou in scores]
         best = max(values, key=_comparable)
         yield [escape(name), *(_marked(bar(value), value == best and len(runs) > 1) for value in values)]
 

@@ -1,4 +1,4 @@
-"""The confusion matrix as an image to print."""
+"""Draw the confusion matrix as a PNG image, for print and for reports."""
 
 import io
 from math import ceil
@@ -9,22 +9,27 @@ from PIL import Image, ImageDraw, ImageFont
 from danet.data.classes import Classes
 from danet.evaluate.confusion import Confusion
 
-_SIDE, _CELLS = 1800, (16, 120)  # pixels of the matrix, as far as its cells stay between these
+_SIDE, _CELLS = 1800, (16, 120)  # pixels of the matrix, and limits of its cells
 _FULL, _NO_PIXELS, _GRID = (0, 90, 150), 225, (205, 205, 205)
 _TITLE = "row: true class; column: predicted; in % of the row's pixels"
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
-    """A PNG of 300 dots an inch: a row a true class, a column a predicted one, darkness the share of the row's pixels.
+def confusion_png(confusion: Confusion, classes: Classes, scale: float = 1.0) -> bytes:
+    """Return a PNG of the confusion matrix: row = true class, column = predicted; darker cells have larger shares.
 
-    Cells say their share in %, where that fits and is at least 0.5. Rows without pixels are gray.
+    Cells show their share of the row's pixels in %, if it fits and is at least 0.5. Rows without pixels are gray.
+
+    Args:
+        confusion: counts of pixels.
+        classes: their names.
+        scale: factor of the image's size; 1 is meant for print, at 300 dots per inch.
     """
-    cell = int(np.clip(_SIDE // len(classes), *_CELLS))
-    font, names = ImageFont.load_default(min(0.75 * cell, 34)), [" ".join(name.split()) for name in classes.names]
-    gap, side = cell // 3, cell * len(classes)
+    cell = round(scale * np.clip(_SIDE // len(classes), *_CELLS))
+    font, names = _font(min(0.75 * cell, 34 * scale)), [" ".join(name.split()) for name in classes.names]
+    gap, side = max(cell // 3, 1), cell * len(classes)
     left = max(ceil(font.getlength(name)) for name in names) + 2 * gap
-    title, top = ImageFont.load_default(28), left + 56
+    title, top = _font(28 * scale), left + round(56 * scale)
     page = Image.new("RGB", (max(left + side, round(title.getlength(_TITLE))) + gap, top + side + gap), "white")
     pen = ImageDraw.Draw(page)
     pen.text((gap, gap), _TITLE, fill="black", font=title)
@@ -39,21 +44,26 @@ def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
     for edge in range(0, side + 1, cell):
         pen.line((left + edge, top, left + edge, top + side), _GRID)
         pen.line((left, top + edge, left + side, top + edge), _GRID)
-    if cell >= 26:
-        _write_numbers(pen, shares, (left, top), cell)
+    if cell >= 26 * scale:
+        _write_numbers(pen, shares, (left, top), cell, _font(min(0.42 * cell, 30 * scale)))
     file = io.BytesIO()
-    page.save(file, "PNG", dpi=(300, 300))
+    page.save(file, "PNG", dpi=(300 * scale, 300 * scale))
     return file.getvalue()
 
 
+def _font(size: float) -> _Font:
+    return ImageFont.load_default(max(size, 1))
+
+
 def _cells(shares: np.ndarray, labeled: np.ndarray) -> Image.Image:
-    """A pixel a cell."""
+    """Return an image with one pixel per cell."""
     colors = 255 - shares[..., None] * (255 - np.array(_FULL))
     return Image.fromarray(np.where(labeled[..., None], colors, _NO_PIXELS).round().astype(np.uint8))
 
 
-def _write_numbers(pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int) -> None:
-    font = ImageFont.load_default(min(0.42 * cell, 30))
+def _write_numbers(
+    pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int, font: _Font
+) -> None:
     for row, column in np.argwhere(shares >= 0.005).tolist():
         share = shares[row, column]
         center = corner[0] + (column + 0.5) * cell, corner[1] + (row + 0.5) * cell
@@ -61,7 +71,7 @@ def _write_numbers(pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[i
 
 
 def _upright(text: str, font: _Font) -> Image.Image:
-    """A mask of the text, to be read from below."""
+    """Return a mask of the text, rotated to be read from below."""
     _, top, right, bottom = font.getbbox(text)
     mask = Image.new("L", (ceil(right) + 1, ceil(bottom) + 1))
     ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)

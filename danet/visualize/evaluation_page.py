@@ -7,47 +7,51 @@ from danet.evaluate.boundary import TOLERANCES
 from danet.evaluate.evaluation import Evaluation
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import find_protocol
-from danet.visualize import scores, worst_images
+from danet.visualize import sections, worst_images
 from danet.visualize.html import Section, document, escape, pairs, percent
 
 
-def page(measured: Evaluation, predictor: Predictor, samples: Samples, about: dict[str, str]) -> bytes:
-    """The page of an evaluation over these samples.
+def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: dict[str, str]) -> bytes:
+    """Return the page of an evaluation.
 
     Args:
-        about: what was evaluated, by name: weights, dataset, split, protocol (one of `danet.inference.PROTOCOLS`).
+        evaluation: the scores.
+        predictor: the network that was evaluated.
+        samples: the images on which it was evaluated.
+        about: what was evaluated: weights, dataset, split, protocol (a key of PROTOCOLS) and more, to be listed.
     """
-    found, card = measured.confusion.scores(), predictor.card
+    scores, card = evaluation.confusion.scores(), predictor.card
     protocol = predictor.resolve_protocol(find_protocol(about["protocol"]))
     lead = (
         f"{escape(about['weights'])} on the {len(samples)} full images of {escape(about['dataset'])} "
-        f"{escape(about['split'])}, shown by the protocol {escape(about['protocol'])}."
+        f"{escape(about['split'])}, by the protocol {escape(about['protocol'])}."
     )
     facts = [
-        ("mIoU", f"{percent(found.miou, 2)} %"),
-        ("pixel accuracy", f"{percent(found.pixel_accuracy, 2)} %"),
-        ("mean accuracy", f"{percent(found.mean_accuracy, 2)} %"),
-        *_boundary(measured),
-        ("calibration error", f"{percent(measured.calibration.error, 2)} %"),
+        ("mIoU", f"{percent(scores.miou, 2)} %"),
+        ("pixel accuracy", f"{percent(scores.pixel_accuracy, 2)} %"),
+        ("mean accuracy", f"{percent(scores.mean_accuracy, 2)} %"),
+        *_boundary(evaluation),
+        ("calibration error", f"{percent(evaluation.calibration.error, 2)} %"),
     ]
-    if (special := measured.cityscapes_scores) is not None:
-        facts += [(name, f"{percent(value, 2)} %") for name, value in special.means().items()]
-    sections = [
-        scores.classes(measured.confusion, measured.classes, measured.boundary),
-        scores.confusion(measured.confusion, measured.classes.names),
-        scores.trust(measured.calibration, measured.boundary),
-        scores.images(measured.images, worst_images.drawn(predictor, samples, measured.images, protocol)),
-        _how(about, {"sha256 of the tensors": card.sha256, "size shown": card.size} | asdict(protocol)),
-        scores.settings(card.recipe),
+    if (cityscapes := evaluation.cityscapes_scores) is not None:
+        facts += [(name, f"{percent(value, 2)} %") for name, value in cityscapes.means().items()]
+    parts = [
+        sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
+        sections.confusion(evaluation.confusion, evaluation.classes),
+        sections.trust(evaluation.calibration, evaluation.boundary),
+        sections.images(evaluation.images, worst_images.drawn(predictor, samples, evaluation.images, protocol)),
+        _method(about, {"sha256 of the tensors": card.sha256, "size": card.size} | asdict(protocol)),
+        sections.settings(card.recipe),
     ]
-    return document(f"Evaluation of {about['weights']}", lead, facts, sections)
+    return document(f"Evaluation of {about['weights']}", lead, facts, parts)
 
 
-def _boundary(measured: Evaluation) -> list[tuple[str, str]]:
-    within = TOLERANCES[2]
-    return [(f"boundary F, {within} pixels", f"{percent(float(measured.boundary.scores().mean_f[2]), 2)} %")]
+def _boundary(evaluation: Evaluation) -> list[tuple[str, str]]:
+    tolerance = TOLERANCES[2]
+    value = float(evaluation.boundary.scores().mean_f[2])
+    return [(f"boundary F, {tolerance} pixels", f"{percent(value, 2)} %")]
 
 
-def _how(about: dict[str, str], details: dict[str, object]) -> Section:
+def _method(about: dict[str, str], details: dict[str, object]) -> Section:
     entries = [(name.replace("_", " "), str(value)) for name, value in (about | details).items()]
-    return Section("How it was measured", pairs(entries))
+    return Section("How it was evaluated", pairs(entries))

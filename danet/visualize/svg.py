@@ -1,24 +1,21 @@
-"""Charts as SVG, drawn by a few functions: lines, a matrix, a reliability diagram. Each number is in a tooltip too."""
+"""Draw charts as SVG: line charts and a reliability diagram. Tooltips show the numbers."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from danet.evaluate.calibration import Bin
-from danet.visualize.html import CHART_STYLE, escape, percent, short
+from danet.visualize.html import CHART_STYLE, escape, percent
 
 _COLORS = 6
 _DASHES = (("solid", "none"), ("dashed", "7 4"), ("dotted", "2 3"))
 _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 40  # margins of a plot
-_POINTS, _TOOLTIPS, _DOTS = 1000, 100, 30  # of a line: at most drawn, with a tooltip, and visible as dots
-_CELLS = 4000  # of a matrix: at most drawn
+_POINTS, _TOOLTIPS, _DOTS = 1000, 100, 30  # maximum points of a line: drawn, with tooltips, and as visible dots
 
 
 class Series(NamedTuple):
-    """A line: its name in the legend, and as many x as y; nan is a gap."""
+    """A line: its name in the legend, its x and its y values, as many of each; points with y = nan are left out."""
 
     name: str
     x: Sequence[float]
@@ -26,20 +23,29 @@ class Series(NamedTuple):
 
 
 class Frame:
-    """A plot's scales, from the ranges of its data to the pixels of its SVG, and its axes."""
+    """The scales of a plot, from ranges of data to pixels of the SVG, and its axes.
+
+    Args:
+        x: the range of the data along x.
+        y: the range of the data along y.
+        height: of the SVG.
+        width: of the SVG.
+    """
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = _HEIGHT, width: int = _WIDTH):
         self.height, self.width = height, width
         (self.left, self.right), (self.low, self.high) = x, y
 
     def x(self, value: float) -> float:
+        """Return a value's x in the SVG."""
         return _LEFT + (value - self.left) / ((self.right - self.left) or 1) * (self.width - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
+        """Return a value's y in the SVG."""
         return self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - _TOP - _BOTTOM)
 
     def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> str:
-        """Light lines at the ticks of y, both axes' numbers and titles."""
+        """Return both axes with numbers and titles, and grid lines at the ticks of y."""
         end, floor = self.width - _RIGHT, self.height - _BOTTOM
         parts = [f'<text class="soft" x="0" y="12">{escape(y_title)}</text>']
         parts.append(f'<text class="soft" x="{end}" y="{self.height - 4}" text-anchor="end">{escape(x_title)}</text>')
@@ -56,7 +62,7 @@ class Frame:
 
 
 def lines(title: str, series: Sequence[Series], x_title: str, y_title: str) -> str:
-    """A line chart with a legend where there is more than one line; empty where there is no number."""
+    """Return a line chart, with a legend if there are several lines; an empty string if there are no finite numbers."""
     x = [value for line in series for value in line.x]
     y = [value for line in series for value in line.y if math.isfinite(value)]
     if not y:
@@ -74,65 +80,26 @@ def lines(title: str, series: Sequence[Series], x_title: str, y_title: str) -> s
     return f"<figure><figcaption><b>{escape(title)}</b> {legend}</figcaption>{svg}</figure>"
 
 
-def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
-    """The confusion matrix: each row in shares of its sum, right ones blue and wrong ones orange, with numbers in %
-    where they fit. At most 4000 cells are drawn, those of the largest shares.
+def reliability(table: Sequence[Bin], error: float) -> str:
+    """Return a reliability diagram: accuracy over confidence, by bin.
 
     Args:
-        counts: K,K pixels, row = true class, column = predicted.
+        table: the bins.
+        error: the expected calibration error.
     """
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    cell = min(34, max(7, 680 // len(names)))
-    font, labels = min(11.5, cell - 1.0), [short(name, 22) for name in names]
-    left = round(0.62 * font * max(len(name) for name in labels)) + 10
-    top, side = left, cell * len(names)
-    parts = []
-    for i, name in enumerate(labels):
-        at, style = (i + 0.5) * cell + font / 3, f'style="font-size:{font:.1f}px"'
-        parts.append(f'<text {style} x="{left - 6}" y="{top + at:.1f}" text-anchor="end">{escape(name)}</text>')
-        turned = f'transform="translate({left + at:.1f} {top - 6}) rotate(-90)"'
-        parts.append(f"<text {style} {turned}>{escape(name)}</text>")
-        edges = f"M{left} {top + i * cell}h{side}M{left + i * cell} {top}v{side}"
-        parts.append(f'<path class="grid" d="{edges}"/>')
-    parts.append(f'<path class="grid" fill="none" d="M{left} {top + side}h{side}v{-side}"/>')
-    order = np.argsort(-shares, axis=None, kind="stable")[:_CELLS]
-    least = max(0.005, float(shares.flat[order[-1]]) if len(order) < shares.size else 0.0)
-    for row, column in (divmod(int(i), len(names)) for i in order if shares.flat[i] >= least):
-        told = f"{short(names[row], 30)} predicted as {short(names[column], 30)}"
-        corner = left + column * cell, top + row * cell
-        parts.append(_cell(float(shares[row, column]), int(counts[row, column]), row == column, corner, cell, told))
-    svg = _svg(left + side + 2, top + side + 2, "confusion matrix", "".join(parts))
-    note = f"Row: true class; column: predicted; in % of the row. Shares below {percent(least)} % are left empty."
-    return f'<p class="note">{note}</p><div class="wide">{svg}</div>'
-
-
-def _cell(share: float, pixels: int, right: bool, corner: tuple[int, int], side: int, told: str) -> str:
-    fill = f'fill="{color(0 if right else 1)}" fill-opacity="{share**0.7:.2f}"'
-    title = f"<title>{escape(told)}: {percent(share)} %, {pixels:,} pixels</title>"
-    number = ""
-    if side >= 24:
-        strong = ' class="strong"' if share > 0.5 else ""
-        at = f'x="{corner[0] + side / 2:.1f}" y="{corner[1] + side / 2 + 4:.1f}"'
-        number = f'<text{strong} {at} text-anchor="middle">{100 * share:.0f}</text>'
-    box = f'x="{corner[0]}" y="{corner[1]}" width="{side}" height="{side}"'
-    return f"<g>{title}<rect {box} {fill}/>{number}</g>"
-
-
-def reliability(table: Sequence[Bin], error: float) -> str:
-    """Accuracy against confidence, bin by bin, and below how many pixels each bin has."""
     frame, floor = Frame((0, 1), (0, 1), 330), 330 - _BOTTOM
     grid = [i / 5 for i in range(6)]
-    parts = [frame.axes(grid, grid, "confidence", "share predicted right")]
+    parts = [frame.axes(grid, grid, "confidence", "accuracy")]
     total = max(sum(row.pixels for row in table), 1)
     for row in (row for row in table if row.pixels):
         left, right, top = frame.x(row.low), frame.x(row.high), frame.y(row.accuracy)
-        told = (
+        tooltip = (
             f"confidence {row.low:.2f} to {row.high:.2f}: {row.pixels:,} pixels ({percent(row.pixels / total)} %), "
-            f"mean confidence {row.confidence:.3f}, right {row.accuracy:.3f}"
+            f"mean confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
         )
         box = f'x="{left + 0.5:.1f}" width="{right - left - 1:.1f}"'
         parts.append(
-            f'<g><title>{told}</title><rect {box} y="{top:.1f}" height="{floor - top:.1f}" fill="var(--c0)"'
+            f'<g><title>{tooltip}</title><rect {box} y="{top:.1f}" height="{floor - top:.1f}" fill="var(--c0)"'
             f' fill-opacity="{0.25 + 0.75 * math.sqrt(row.pixels / total):.2f}"/>'
             f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{frame.y(row.confidence):.1f}"'
             f' y2="{frame.y(row.confidence):.1f}" stroke="var(--c1)" stroke-width="2.5"/></g>'
@@ -140,8 +107,8 @@ def reliability(table: Sequence[Bin], error: float) -> str:
     ends = f'x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"'
     parts.append(f'<line class="axis" {ends} stroke-dasharray="4 4"/>')
     caption = (
-        f"<b>Reliability</b>: of the pixels of a confidence, how many are right; orange: their mean confidence. Bars"
-        f" below the orange: too sure of itself. The stronger a bar, the more pixels. Mean distance (ECE): "
+        f"<b>Reliability</b>: accuracy of the pixels by confidence; orange: their mean confidence. Bars below the"
+        f" orange line: overconfident. Darker bars have more pixels. Expected calibration error (ECE): "
         f"{percent(error, 2)} %."
     )
     svg = _svg(frame.width, frame.height, "reliability diagram", "".join(parts))
@@ -149,7 +116,7 @@ def reliability(table: Sequence[Bin], error: float) -> str:
 
 
 def ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Round numbers, at most seven, from at most `low` to at least `high`; with whole steps for whole numbers."""
+    """Return at most seven round numbers that enclose [low, high]; with `whole`, whole numbers."""
     span = high - low or abs(high) or 1.0
     power = 10 ** math.floor(math.log10(span / 5))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5 >= span)
@@ -159,7 +126,7 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def image(width: float, height: float, title: str, content: str) -> str:
-    """A file of its own, which brings its paper, its ink and its title, in light and dark."""
+    """Return a standalone SVG file with background, colors and title, for light and dark themes."""
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" role="img">'
     paper = f'<rect width="{width:.0f}" height="{height:.0f}" style="fill:var(--paper)"/>'
@@ -168,12 +135,12 @@ def image(width: float, height: float, title: str, content: str) -> str:
 
 
 def color(index: int) -> str:
-    """Of a line, by its place, as CSS; after six they come again."""
+    """Return the CSS color of the line with this index; there are six."""
     return f"var(--c{index % _COLORS})"
 
 
 def key(index: int) -> str:
-    """A line's mark in a legend."""
+    """Return a line's sample for a legend, as HTML."""
     return f'<i class="key" style="border-top:2.5px {_DASHES[index // _COLORS % 3][0]} {color(index)}"></i>'
 
 
@@ -186,15 +153,15 @@ def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:
     parts = [f'<polyline points="{path}" fill="none" stroke="{color(index)}" stroke-width="2" {dashes}/>']
     fill = color(index) if len(points) <= _DOTS else "transparent"
     for x, y in _thinned(points, _TOOLTIPS):
-        told = f"{line.name}, {x_title} {_number(x)}: {y:.5g}"
+        tooltip = f"{line.name}, {x_title} {_number(x)}: {y:.5g}"
         dot = f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{fill}">'
-        parts.append(f"{dot}<title>{escape(told)}</title></circle>")
+        parts.append(f"{dot}<title>{escape(tooltip)}</title></circle>")
     return "".join(parts)
 
 
-def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """Every n-th of them, and the last."""
-    step = math.ceil(len(points) / most) or 1
+def _thinned(points: list[tuple[float, float]], limit: int) -> list[tuple[float, float]]:
+    """Return every n-th point and the last, about `limit`."""
+    step = math.ceil(len(points) / limit) or 1
     return points[:-1:step] + points[-1:]
 
 

@@ -1,9 +1,5 @@
-"""The worst and the best images: what is there, what was seen, where it is wrong, and where the network's surest
-mistake looks.
-"""
+"""Draw the worst and best images: ground truth, prediction, errors, and the attention of the most confident error."""
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 
@@ -17,62 +13,65 @@ from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.model.danet import DANet
 from danet.predict import overlay
-from danet.predict.attention import see_pixels
+from danet.predict.attention import inspect_pixels
 from danet.predict.predictor import Predictor
-from danet.predict.protocols import Protocol
+from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction
-from danet.visualize.html import escape, percent, swatch
+from danet.visualize.html import data_uri, encoded, escape, percent, swatch
 
 WORST, BEST = 4, 2
-"""How many of each are drawn."""
+"""Numbers of images drawn."""
 
-_SIDES = (560, 400, 280, 160, 80)  # long side in pixels: the first with which an image fits into _BYTES
-_BYTES = 80_000  # 5 drawings of each of 6 images, a third more in base64: 3.2 MB at most
+_SIDES = (560, 400, 280, 160, 80)  # long sides in pixels; the first that fits into _BYTES is used
+_BYTES = 80_000  # 5 drawings of each of 6 images, a third more in base64: at most 3.2 MB
 _WRONG, _CHIPS = (213, 94, 0), 12
 
 
 def choose(rows: Sequence[ImageScores]) -> tuple[list[int], list[int]]:
-    """Indices of the images with the least mIoU, worst first, and of those with the most, best first; no image is
-    both, and none without a labeled pixel is either.
+    """Return the indices of the images with the lowest mIoU, worst first, and with the highest, best first.
+
+    No image is in both. Images without labeled pixels are in neither.
     """
     order = sorted((row.miou, i) for i, row in enumerate(rows) if not math.isnan(row.miou))
     worst = [i for _, i in order[:WORST]]
     return worst, [i for _, i in reversed(order[len(worst) :][-BEST:])]
 
 
-def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], protocol: Protocol) -> str:
-    """Both, as HTML, each image once more through the network.
+def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], protocol: Protocol = WHOLE) -> str:
+    """Predict the worst and best images again, and return their drawings as HTML.
 
     Args:
-        rows: of all samples, in their order.
-        protocol: under which they were predicted.
+        predictor: the network.
+        samples: all images.
+        rows: scores of all samples, in their order.
+        protocol: the one by which they were evaluated.
     """
     parts = []
     for title, indices in zip(("Worst", "Best"), choose(rows), strict=True):
-        predicted = predictor.predictions(samples, protocol, indices)
-        for place, (index, prediction) in enumerate(zip(indices, predicted, strict=True), 1):
+        predictions = predictor.predictions(samples, protocol, indices)
+        for place, (index, prediction) in enumerate(zip(indices, predictions, strict=True), 1):
             row = rows[index]
             parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou)} %</h3>")
             parts.append(_image(predictor, prediction, row))
     return "".join(parts)
 
 
-def uri(image: Image.Image, flat: bool) -> str:
-    """An image as the address of an <img>, made smaller until it has at most 80 kB: PNG if it is of a few flat
-    colors, else JPEG.
+def bounded_uri(image: Image.Image, flat: bool) -> str:
+    """Return an image as the address of an <img>, downsized until it has at most 80 kB.
+
+    Args:
+        image: the image.
+        flat: it has few colors, so that PNG is used; otherwise JPEG.
     """
-    how = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
+    resample = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
     content = b""
     for side in _SIDES:
-        file, factor = io.BytesIO(), min(1.0, side / max(image.size))
-        small = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), how)
-        if flat:
-            small.save(file, "PNG", optimize=True)
-        else:
-            small.save(file, "JPEG", quality=82, subsampling=0)
-        if len(content := file.getvalue()) <= _BYTES:
+        factor = min(1.0, side / max(image.size))
+        small = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), resample)
+        content = encoded(small, "PNG", optimize=True) if flat else encoded(small, "JPEG", quality=82, subsampling=0)
+        if len(content) <= _BYTES:
             break
-    return f"data:image/{'png' if flat else 'jpeg'};base64,{base64.b64encode(content).decode()}"
+    return data_uri(content)
 
 
 def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> str:
@@ -88,14 +87,13 @@ def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> st
     ]
     if isinstance(predictor.network, DANet) and predictor.network.position is not None and wrong.any():
         figures.append(_attention(predictor, prediction, wrong))
-    said = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
-    return f'<div class="shown">{"".join(figures)}<div class="said">{said}</div></div>'
+    scores = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
+    return f'<div class="drawings">{"".join(figures)}<div class="scores">{scores}</div></div>'
 
 
 def _figure(image: Image.Image, caption: str, flat: bool = False) -> str:
-    text = caption.split(":")[0]
-    size = f'width="{image.width}" height="{image.height}"'
-    return f'<figure><img {size} alt="{text}" src="{uri(image, flat)}"><figcaption>{caption}</figcaption></figure>'
+    attributes = f'alt="{caption.split(":")[0]}" width="{image.width}" height="{image.height}"'
+    return f'<figure><img {attributes} src="{bounded_uri(image, flat)}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _labels(ids: np.ndarray, valid: np.ndarray, classes: Classes) -> Image.Image:
@@ -110,7 +108,7 @@ def _errors(image: np.ndarray, wrong: np.ndarray, valid: np.ndarray) -> Image.Im
 
 
 def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Gray stripes over what is ignored, as wide whatever the image's size."""
+    """Draw gray stripes where `where` is True; their width is proportional to the image's size."""
     y, x = np.indices(where.shape)
     width = max(3, round(max(where.shape) / 90))
     stripes = np.where((x + y) // width % 2, np.uint8(120), np.uint8(165))
@@ -118,7 +116,7 @@ def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _chips(truth: np.ndarray, labels: np.ndarray, classes: Classes) -> str:
-    """The classes of this image, largest first, with color and IoU."""
+    """Return the classes of one image, largest first, with color and IoU."""
     counts = Confusion(len(classes))
     counts.update(truth, labels)
     iou, pixels = counts.scores().iou, counts.matrix.sum(0) + counts.matrix.sum(1)
@@ -132,21 +130,21 @@ def _chips(truth: np.ndarray, labels: np.ndarray, classes: Classes) -> str:
 
 
 def _attention(predictor: Predictor, prediction: Prediction, wrong: np.ndarray) -> str:
-    """The row of Eq. 1 of the pixel that is wrong with most confidence, over the grayed image."""
+    """Draw the attention of the most confident wrong pixel, its row of Eq. 1, over the gray image."""
     sample, labels, confidence = prediction
     y, x = (int(at) for at in np.unravel_index(np.where(wrong, confidence, -1).argmax(), wrong.shape))
-    seen = see_pixels(predictor, sample.name, sample.image)
-    weights = seen.attention(x, y)
-    mixed = Image.fromarray(overlay.heat_over(as_rgb(sample.image), seen.over_image(weights / weights.max())))
+    inspection = inspect_pixels(predictor.folded, predictor.card, sample.name, sample.image)
+    weights = inspection.attention(x, y)
+    mixed = Image.fromarray(overlay.heat_over(as_rgb(sample.image), inspection.interpolate(weights / weights.max())))
     radius = max(mixed.size) / 60
     pen = ImageDraw.Draw(mixed)
     for color, width in (("black", 0.5), ("white", 0.25)):
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=round(width * radius) + 1)
     names = predictor.classes.names
     caption = (
-        f"position attention: where the surest mistake looks, pixel x={x}, y={y} in the circle, "
-        f"{escape(names[sample.labels[y, x]])} taken for {escape(names[labels[y, x]])} with confidence "
-        f"{confidence[y, x]:.3f}; the brightest place has {weights.max() * weights.size:.1f} times the mean weight; "
-        f"alpha is {seen.inside.scales['position']:.3f}"
+        f"position attention: of the most confident wrong pixel, x={x}, y={y} (circle), "
+        f"{escape(names[sample.labels[y, x]])} predicted as {escape(names[labels[y, x]])} with confidence "
+        f"{confidence[y, x]:.3f}; the largest weight is {weights.max() * weights.size:.1f} times the mean; "
+        f"alpha = {inspection.internals.scales['position']:.3f}"
     )
     return _figure(mixed, caption)

@@ -1,9 +1,8 @@
-"""Foreign weights in: checkpoints of the released code (`DANet101.pth.tar`) and of mmsegmentation -> one
-self-describing .safetensors.
+"""Convert checkpoints of the released code (`DANet101.pth.tar`) and of mmsegmentation to weights files.
 
-Command: `danet convert SRC DST`. A checkpoint is opened by torch's restricted unpickler alone, which runs nothing that
-the file names. Every key of the source is consumed, or the conversion fails and names those left. What weights cannot
-tell is searched for in the text of the config that mmsegmentation keeps beside them.
+Command: `danet convert SRC DST`. Checkpoints are opened only by torch's restricted unpickler, which runs no code from
+the file. Every key of the source must be used, or the conversion fails and names the rest. Settings that the weights do
+not determine are read from the config that mmsegmentation stores with them.
 """
 
 import re
@@ -19,15 +18,18 @@ from torch import Tensor
 from danet.data.classes import IGNORE, Classes
 from danet.data.registry import DATASETS
 from danet.errors import InputError, join_messages
+from danet.files import check_new
 from danet.model.backbone import normalization
 from danet.model.danet import DANet
 from danet.weights import file as weights_file
-from danet.weights.formats import FORMATS, Format
+from danet.weights.key_maps import KEY_MAPS, KeyMap
 
-GIVEN, READ, NAMED, ASSUMED = "as given", "read in the file", "by the file's name", "assumed"
+GIVEN, FROM_FILE, FROM_NAME, ASSUMED = "given", "read from the file", "from the file name", "assumed"
+"""Where a setting comes from."""
+
 _CLASSES = {name: dataset.classes for name, dataset in DATASETS.items() if dataset.classes is not None}
 _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of layer3 -> ResNet
-_WIDEST = 4096
+_MAX_WIDTH = 4096
 
 
 def convert(
@@ -37,35 +39,38 @@ def convert(
     align_corners: bool | None = None,
     classes: str | None = None,
 ) -> weights_file.Card:
-    """Write `destination` from a foreign checkpoint, and return its card; recipe["known"] says where the settings below
-    are from.
+    """Convert a foreign checkpoint to a weights file and return its card.
+
+    recipe["known"] in the card says where each of the settings below comes from.
 
     Args:
-        source: a .pth.tar or .pth file with a `state_dict`, or a .safetensors with the same keys.
-        layer4_dilations, align_corners: how the network was trained; None: as the file's config says, else its name
-            (769x769: with align_corners), else as its format is.
+        source: a .pth.tar or .pth file with a `state_dict`, or a .safetensors file with the same keys.
+        destination: the .safetensors file to write.
+        layer4_dilations: those the network was trained with. None: as in the file's config, else the usual ones of the
+            format.
+        align_corners: whether the network was trained with it. None: as in the file's config, else True if the file
+            name has 769x769, else the usual setting of the format.
         classes: the dataset whose names and colors to use. None: those in the file, else those of the dataset with as
             many classes, else numbers.
 
     Raises:
-        InputError: `destination` exists; `source` is no such checkpoint; keys missing or left over.
+        InputError: `destination` exists, `source` is not such a checkpoint, or keys are missing or left over.
     """
-    if destination.exists():
-        raise InputError(destination, "exists already", "give another name or move it away")
+    check_new(destination, remedy="choose another name, or move it away")
     state, meta = read_foreign(source)
-    known = recognize(state, str(source))
-    (dilations, dilations_by), (align, align_by) = _settings(known, meta, source, layer4_dilations, align_corners)
+    key_map = recognize(state, str(source))
+    (dilations, dilations_by), (align, align_by) = _settings(key_map, meta, source, layer4_dilations, align_corners)
     network, arguments = from_foreign(state, str(source), dilations, align)
-    named, named_by = _classes(classes, meta, arguments["num_classes"])
+    names, names_by = _classes(classes, meta, arguments["num_classes"])
     mean, std = normalization(arguments["backbone"])
-    told = {"layer4_dilations": dilations_by, "align_corners": align_by, "classes": named_by}
-    recipe = {"converted_from": source.name, "format": known.name, "known": told}
-    card = weights_file.Card(arguments, named, mean, std, recipe=recipe, dataset=classes or "")
+    known = {"layer4_dilations": dilations_by, "align_corners": align_by, "classes": names_by}
+    recipe = {"converted_from": source.name, "format": key_map.name, "known": known}
+    card = weights_file.Card(arguments, names, mean, std, recipe=recipe, dataset=classes or "")
     return weights_file.save(destination, network, card)
 
 
-class _Blank:
-    """Stands for an object that nobody needs: takes what a pickle gives it, and keeps nothing."""
+class _Discarded:
+    """Replaces an object in a pickle that is not needed: accepts any state and keeps none."""
 
     __slots__ = ()
 
@@ -74,191 +79,228 @@ class _Blank:
     __setstate__ = __init__
 
 
-_BLANKS: list[Any] = [  # the released best_pred, mmengine's histories of losses
-    *((_Blank, f"numpy.{c}.multiarray.{name}") for c in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    *((_Blank, name) for name in ("numpy.ndarray", "numpy.dtype", "builtins.getattr")),
-    (_Blank, "mmengine.logging.history_buffer.HistoryBuffer"),
+_DISCARDED: list[Any] = [  # the released code's best_pred, mmengine's loss histories
+    *((_Discarded, f"numpy.{c}.multiarray.{name}") for c in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *((_Discarded, name) for name in ("numpy.ndarray", "numpy.dtype", "builtins.getattr")),
+    (_Discarded, "mmengine.logging.history_buffer.HistoryBuffer"),
 ]
 
 
 def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
-    """The state dict of a foreign file, without its `module.` prefix, and its `meta`, which may hold anything; nothing
-    in the file is run.
+    """Read a foreign checkpoint without running any code in it.
+
+    Returns:
+        The state dict without its `module.` prefix, and the file's `meta`, which may contain anything.
 
     Raises:
-        InputError: no such file, or not a checkpoint that opens without running its code.
+        InputError: no such file, or not a checkpoint that opens without running code.
     """
     if not path.is_file():
-        raise InputError(path, "no such file", "give its path; a .pth.tar is opened as it is, not unpacked")
-    blanks = torch.serialization.safe_globals(_BLANKS)
-    with path.open("rb") as file, warnings.catch_warnings(action="ignore"), blanks:
+        raise InputError(path, "no such file", "give the path of the checkpoint; do not unpack a .pth.tar")
+    discarded = torch.serialization.safe_globals(_DISCARDED)
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"), discarded:
         head = file.peek()[:16]
         try:
             if head[8:9] == b"{":
                 loaded: Any = safetensors.torch.load_file(path)
-            else:  # the open file: by its name torch might choose another way
+            else:  # pass the open file: torch may choose another loader by the file name
                 loaded = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a foreign file provokes
-            raise InputError(path, *_why_closed(head, error)) from error
-    whole = loaded if isinstance(loaded, Mapping) else {}
-    state, meta = whole.get("state_dict", whole), whole.get("meta")
-    named = state.items() if isinstance(state, Mapping) else ()
-    if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named):
-        raise InputError(path, "holds no state dict (tensors by name)", "give a checkpoint of a whole network")
-    for key, value in named:
+        except Exception as error:  # a foreign file may provoke any type
+            raise InputError(path, *_explain_failure(head, error)) from error
+    top = loaded if isinstance(loaded, Mapping) else {}
+    state, meta = top.get("state_dict", top), top.get("meta")
+    items = state.items() if isinstance(state, Mapping) else ()
+    if not items or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
+        raise InputError(path, "has no state dict (tensors by name)", "give a checkpoint of a complete network")
+    for key, value in items:
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
-            what = f"{key} is no plain tensor ({value.dtype}, {value.layout}, on {value.device})"
-            raise InputError(path, what, "give a checkpoint of dense real numbers")
-    return {key.removeprefix("module."): value for key, value in named}, meta if isinstance(meta, Mapping) else {}
+            what = f"{key} is not a dense real tensor ({value.dtype}, {value.layout}, on {value.device})"
+            raise InputError(path, what, "give a checkpoint of dense real tensors")
+    return {key.removeprefix("module."): value for key, value in items}, meta if isinstance(meta, Mapping) else {}
 
 
-def _why_closed(head: bytes, error: Exception) -> tuple[str, str]:
-    """What is wrong with a file that begins with `head` and does not open, and what to do about it."""
-    said, again, itself = str(error), "download or copy it again", "give the checkpoint itself, as downloaded"
-    zipped, tar, names = head.startswith(b"PK\3\4"), "legacy .tar" in said, re.search(r"GLOBAL (\S{1,100})", said)
+def _explain_failure(head: bytes, error: Exception) -> tuple[str, str]:
+    """Say what is wrong with a file that begins with `head` and could not be loaded, and how to fix it."""
+    message, again, original = str(error), "download or copy it again", "give the checkpoint itself, as downloaded"
+    is_zip, is_tar = head.startswith(b"PK\3\4"), "legacy .tar" in message
+    names = re.search(r"GLOBAL (\S{1,100})", message)
     if not head:
-        return "is empty", again
+        return "the file is empty", again
     if isinstance(error, safetensors.SafetensorError):
-        return f"not a whole .safetensors file ({said})", again
-    if not tar and "Weights only load failed" not in said:
-        if head.startswith(b"\x80\2\x8a\nl") or (zipped and ("failed reading" in said or isinstance(error, OSError))):
-            return "is cut short or damaged", again
-        if zipped and re.search("subdirectory|hasRecord|TorchScript", said):
-            return "is a zip archive, but not one of torch.save", itself
-    if not (zipped or tar or names or head[:1] in b"\x80c("):  # with which pickles begin
-        return f"is no checkpoint: it begins with {head!r}", itself
-    holds = "a tar archive" if tar else f"it holds {names[1]}, no tensor" if names else type(error).__name__
-    remedy = "have its owner save the tensors alone: torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
-    return f"cannot be opened as a checkpoint without running its code ({holds})", remedy
+        return f"not a complete .safetensors file ({message})", again
+    if not is_tar and "Weights only load failed" not in message:
+        if head.startswith(b"\x80\2\x8a\nl") or (
+            is_zip and ("failed reading" in message or isinstance(error, OSError))
+        ):
+            return "truncated or damaged", again
+        if is_zip and re.search("subdirectory|hasRecord|TorchScript", message):
+            return "a zip archive, but not one written by torch.save", original
+    if not (is_zip or is_tar or names or head[:1] in b"\x80c("):  # the first bytes of pickles
+        return f"not a checkpoint: it begins with {head!r}", original
+    content = "a tar archive" if is_tar else f"it contains {names[1]}" if names else type(error).__name__
+    remedy = "ask its owner to save only the tensors: torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
+    return f"cannot be opened as a checkpoint without running its code ({content})", remedy
 
 
-def recognize(state: Mapping[str, Tensor], source: str) -> Format:
-    """Whose names these are.
+def recognize(state: Mapping[str, Tensor], source: str) -> KeyMap:
+    """Return the key map that matches a state dict.
+
+    Args:
+        state: the weights.
+        source: where they are from, for messages.
 
     Raises:
-        InputError: nobody's known here, or two implementations'.
+        InputError: no key map matches, or those of two implementations.
     """
-    theirs = {f.name: [key for key in state if key.startswith((*f.prefixes, *f.dropped))] for f in FORMATS}
-    if all(theirs.values()):
-        both = " and ".join(f"{name} ({', '.join(keys[:3])})" for name, keys in theirs.items())
+    matches = {k.name: [key for key in state if key.startswith((*k.prefixes, *k.dropped))] for k in KEY_MAPS}
+    if all(matches.values()):
+        both = " and ".join(f"{name} ({', '.join(keys[:3])})" for name, keys in matches.items())
         raise InputError(source, f"has keys of both {both}", "give the checkpoint of one network")
-    alike = [known for known in FORMATS if known.classifier in state]
-    if not alike:
-        what = f"no DANet checkpoint known here (its first key is {next(iter(state), '')})"
-        raise InputError(source, what, f"give one of {' or '.join(theirs)}")
-    return next((known for known in alike if not known.stem.keys().isdisjoint(state)), alike[0])
+    candidates = [key_map for key_map in KEY_MAPS if key_map.classifier in state]
+    if not candidates:
+        what = f"not a supported DANet checkpoint (its first key is {next(iter(state), '')})"
+        raise InputError(source, what, f"give one of {' or '.join(matches)}")
+    return next((key_map for key_map in candidates if not key_map.stem.keys().isdisjoint(state)), candidates[0])
 
 
 def from_foreign(
     state: Mapping[str, Tensor], source: str, layer4_dilations: tuple[int, ...], align_corners: bool
 ) -> tuple[DANet, dict[str, Any]]:
-    """The network of a foreign state dict, and the arguments that build it.
+    """Build the network of a foreign state dict.
+
+    Args:
+        state: the weights.
+        source: where they are from, for messages.
+        layer4_dilations: see `DANet`.
+        align_corners: see `DANet`.
+
+    Returns:
+        The network in evaluation mode, and the arguments that rebuild it.
 
     Raises:
-        InputError: another network's keys; keys missing or left over; shapes that do not fit: the first three named.
+        InputError: keys of another network, missing or left over, or wrong shapes; the message names the first three.
     """
-    known = recognize(state, source)
-    state = {key: tensor for key, tensor in state.items() if not key.startswith(known.dropped)}
-    shape = tuple(state[known.classifier].shape)
-    if len(shape) != 4 or not (1 <= shape[0] <= IGNORE and 1 <= shape[1] <= _WIDEST):
-        what = f"{known.classifier} has shape {shape}, not (classes up to {IGNORE}, channels up to {_WIDEST}, 1, 1)"
-        raise InputError(source, what, f"give an unchanged {known.name} checkpoint of up to {IGNORE} classes")
-    layer3 = _theirs("backbone.layer3.", known)
+    key_map = recognize(state, source)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(key_map.dropped)}
+    shape = tuple(state[key_map.classifier].shape)
+    if len(shape) != 4 or not (1 <= shape[0] <= IGNORE and 1 <= shape[1] <= _MAX_WIDTH):
+        what = (
+            f"{key_map.classifier} has shape {shape}, expected (classes up to {IGNORE}, channels up to {_MAX_WIDTH}, "
+            "1, 1)"
+        )
+        raise InputError(source, what, f"give an unchanged {key_map.name} checkpoint of up to {IGNORE} classes")
+    layer3 = _foreign_key("backbone.layer3.", key_map)
     blocks = len({key.removeprefix(layer3).split(".")[0] for key in state if key.startswith(layer3)})
-    stem = next((suffix for key, suffix in known.stem.items() if key in state), None)
+    stem = next((suffix for key, suffix in key_map.stem.items() if key in state), None)
     if blocks not in _DEPTHS or stem is None:
-        stems = " or ".join(key for like in FORMATS if like.name == known.name for key in like.stem)
-        what = f"{blocks} blocks in {layer3[:-1]}" + (f", and no {stems}" if stem is None else "")
-        raise InputError(source, what, f"only ResNet-{', '.join(_DEPTHS.values())} are known, with {[*_DEPTHS]}")
+        stems = " or ".join(key for other in KEY_MAPS if other.name == key_map.name for key in other.stem)
+        what = f"has {blocks} blocks in {layer3[:-1]}" + (f", and no {stems}" if stem is None else "")
+        remedy = f"only ResNet-{', '.join(_DEPTHS.values())} are supported, with {[*_DEPTHS]} blocks"
+        raise InputError(source, what, remedy)
     arguments = {"num_classes": shape[0], "backbone": f"resnet{_DEPTHS[blocks]}{stem}", "width": shape[1]}
     arguments |= {"layer4_dilations": tuple(layer4_dilations), "align_corners": align_corners}
     network = DANet(**arguments)
-    _load(network, state, known, source)
+    _load(network, state, key_map, source)
     return network.eval(), arguments
 
 
-def _load(network: DANet, state: Mapping[str, Tensor], known: Format, source: str) -> None:
-    renamed = {_ours(key, known): tensor for key, tensor in state.items()}
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in renamed and not key.endswith("num_batches_tracked")]
-    wrong = [f"{_theirs(key, known)} is missing" for key in missing]
-    wrong += [f"{key} is left over" for key in state if _ours(key, known) not in wanted]
+def _load(network: DANet, state: Mapping[str, Tensor], key_map: KeyMap, source: str) -> None:
+    renamed = {_our_key(key, key_map): tensor for key, tensor in state.items()}
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in renamed and not key.endswith("num_batches_tracked")]
+    wrong = [f"{_foreign_key(key, key_map)} is missing" for key in missing]
+    wrong += [f"{key} is unexpected" for key in state if _our_key(key, key_map) not in expected]
     wrong += [
-        f"{key} has shape {tuple(tensor.shape)}, not {tuple(wanted[_ours(key, known)].shape)}"
+        f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[ours].shape)}"
         for key, tensor in state.items()
-        if _ours(key, known) in wanted and tensor.numel() != wanted[_ours(key, known)].numel()
+        if (ours := _our_key(key, key_map)) in expected and tensor.numel() != expected[ours].numel()
     ]
     if wrong:
-        raise InputError(source, join_messages(wrong), f"give an unchanged {known.name} checkpoint")
+        raise InputError(source, join_messages(wrong), f"give an unchanged {key_map.name} checkpoint")
     # scalars have shape (1,) in the released format
-    filled = {key: renamed[key].reshape(wanted[key].shape) if key in renamed else wanted[key] for key in wanted}
-    network.load_state_dict(filled)
+    complete = {
+        key: renamed[key].reshape(tensor.shape) if key in renamed else tensor for key, tensor in expected.items()
+    }
+    network.load_state_dict(complete)
 
 
-def _ours(key: str, known: Format) -> str:
-    return next((o + key.removeprefix(t) for t, o in known.prefixes.items() if key.startswith(t)), key)
+def _our_key(key: str, key_map: KeyMap) -> str:
+    pairs = key_map.prefixes.items()
+    return next((ours + key.removeprefix(theirs) for theirs, ours in pairs if key.startswith(theirs)), key)
 
 
-def _theirs(key: str, known: Format) -> str:
-    return next(t + key.removeprefix(o) for t, o in known.prefixes.items() if key.startswith(o))
+def _foreign_key(key: str, key_map: KeyMap) -> str:
+    pairs = key_map.prefixes.items()
+    return next(theirs + key.removeprefix(ours) for theirs, ours in pairs if key.startswith(ours))
 
 
 def _settings(
-    known: Format, meta: Mapping[Any, Any], source: Path, dilations: tuple[int, ...] | None, align: bool | None
+    key_map: KeyMap, meta: Mapping[Any, Any], source: Path, dilations: tuple[int, ...] | None, align: bool | None
 ) -> list[tuple[Any, str]]:
-    """layer4_dilations and align_corners, each with how it is known."""
-    config = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")  # mmcv's, mmengine's
-    written, named = _only(config, "align_corners", r"(True|False)\b"), "769x769" in source.name
-    of_dilations = (dilations or None, GIVEN), (None if dilations else _dilations(config, source), READ)
-    of_align = (align, GIVEN), (written and written == "True", READ), (named or None, NAMED)
-    choices = (*of_dilations, (known.layer4_dilations, ASSUMED)), (*of_align, (known.align_corners, ASSUMED))
-    return [next((value, by) for value, by in each if value is not None) for each in choices]
+    """Return layer4_dilations and align_corners, each with where it comes from."""
+    config = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")  # mmcv, mmengine
+    align_in_config = _unique_value(config, "align_corners", r"(True|False)\b")
+    dilations_choices = (
+        (dilations or None, GIVEN),
+        (None if dilations else _dilations(config, source), FROM_FILE),
+        (key_map.layer4_dilations, ASSUMED),
+    )
+    align_choices = (
+        (align, GIVEN),
+        (align_in_config and align_in_config == "True", FROM_FILE),
+        ("769x769" in source.name or None, FROM_NAME),
+        (key_map.align_corners, ASSUMED),
+    )
+    return [
+        next((value, by) for value, by in choices if value is not None)
+        for choices in (dilations_choices, align_choices)
+    ]
 
 
 def _dilations(config: str, source: Path) -> tuple[int, ...] | None:
-    """Layer4's by a config, whose other layers must be as ours; None where it has none."""
+    """Return the dilations of layer4 in a config, None if it has none; the other layers must be like ours."""
     numbers = r"[(\[]\s*(\d{1,2}(?:\s*,\s*\d{1,2})*),?\s*[)\]]"
-    found = [_only(config, name, numbers) for name in ("dilations", "multi_grid")]
-    stages, grid = (tuple(int(n) for n in text.split(",")) if text else None for text in found)
-    contracted = _only(config, "contract_dilation", r"(True|False)\b") == "True"
+    texts = [_unique_value(config, name, numbers) for name in ("dilations", "multi_grid")]
+    stages, grid = (tuple(int(n) for n in text.split(",")) if text else None for text in texts)
+    contracted = _unique_value(config, "contract_dilation", r"(True|False)\b") == "True"
     if stages and not (len(stages) == 4 and stages[:3] == (1, 1, 2) and contracted):
-        what = f"its config has dilations {stages}, contract_dilation {contracted}, not (1, 1, 2, 4), True"
-        raise InputError(source, what, "give --layer4-dilations to convert it as if it had")
+        what = f"its config has dilations {stages} and contract_dilation {contracted}, not (1, 1, 2, 4) and True"
+        raise InputError(source, what, "set `layer4_dilations` to convert it anyway")
     return grid or (stages and (max(1, stages[3] // 2), stages[3], stages[3]))
 
 
-def _only(config: str, name: str, value: str) -> str | None:
-    """What the group of `value` matches in a config's text after `name=`; None: nothing, or not everywhere the same."""
-    found = set(re.findall(rf"\b{name}['\"]?\s*[=:]\s*{value}", re.sub("#.*", "", config)))
-    return found.pop() if len(found) == 1 else None
+def _unique_value(config: str, name: str, pattern: str) -> str | None:
+    """Return what the group of `pattern` matches after `name=` in a config; None if missing or ambiguous."""
+    values = set(re.findall(rf"\b{name}['\"]?\s*[=:]\s*{pattern}", re.sub("#.*", "", config)))
+    return values.pop() if len(values) == 1 else None
 
 
 def _classes(given: str | None, meta: Mapping[Any, Any], count: int) -> tuple[Classes, str]:
-    """Names and colors, and how they are known."""
+    """Return names and colors, and where they come from."""
     if given is None:
         if own := _own_classes(meta, count):
-            return own, READ
+            return own, FROM_FILE
         for name, classes in _CLASSES.items():
             if len(classes) == count and not DATASETS[name].synthetic:
-                return classes, f"those of {name}, by their number"
+                return classes, f"those of {name}, which also has {count}"
         return Classes.named(tuple(f"class {i}" for i in range(count))), "numbered"
     if given not in _CLASSES:
-        raise InputError("--classes", f"{given!r} is no dataset known here", f"use one of {', '.join(_CLASSES)}")
+        raise InputError("classes", f"unknown dataset {given!r}", f"use one of {', '.join(_CLASSES)}")
     if len(_CLASSES[given]) != count:
-        what = f"{given} has {len(_CLASSES[given])} classes, the weights {count}"
-        raise InputError("--classes", what, "leave it out or name another")
+        what = f"{given} has {len(_CLASSES[given])} classes, but the weights have {count}"
+        raise InputError("classes", what, "leave `classes` out, or use another dataset")
     return _CLASSES[given], GIVEN
 
 
 def _own_classes(meta: Mapping[Any, Any], count: int) -> Classes | None:
-    """The file's own names, if they are that many different printable ones, with its colors if they are RGB."""
-    own = meta.get("dataset_meta", meta)  # mmengine's, mmcv's
+    """Return the classes in the file if there are `count` distinct printable names; with its colors if they are RGB."""
+    own = meta.get("dataset_meta", meta)  # mmengine, mmcv
     own = {key.lower(): value for key, value in own.items() if isinstance(key, str)} if isinstance(own, Mapping) else {}
     names, palette = (v if isinstance(v := own.get(k), list | tuple) else () for k in ("classes", "palette"))
-    good = tuple(n.strip() for n in names if isinstance(n, str) and n.isprintable() and len(n) <= 100)
-    if not len(names) == len(good) == len(set(good) - {""}) == count:
+    valid = tuple(n.strip() for n in names if isinstance(n, str) and n.isprintable() and len(n) <= 100)
+    if not len(names) == len(valid) == len(set(valid) - {""}) == count:
         return None
     colors = tuple(tuple(c) for c in palette if isinstance(c, list | tuple) and len(c) == 3)
     if len(palette) == len(colors) == count and all(type(v) is int and 0 <= v <= 255 for c in colors for v in c):
-        return Classes(good, colors)
-    return next((known for known in _CLASSES.values() if known.names == good), Classes.named(good))
+        return Classes(valid, colors)
+    return next((classes for classes in _CLASSES.values() if classes.names == valid), Classes.named(valid))

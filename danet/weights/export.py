@@ -1,11 +1,11 @@
-"""A network out as one ONNX file, or as an OpenVINO pair .xml + .bin; compared with the network before it is left under
-its name. Command: `danet export W --to onnx`.
+"""Export a network as one ONNX file, or as an OpenVINO pair .xml + .bin, after comparing it with the network.
 
-The graph takes normalized images, as `DANet` does, so that every testing protocol works on it. It holds two outputs:
-`logits` at the feature grid, the least memory, which `danet` itself uses, and `labels` at the images' size for programs
-that want the answer only: bilinear upsampling with the network's own align_corners, then the largest. A runtime can be
-asked for one of them. Position attention is written as two products and a softmax: its N x N map, N the positions of
-the feature grid, is held, 4 N^2 bytes an image, by OpenVINO twice: 4.3 GB at N = 32,768, 2048 x 1024 at stride 8.
+Command: `danet export W --to onnx`. The graph takes normalized images, as `DANet` does, so every testing protocol works
+on it. It has two outputs, and a runtime can compute just one: `logits` at the feature grid, which needs the least
+memory and which danet uses, and `labels` at the size of the images for other programs: bilinear upsampling with the
+network's own align_corners, then argmax. Position attention is written as two products and a softmax, so its N x N map
+is in memory, N being the positions of the feature grid: 4 N^2 bytes per image, with OpenVINO twice that. At N = 32,768
+(2048 x 1024 at stride 8) this is 4.3 GB.
 """
 
 import contextlib
@@ -25,37 +25,39 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from danet.errors import InputError
-from danet.files import make_folder, write_atomically
+from danet.files import check_new, make_folder, write_atomically
 from danet.model.danet import DANet
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.file import Card
-from danet.weights.quantize import COUNT, normalized, quantized, spaced
+from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_normalized, quantize
 from danet.weights.runtimes import CARD, SHA256
 
 USAGE = "danet.usage"
 Runtime = Literal["onnx", "openvino"]
 OPSET = 18
-LARGEST_DIFFERENCE = 1e-4
-"""Of the logits, in units of the largest logit where that is above 1."""
-AGREEMENT = 0.9999
-QUANTIZED_AGREEMENT = 0.95
-"""Shares of the pixels that must get the network's own label: of a float32 file, and of an int8 file, over images."""
+MAX_DIFFERENCE = 1e-4
+"""Of the logits, relative to the largest logit if that is above 1."""
+MIN_AGREEMENT = 0.9999
+"""The share of pixels whose labels must be equal, for float32 files."""
+MIN_QUANTIZED_AGREEMENT = 0.95
+"""The same for int8 files, measured on images."""
 NOISE = ((1, 97, 130), (1, 64, 192), (3, 97, 130), (3, 64, 192))
-"""B,H,W of the seeded noise that a file is compared on."""
+"""B,H,W of the seeded noise on which a file is compared with the network."""
 
 
 class Comparison(NamedTuple):
-    """How a file's answers differ from the network's.
+    """The differences between the outputs of a file and of the network.
 
     Args:
-        shown: what was shown to both.
+        input: the name of the input.
         difference: the largest absolute difference of the logits.
-        largest: the network's largest absolute logit.
-        equal, pixels: how many pixels have the same label, of how many.
+        largest: the largest absolute logit of the network.
+        equal: the number of pixels with the same label.
+        pixels: the number of pixels.
     """
 
-    shown: str
+    input: str
     difference: float
     largest: float
     equal: int
@@ -64,11 +66,12 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What `export` did.
+    """The result of `export`.
 
     Args:
-        files: that were to be written.
-        compared: empty if nothing was.
+        files: the output files.
+        compared: one comparison per input; empty if nothing was compared.
+        quantized: whether the file is int8.
     """
 
     files: tuple[Path, ...]
@@ -77,87 +80,90 @@ class Report:
 
     @property
     def agreement(self) -> float:
-        """The share of the compared pixels that have the network's own label, in [0, 1]."""
+        """The share of the compared pixels with the same label, in [0, 1]."""
         return sum(c.equal for c in self.compared) / sum(c.pixels for c in self.compared)
 
     @property
     def good(self) -> bool:
-        """Nothing was compared, or enough labels are the network's own and, in float32, every logit is near enough."""
+        """Whether enough labels are equal and, in float32, all logits are close; True if nothing was compared."""
         if not self.compared or self.quantized:
-            return not self.compared or self.agreement >= QUANTIZED_AGREEMENT
-        near = all(c.difference <= LARGEST_DIFFERENCE * max(1, c.largest) for c in self.compared)  # NaN is not
-        return near and self.agreement >= AGREEMENT
+            return not self.compared or self.agreement >= MIN_QUANTIZED_AGREEMENT
+        close = all(c.difference <= MAX_DIFFERENCE * max(1, c.largest) for c in self.compared)  # False for NaN
+        return close and self.agreement >= MIN_AGREEMENT
 
 
 def export(
-    source: Path | None,
-    destination: Path,
-    runtime: Runtime,
+    weights: Path | None,
+    out: Path,
+    to: Runtime,
     calibration: Path | None = None,
-    count: int = COUNT,
+    calibration_count: int = CALIBRATION_COUNT,
     verify: bool = True,
     images: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Report:
-    """Write `destination`, for OpenVINO also the .bin beside it; nothing is written if it was compared and found wrong.
+    """Export a weights file to ONNX or OpenVINO; write nothing if a comparison with the network fails.
 
     Args:
-        source: a .safetensors file; None: the weights that come with the package.
-        calibration: quantize to int8 by `count` images of this folder; OpenVINO only.
-        verify: compare before it is left under its name: a float32 file on noise, an int8 file on up to 8 of the
-            calibration's images.
-        images: compared on too.
+        weights: a .safetensors file; None: the bundled weights.
+        out: the .onnx or .xml file to write; for OpenVINO a .bin file of the same name is written too.
+        to: the format.
+        calibration: a folder of images; quantize to int8, calibrated on them. OpenVINO only.
+        calibration_count: the number of calibration images.
+        verify: compare with the network before writing: a float32 file on noise, an int8 file on up to 8 of the
+            calibration images.
+        images: more images to compare on.
+        overwrite: replace existing files.
 
     Raises:
-        InputError: a missing package, a file that exists, a wrong suffix, wrong weights or images, no DANet.
+        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images, or not a DANet.
     """
-    suffix = ".onnx" if runtime == "onnx" else ".xml"
-    if destination.suffix != suffix:
-        raise InputError(destination, f"a file for {runtime} ends in {suffix}", "give --out another name")
-    if calibration is not None and runtime == "onnx":
-        raise InputError("--int8", "is for OpenVINO", "use --to openvino")
-    files = (destination,) if runtime == "onnx" else (destination.with_suffix(".bin"), destination)
-    for path in files:
-        if path.exists() and not overwrite:
-            raise InputError(path, "exists already", "give --out another name, or --overwrite")
-    network, card = weights_file.load(source)
+    suffix = ".onnx" if to == "onnx" else ".xml"
+    if out.suffix != suffix:
+        raise InputError(out, f"files for {to} must have suffix {suffix}", "choose another `out`")
+    if calibration is not None and to == "onnx":
+        raise InputError("int8", "is only supported by OpenVINO", "set `to` to openvino")
+    files = (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
+    check_new(*files, overwrite=overwrite)
+    network, card = weights_file.load(weights)
     if not isinstance(network, DANet):
-        raise InputError(source, f"holds {card.network['architecture']}", "only DANet can be exported")
-    calibrated = () if calibration is None else spaced(calibration, count, card)
-    shown = {str(file): normalized(file, card) for file in (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])}
+        raise InputError(weights, f"is a {card.network['architecture']}", "only danet networks can be exported")
+    calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
+    compare_on = (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])
+    inputs = {str(file): load_normalized(file, card) for file in compare_on}
     if calibrated:
-        card = replace(card, metrics={})  # they were measured of the float32 network
+        card = replace(card, metrics={})  # those of the float32 network
     contents = [to_onnx(network, card)]
-    if runtime == "openvino":
+    if to == "openvino":
         contents = to_openvino(contents[0], card, calibrated)
     compared = []
     if verify:
         with tempfile.TemporaryDirectory() as folder:
             for path, content in zip(files, contents, strict=True):
                 Path(folder, path.name).write_bytes(content)
-            file, _ = runtimes.load(Path(folder, destination.name))
-            compared = compare(network, file, shown if calibrated else _noise(network.in_channels) | shown)
+            exported, _ = runtimes.load(Path(folder, out.name))
+            compared = compare(network, exported, inputs if calibrated else _noise(network.in_channels) | inputs)
     report = Report(files, tuple(compared), quantized=bool(calibrated))
     if report.good:
-        make_folder(destination.parent)
+        make_folder(out.parent)
         for path, content in zip(files, contents, strict=True):
             write_atomically(path, content)
     return report
 
 
 def to_onnx(network: DANet, card: Card) -> bytes:
-    """The network as an ONNX file with the card in it, weights included, for any batch, height and width.
+    """Return the content of an ONNX file with weights and card, for any batch size, height and width.
 
     Raises:
-        InputError: a missing package; a network that cannot be traced for all sizes.
+        InputError: a missing package, or a network that cannot be traced for all sizes.
     """
     for package in ("onnx", "onnxscript"):
-        runtimes.optional(package, "export", "the export")
+        runtimes.import_optional(package, "export", "to")
     graph = _Graph(network).eval()
     images = torch.zeros(2, network.in_channels, 75, 101)
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     try:
-        with _silent(), torch.no_grad():
+        with _silence(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 (images,),
@@ -170,10 +176,10 @@ def to_onnx(network: DANet, card: Card) -> bytes:
             )
     except torch.onnx.OnnxExporterError as error:
         name = card.network.get("backbone", "network")
-        raise InputError(f"backbone {name!r}", "cannot be exported for all sizes", "use a ResNet") from error
+        raise InputError("backbone", f"cannot export {name!r} for all image sizes", "use a ResNet") from error
     assert program is not None
     model = program.model_proto
-    _forget_sources(model)
+    _remove_sources(model)
     model.doc_string = usage(card)
     for key, value in {CARD: card.json(), SHA256: runtimes.onnx_sha256(model)}.items():
         model.metadata_props.add(key=key, value=value)
@@ -181,43 +187,43 @@ def to_onnx(network: DANet, card: Card) -> bytes:
 
 
 def to_openvino(graph: bytes, card: Card, calibrated: Sequence[Path] = ()) -> list[bytes]:
-    """What the .bin and the .xml file hold, of a graph that `to_onnx` wrote; in int8 by these images, if any.
+    """Convert the result of `to_onnx` to the contents of a .bin and an .xml file; in int8 if there are images.
 
     Raises:
-        InputError: a missing package; images that cannot be read.
+        InputError: a missing package, or an image that cannot be read.
     """
-    ov = runtimes.openvino("--to openvino")
+    ov = runtimes.import_openvino("to")
     model = runtimes.openvino_core().read_model(graph)
     if calibrated:
-        model = quantized(model, card, calibrated)
+        model = quantize(model, card, calibrated)
     with tempfile.TemporaryDirectory() as folder:
         xml, binary = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         ov.serialize(model, xml, binary)
         entries = {CARD: card.json(), SHA256: hashlib.sha256(binary.read_bytes()).hexdigest(), USAGE: usage(card)}
         for key, value in entries.items():
             model.set_rt_info(value, [key])
-        ov.serialize(model, xml, binary)  # the same weights again
+        ov.serialize(model, xml, binary)  # the weights stay the same
         return [binary.read_bytes(), xml.read_bytes()]
 
 
 def usage(card: Card) -> str:
-    """What a program without danet must know of the graph, in one paragraph."""
-    size = "" if card.size is None else f", the image's longer side brought to {card.size} pixels before"
+    """Describe the graph in one paragraph, for programs that do not use danet."""
+    size = "" if card.size is None else f", after resizing the longer side of the image to {card.size} pixels"
     return (
-        f"images: float32 B,{len(card.mean)},H,W, RGB where there are three bands, (value / 255 - mean) / std with "
+        f"images: float32 B,{len(card.mean)},H,W, RGB if there are three bands, (value / 255 - mean) / std with "
         f"mean {list(card.mean)} and std {list(card.std)}{size}. logits: float32 B,{len(card.classes)},h,w at the "
         f"feature grid. labels: uint8 B,H,W, indices into the classes: {', '.join(card.classes.names)}. "
-        f"The metadata {CARD} is all of it as JSON."
+        f"The metadata {CARD} has all of this as JSON."
     )
 
 
 @torch.inference_mode()
-def compare(network: DANet, file: runtimes.Exported, shown: dict[str, Tensor]) -> list[Comparison]:
-    """The network beside an exported file of it, on normalized images B,N,H,W by name."""
+def compare(network: DANet, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]) -> list[Comparison]:
+    """Compare a network with an exported file of it on normalized images B,N,H,W, given by name."""
     result = []
-    for name, images in shown.items():
-        ours, theirs = network.logits(images).fused, file.logits(images).fused
-        equal = network(images).fused.argmax(1) == file.labels(images)
+    for name, images in inputs.items():
+        ours, theirs = network.logits(images).fused, exported.logits(images).fused
+        equal = network(images).fused.argmax(1) == exported.labels(images)
         difference, largest = float((ours - theirs).abs().max()), float(ours.abs().max())
         result.append(Comparison(name, difference, largest, int(equal.sum()), equal.numel()))
     return result
@@ -230,7 +236,7 @@ def _noise(channels: int) -> dict[str, Tensor]:
 
 
 class _Graph(nn.Module):
-    """What is written: the network's prediction, and the labels."""
+    """The module to export: returns the logits and the labels."""
 
     def __init__(self, network: DANet):
         super().__init__()
@@ -247,8 +253,9 @@ class _Graph(nn.Module):
 
 
 class _SameConvolution(nn.Module):
-    """TensorFlow's padding as the one operator that both runtimes have for it. timm pads by formulas of the input's
-    size: nested over a network, they keep torch.export busy for minutes.
+    """TensorFlow's "same" padding as one operator, which both runtimes support.
+
+    timm computes the padding from the input's size. Nested over a network, these formulas take torch.export minutes.
     """
 
     def __init__(self, convolution: Conv2dSame):
@@ -265,8 +272,8 @@ class _SameConvolution(nn.Module):
         return torch.onnx.ops.symbolic("Conv", inputs, attributes, dtype=x.dtype, shape=shape)
 
 
-def _forget_sources(model: Any) -> None:
-    """The exporter notes its machine's paths at every node."""
+def _remove_sources(model: Any) -> None:
+    """Remove the paths of this machine, which the exporter adds to every node."""
     graph = model.graph
     for item in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph, model):
         item.ClearField("metadata_props")
@@ -274,8 +281,8 @@ def _forget_sources(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """The exporter tells its own developers of its progress and of coming changes."""
+def _silence() -> Iterator[None]:
+    """Hide the progress and deprecation warnings of the exporter."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,8 +1,8 @@
-"""An OpenVINO model to int8 by a folder of images: NNCF's post-training quantization, no labels, no training.
-Command: `danet export W --to openvino --int8 --calibration FOLDER`.
+"""Quantize an OpenVINO model to int8 with NNCF: post-training quantization, calibrated on a folder of images.
 
-Convolutions compute in int8; their weights are symmetric, a scale a channel, their inputs asymmetric (NNCF's preset
-"mixed"). The attention modules' products and softmaxes stay in float32.
+Command: `danet export W --to openvino --int8 --calibration FOLDER`. No labels and no training are needed. Convolutions
+compute in int8, with symmetric weights (one scale per channel) and asymmetric inputs (NNCF's preset "mixed"). The
+products and softmaxes of the attention modules stay in float32.
 """
 
 import contextlib
@@ -24,39 +24,39 @@ from danet.model.preprocess import normalize
 from danet.weights import runtimes
 from danet.weights.file import Card
 
-COUNT = 100
-"""Images for calibration; 40 and 200 of CamVid's gave the same score within 0.1 points (docs/log.md)."""
+CALIBRATION_COUNT = 100
+"""The default number of calibration images; 40 and 200 of CamVid's gave the same mIoU within 0.1 (docs/log.md)."""
 
 
-def spaced(folder: Path, count: int, card: Card) -> tuple[Path, ...]:
-    """`count` images of a folder, evenly spaced in the order of their names; all if it holds fewer.
+def calibration_images(folder: Path, count: int, card: Card) -> tuple[Path, ...]:
+    """Return `count` images of a folder, evenly spaced in the order of their names; all if there are fewer.
 
     Raises:
-        InputError: no such folder, no image in it, a count below 1.
+        InputError: no such folder, no images in it, or a count below 1.
     """
     if count < 1:
-        raise InputError("--calibration-count", f"{count} is less than 1", f"give {COUNT}")
-    found = list_images(folder, card.bands)
-    step = max(1.0, len(found) / count)
-    return tuple(found[int(i * step)] for i in range(min(count, len(found))))
+        raise InputError("calibration_count", f"must be at least 1, got {count}", f"use {CALIBRATION_COUNT}")
+    images = list_images(folder, card.bands)
+    step = max(1.0, len(images) / count)
+    return tuple(images[int(i * step)] for i in range(min(count, len(images))))
 
 
-def normalized(file: Path, card: Card) -> Float[Tensor, "1 N H W"]:
-    """An image as the network is shown it."""
+def load_normalized(file: Path, card: Card) -> Float[Tensor, "1 N H W"]:
+    """Read an image, and resize and normalize it as the card says."""
     pixels = resize_long_side(read_image(file, bands=card.bands), card.size)
     return normalize(torch.tensor(pixels)[None], card.mean, card.std)
 
 
-def quantized(model: Any, card: Card, images: Sequence[Path]) -> Any:
-    """An int8 version of an OpenVINO model whose input is `images`.
+def quantize(model: Any, card: Card, images: Sequence[Path]) -> Any:
+    """Return an int8 version of an OpenVINO model with the input `images`, calibrated on these files.
 
     Raises:
-        InputError: NNCF is missing; images that cannot be read.
+        InputError: NNCF is not installed, or an image cannot be read.
     """
-    runtimes.openvino("--int8")  # before NNCF, which would take its telemetry from it
-    with _silent():
-        nncf = runtimes.optional("nncf", "openvino", "--int8")
-        data = nncf.Dataset(list(images), lambda file: {"images": normalized(file, card).contiguous().numpy()})
+    runtimes.import_openvino("int8")  # before NNCF, which sends telemetry if OpenVINO's package for it is found
+    with _silence():
+        nncf = runtimes.import_optional("nncf", "openvino", "int8")
+        data = nncf.Dataset(list(images), lambda file: {"images": load_normalized(file, card).contiguous().numpy()})
         return nncf.quantize(
             model,
             data,
@@ -67,8 +67,8 @@ def quantized(model: Any, card: Card, images: Sequence[Path]) -> Any:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """NNCF prints bars and advice to standard output, and makes torch warn that it found no CUDA."""
+def _silence() -> Iterator[None]:
+    """Hide NNCF's progress bars and advice on standard output, and torch's warning that there is no CUDA."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

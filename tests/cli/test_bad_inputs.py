@@ -28,7 +28,8 @@ from danet.data import registry
 from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import image_size, list_images, read_image, read_mask
 from danet.predict.folder import segment_images
-from danet.predict.predictor import find_images, load
+from danet.predict.outputs import find_images
+from danet.predict.predictor import load
 from danet.train import claim, run_folder
 
 TESTS, PACKAGE = Path(__file__).parents[1], Path(__file__).parents[2] / "danet"
@@ -46,23 +47,23 @@ ELSEWHERE = {
     "20-sixteen-bits-of-three-colors": ["data/test_channels.py::test_every_band_and_bit_of_a_file_is_read"],
     "21-float-tiff": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
     "24-broken-exif": ["data/test_images.py::test_a_broken_exif_block_is_no_reason_to_refuse"],  # loops are below
-    "27-one-pixel": ["predict/test_predict.py::test_any_size_is_segmented_at_its_own_size"],
+    "27-one-pixel": ["predict/test_predict.py::test_images_of_any_size_are_segmented_at_their_own_size"],
     "28-1-x-4000": [
-        "predict/test_predict.py::test_any_size_is_segmented_at_its_own_size",
+        "predict/test_predict.py::test_images_of_any_size_are_segmented_at_their_own_size",
         "serve/test_serve_bodies.py::test_unusual_but_valid_images_are_accepted",
     ],
-    "29-7-x-7": ["predict/test_predict.py::test_any_size_is_segmented_at_its_own_size"],
+    "29-7-x-7": ["predict/test_predict.py::test_images_of_any_size_are_segmented_at_their_own_size"],
     "30-30,000-x-30,000": [
-        "predict/test_large_image.py::test_108_million_pixels_take_less_than_1_5_gb"
+        "predict/test_large_image.py::test_108_million_pixels_need_less_than_1_5_gb"
     ],  # refusal is below
     "36-links-to-nothing": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
     "37-folder-named-jpg": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
     "40-name-of-255-bytes": [
-        "predict/test_predict.py::test_clashes_are_found_before_work_begins",
+        "predict/test_predict.py::test_conflicting_outputs_are_found_before_work_begins",
         "predict/test_predict_folder.py::test_a_name_of_255_bytes_can_be_written",
     ],
     "44-two-of-one-stem": [
-        "predict/test_predict.py::test_clashes_are_found_before_work_begins",
+        "predict/test_predict.py::test_conflicting_outputs_are_found_before_work_begins",
         "data/test_custom_layouts.py::test_two_images_with_the_same_stem_are_an_error",
     ],
     "45-id-above-the-classes": ["data/test_classes.py::test_an_unknown_value_is_told_with_its_count_and_first_place"],
@@ -91,7 +92,7 @@ ELSEWHERE = {
         "data/test_check.py::test_ignored_masks_and_absent_classes_are_warnings",
     ],
     "56-class-never-present": [
-        "evaluate/test_metrics.py::test_a_class_in_neither_is_left_out_and_one_wrongly_predicted_counts_as_zero"
+        "evaluate/test_metrics.py::test_absent_classes_are_excluded_and_false_ones_count_as_zero"
     ],
     "57-smoothed-edges": [
         "data/test_init.py::test_0_255_masks_with_smoothed_edges_are_recognized",
@@ -109,7 +110,7 @@ ELSEWHERE = {
     "63-evil-pickle": ["weights/test_untrusted.py::test_a_malicious_pickle_runs_nothing"],
     "64-other-number-of-classes": [  # there is no --reset-head: nobody asked for it
         "weights/test_weights.py::test_a_description_that_does_not_fit_is_told",
-        "evaluate/test_evaluate.py::test_a_network_of_other_classes_is_refused_with_the_first_that_differs",
+        "evaluate/test_evaluate.py::test_other_classes_are_rejected_naming_the_first_difference",
     ],
     "65-other-architecture": [
         "weights/test_convert.py::test_a_module_prefix_is_stripped",
@@ -392,10 +393,10 @@ def test_30_a_whole_image_of_30_000_x_30_000_is_refused_where_it_must_be_held(tm
 
 
 def test_30_what_pillow_would_not_open_is_read_by_rows(tmp_path):
-    from danet.predict.predictor import kind_of
+    from danet.predict.outputs import kind_of
 
     (tmp_path / "a.png").write_bytes(png(30_000, 30_000, 1, 0, b""))
-    assert kind_of(tmp_path / "a.png") == "huge"
+    assert kind_of(tmp_path / "a.png") == "large"
 
 
 PEAK = """

@@ -172,7 +172,7 @@ def test_onnx_runtimes_telemetry_is_forbidden_before_it_is_imported(monkeypatch)
         return sys
 
     monkeypatch.setattr(runtimes, "import_module", imported)
-    runtimes.optional("onnxruntime", "export", "a test")
+    runtimes.import_optional("onnxruntime", "export", "a test")
     assert seen == [("onnxruntime", "1")]
 
 

@@ -1,4 +1,4 @@
-"""Drawn scenes, augmentation and the order of samples: pure functions of their arguments."""
+"""Synthetic scenes, augmentation and the order of samples are pure functions of their arguments."""
 
 import hashlib
 import itertools
@@ -15,7 +15,7 @@ from danet.data.augment import Augmentation, _shift_colors, distort, scaled_crop
 
 
 @pytest.mark.parametrize("name", ["toy", "toy-context"])
-def test_a_drawn_scene_is_always_the_same_one(name):
+def test_synthetic_scenes_depend_only_on_split_and_index(name):
     samples, again = registry.load(name, None, "train"), registry.load(name, None, "train")
     assert np.array_equal(samples[5].image, again[5].image)
     assert np.array_equal(samples[5].labels, again[5].labels)
@@ -24,7 +24,7 @@ def test_a_drawn_scene_is_always_the_same_one(name):
     assert seen.tolist() == list(range(len(samples.classes)))
 
 
-def test_the_lamp_alone_tells_the_cars_class():
+def test_only_the_lamp_determines_the_class_of_the_cars():
     samples = registry.load("toy-context", None, "train")
     for i in range(20):
         _, image, labels = samples[i]
@@ -37,27 +37,27 @@ def test_the_lamp_alone_tells_the_cars_class():
         assert (labels[cars][0] == 4) == (red > green)
 
 
-def test_an_unknown_split_of_drawn_scenes():
+def test_an_unknown_split_of_synthetic_scenes_is_refused():
     with pytest.raises(InputError, match="use train or val"):
         registry.load("toy", None, "test")
 
 
 @given(st.integers(1, 50), st.integers(0, 5), st.integers(0, 3))
-def test_every_sample_comes_once_an_epoch(size, epoch, seed):
+def test_every_sample_occurs_once_per_epoch(size, epoch, seed):
     indices = [sampler.sample_index(seed, epoch * size + i, size) for i in range(size)]
     assert sorted(indices) == list(range(size))
 
 
 @given(st.integers(0, 100), st.integers(1, 8), st.integers(1, 4))
-def test_processes_share_a_steps_positions(step, per_process, world):
+def test_processes_divide_the_positions_of_a_step(step, per_process, world):
     batch = per_process * world
     shares = [sampler.batch_positions(step, batch, rank, world) for rank in range(world)]
     assert {len(share) for share in shares} == {per_process}
     assert sorted(itertools.chain(*shares)) == list(range(step * batch, (step + 1) * batch))
 
 
-def test_order_and_augmentation_are_fixed_for_ever():
-    """A change here would break the resuming of runs begun before it."""
+def test_order_and_augmentation_never_change():
+    """A change would break resuming runs that began before it."""
     indices = [sampler.sample_index(7, position, 10) for position in range(12)]
     numbers = sampler.generator(7, 3).random(3)
     assert indices == [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 8, 2]
@@ -75,7 +75,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(sizes, crops, st.floats(0.3, 3.0), seeds)
-def test_a_crop_has_its_size_and_ignores_what_lies_outside(size, crop, scale, seed):
+def test_a_crop_has_its_size_and_ignores_pixels_outside_the_image(size, crop, scale, seed):
     image, labels = random_image(*size)
     out, out_labels = scaled_crop(image, labels, scale, crop, np.random.default_rng(seed))
     assert out.shape == (*crop, 3)
@@ -88,7 +88,7 @@ def test_a_crop_has_its_size_and_ignores_what_lies_outside(size, crop, scale, se
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.7, 2.0])
-def test_cropping_first_gives_the_pixels_of_resizing_the_whole(scale):
+def test_cropping_before_resizing_gives_the_same_pixels(scale):
     image, labels = random_image(40, 60)
     rng = np.random.default_rng(1)
     out, out_labels = scaled_crop(image, labels, scale, (16, 20), np.random.default_rng(1))
@@ -110,13 +110,13 @@ def test_image_and_labels_are_flipped_together():
 
 
 def ramps(height: int, width: int) -> np.ndarray:
-    """Every pixel holds its own row and column."""
+    """Return an image whose pixels contain their own row and column."""
     return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=2).astype(np.float32)
 
 
 @given(sizes, crops, st.floats(0.3, 3.0), st.sampled_from([0.0, 1.0]), st.sampled_from([0.6, 1.0]), seeds)
-def test_a_label_comes_from_where_its_pixel_comes_from(size, crop, scale, flip, largest_share, seed):
-    """To half a pixel, what nearest and bilinear differ by; to the filter's width more at the image's border."""
+def test_pixels_and_labels_come_from_the_same_place(size, crop, scale, flip, largest_share, seed):
+    """Within half a pixel, the difference of nearest and bilinear; at the border, within the width of the filter."""
     augment = Augmentation(crop, (scale, scale), flip, largest_share=largest_share)
     image = ramps(*size)
     for axis in (0, 1):  # the same numbers are drawn both times
@@ -131,7 +131,7 @@ def test_a_label_comes_from_where_its_pixel_comes_from(size, crop, scale, flip, 
 
 
 @given(sizes, crops, st.floats(0.3, 3.0), seeds)
-def test_a_flip_is_the_mirror_image_of_the_same_crop(size, crop, scale, seed):
+def test_flipping_mirrors_the_same_crop(size, crop, scale, seed):
     image, labels = random_image(*size)
     straight, mirrored = (
         Augmentation(crop, (scale, scale), flip)(image, labels, np.random.default_rng(seed)) for flip in (0.0, 1.0)
@@ -141,7 +141,7 @@ def test_a_flip_is_the_mirror_image_of_the_same_crop(size, crop, scale, seed):
 
 
 @given(sizes, st.sampled_from([1, 3, 4]), st.sampled_from([np.uint8, np.float32]), st.floats(0, 1), seeds)
-def test_colors_change_no_label_no_shape_and_no_type(size, bands, dtype, jitter, seed):
+def test_color_changes_keep_labels_shape_and_type(size, bands, dtype, jitter, seed):
     rng = np.random.default_rng(seed)
     image, labels = rng.integers(0, 256, (*size, bands)).astype(dtype), rng.integers(0, 5, size, np.uint8)
     augment = Augmentation(size, flip=0.0, jitter=jitter, photometric=True)
@@ -152,19 +152,19 @@ def test_colors_change_no_label_no_shape_and_no_type(size, bands, dtype, jitter,
     assert np.array_equal(Augmentation(size, flip=0.0)(image, labels, rng)[0], image)  # at scale 1: pixel for pixel
 
 
-def test_jitter_changes_colors_and_nothing_else():
+def test_jitter_changes_only_colors():
     image, labels = random_image(16, 16)
     changed, same = Augmentation((16, 16), flip=0.0, jitter=0.4)(image, labels, np.random.default_rng(0))
     assert np.array_equal(same, labels)
     assert not np.array_equal(changed, image)
 
 
-def test_no_global_random_state_is_read():
+def test_global_random_state_has_no_effect():
     image, labels = random_image(30, 30)
     augment = Augmentation((16, 16), (0.5, 2.0), 0.5, 0.4)
     digests = []
     for seed in (1, 2):
-        np.random.seed(seed)  # noqa: NPY002  the very state that must not matter
+        np.random.seed(seed)  # noqa: NPY002  the global state that must have no effect
         out = augment(image, labels, np.random.default_rng(3))
         digests.append(hashlib.sha256(out[0].tobytes() + out[1].tobytes()).hexdigest())
     assert digests[0] == digests[1]
@@ -178,13 +178,13 @@ def smooth_image() -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((64, 48)))
 
 
-def test_the_generator_alone_decides():
+def test_distortion_depends_only_on_the_generator():
     first, again, other = (distort(smooth_image(), np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_each_change_happens_half_of_the_time_and_stays_within_its_range():
+def test_each_distortion_has_probability_one_half_and_its_range():
     gray = np.full((4, 4, 3), 100, np.uint8)
     means = np.array([distort(gray, np.random.default_rng(seed)).mean() for seed in range(400)])
     assert 0.5 * (100 - 32) - 1 <= means.min() < 60
@@ -192,7 +192,7 @@ def test_each_change_happens_half_of_the_time_and_stays_within_its_range():
     assert 60 < (means == 100).sum() < 140  # neither brightness nor contrast: a quarter
 
 
-def test_hue_turns_around_the_circle_and_saturation_scales():
+def test_hue_wraps_around_and_saturation_scales():
     red = np.full((2, 2, 3), (200, 20, 20), np.uint8)
     r, g, b = _shift_colors(red, 1.0, -36)[0, 0].astype(int)
     assert r > b > g
@@ -201,7 +201,7 @@ def test_hue_turns_around_the_circle_and_saturation_scales():
     assert abs(spread[0] - spread[1] / 2) <= 2
 
 
-def test_a_crop_that_one_class_fills_is_drawn_again():
+def test_a_crop_filled_by_one_class_is_drawn_again():
     labels = np.zeros((100, 100), np.uint8)
     labels[:, 50:] = 1
     image = np.zeros((100, 100, 3), np.uint8)
@@ -217,7 +217,7 @@ def test_a_crop_that_one_class_fills_is_drawn_again():
     assert np.mean([share < 0.75 for share in any_crop]) < 0.3
 
 
-def test_the_recipes_options_reach_the_smooth_image():
+def test_the_photometric_option_distorts_the_image():
     labels = np.zeros((48, 64), np.uint8)
     plain = Augmentation((48, 64), flip=0.0)(smooth_image(), labels, np.random.default_rng(3))[0]
     distorted = Augmentation((48, 64), flip=0.0, photometric=True)(smooth_image(), labels, np.random.default_rng(3))[0]

@@ -1,4 +1,4 @@
-"""danet.data.cache: decoded once, the same samples for ever; and crops that read only their part."""
+"""The cache of decoded samples: each is decoded once and then always the same."""
 
 from dataclasses import replace
 
@@ -33,13 +33,13 @@ def samples(tmp_path) -> PairedFiles:
 
 
 def decoded(monkeypatch) -> list[int]:
-    """Notes the samples that are read from their files from now on."""
+    """Return a list that records the index of each sample decoded from now on."""
     read, before = [], PairedFiles.__getitem__
     monkeypatch.setattr(PairedFiles, "__getitem__", lambda self, i: read.append(i) or before(self, i))
     return read
 
 
-def test_samples_are_decoded_once_and_equal_for_ever(samples, tmp_path, monkeypatch):
+def test_samples_are_decoded_once_and_stay_equal(samples, tmp_path, monkeypatch):
     plain = [samples[i] for i in range(len(samples))]
     for _ in range(2):
         through = open_cache(samples, tmp_path / "cache")
@@ -54,7 +54,7 @@ def test_samples_are_decoded_once_and_equal_for_ever(samples, tmp_path, monkeypa
     assert read == []
 
 
-def test_augmentation_is_the_same_with_and_without(samples, tmp_path):
+def test_augmentation_is_the_same_with_and_without_a_cache(samples, tmp_path):
     through, augment = open_cache(samples, tmp_path / "cache"), Augmentation((32, 40), (0.5, 2.0), jitter=0.3)
     for seed in range(20):
         index = seed % len(samples)
@@ -67,7 +67,7 @@ def test_augmentation_is_the_same_with_and_without(samples, tmp_path):
         assert (one[1] == other[1]).all()
 
 
-def test_what_changed_or_was_damaged_is_decoded_again(samples, tmp_path, monkeypatch):
+def test_changed_and_damaged_samples_are_decoded_again(samples, tmp_path, monkeypatch):
     through = open_cache(samples, tmp_path / "cache")
     first = through[0].image.copy()
     image, labels = through.files(0)
@@ -84,7 +84,7 @@ def test_what_changed_or_was_damaged_is_decoded_again(samples, tmp_path, monkeyp
     assert not list((tmp_path / "cache").glob(".danet-*"))
 
 
-def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monkeypatch):
+def test_the_space_needed_is_known_and_must_be_free(samples, tmp_path, monkeypatch):
     through = open_cache(samples, tmp_path / "cache")
     whole = sum((sample.labels.size) * 4 for sample in map(samples.__getitem__, range(len(samples))))
     assert space_needed(through) == (whole, whole)
@@ -102,12 +102,12 @@ def test_the_space_is_told_beforehand_and_must_be_there(samples, tmp_path, monke
 
 
 @pytest.mark.parametrize("kind", ["npy", "tif", "deep"])
-@pytest.mark.filterwarnings("ignore::UserWarning")  # rasterio's, of an image without coordinates
-def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
+@pytest.mark.filterwarnings("ignore::UserWarning")  # rasterio's, about an image without coordinates
+def test_images_that_pillow_cannot_read_are_cached_too(tmp_path, kind):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     stored = np.random.default_rng(0).integers(0, 256, (20, 24, 5), np.uint16 if kind == "deep" else np.uint8)
-    for stem in "ab":  # one for each part
+    for stem in "ab":  # one for each split
         if kind == "tif":
             rasterio = pytest.importorskip("rasterio")
             form = {"driver": "GTiff", "dtype": "uint8", "height": 20, "width": 24, "count": 5}
@@ -126,7 +126,7 @@ def test_what_pillow_cannot_hold_is_cached_too(tmp_path, kind):
     assert space_needed(through) == (whole, 0)
 
 
-def test_an_image_removed_meanwhile_is_an_input_error(samples, tmp_path):
+def test_an_image_removed_after_listing_is_an_input_error(samples, tmp_path):
     through = open_cache(samples, tmp_path / "cache")
     _ = through[0]
     samples.pairs[0].mask.unlink()
@@ -139,25 +139,25 @@ def test_an_image_removed_meanwhile_is_an_input_error(samples, tmp_path):
         _ = through[0]
 
 
-def test_samples_that_cannot_be_read_are_left_out_of_the_space(samples, tmp_path):
+def test_unreadable_samples_do_not_count_as_space(samples, tmp_path):
     sizes = [4 * samples[i].labels.size for i in range(len(samples))]
     for pair in samples.pairs[:2]:
         pair.image.write_bytes(b"")
     samples.pairs[3].mask.unlink()
-    told: list[InputError] = []
-    through = open_cache(samples, tmp_path / "cache", told.append)
-    assert [error.where for error in told] == [samples.pairs[0].image, samples.pairs[1].image, samples.pairs[3].mask]
-    assert space_needed(through, told.append) == (sizes[2], sizes[2])
+    errors: list[InputError] = []
+    through = open_cache(samples, tmp_path / "cache", errors.append)
+    assert [error.where for error in errors] == [samples.pairs[0].image, samples.pairs[1].image, samples.pairs[3].mask]
+    assert space_needed(through, errors.append) == (sizes[2], sizes[2])
     with pytest.raises(InputError, match=r"images/0\.png: empty file"):
         open_cache(samples, tmp_path / "cache")
 
 
-def test_drawn_scenes_have_no_cache(tmp_path):
+def test_synthetic_scenes_have_no_cache(tmp_path):
     with pytest.raises(InputError, match="not read from files"):
         open_cache(synthetic.load(tmp_path, "train"), tmp_path / "cache")
 
 
-def test_training_through_a_cache_ends_with_the_same_weights(samples, tmp_path, monkeypatch):
+def test_training_with_a_cache_gives_the_same_weights(samples, tmp_path, monkeypatch):
     del samples
     small = replace(recipes.RECIPES["folder"].network, backbone="test_resnet", output_stride=16, width=16)
     recipe = replace(recipes.RECIPES["folder"], network=replace(small, pretrained=False))

@@ -1,4 +1,4 @@
-"""Images of any number of bands and of 8 or 16 bits, from a user's folder to a prediction; and binary masks."""
+"""Images with any number of bands and 8 or 16 bits, from a user's folder to a prediction; and binary masks."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def random_image(channels: int, dtype: type = np.uint16, size: tuple[int, int] =
 
 
 def write(file: Path, image: np.ndarray, **options) -> Path:
-    """An H,W,N image as the file's suffix says: .npy, TIFF and 16-bit colors by rasterio, others by Pillow."""
+    """Write an H,W,N image in the format of the suffix: TIFF and 16-bit colors with rasterio, others with Pillow."""
     file.parent.mkdir(parents=True, exist_ok=True)
     height, width, channels = image.shape
     if file.suffix == ".npy":
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 64])
 def test_every_band_and_bit_of_a_file_is_read(tmp_path, channels, dtype, suffix):
     if suffix == ".png" and (channels > 4 or (channels == 2 and dtype == np.uint16)):
-        pytest.skip("PNG has none such")
+        pytest.skip("PNG does not support this")
     stored = random_image(channels, dtype)
     file = write(tmp_path / f"a{suffix}", stored)
     image = read_image(file, bands=Bands(channels))
@@ -76,25 +76,25 @@ def test_every_band_and_bit_of_a_file_is_read(tmp_path, channels, dtype, suffix)
 
 @pytest.mark.parametrize("options", [{"interleave": "band", "compress": "deflate"}, {"photometric": "MINISBLACK"}])
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
-def test_tiffs_that_pillow_misreads_are_read_whole(tmp_path, channels, options):
-    """Pillow 13 gives the first band alone of the first kind, without a word, and knows nothing of the second."""
+def test_tiffs_that_pillow_misreads_are_read_completely(tmp_path, channels, options):
+    """Pillow 13 silently returns only the first band of the first kind, and does not support the second."""
     stored = random_image(channels)
     image = read_image(write(tmp_path / "a.tif", stored, **options), bands=Bands(channels))
     assert np.array_equal((image * 257).round(), stored)
 
 
-def test_two_images_that_differ_below_8_bits_differ_for_the_network(tmp_path):
+def test_differences_below_8_bits_reach_the_network(tmp_path):
     a = random_image(3)
     b = a & 0xFF00 | (a + 1) & 0xFF
     for n, suffix, bands in ((1, ".png", None), (1, ".png", 1), (3, ".png", None), (3, ".tif", 3)):
         files = [write(tmp_path / f"{i}-{n}{suffix}", array[..., :n]) for i, array in enumerate((a, b))]
         images = [torch.tensor(read_image(file, bands=Bands(bands)))[None] for file in files]
-        shown = [normalize(image, (0.5,) * image.shape[-1], (0.2,) * image.shape[-1]) for image in images]
-        assert (shown[0] != shown[1]).all()
-        assert (shown[0] - shown[1]).abs().max() < 1.01 * 255 / 65535 / 0.2
+        inputs = [normalize(image, (0.5,) * image.shape[-1], (0.2,) * image.shape[-1]) for image in images]
+        assert (inputs[0] != inputs[1]).all()
+        assert (inputs[0] - inputs[1]).abs().max() < 1.01 * 255 / 65535 / 0.2
 
 
-def test_white_is_what_a_network_sees_as_1_and_above_it_nothing_is_clipped():
+def test_white_becomes_1_and_larger_values_are_not_clipped():
     stored = np.array([[[0, 5000, 10000, 20000]]], np.uint16)
     image = as_pixels(stored, Bands(4, white=10000), "a")
     assert image.tolist() == [[[0, 127.5, 255, 510]]]
@@ -103,11 +103,11 @@ def test_white_is_what_a_network_sees_as_1_and_above_it_nothing_is_clipped():
     jittered = Augmentation((1, 1), flip=0, jitter=0.5)(image, np.zeros((1, 1), np.uint8), np.random.default_rng(0))[0]
     assert jittered.max() > 255
     assert as_pixels(np.full((1, 1, 1), 50, np.uint8), Bands(1, white=100), "a").item() == 127.5
-    with pytest.raises(InputError, match="8 bits a value, which cannot reach white: 10000"):
+    with pytest.raises(InputError, match="8 bits per value, which cannot reach white: 10000"):
         as_pixels(stored.astype(np.uint8), Bands(4, white=10000), "a")
 
 
-def test_a_fourth_band_is_no_transparency_where_four_bands_are_asked_for(tmp_path):
+def test_a_fourth_band_is_not_alpha_if_four_bands_are_expected(tmp_path):
     stored = random_image(4, np.uint8)
     stored[..., 3] = 0
     for suffix in (".png", ".tif"):
@@ -124,7 +124,7 @@ def test_a_fourth_band_is_no_transparency_where_four_bands_are_asked_for(tmp_pat
         (
             random_image(3, np.uint8),
             Bands(4),
-            "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network takes",
+            "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network or dataset.yaml requires",
         ),
         (random_image(1), Bands(4), "has 1 band of 16 bits, not 4"),
         (random_image(5), Bands(), "has 5 bands of 16 bits, not RGB"),
@@ -132,7 +132,7 @@ def test_a_fourth_band_is_no_transparency_where_four_bands_are_asked_for(tmp_pat
     ],
 )
 @pytest.mark.parametrize("suffix", [".tif", ".npy"])
-def test_other_numbers_of_bands_are_refused(tmp_path, stored, bands, message, suffix):
+def test_another_number_of_bands_is_refused(tmp_path, stored, bands, message, suffix):
     with pytest.raises(InputError, match=message):
         read_image(write(tmp_path / f"a{suffix}", stored), bands=bands)
 
@@ -165,7 +165,7 @@ HUGE = (
         (b"<VRTDataset rasterXSize='9' rasterYSize='9'></VRTDataset>", "not an image"),
     ],
 )
-def test_bad_arrays_and_tiffs_are_named_before_anything_large_is_read(tmp_path, content, message):
+def test_bad_arrays_and_tiffs_are_refused_by_their_header(tmp_path, content, message):
     (tmp_path / "bad.npy").write_bytes(content)
     with pytest.raises(InputError) as error:
         read_image(tmp_path / "bad.npy", bands=Bands(4))
@@ -173,7 +173,7 @@ def test_bad_arrays_and_tiffs_are_named_before_anything_large_is_read(tmp_path, 
     assert "bad.npy" in str(error.value)
 
 
-def test_a_cut_tiff_of_many_bands_is_named(tmp_path):
+def test_a_truncated_tiff_with_many_bands_is_refused(tmp_path):
     file = write(tmp_path / "a.tif", random_image(5, size=(200, 200)))
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"a\.tif: truncated or damaged"):
@@ -182,7 +182,7 @@ def test_a_cut_tiff_of_many_bands_is_named(tmp_path):
         read_image(write(tmp_path / "b.tif", random_image(5)), max_pixels=100, bands=Bands(5))
 
 
-def test_without_rasterio_only_what_needs_it_fails(tmp_path, monkeypatch):
+def test_without_rasterio_only_files_that_need_it_fail(tmp_path, monkeypatch):
     plain, many = write(tmp_path / "a.tif", random_image(4, np.uint8)), write(tmp_path / "b.tif", random_image(5))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert read_image(plain, bands=Bands(4)).shape == (20, 24, 4)
@@ -190,7 +190,7 @@ def test_without_rasterio_only_what_needs_it_fails(tmp_path, monkeypatch):
         read_image(many, bands=Bands(5))
 
 
-def test_arrays_are_images_only_where_bands_are_said(tmp_path):
+def test_arrays_are_images_only_if_bands_are_given(tmp_path):
     for name in ("a.npy", "b.png"):
         write(tmp_path / name, random_image(3, np.uint8))
     assert [file.name for file in list_images(tmp_path)] == ["b.png"]
@@ -208,31 +208,31 @@ def test_bands_are_resized_as_pillow_resizes_rgb(box, size):
     six = np.concatenate([image, 255 - image], axis=2)
     assert np.array_equal(resize(six, size, box)[..., :3], resize(image, size, box))
     apart = np.abs(resize(image, size, box).astype(int) - expected).max()
-    assert apart == 0 if box is None else apart <= 1  # the order of Pillow's two passes depends on the whole's size
+    assert apart == 0 if box is None else apart <= 1  # Pillow orders its two passes by the input's size
     deep = resize(six.astype(np.float32), size, box)
     assert deep.dtype == np.float32
-    assert np.abs(deep[..., :3] - expected).max() <= 1.01  # which 8 bits round, twice
+    assert np.abs(deep[..., :3] - expected).max() <= 1.01  # 8-bit values are rounded twice
     assert resize_long_side(six, 12).shape == (10, 12, 6)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_augmentation_keeps_bands_and_type_together(channels, dtype):
-    """Every band shows the labels: after scaling, cropping, flipping and jitter it still does."""
+def test_augmentation_treats_all_bands_alike_and_keeps_the_type(channels, dtype):
+    """Every band is a copy of the labels, and still is after scaling, cropping, flipping and jitter."""
     labels = np.zeros((40, 60), np.uint8)
     labels[10:30, 20:50] = 1
     image = np.repeat(np.where(labels, 200, 40)[..., None], channels, 2).astype(dtype)
     for seed, photometric in ((0, False), (1, True)):
         augment = Augmentation((32, 32), (0.8, 1.25), jitter=0.3, photometric=photometric)
-        seen, marked = augment(image, labels, np.random.default_rng(seed))
-        assert seen.dtype == dtype
-        assert seen.shape == (32, 32, channels)
-        assert len({seen[..., i].tobytes() for i in range(channels)}) == 1
-        assert np.median(seen[marked == 1]) > np.median(seen[marked == 0]) + 20
+        augmented, marked = augment(image, labels, np.random.default_rng(seed))
+        assert augmented.dtype == dtype
+        assert augmented.shape == (32, 32, channels)
+        assert len({augmented[..., i].tobytes() for i in range(channels)}) == 1
+        assert np.median(augmented[marked == 1]) > np.median(augmented[marked == 0]) + 20
 
 
-def test_the_first_convolution_takes_any_bands_with_imagenet_weights():
-    """One band weighs as the same image in three, and three cycled bands as the image itself."""
+def test_imagenet_weights_adapt_to_any_number_of_bands():
+    """One band gives the same features as three copies of it, and RGB repeated the same as RGB."""
     torch.manual_seed(0)
     whole = timm.create_model("test_resnet").eval()
     state = {key: tensor for key, tensor in whole.state_dict().items() if not key.startswith("fc.")}
@@ -251,17 +251,17 @@ def test_the_first_convolution_takes_any_bands_with_imagenet_weights():
         )
 
 
-def test_mean_and_deviation_follow_the_bands():
+def test_normalization_adapts_to_the_number_of_bands():
     mean, std = normalization("resnet50")
     assert normalization("resnet50", 5) == ((*mean, *mean[:2]), (*std, *std[:2]))
     assert normalization("resnet50", 1) == ((pytest.approx(sum(mean) / 3),), (pytest.approx(sum(std) / 3),))
-    with pytest.raises(InputError, match="65 is not from 1 to 64"):
+    with pytest.raises(InputError, match="in_channels: must be from 1 to 64, got 65"):
         DANet(2, "test_resnet", width=16, in_channels=65)
 
 
 @pytest.fixture
 def four_bands(tmp_path) -> Path:
-    """Weights of an untrained network that takes four bands, 1000 being white."""
+    """Return weights of an untrained network for four bands, with 1000 as white."""
     torch.manual_seed(0)
     arguments = {"num_classes": 2, "backbone": "test_resnet", "width": 16, "in_channels": 4}
     card = weights_file.Card(arguments, Classes.named(("a", "b")), (0.5,) * 4, (0.2,) * 4, white=1000)
@@ -269,7 +269,7 @@ def four_bands(tmp_path) -> Path:
     return tmp_path / "four.safetensors"
 
 
-def test_a_predictor_reads_what_its_network_takes(tmp_path, four_bands):
+def test_a_predictor_reads_the_bands_of_its_network(tmp_path, four_bands):
     predictor = danet.load(four_bands)
     assert predictor.card.bands == Bands(4, 1000)
     array = random_image(4) % 1500
@@ -279,27 +279,31 @@ def test_a_predictor_reads_what_its_network_takes(tmp_path, four_bands):
     other = array.copy()
     other[..., 3] ^= 1
     assert not np.array_equal(predictor(other).confidence, by_array.confidence)
-    with pytest.raises(InputError, match="give H,W,4 uint8 or uint16"):
+    with pytest.raises(InputError, match="use H,W,4 uint8 or uint16"):
         predictor(array[..., :3])
 
 
-def test_images_of_other_bands_are_one_line_each_way(tmp_path, four_bands, tiny_weights, capsys):
+def test_images_with_other_bands_are_one_line_errors(tmp_path, four_bands, tiny_weights, capsys):
     rgb, four = tmp_path / "rgb.jpg", write(tmp_path / "four.npy", random_image(4, np.uint8))
     Image.fromarray(random_image(3, np.uint8)).save(rgb)
     for file, network, message in (
-        (rgb, four_bands, "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network takes"),
+        (
+            rgb,
+            four_bands,
+            "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network or dataset.yaml requires",
+        ),
         (four, tiny_weights, "has 4 bands of 8 bits, not RGB"),
     ):
         assert main(["predict", str(file), "--weights", str(network), "--out", str(tmp_path / "out")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {file}: {message}")
     assert main(["evaluate", str(four_bands), "--dataset", "toy"]) == 2
-    assert "the network takes images of 4 bands, the dataset has 3" in capsys.readouterr().err
+    assert "the network takes images with 4 bands, but the dataset has 3" in capsys.readouterr().err
 
 
 # a user's folder
 
-SCENES = {  # name: channels, dtype, suffix, what is added to dataset.yaml
+SCENES = {  # name: channels, dtype, suffix, lines added to dataset.yaml
     "binary": (3, np.uint8, ".png", ""),
     "rgb and infrared": (4, np.uint8, ".png", "channels: 4\n"),
     "16-bit gray": (1, np.uint16, ".png", "channels: 1\nwhite: 400\n"),
@@ -309,8 +313,9 @@ SCENES = {  # name: channels, dtype, suffix, what is added to dataset.yaml
 
 
 def scenes(root: Path, name: str, count: int = 8) -> None:
-    """Noise in all bands but the last, which alone tells thing (0/255 masks) from background; in 16-bit gray all values
-    are one and the same in 8 bits.
+    """Write scenes of noise in which only the last band distinguishes object (0/255 masks) and background.
+
+    In 16-bit gray, all values are equal in 8 bits.
     """
     channels, dtype, suffix, _ = SCENES[name]
     low, high = {"16-bit gray": (130, 330), "arrays": (2000, 12000), "five bands": (15000, 50000)}.get(name, (60, 200))
@@ -329,7 +334,7 @@ def scenes(root: Path, name: str, count: int = 8) -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
-    """Only a network that sees the last band, and the bits that 8 have not, tells the two classes apart."""
+    """Only a network that gets the last band, and all 16 bits, can distinguish the two classes."""
     root, run, out = tmp_path / "mine", tmp_path / "run", tmp_path / "out"
     channels, _, _, more = SCENES[name]
     scenes(root, name)
@@ -339,7 +344,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
         } == {1}
     assert main(["init", str(root)]) == 0
     text = (root / "dataset.yaml").read_text()
-    assert "label_map:   # mask value: id of its class, or 255 to ignore it\n  0: 0\n  255: 1" in text
+    assert "label_map:   # mask value: class id, or 255 for unlabeled\n  0: 0\n  255: 1" in text
     assert ("\nchannels: " in text) == (name in ("five bands", "arrays"))
     assert ("\n# channels: 4 " in text) == (name == "rgb and infrared")
     (root / "dataset.yaml").write_text(text + more)
@@ -354,7 +359,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
     capsys.readouterr()
     assert main(["evaluate", str(best), "--root", str(root), "--split", "train", "--json", "-"]) == 0
     scores = json.loads(capsys.readouterr().out)
-    assert scores["miou"] > 0.75, scores  # a network that says one class of all has at most 0.4
+    assert scores["miou"] > 0.75, scores  # predicting one class for all pixels gives at most 0.4
     assert main(["predict", str(root / "images"), "--weights", str(best), "--out", str(out)]) == 0
     assert len(list(out.glob("*_overlay.png"))) == 8
     truth = np.asarray(Image.open(root / "masks/p0.png")) == 255
@@ -362,7 +367,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(tmp_path, capsys, name):
     assert (truth & found).sum() / (truth | found).sum() > 0.6
 
 
-def test_check_names_images_of_other_bands_and_depth(tmp_path):
+def test_check_reports_images_with_other_bands_and_depth(tmp_path):
     scenes(tmp_path, "five bands")
     write(tmp_path / "images/p1.tif", random_image(4, size=(48, 48)))
     write(tmp_path / "images/p2.tif", random_image(5, np.uint8, size=(48, 48)))
@@ -377,7 +382,7 @@ def test_check_names_images_of_other_bands_and_depth(tmp_path):
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["p1.tif", "p2.tif"]
 
 
-def test_check_says_where_white_is_far_above_every_value(tmp_path):
+def test_check_warns_if_white_is_far_above_every_value(tmp_path):
     scenes(tmp_path, "arrays")
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nlabel_map: {0: 0, 255: 1}\nchannels: 6\n")
     report = check_folder(tmp_path)
@@ -386,7 +391,7 @@ def test_check_says_where_white_is_far_above_every_value(tmp_path):
     assert [f"white: {largest}" in str(warning) for warning in report.warnings] == [True]
 
 
-def test_init_notes_16_bits_and_odd_images(tmp_path):
+def test_init_notes_16_bits_and_unusual_images(tmp_path):
     scenes(tmp_path, "five bands")
     write(tmp_path / "images/p3.tif", random_image(4, size=(48, 48)))
     proposal = propose(tmp_path)
@@ -396,7 +401,7 @@ def test_init_notes_16_bits_and_odd_images(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["channels: 0", "channels: 65", "channels: four", "white: 70000", "white: true"])
-def test_settings_that_cannot_be_are_named(tmp_path, line):
+def test_invalid_channels_and_white_are_refused(tmp_path, line):
     scenes(tmp_path, "binary", 2)
     (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\n{line}\n")
     with pytest.raises(InputError, match=f"{line.split(':')[0]}: must be a whole number from 1 to"):

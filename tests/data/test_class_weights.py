@@ -1,4 +1,4 @@
-"""danet.data.class_weights: class weights from the pixels of a training set."""
+"""Class weights from the pixels of a training set."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ METHODS = ("enet", "median-frequency", "effective-number", "auto")
 
 
 class Labeled:
-    """`Samples` of given label maps."""
+    """`Samples` with the given label maps."""
 
     classes = Classes.named(("road", "pole", "sky", "never"))
     bands = RGB
@@ -34,7 +34,7 @@ class Labeled:
 SCENES = Labeled([[0, 0, 0, 1], [0, 0, 255, 2]], [[0, 0, 0, 0], [0, 2, 2, 2]])
 
 
-def test_the_census_counts_pixels_images_and_the_pixels_in_images():
+def test_pixels_images_and_pixels_in_images_are_counted():
     counted = count_classes(SCENES)
     assert counted.pixels.tolist() == [10, 1, 4, 0]
     assert counted.images.tolist() == [2, 1, 2, 0]
@@ -51,10 +51,10 @@ class OneBad(Labeled):
         return super().labels(index)
 
 
-def test_label_maps_that_cannot_be_read_are_left_out_where_somebody_is_told():
-    scenes, told = OneBad([[0, 1]], [[2, 2]], [[0, 0]]), []
-    counted = count_classes(scenes, told.append)
-    assert [error.where for error in told] == ["1.png"]
+def test_unreadable_label_maps_are_skipped_if_errors_are_handled():
+    scenes, errors = OneBad([[0, 1]], [[2, 2]], [[0, 0]]), []
+    counted = count_classes(scenes, errors.append)
+    assert [error.where for error in errors] == ["1.png"]
     assert counted.pixels.tolist() == [3, 1, 0, 0]
     assert counted.images.tolist() == [2, 1, 0, 0]
     assert counted.samples == 2
@@ -63,14 +63,14 @@ def test_label_maps_that_cannot_be_read_are_left_out_where_somebody_is_told():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_mean_weight_over_the_pixels_is_one_and_rare_classes_weigh_more(method):
+def test_weights_have_mean_one_and_grow_for_rare_classes(method):
     counted = count_classes(SCENES)
     weights = np.array(class_weights(method, counted))
     assert (weights * counted.pixels).sum() / counted.pixels.sum() == pytest.approx(1)
     assert weights[1] > weights[0]
 
 
-def test_the_published_formulas():
+def test_weights_follow_the_published_formulas():
     counted = count_classes(SCENES)
 
     def ratio(method):
@@ -90,13 +90,13 @@ def test_a_class_without_pixels_changes_no_other_weight(method):
     assert class_weights(method, counted)[:3] == pytest.approx(class_weights(method, without))
 
 
-def test_a_training_set_without_a_labeled_pixel_is_refused():
+def test_a_training_set_without_labeled_pixels_is_refused():
     check_labeled(Labeled([[255, 255]], [[255, 0]]))
-    check_labeled(OneBad([[255, 255]], [[0, 0]]))  # told where it is trained on
+    check_labeled(OneBad([[255, 255]], [[0, 0]]))  # training reports it
     with pytest.raises(InputError, match=r"data\.train_split: no pixel of its 2 images is labeled"):
         check_labeled(Labeled([[255, 255]], [[255, 255]]))
 
 
-def test_nothing_labeled_is_refused():
+def test_class_weights_without_labeled_pixels_are_refused():
     with pytest.raises(InputError, match="no labeled pixels"):
         class_weights("enet", count_classes(Labeled([[255, 255]])))

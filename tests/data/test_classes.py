@@ -1,4 +1,4 @@
-"""Label maps, palettes, and the line a user gets for a value that means nothing."""
+"""Label maps, palettes, and the error for an unknown mask value."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ masks = hnp.arrays(
 
 
 @given(few_values, masks)
-def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask):
+def test_a_mask_is_mapped_or_its_first_unknown_value_is_reported(mapping, mask):
     unknown = [(y, x) for y, x in np.ndindex(*mask.shape) if int(mask[y, x]) not in mapping]
     if not unknown:
         labels = LabelMap(mapping, 3).apply(mask, "m.png")
@@ -35,7 +35,7 @@ def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask
         return
     value = mask[unknown[0]]
     count = (mask == value).sum()
-    place = f"value {value} is not one of the 3 classes: {count} pixel{'s' * (count != 1)}, the first at "
+    place = f"value {value} is not one of the 3 classes: {count} pixel{'s' if count > 1 else ''}, the first at "
     with pytest.raises(InputError) as error:
         LabelMap(mapping, 3).apply(mask, "m.png")
     assert str(error.value).startswith(f"m.png: {place}x={unknown[0][1]}, y={unknown[0][0]}")
@@ -44,19 +44,19 @@ def test_a_mask_is_mapped_whole_or_its_first_unknown_value_is_told(mapping, mask
 
 
 @given(st.integers(1, 255), st.data())
-def test_every_class_maps_to_itself_and_one_value_to_ignore(classes, data):
+def test_identity_maps_classes_to_themselves_and_one_to_ignore(classes, data):
     ignore = data.draw(st.integers(classes, 65535))
     mask = np.array([[*range(classes), ignore]], np.uint16)
     assert LabelMap.identity(classes, ignore).apply(mask, "m.png").tolist() == [[*range(classes), 255]]
 
 
 @given(st.integers(1, 255), st.integers(1, 255))
-def test_a_class_keeps_its_color_when_others_are_added(first, second):
+def test_a_class_keeps_its_color_if_others_are_added(first, second):
     fewer, more = sorted((first, second))
     assert distinct_palette(more)[:fewer] == distinct_palette(fewer)
 
 
-def test_an_unknown_value_is_told_with_its_count_and_first_place():
+def test_an_unknown_value_is_reported_with_count_and_position():
     mask = np.array([[0, 1, 1], [12, 12, 200], [255, 12, 0]])
     with pytest.raises(InputError) as error:
         LabelMap.identity(11).apply(mask, "masks/a.png")
@@ -67,7 +67,7 @@ def test_an_unknown_value_is_told_with_its_count_and_first_place():
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 30, -(1 << 31)])
-def test_values_of_32_bit_masks_are_told_like_any_other(value):
+def test_unknown_values_of_32_bit_masks_are_reported(value):
     with pytest.raises(InputError, match=f"value {value} is not one of the 3 classes: 1 pixel, the first at x=1, y=0"):
         LabelMap.identity(3).apply(np.array([[0, value]], np.int32), "m.png")
 
@@ -77,8 +77,10 @@ def test_a_0_255_mask_of_two_classes_is_recognized():
         LabelMap({0: 0, 1: 1}, 2).apply(np.array([[0, 255]]), "m.png")
 
 
-@pytest.mark.parametrize(("mapping", "message"), [({0: 3}, "3 is not a class"), ({70000: 0}, "mask value 70000 is out of range")])
-def test_a_map_to_no_class_is_refused(mapping, message):
+@pytest.mark.parametrize(
+    ("mapping", "message"), [({0: 3}, "3 is not a class"), ({70000: 0}, "mask value 70000 is out of range")]
+)
+def test_an_invalid_label_map_is_refused(mapping, message):
     with pytest.raises(InputError, match=message):
         LabelMap(mapping, 3)
 
@@ -92,12 +94,12 @@ def test_a_map_to_no_class_is_refused(mapping, message):
         (tuple(map(str, range(256))), ((0, 0, 0),) * 256, "256 names"),
     ],
 )
-def test_classes_that_cannot_be_are_refused(names, palette, message):
+def test_invalid_classes_are_refused(names, palette, message):
     with pytest.raises(InputError, match=message):
         Classes(names, palette)
 
 
-def test_colors_are_distinct_and_never_the_black_of_ignored_pixels():
+def test_colors_are_distinct_and_never_black():
     colors = distinct_palette(IGNORE)
     assert len(set(colors)) == IGNORE
     assert (0, 0, 0) not in colors

@@ -1,4 +1,4 @@
-"""Masks in colors: each is met exactly, or named."""
+"""Color masks: each color must match exactly; unknown colors are reported."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,15 @@ from danet import InputError
 from danet.data.images.color_masks import count_colors, read_colored_mask
 
 
-def test_an_unknown_color_is_named_with_count_and_place(tmp_path):
+def test_an_unknown_color_is_reported_with_count_and_position(tmp_path):
     mask = colored(ROAD, TREE)
     mask[3, 5:8] = 1, 2, 3
     mask[9, 0] = 200, 0, 0
     with pytest.raises(InputError) as error:
         read_colored_mask(save(tmp_path / "m.png", mask), (ROAD, TREE))
-    assert "m.png: color [1, 2, 3] is not one of the 2 classes' colors: 3 pixels, the first at x=5, y=3 (and 1 other" in (
-        str(error.value)
+    assert (
+        "m.png: color [1, 2, 3] is not one of the 2 classes' colors: 3 pixels, the first at x=5, y=3 (and 1 other"
+        in (str(error.value))
     )
 
 
@@ -31,7 +32,7 @@ def test_colors_become_ids_and_one_color_is_ignored(tmp_path):
     assert sum(count_colors(np.asarray(Image.open(file))).values()) == HEIGHT * WIDTH
 
 
-def test_palette_gray_and_opaque_masks_have_colors_and_others_not(tmp_path):
+def test_which_image_modes_have_colors(tmp_path):
     save_palette(tmp_path / "p.png", stripes(0, 1), (TREE, ROAD))
     assert read_colored_mask(tmp_path / "p.png", (ROAD, TREE))[0, :2].tolist() == [1, 0]
     gray = save(tmp_path / "g.png", stripes(0, 255))
@@ -41,7 +42,7 @@ def test_palette_gray_and_opaque_masks_have_colors_and_others_not(tmp_path):
     opaque[0, 0, 3] = 0
     with pytest.raises(InputError, match="transparent and opaque"):
         read_colored_mask(save(tmp_path / "t.png", opaque), (ROAD,))
-    with pytest.raises(InputError, match="mode I;16 holds no colors"):
+    with pytest.raises(InputError, match="mode I;16 has no colors"):
         read_colored_mask(save(tmp_path / "i.png", stripes(0).astype(np.uint16)), (ROAD,))
     with pytest.raises(InputError, match=r"lossy format \(JPEG\)"):
         read_colored_mask(image(tmp_path / "j.jpg"), (ROAD,))

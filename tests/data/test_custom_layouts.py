@@ -146,7 +146,8 @@ def test_camvid_as_distributed(camvid_folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "root", "message"), [("camvidd", None, "unknown"), ("camvid", None, "lies in a folder")]
+    ("name", "root", "message"),
+    [("camvidd", None, "unknown"), ("camvid", None, "missing; camvid is read from a folder")],
 )
 def test_unknown_datasets_and_missing_roots_are_errors(name, root, message):
     with pytest.raises(InputError, match=message):

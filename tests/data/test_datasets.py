@@ -1,4 +1,4 @@
-"""The benchmarks' datasets, read from miniature trees in the form in which their sites distribute them."""
+"""Public datasets, read from miniature folders with the layout in which they are distributed."""
 
 import json
 import pickle
@@ -115,7 +115,7 @@ def build_ade20k(root: Path) -> None:
         png(root / "annotations" / folder / f"{stem}.png", [[0, 1, 2], [149, 150, 0]])
 
 
-class DataSet(NamedTuple):
+class Miniature(NamedTuple):
     build: Callable[[Path], None]
     load: Callable[[Path, str], PairedFiles]
     counts: dict[str, int]
@@ -125,7 +125,7 @@ class DataSet(NamedTuple):
 
 
 DATASETS = {
-    "cityscapes": DataSet(
+    "cityscapes": Miniature(
         build_cityscapes,
         cityscapes.load,
         cityscapes.COUNTS,
@@ -133,7 +133,7 @@ DATASETS = {
         "gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png",
         {"train": 2, "val": 1, "test": 1},
     ),
-    "voc": DataSet(
+    "voc": Miniature(
         build_voc,
         pascal_voc.load,
         pascal_voc.COUNTS,
@@ -141,10 +141,10 @@ DATASETS = {
         "VOCdevkit/VOC2012/SegmentationClass/2008_a.png",
         {"train": 2, "trainaug": 4, "val": 1, "trainval": 3, "test": 1},
     ),
-    "context": DataSet(
+    "context": Miniature(
         build_context, pascal_context.load, pascal_context.COUNTS, 60, "trainval/2008_a.mat", {"train": 2, "val": 1}
     ),
-    "coco_stuff": DataSet(
+    "coco_stuff": Miniature(
         build_coco_stuff,
         coco_stuff.load,
         coco_stuff.COUNTS,
@@ -152,7 +152,7 @@ DATASETS = {
         "annotations/COCO_train2014_000000000077.mat",
         {"train": 1, "test": 1, "val": 1},
     ),
-    "ade20k": DataSet(
+    "ade20k": Miniature(
         build_ade20k,
         ade20k.load,
         ade20k.COUNTS,
@@ -164,7 +164,7 @@ DATASETS = {
 
 
 @pytest.fixture(params=DATASETS)
-def dataset(request, tmp_path) -> DataSet:
+def dataset(request, tmp_path) -> Miniature:
     chosen = DATASETS[request.param]
     chosen.build(tmp_path)
     return chosen
@@ -173,7 +173,7 @@ def dataset(request, tmp_path) -> DataSet:
 def test_every_split_has_its_samples_in_train_ids(dataset, tmp_path):
     assert dataset.sizes.keys() == dataset.counts.keys()
     for split, size in dataset.sizes.items():
-        samples = pickle.loads(pickle.dumps(dataset.load(tmp_path, split)))  # as a loader's worker gets it
+        samples = pickle.loads(pickle.dumps(dataset.load(tmp_path, split)))  # as a worker of the loader receives them
         assert len(samples) == size
         assert len(samples.classes) == dataset.classes
         for image, mask in ((samples[i].image, samples[i].labels) for i in range(size)):
@@ -182,21 +182,21 @@ def test_every_split_has_its_samples_in_train_ids(dataset, tmp_path):
             assert set(mask.ravel()) <= {*range(dataset.classes), 255}
 
 
-def test_a_missing_mask_is_named(dataset, tmp_path):
+def test_a_missing_mask_is_reported(dataset, tmp_path):
     mask = tmp_path / dataset.mask
     mask.unlink()
     with pytest.raises(InputError, match=rf"1 of \d masks are missing.*{mask.name}"):
         dataset.load(tmp_path, "train")
 
 
-def test_an_unknown_split_and_an_empty_root_say_what_to_give(dataset, tmp_path):
+def test_an_unknown_split_or_empty_root_lists_the_splits(dataset, tmp_path):
     for root, split in ((tmp_path, "training_set"), (tmp_path / "nowhere", "train")):
         with pytest.raises(InputError, match=", ".join(dataset.counts)):
             dataset.load(root, split)
 
 
 @pytest.mark.parametrize("name", ["voc", "context", "coco_stuff"])
-def test_a_listed_image_that_is_missing_is_named(name, tmp_path):
+def test_a_missing_image_of_a_list_is_reported(name, tmp_path):
     DATASETS[name].build(tmp_path)
     next(tmp_path.rglob("*_a.jpg"), tmp_path / "images/COCO_train2014_000000000077.jpg").unlink()
     with pytest.raises(InputError, match=r"1 of \d images are missing: (2008_a|COCO_train2014_000000000077)\.jpg"):
@@ -222,7 +222,7 @@ def test_cityscapes_refuses_an_unknown_label_id(tmp_path):
 
 
 @pytest.mark.parametrize("layout", [("VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"), (".", "sbd")])
-def test_trainaug_is_voc_train_and_the_rest_of_sbd_without_voc_val(tmp_path, layout):
+def test_trainaug_is_voc_train_plus_sbd_without_voc_val(tmp_path, layout):
     build_voc(tmp_path, *layout)
     from_voc, from_sbd = [[0, 255, 15], [20, 255, 1]], [[7, 7, 7], [0, 20, 0]]
     assert labels(pascal_voc.load(tmp_path, "trainaug")) == {
@@ -240,7 +240,7 @@ def test_voc_test_is_unlabeled(tmp_path):
     assert labels(pascal_voc.load(tmp_path, "test")) == {"2008_t": [[255] * 3] * 2}
 
 
-def test_voc_has_its_own_palette():
+def test_voc_has_the_official_palette():
     colors = dict(zip(pascal_voc.CLASSES.names, pascal_voc.CLASSES.palette, strict=True))
     assert (colors["background"], colors["person"], colors["tvmonitor"]) == (
         (0, 0, 0),
@@ -249,7 +249,7 @@ def test_voc_has_its_own_palette():
     )
 
 
-def test_context_in_60_and_in_59_classes(tmp_path):
+def test_context_has_60_or_59_classes(tmp_path):
     build_context(tmp_path)
     assert labels(pascal_context.load(tmp_path, "val")) == {"2008_c": [[1, 37, 59], [0, 0, 0]]}
     assert labels(pascal_context.load59(tmp_path, "val")) == {"2008_c": [[0, 36, 58], [255, 255, 255]]}
@@ -257,7 +257,7 @@ def test_context_in_60_and_in_59_classes(tmp_path):
     assert pascal_context.CLASSES.palette[1:] == pascal_context.CLASSES_59.palette
 
 
-def test_context_splits_from_the_detail_challenge(tmp_path):
+def test_context_reads_the_splits_of_the_detail_challenge(tmp_path):
     build_context(tmp_path)
     shutil.rmtree(tmp_path / "VOCdevkit/VOC2010/ImageSets")
     merged = tmp_path / "trainval_merged.json"
@@ -275,7 +275,7 @@ def test_context_splits_from_the_detail_challenge(tmp_path):
         pascal_context.load(tmp_path, "train")
 
 
-def test_coco_stuff_closes_the_gaps_of_the_ids_never_drawn(tmp_path):
+def test_coco_stuff_skips_ids_that_are_never_labeled(tmp_path):
     build_coco_stuff(tmp_path)
     names = coco_stuff.CLASSES.names
     assert labels(coco_stuff.load(tmp_path, "train")) == {"COCO_train2014_000000000077": [[255, 0, 10], [11, 79, 80]]}
@@ -287,7 +287,7 @@ def test_coco_stuff_closes_the_gaps_of_the_ids_never_drawn(tmp_path):
         _ = coco_stuff.load(tmp_path, "train")[0]
 
 
-def test_ade20k_counts_from_one(tmp_path):
+def test_ade20k_ids_begin_with_one(tmp_path):
     build_ade20k(tmp_path)
     assert labels(ade20k.load(tmp_path, "val")) == {"ADE_val_00000001": [[255, 0, 1], [148, 149, 255]]}
     assert (ade20k.CLASSES.names[0], ade20k.CLASSES.palette[0]) == ("wall", (120, 120, 120))
@@ -297,7 +297,7 @@ def test_ade20k_counts_from_one(tmp_path):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "i8", "f4", "f8", "?"])
 def test_mat_files_read_as_scipy_reads_them(tmp_path, dtype, compressed):
-    for shape in ((1, 1), (2, 1), (7, 5), (40, 30)):  # up to four bytes stand in the tag
+    for shape in ((1, 1), (2, 1), (7, 5), (40, 30)):  # up to four bytes are stored in the tag
         mask = np.random.default_rng(0).integers(0, 128, shape).astype(dtype)
         variables = {"caption": "a cat", "cells": np.array([[1, "b"]], object), "S": mask, "G": {"a": [1.5], "S": mask}}
         scipy_io.savemat(tmp_path / "mask.mat", variables, do_compression=compressed)
@@ -317,7 +317,7 @@ def test_a_mat_file_without_ids_is_refused(tmp_path, variables):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_damaged_mat_files_are_refused_in_one_line(tmp_path, compressed):
+def test_damaged_mat_files_are_one_line_errors(tmp_path, compressed):
     file, mask = tmp_path / "mask.mat", np.arange(600, dtype=np.uint16).reshape(20, 30)
     scipy_io.savemat(file, {"GTcls": {"Segmentation": mask}}, do_compression=compressed)
     whole = file.read_bytes()
@@ -334,4 +334,4 @@ def test_damaged_mat_files_are_refused_in_one_line(tmp_path, compressed):
         except InputError as error:
             refusals.append(str(error))
     assert all("mask.mat: truncated or damaged" in refusal and "\n" not in refusal for refusal in refusals)
-    assert len(refusals) > (200 if compressed else 20)  # only compressed data has a check sum
+    assert len(refusals) > (200 if compressed else 20)  # only compressed data has a checksum

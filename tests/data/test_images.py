@@ -1,4 +1,4 @@
-"""Opening images and masks: every usual kind, and what is not one."""
+"""Reading images and masks: all common formats, and files that are not images."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from danet.data.images.read import image_size, list_images, read_image, read_mas
 
 @pytest.fixture
 def image() -> np.ndarray:
-    """Smooth enough that JPEG changes it little. 24 x 32."""
+    """Return an image of 24 x 32 pixels, smooth enough that JPEG changes it little."""
     y, x = np.mgrid[:24, :32]
     return np.stack([8 * x, 10 * y, 255 - 8 * x], -1).astype(np.uint8)
 
@@ -39,7 +39,7 @@ def encoded(array: np.ndarray | Image.Image, kind: str, **options) -> bytes:
         ("ünïcode 🚗.png", "PNG", 0),
     ],
 )
-def test_the_usual_formats_are_read_by_content(tmp_path, image, name, kind, tolerance):
+def test_formats_are_recognized_by_content(tmp_path, image, name, kind, tolerance):
     (tmp_path / name).write_bytes(encoded(image, kind))
     result = read_image(tmp_path / name)
     assert result.shape == (24, 32, 3)
@@ -57,7 +57,7 @@ def test_every_mode_becomes_rgb(tmp_path, image, mode):
         assert np.abs(result.astype(int) - image).max() <= 3
 
 
-def test_transparency_is_laid_over_black(tmp_path, image):
+def test_transparency_is_composited_over_black(tmp_path, image):
     clear = Image.fromarray(image).convert("RGBA")
     clear.putalpha(0)
     clear.save(tmp_path / "a.png")
@@ -86,20 +86,20 @@ def test_exif_orientation_is_applied(tmp_path, image, orientation):
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"\xff" * 40])
-def test_a_broken_exif_block_is_no_reason_to_refuse(tmp_path, image, exif):
+def test_a_damaged_exif_block_is_ignored(tmp_path, image, exif):
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").shape == (24, 32, 3)
     assert image_size(tmp_path / "a.jpg") == (24, 32)
 
 
-def test_animations_give_their_first_frame(tmp_path, image):
+def test_the_first_frame_of_an_animation_is_read(tmp_path, image):
     frames = [Image.fromarray(image), Image.fromarray(255 - image)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert np.array_equal(read_image(tmp_path / "a.webp"), image)
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises a size and holds nothing."""
+    """Return the header of a PNG without pixels."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -123,19 +123,19 @@ def png_header(width: int, height: int) -> bytes:
         (lambda p: encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point values"),
     ],
 )
-def test_what_is_no_image_is_named_with_what_to_do(tmp_path, image, content, message):
+def test_files_that_are_not_images_are_refused_with_a_remedy(tmp_path, image, content, message):
     (tmp_path / "bad.jpg").write_bytes(content(image))
     with pytest.raises(InputError, match=rf"bad\.jpg: .*{message}"):
         read_image(tmp_path / "bad.jpg")
 
 
-def test_the_limit_on_pixels_is_the_callers(tmp_path, image):
+def test_the_caller_limits_the_number_of_pixels(tmp_path, image):
     Image.fromarray(image).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="32 x 24: more pixels than the limit of 700"):
         read_image(tmp_path / "a.png", max_pixels=700)
 
 
-def test_things_that_are_no_files_are_refused_at_once(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
@@ -159,7 +159,7 @@ def test_masks_keep_their_values(tmp_path, dtype):
     assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
 
 
-def test_masks_of_whole_floating_point_numbers_are_read_and_others_told(tmp_path):
+def test_floating_point_masks_must_have_whole_numbers(tmp_path):
     ids = np.array([[0, 1, 2], [3, 255, 0]], np.float32)
     file = tmp_path / "m.tif"
     Image.fromarray(ids).save(file)
@@ -167,7 +167,7 @@ def test_masks_of_whole_floating_point_numbers_are_read_and_others_told(tmp_path
     for wrong in (0.5, -9999, np.nan):
         ids[1, 2] = wrong
         Image.fromarray(ids).save(file)
-        with pytest.raises(InputError, match=rf"m\.tif: a mask of numbers such as {wrong:g} at x=2, y=1: not"):
+        with pytest.raises(InputError, match=rf"m\.tif: mask has value {wrong:g} at x=2, y=1, which is not a class id"):
             read_mask(file)
 
 
@@ -178,7 +178,7 @@ def test_palette_masks_give_indices_not_colors(tmp_path):
     assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2, 255]]
 
 
-def test_gray_masks_saved_as_rgb_are_read_and_colored_ones_refused(tmp_path, image):
+def test_gray_rgb_masks_are_read_and_color_masks_refused(tmp_path, image):
     gray = np.repeat(np.array([[3, 7]], np.uint8)[..., None], 3, -1)
     Image.fromarray(gray).save(tmp_path / "gray.png")
     Image.fromarray(image).save(tmp_path / "rgb.png")
@@ -197,5 +197,5 @@ def test_images_of_a_folder_are_listed_by_name(tmp_path, image):
     with pytest.raises(InputError, match="no such folder"):
         list_images(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no image in it"):
+    with pytest.raises(InputError, match="contains no images"):
         list_images(tmp_path / "empty")

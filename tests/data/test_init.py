@@ -281,27 +281,30 @@ def test_masks_in_the_folder_of_their_images(tmp_path, place, end):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "together"),
+    ("image_suffix", "mask_suffix", "together"),
     [
         ("_sat", "_mask.png", False),
         ("_sat", "_mask.png", True),
         ("_leftImg8bit", "_gtFine_labelTrainIds.png", False),
     ],
 )
-def test_images_with_their_own_suffix(tmp_path, ours, theirs, together):
-    build(tmp_path, [stripes(0, 1)] * 12, "images", "images" if together else "masks", theirs)
+def test_images_with_their_own_suffix(tmp_path, image_suffix, mask_suffix, together):
+    build(tmp_path, [stripes(0, 1)] * 12, "images", "images" if together else "masks", mask_suffix)
     for file in (tmp_path / "images").glob("*.jpg"):
-        file.rename(file.with_name(f"{file.stem}{ours}.jpg"))
+        file.rename(file.with_name(f"{file.stem}{image_suffix}.jpg"))
     proposal = propose(tmp_path)
     where = "images" if together else "masks"
-    assert proposal.layout == Layout(tmp_path, "images", where, Naming(theirs, ours), {})
+    assert proposal.layout == Layout(tmp_path, "images", where, Naming(mask_suffix, image_suffix), {})
     assert (proposal.pairs, proposal.notes) == (12, ())
-    assert f"the mask of a{ours}.jpg is a{theirs}\nimage_suffix: {ours}\n" in write(tmp_path, proposal).read_text()
+    assert (
+        f"the mask of a{image_suffix}.jpg is a{mask_suffix}\nimage_suffix: {image_suffix}\n"
+        in write(tmp_path, proposal).read_text()
+    )
     assert labels(tmp_path) == {0, 1}
     assert check_folder(tmp_path).problems == ()
-    (tmp_path / "images" / f"p7{ours}.jpg").unlink()
+    (tmp_path / "images" / f"p7{image_suffix}.jpg").unlink()
     (problem,) = check_folder(tmp_path).problems
-    assert (problem.file.name, problem.remedy) == (f"p7{theirs}", f"add p7{ours}.jpg, or remove the mask")
+    assert (problem.file.name, problem.remedy) == (f"p7{mask_suffix}", f"add p7{image_suffix}.jpg, or remove the mask")
 
 
 def test_roboflow_exports_are_recognized(tmp_path):
@@ -384,8 +387,8 @@ def test_splits_may_share_a_folder_of_masks(tmp_path):
 
 def test_the_suffix_with_a_mask_word_is_preferred(tmp_path):
     for end in ("_mask.png", "_pred.png"):
-        build(tmp_path / "beside", [stripes(0, 1)] * 4, "", "", end)
-    assert propose(tmp_path / "beside").layout.naming == Naming("_mask.png")
+        build(tmp_path / "same", [stripes(0, 1)] * 4, "", "", end)
+    assert propose(tmp_path / "same").layout.naming == Naming("_mask.png")
     for end in ("_edges.png", "_label.png"):
         build(tmp_path / "apart", [stripes(0, 1)] * 4, end=end)
     assert propose(tmp_path / "apart").layout.naming == Naming("_label.png")

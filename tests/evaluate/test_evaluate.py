@@ -1,4 +1,4 @@
-"""One pass over predictions gives every score, whatever the order and the split of the images."""
+"""One pass over predictions computes all metrics, for any order and split of the images."""
 
 import json
 from functools import cache
@@ -22,8 +22,8 @@ CLASSES = Classes.named(("road", "car", "sign"))
 CARD = Card({}, CLASSES, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-class Drawn:
-    """`Samples` of random images of different sizes."""
+class RandomSamples:
+    """`Samples` with random images of different sizes."""
 
     classes = CLASSES
     bands = RGB
@@ -42,34 +42,34 @@ class Drawn:
 
 
 def brightest_channel(images: torch.Tensor) -> torch.Tensor:
-    """A network of three classes."""
+    """Return logits of three classes."""
     return 2 * images
 
 
 @cache
-def predicted() -> tuple[Prediction, ...]:
-    return tuple(predict_samples(brightest_channel, CARD, Drawn(), torch.device("cpu")))
+def predictions() -> tuple[Prediction, ...]:
+    return tuple(predict_samples(brightest_channel, CARD, RandomSamples(), torch.device("cpu")))
 
 
-def test_predictions_are_whole_images_with_their_confidence():
-    for sample, labels, confidence in predicted():
+def test_predictions_are_full_images_with_confidence():
+    for sample, labels, confidence in predictions():
         assert np.array_equal(labels, sample.image.argmax(2))
         logits = 2 * (sample.image / 255 - 0.5) / 0.25
         expected = np.exp(logits.max(2)) / np.exp(logits).sum(2)
         assert np.allclose(confidence, expected, rtol=1e-5)
 
 
-def test_the_quick_way_that_validates_counts_the_same_and_takes_a_part_of_the_samples():
+def test_evaluate_counts_like_measure_also_on_parts():
     device = torch.device("cpu")
-    whole = measure(predicted(), Drawn())
-    assert np.array_equal(evaluate(brightest_channel, CARD, Drawn(), device).matrix, whole.confusion.matrix)
-    parts = [evaluate(brightest_channel, CARD, Drawn(), device, range(rank, 5, 2)).matrix for rank in (0, 1)]
+    whole = measure(predictions(), RandomSamples())
+    assert np.array_equal(evaluate(brightest_channel, CARD, RandomSamples(), device).matrix, whole.confusion.matrix)
+    parts = [evaluate(brightest_channel, CARD, RandomSamples(), device, range(rank, 5, 2)).matrix for rank in (0, 1)]
     assert np.array_equal(sum(parts), whole.confusion.matrix)
 
 
 @given(st.permutations(range(5)), st.integers(0, 5))
-def test_order_and_split_of_the_images_do_not_matter(order, cut):
-    everything = predicted()
+def test_metrics_do_not_depend_on_order_or_split(order, cut):
+    everything = predictions()
     whole, merged, other = (Evaluation(CLASSES) for _ in range(3))
     for prediction in everything:
         whole.update(prediction)
@@ -85,42 +85,42 @@ def test_order_and_split_of_the_images_do_not_matter(order, cut):
     assert sorted(merged.images) == whole.images
 
 
-def test_nothing_is_learnt_from_what_lies_under_ignored_pixels():
-    everything = predicted()
-    lied = [
+def test_predictions_at_ignored_pixels_affect_no_metric():
+    everything = predictions()
+    changed = [
         Prediction(s, np.where(s.labels == 255, 2, p), np.where(s.labels == 255, np.float32(0), c))
         for s, p, c in everything
     ]
-    assert any((p != q).any() for (_, p, _), (_, q, _) in zip(everything, lied, strict=True))
-    assert measure(lied, Drawn()).as_dict() == measure(everything, Drawn()).as_dict()
+    assert any((p != q).any() for (_, p, _), (_, q, _) in zip(everything, changed, strict=True))
+    assert measure(changed, RandomSamples()).as_dict() == measure(everything, RandomSamples()).as_dict()
 
 
-def test_the_answer_holds_every_score_in_plain_json():
-    result = json.loads(json.dumps(measure(predicted(), Drawn()).as_dict(), allow_nan=False))
+def test_as_dict_holds_all_scores_as_valid_json():
+    result = json.loads(json.dumps(measure(predictions(), RandomSamples()).as_dict(), allow_nan=False))
     assert 0 < result["miou"] < 1
-    assert np.sum(result["confusion"]) == sum((Drawn()[i].labels != 255).sum() for i in range(5))
+    assert np.sum(result["confusion"]) == sum((RandomSamples()[i].labels != 255).sum() for i in range(5))
     assert list(result["boundary_f"]["mean"]) == ["1", "2", "3", "4", "5"]
     assert result["boundary_f"]["classes"].keys() == result["iou"].keys() == {"road", "car", "sign"}
     assert 0 < result["calibration"]["ece"] < 1
     assert sum(row["pixels"] for row in result["calibration"]["bins"]) == np.sum(result["confusion"])
     assert "cityscapes" not in result
-    unlabeled = json.dumps(measure([], Drawn()).as_dict(), allow_nan=False)
+    unlabeled = json.dumps(measure([], RandomSamples()).as_dict(), allow_nan=False)
     assert json.loads(unlabeled)["calibration"]["ece"] is None
 
 
-def test_the_rows_of_the_images_are_those_of_each_alone():
-    everything = predicted()
-    for prediction, row in zip(everything, measure(everything, Drawn()).images, strict=True):
-        alone = measure([prediction], Drawn()).confusion.scores()
+def test_image_scores_equal_those_of_each_image_alone():
+    everything = predictions()
+    for prediction, row in zip(everything, measure(everything, RandomSamples()).images, strict=True):
+        alone = measure([prediction], RandomSamples()).confusion.scores()
         assert (row.name, row.miou, row.pixel_accuracy) == (prediction.sample.name, alone.miou, alone.pixel_accuracy)
         assert alone.iou[CLASSES.names.index(row.worst_class)] == np.nanmin(alone.iou)
 
 
-def test_a_network_of_other_classes_is_refused_with_the_first_that_differs():
-    check_classes(CARD, Drawn(), "w.safetensors")
+def test_other_classes_are_rejected_naming_the_first_difference():
+    check_classes(CARD, RandomSamples(), "w.safetensors")
     other = Card({}, Classes.named(("road", "bus", "sign")), CARD.mean, CARD.std)
-    with pytest.raises(InputError, match="class 1 is 'bus', not 'car'"):
-        check_classes(other, Drawn(), "w.safetensors")
+    with pytest.raises(InputError, match="class 1 is 'bus', but 'car' in the dataset"):
+        check_classes(other, RandomSamples(), "w.safetensors")
     fewer = Card({}, Classes.named(("road", "car")), CARD.mean, CARD.std)
-    with pytest.raises(InputError, match="the network has 2 classes, the dataset 3"):
-        check_classes(fewer, Drawn(), "w.safetensors")
+    with pytest.raises(InputError, match="the network has 2 classes, but the dataset has 3"):
+        check_classes(fewer, RandomSamples(), "w.safetensors")

@@ -1,4 +1,4 @@
-"""The confusion matrix, boundary F, calibration, and how they are told: each against its definition, restated."""
+"""Confusion matrix, boundary F, calibration and their outputs against restated definitions."""
 
 import csv
 import io
@@ -15,10 +15,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from danet.data.classes import Classes
-from danet.evaluate.absent import plain
 from danet.evaluate.boundary import Boundary, BoundaryScores
 from danet.evaluate.calibration import Calibration
-from danet.evaluate.confusion import Confusion
+from danet.evaluate.confusion import Confusion, to_json
 from danet.evaluate.per_image import ImageScores, to_csv
 from danet.visualize.confusion_png import confusion_png
 
@@ -54,7 +53,7 @@ def guesses(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 @given(label_maps, seeds)
-def test_confusion_equals_scikit_learns(labels, seed):
+def test_confusion_equals_scikit_learn(labels, seed):
     prediction = guesses(labels, seed)
     counted, valid = confusion(labels, prediction), labels != 255
     if not valid.any():
@@ -71,7 +70,7 @@ def test_confusion_equals_scikit_learns(labels, seed):
 
 
 @given(st.lists(label_maps, min_size=1, max_size=4), st.randoms())
-def test_order_and_split_of_the_images_do_not_matter(maps, random):
+def test_confusion_does_not_depend_on_order_or_split(maps, random):
     whole, shuffled = Confusion(3), Confusion(3)
     for labels in maps:
         whole.update(labels, np.roll(labels, 1) % 3)
@@ -83,7 +82,7 @@ def test_order_and_split_of_the_images_do_not_matter(maps, random):
 
 
 @given(label_maps, seeds, seeds)
-def test_what_is_predicted_under_ignored_pixels_counts_nowhere(labels, seed, other):
+def test_predictions_at_ignored_pixels_are_not_counted(labels, seed, other):
     prediction, ignored = guesses(labels, seed), labels == 255
     changed = np.where(ignored, guesses(labels, other), prediction)
     first, second = confusion(labels, prediction), confusion(labels, changed)
@@ -95,7 +94,7 @@ def test_what_is_predicted_under_ignored_pixels_counts_nowhere(labels, seed, oth
 
 
 @given(label_maps, seeds, st.permutations(range(3)))
-def test_classes_in_another_order_have_the_same_scores_in_that_order(labels, seed, order):
+def test_permuting_the_classes_permutes_the_scores(labels, seed, order):
     table = np.full(256, 255, np.uint8)
     table[:3] = order
     prediction = guesses(labels, seed)
@@ -108,7 +107,7 @@ def test_classes_in_another_order_have_the_same_scores_in_that_order(labels, see
 
 
 @given(st.lists(st.tuples(wide_maps, seeds), min_size=1, max_size=4), st.data())
-def test_parts_of_several_processes_merge_to_the_whole(images, data):
+def test_merged_parts_equal_the_whole(images, data):
     def new():
         return Confusion(3), Boundary(3), Calibration()
 
@@ -128,13 +127,13 @@ def test_parts_of_several_processes_merge_to_the_whole(images, data):
         assert all(np.array_equal(value, vars(into)[name]) for name, value in vars(whole).items())
 
 
-def test_ignored_pixels_never_count():
+def test_ignored_pixels_are_not_counted():
     counted = confusion(np.array([[0, 255, 255, 1]]), np.array([[0, 1, 2, 1]]))
     assert counted.matrix.sum() == 2
     assert counted.scores().miou == 1.0
 
 
-def test_a_class_in_neither_is_left_out_and_one_wrongly_predicted_counts_as_zero():
+def test_absent_classes_are_excluded_and_false_ones_count_as_zero():
     absent = confusion(np.array([[0, 1]]), np.array([[0, 1]])).scores()
     assert np.isnan(absent.iou[2])
     assert (absent.miou, absent.counted) == (1.0, 2)
@@ -143,7 +142,7 @@ def test_a_class_in_neither_is_left_out_and_one_wrongly_predicted_counts_as_zero
     assert invented.mean_accuracy == 0.5  # over the two labeled classes
 
 
-def test_scores_of_nothing_are_not_a_number_and_become_null():
+def test_scores_without_pixels_are_null_in_json():
     scores = Confusion(2).scores()
     assert scores.as_dict(("a", "b")) == {
         "miou": None,
@@ -155,7 +154,7 @@ def test_scores_of_nothing_are_not_a_number_and_become_null():
 
 
 def boundary_pixels(ids: np.ndarray, labels: np.ndarray, c: int) -> list[tuple[int, int]]:
-    """By the definition's words: of class c, with a 4-neighbor of another class, neither of them ignored."""
+    """Return the pixels of class c with a 4-neighbor of another class, neither of them ignored."""
     height, width = ids.shape
     return [
         (y, x)
@@ -176,7 +175,7 @@ def share_near(pixels: list, others: list, d: int) -> float:
 
 
 @given(wide_maps, seeds)
-def test_boundary_scores_are_those_of_the_definition(labels, seed):
+def test_boundary_scores_equal_the_definition(labels, seed):
     prediction = guesses(labels, seed) // 2
     counted = boundary(labels, prediction)
     scores = counted.scores()
@@ -195,7 +194,7 @@ def test_boundary_scores_are_those_of_the_definition(labels, seed):
 
 
 @given(wide_maps)
-def test_the_boundaries_of_a_perfect_prediction_score_1(labels):
+def test_perfect_predictions_have_boundary_f_1(labels):
     f = boundary(labels, np.where(labels == 255, 0, labels)).scores().f
     assert (np.isnan(f) | (f == 1)).all()
     assert np.array_equal(~np.isnan(f[:, 0]), [bool(boundary_pixels(labels, labels, c)) for c in range(3)])
@@ -203,7 +202,7 @@ def test_the_boundaries_of_a_perfect_prediction_score_1(labels):
 
 @pytest.mark.parametrize("shift", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("turned", [False, True], ids=["vertical edge", "horizontal edge"])
-def test_a_straight_edge_shifted_by_s_pixels_is_found_within_s(shift, turned):
+def test_an_edge_shifted_by_s_pixels_is_matched_within_s(shift, turned):
     labels, prediction = np.zeros((2, 9, 20), np.uint8)
     labels[:, 7:], prediction[:, 7 + shift :] = 1, 1
     counted = boundary(labels.T, prediction.T) if turned else boundary(labels, prediction)
@@ -213,7 +212,7 @@ def test_a_straight_edge_shifted_by_s_pixels_is_found_within_s(shift, turned):
 
 
 @given(wide_maps, seeds, seeds)
-def test_what_is_predicted_under_ignored_pixels_moves_no_boundary(labels, seed, other):
+def test_predictions_at_ignored_pixels_affect_no_boundary(labels, seed, other):
     prediction, ignored = guesses(labels, seed), labels == 255
     changed = np.where(ignored, guesses(labels, other), prediction)
     first, second = boundary(labels, prediction), boundary(labels, changed)
@@ -223,7 +222,7 @@ def test_what_is_predicted_under_ignored_pixels_moves_no_boundary(labels, seed, 
 
 
 @given(hnp.arrays(np.uint8, (4, 12), elements=st.integers(0, 2)), seeds)
-def test_precision_is_recall_with_labels_and_prediction_exchanged(labels, seed):
+def test_swapping_labels_and_prediction_swaps_precision_and_recall(labels, seed):
     prediction = guesses(labels, seed)
     there, back = boundary(labels, prediction).scores(), boundary(prediction, labels).scores()
     assert np.array_equal(there.precision, back.recall, equal_nan=True)
@@ -232,7 +231,7 @@ def test_precision_is_recall_with_labels_and_prediction_exchanged(labels, seed):
 
 
 @given(wide_maps, seeds, st.integers(0, 3), st.booleans())
-def test_boundaries_turn_with_the_image(labels, seed, quarters, mirrored):
+def test_boundaries_rotate_and_flip_with_the_image(labels, seed, quarters, mirrored):
     prediction = guesses(labels, seed)
     turned = [np.rot90(ids[:, ::-1] if mirrored else ids, quarters) for ids in (labels, prediction)]
     straight, other = boundary(labels, prediction), boundary(*turned)
@@ -240,7 +239,7 @@ def test_boundaries_turn_with_the_image(labels, seed, quarters, mirrored):
     assert np.array_equal(straight.labeled, other.labeled)
 
 
-def test_neither_the_frame_nor_an_ignored_region_is_a_boundary():
+def test_frame_and_ignored_regions_are_no_boundary():
     labels = np.array([[0, 0, 255, 1, 1]] * 3, np.uint8)
     scores = boundary(labels, np.zeros_like(labels)).scores()
     assert np.isnan(scores.f).all()
@@ -248,13 +247,13 @@ def test_neither_the_frame_nor_an_ignored_region_is_a_boundary():
     assert scores.as_dict(("a", "b", "c"))["classes"]["a"] == dict.fromkeys("12345")
 
 
-def test_mean_boundary_f_leaves_out_absent_classes():
+def test_mean_boundary_f_excludes_absent_classes():
     f = np.array([[0.2] * 5, [np.nan] * 5, [0.6] * 5])
     assert BoundaryScores(f, f, f).mean_f == pytest.approx([0.4] * 5)
 
 
 @given(label_maps, seeds)
-def test_the_reliability_table_equals_scikit_learns(labels, seed):
+def test_reliability_table_equals_scikit_learn(labels, seed):
     rng = np.random.default_rng(seed)
     prediction, valid = guesses(labels, seed), labels != 255
     confidence = rng.choice(np.linspace(0, 1, 31), labels.shape).astype(np.float32)  # many on the bins' borders
@@ -273,7 +272,7 @@ def test_the_reliability_table_equals_scikit_learns(labels, seed):
     assert summed.error == pytest.approx((shares * np.abs(accuracy - mean_confidence)).sum())
 
 
-def test_a_network_that_is_right_as_often_as_it_says_has_no_calibration_error():
+def test_calibrated_confidence_has_no_calibration_error():
     labels, confidence = np.zeros(100, np.uint8), np.full(100, 0.75, np.float32)
     prediction = np.repeat(np.array([0, 1], np.uint8), [75, 25])
     assert calibration(labels, prediction, confidence).error == 0
@@ -281,19 +280,19 @@ def test_a_network_that_is_right_as_often_as_it_says_has_no_calibration_error():
     assert calibration(labels, np.ones_like(labels), np.ones_like(confidence)).error == 1
 
 
-def test_the_bins_of_confidence_are_fifteen_of_one_width():
+def test_calibration_has_fifteen_bins_of_equal_width():
     table = Calibration().table()
     assert [(row.low, row.high) for row in table] == [(i / 15, (i + 1) / 15) for i in range(15)]
     assert all(row.pixels == 0 and np.isnan(row.confidence) and np.isnan(row.accuracy) for row in table)
 
 
-def test_a_bin_of_confidence_holds_its_upper_border():
+def test_calibration_bins_include_their_upper_edge():
     confidence = np.array([0.0, 0.2, np.nextafter(0.2, 1), 1.0])
     labels = np.zeros(4, np.uint8)
     assert [i for i, row in enumerate(calibration(labels, labels, confidence).table()) if row.pixels] == [0, 2, 3, 14]
 
 
-def test_an_image_is_summed_up_by_its_own_classes_and_its_worst():
+def test_image_scores_cover_present_classes_and_the_worst():
     names = ("road", "car", "sign")
     row = ImageScores.of("a", confusion(np.array([[0, 0, 1, 255]]), np.array([[0, 0, 0, 2]])), names)
     assert row == ("a", pytest.approx((2 / 3 + 0) / 2), pytest.approx(2 / 3), "car")
@@ -301,7 +300,7 @@ def test_an_image_is_summed_up_by_its_own_classes_and_its_worst():
     assert ImageScores.of("b", both_zero, names).worst_class == "car"  # three pixels, not one
 
 
-def test_the_table_of_images_reads_back_whatever_their_names():
+def test_csv_of_images_round_trips_special_names():
     empty = ImageScores.of("nothing labeled", Confusion(2), ("a", "b"))
     text = to_csv([ImageScores('x,"y"\n', 0.5, 1.0, "traffic, sign"), empty])
     assert list(csv.reader(io.StringIO(text))) == [
@@ -312,7 +311,7 @@ def test_the_table_of_images_reads_back_whatever_their_names():
 
 
 @given(st.lists(st.tuples(st.text(max_size=9), st.floats(0, 1), st.text(max_size=9)), max_size=2))
-def test_any_name_comes_back_from_the_table_of_images(rows):
+def test_csv_of_images_round_trips_any_name(rows):
     text = to_csv(ImageScores(name, score, 1.0, worst) for name, score, worst in rows)
     read = list(csv.reader(io.StringIO(text, newline="")))
     assert read[1:] == [[name, f"{score:.6f}", "1.000000", worst] for name, score, worst in rows]
@@ -322,13 +321,13 @@ numbers = st.floats(allow_infinity=False) | st.integers(-5, 5) | st.none() | st.
 
 
 @given(st.recursive(numbers, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("xyz"), inner)))
-def test_json_has_null_for_what_is_not_a_number_and_all_else_as_it_is(value):
-    told = json.dumps(plain(value), allow_nan=False)
-    assert told == json.dumps(value).replace("NaN", "null")
+def test_to_json_replaces_only_nan_by_null(value):
+    text = json.dumps(to_json(value), allow_nan=False)
+    assert text == json.dumps(value).replace("NaN", "null")
 
 
 @pytest.mark.parametrize(("count", "cell"), [(2, 120), (15, 120), (18, 100), (69, 26), (70, 25), (113, 16)])
-def test_a_cells_darkness_is_its_share_and_its_number_is_legible(count, cell):
+def test_confusion_cells_show_their_share_as_color_and_number(count, cell):
     counted = Confusion(count)
     counted.matrix[0, :2] = 996, 4  # 0.4 %: no number
     counted.matrix[1, :2] = 5, 995
@@ -357,7 +356,7 @@ def test_a_cells_darkness_is_its_share_and_its_number_is_legible(count, cell):
 
 
 @pytest.mark.parametrize("count", [2, 19, 60, 200])
-def test_the_confusion_image_shows_every_class_and_its_shares(count):
+def test_confusion_png_shows_all_classes_and_shares(count):
     counted = Confusion(count)
     counted.matrix = np.eye(count, dtype=np.int64) * 7
     counted.matrix[-1] = 0

@@ -1,5 +1,7 @@
-"""The files for the servers, scored by the benchmarks' own rules: Cityscapes' by its official code, which also draws
-the ground truth here, VOC's restated from its devkit (VOCevalseg.m).
+"""Submission files scored by the official rules.
+
+Cityscapes' official code draws the ground truth and scores the files. VOC's rule is restated from its devkit
+(VOCevalseg.m).
 """
 
 import json
@@ -22,7 +24,7 @@ from danet.predict.segmentation import Prediction
 
 HEIGHT, WIDTH = 64, 96
 TRAIN = cityscapes.CLASSES.names.index("train")
-DRAWN = (  # in Cityscapes' polygons: evaluated classes but "train", groups, and all kinds of what is not evaluated
+POLYGONS = (  # all evaluated classes but "train", groups, and labels that are not evaluated
     *(name for name in cityscapes.CLASSES.names if name != "train"),
     *("person", "rider", "car", "car", "truck", "bus", "motorcycle", "bicycle"),
     *("persongroup", "cargroup", "bicyclegroup", "caravan", "trailer", "license plate"),
@@ -31,7 +33,7 @@ DRAWN = (  # in Cityscapes' polygons: evaluated classes but "train", groups, and
 
 
 def draw_cityscapes(root: Path, seed: int, split: str = "val") -> PairedFiles:
-    """A tree of four images, its masks drawn from random polygons by the official code."""
+    """Create four samples whose masks the official code draws from random polygons."""
     annotation = pytest.importorskip("cityscapesscripts.helpers.annotation")
     label_image = pytest.importorskip("cityscapesscripts.preparation.json2labelImg").createLabelImage
     instance_image = pytest.importorskip("cityscapesscripts.preparation.json2instanceImg").createInstanceImage
@@ -45,7 +47,7 @@ def draw_cityscapes(root: Path, seed: int, split: str = "val") -> PairedFiles:
         Image.new("RGB", (WIDTH, HEIGHT)).save(image)
         objects = [
             {"label": label, "polygon": (rng.random((3, 2)) * (WIDTH, HEIGHT)).tolist()}
-            for label in rng.permutation(DRAWN)
+            for label in rng.permutation(POLYGONS)
         ]
         polygons = masks / f"{name}_gtFine_polygons.json"
         polygons.write_text(json.dumps({"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}))
@@ -58,7 +60,7 @@ def draw_cityscapes(root: Path, seed: int, split: str = "val") -> PairedFiles:
 
 
 def guesses(samples: PairedFiles, seed: int, absent: int) -> list[Prediction]:
-    """Predictions that are half right, never of the class `absent`."""
+    """Return predictions that are about half correct and never of the class `absent`."""
     rng, made = np.random.default_rng(seed), []
     for i in range(len(samples)):
         sample = samples[i]
@@ -70,10 +72,10 @@ def guesses(samples: PairedFiles, seed: int, absent: int) -> list[Prediction]:
     return made
 
 
-def officially(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What the benchmark's script says of a folder of predictions; it finds them by their names itself."""
+def official_scores(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """Run the official script, which finds the predictions by name."""
     script = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # the script calls what numpy 2.4 no longer has
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # removed from numpy 2.4
     settings = {"quiet": True, "JSONOutput": False, "predictionPath": str(folder), "predictionWalk": None}
     for name, value in settings.items():
         monkeypatch.setattr(script.args, name, value)
@@ -82,40 +84,40 @@ def officially(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_cityscapes_official_script_counts_and_scores_the_same_on_the_files(seed, tmp_path, monkeypatch):
+def test_cityscapes_scores_equal_the_official_script(seed, tmp_path, monkeypatch):
     samples = draw_cityscapes(tmp_path, seed)
-    with submission.submission(tmp_path / "send", "cityscapes") as sent:
-        ours = measure(guesses(samples, seed, TRAIN), samples, sent)
-    theirs = officially(tmp_path, tmp_path / "send", monkeypatch)
+    with submission.submission(tmp_path / "send", "cityscapes") as files:
+        ours = measure(guesses(samples, seed, TRAIN), samples, files)
+    theirs = official_scores(tmp_path, tmp_path / "send", monkeypatch)
 
     evaluated = np.array(cityscapes.TRAIN_TO_LABEL_ID)
     matrix = np.array(theirs["confMatrix"], np.int64)
     assert np.array_equal(ours.confusion.matrix, matrix[np.ix_(evaluated, evaluated)])
-    assert matrix.sum() > ours.confusion.matrix.sum() > 0  # ignored pixels are theirs alone
+    assert matrix.sum() > ours.confusion.matrix.sum() > 0  # only theirs counts ignored pixels
 
-    scores, beside = ours.confusion.scores(), ours.cityscapes_scores
-    assert beside is not None
+    scores, further = ours.confusion.scores(), ours.cityscapes_scores
+    assert further is not None
     expected = [theirs["classScores"][name] for name in cityscapes.CLASSES.names]
     assert np.array_equal(scores.iou, expected, equal_nan=True)
     assert [i for i, iou in enumerate(expected) if math.isnan(iou)] == [TRAIN]
     for mine, official in (
-        (beside.category_iou, theirs["categoryScores"]),
-        (beside.iiou, theirs["classInstScores"]),
-        (beside.category_iiou, theirs["categoryInstScores"]),
+        (further.category_iou, theirs["categoryScores"]),
+        (further.iiou, theirs["classInstScores"]),
+        (further.category_iiou, theirs["categoryInstScores"]),
     ):
         assert mine == pytest.approx({name: official[name] for name in mine}, rel=1e-12, nan_ok=True)
         assert all(math.isnan(official[name]) for name in official.keys() - mine.keys())
-    assert 0 < beside.iiou["person"] < 1
-    assert math.isnan(beside.iiou["train"])
+    assert 0 < further.iiou["person"] < 1
+    assert math.isnan(further.iiou["train"])
 
-    means = beside.as_dict()
+    means = further.as_dict()
     assert scores.miou == pytest.approx(theirs["averageScoreClasses"], rel=1e-12)
     assert means["category_iou"]["mean"] == pytest.approx(theirs["averageScoreCategories"], rel=1e-12)
     assert means["iiou"]["mean"] == pytest.approx(theirs["averageScoreInstClasses"], rel=1e-12)
     assert means["category_iiou"]["mean"] == pytest.approx(theirs["averageScoreInstCategories"], rel=1e-12)
 
 
-def test_instances_add_up_whatever_their_split(tmp_path):
+def test_merged_instances_equal_the_whole(tmp_path):
     samples = draw_cityscapes(tmp_path, 3)
     everything = guesses(samples, 3, TRAIN)
     whole, first, second = (measure(part, samples) for part in (everything, everything[:1], everything[1:]))
@@ -128,11 +130,11 @@ def test_instances_add_up_whatever_their_split(tmp_path):
     assert second.cityscapes_scores.iiou == pytest.approx(whole.cityscapes_scores.iiou, rel=1e-12, nan_ok=True)
 
 
-def test_cityscapes_files_are_single_channel_label_ids_of_the_images_size(tmp_path):
+def test_cityscapes_files_are_label_ids_at_the_image_size(tmp_path):
     samples = draw_cityscapes(tmp_path, 0, split="test")
     made = guesses(samples, 0, TRAIN)
-    with submission.submission(tmp_path / "send", "cityscapes") as sent:
-        measure(made, samples, sent)
+    with submission.submission(tmp_path / "send", "cityscapes") as files:
+        measure(made, samples, files)
     assert sorted(p.name for p in (tmp_path / "send").iterdir()) == [
         f"{sample.name}_pred_labelIds.png" for sample, _, _ in made
     ]
@@ -142,12 +144,14 @@ def test_cityscapes_files_are_single_channel_label_ids_of_the_images_size(tmp_pa
         assert np.array_equal(np.asarray(image), np.array(cityscapes.TRAIN_TO_LABEL_ID)[labels])
 
 
-def test_without_any_instance_files_there_is_no_iiou_and_without_some_an_error(tmp_path):
+def test_iiou_needs_all_instance_files_or_none(tmp_path):
     samples = draw_cityscapes(tmp_path, 0)
     files = list(instance_files(samples).values())
     assert len(files) == 4
     files[1].unlink()
-    with pytest.raises(InputError, match=r"lindau_000001_000019_gtFine_instanceIds\.png: missing, and 0 more of 4"):
+    with pytest.raises(
+        InputError, match=r"lindau_000001_000019_gtFine_instanceIds\.png: 1 of 4 instance files are missing"
+    ):
         measure([], samples)
     for file in files:
         file.unlink(missing_ok=True)
@@ -160,16 +164,16 @@ def test_without_any_instance_files_there_is_no_iiou_and_without_some_an_error(t
     assert instance_files(draw_voc(tmp_path / "voc", "val")) == {}
 
 
-def test_wrong_instance_files_are_named(tmp_path):
+def test_invalid_instance_files_are_rejected(tmp_path):
     file = tmp_path / "a_gtFine_instanceIds.png"
     Image.fromarray(np.array([[7, 24001], [26, 7001]], np.uint16)).save(file)
-    with pytest.raises(InputError, match="value 7001 is no instance"):
+    with pytest.raises(InputError, match="value 7001 is not an instance"):
         read_instances(file, (2, 2))
-    with pytest.raises(InputError, match="2 x 2 pixels for an image of 3 x 2"):
+    with pytest.raises(InputError, match="has 2 x 2 pixels, but the image has 3 x 2"):
         read_instances(file, (2, 3))
 
 
-def test_instance_ids_of_8_bits_are_those_of_an_image_without_instances(tmp_path):
+def test_instance_files_of_8_bits_contain_no_instances(tmp_path):
     file, sums = tmp_path / "a_gtFine_instanceIds.png", Instances()
     Image.fromarray(np.array([[7, 24], [26, 255]], np.uint8)).save(file)
     ids = read_instances(file, (2, 2))
@@ -179,7 +183,7 @@ def test_instance_ids_of_8_bits_are_those_of_an_image_without_instances(tmp_path
 
 
 def draw_voc(root: Path, split: str) -> PairedFiles:
-    """Three images, their masks with void borders, without the class tvmonitor."""
+    """Create three samples whose masks have void pixels and no tvmonitor."""
     devkit, rng = root / "VOCdevkit" / "VOC2012", np.random.default_rng(5)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (devkit / folder).mkdir(parents=True)
@@ -198,10 +202,10 @@ def voc_colors() -> bytes:
     return bytes(sum((i >> (3 * k + j) & 1) << (7 - k) for k in range(8)) for i in range(256) for j in range(3))
 
 
-def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
+def test_voc_scores_equal_the_devkit_rule(tmp_path):
     samples = draw_voc(tmp_path, "val")
-    with submission.submission(tmp_path / "send", "voc") as sent:
-        ours = measure(guesses(samples, 1, absent=20), samples, sent)
+    with submission.submission(tmp_path / "send", "voc") as files:
+        ours = measure(guesses(samples, 1, absent=20), samples, files)
     counts: Counter[tuple[int, int]] = Counter()
     for truth in (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
         result = Image.open(tmp_path / "send/results/VOC2012/Segmentation/comp6_test_cls" / truth.name)
@@ -224,10 +228,10 @@ def test_vocs_rule_counts_and_scores_the_same_on_the_files(tmp_path):
     assert scores.miou == pytest.approx(np.mean(expected[:20]))
 
 
-def test_the_unlabeled_test_split_is_written_whole_and_scores_nothing(tmp_path):
+def test_unlabeled_test_split_is_written_and_has_no_scores(tmp_path):
     samples = draw_voc(tmp_path, "test")
-    with submission.submission(tmp_path / "send", "voc") as sent:
-        evaluation = measure(guesses(samples, 2, absent=20), samples, sent)
+    with submission.submission(tmp_path / "send", "voc") as files:
+        evaluation = measure(guesses(samples, 2, absent=20), samples, files)
     assert len(list((tmp_path / "send").rglob("*.png"))) == 3
     assert evaluation.as_dict()["miou"] is None
     assert [row.worst_class for row in evaluation.images] == ["", "", ""]
@@ -239,15 +243,15 @@ def begin(folder: Path, dataset: str = "cityscapes") -> None:
         pass
 
 
-def test_nothing_is_ever_overwritten(tmp_path):
+def test_submission_never_overwrites_files(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="used: is not empty"):
+    with pytest.raises(InputError, match="used: the folder is not empty"):
         begin(tmp_path / "used")
     assert [p.name for p in (tmp_path / "used").iterdir()] == ["notes.txt"]
-    with pytest.raises(InputError, match=r"notes\.txt: cannot be used"):
+    with pytest.raises(InputError, match=r"notes\.txt: cannot use the folder"):
         begin(tmp_path / "used" / "notes.txt", "voc")
-    with pytest.raises(InputError, match="camvid has no server; use it with --dataset cityscapes or voc"):
+    with pytest.raises(InputError, match="submit: camvid has no server; choose cityscapes or voc as `dataset`"):
         begin(tmp_path / "new", "camvid")
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
@@ -255,22 +259,22 @@ def test_nothing_is_ever_overwritten(tmp_path):
     assert (tmp_path / "empty" / "results").is_dir()
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_submission_is_whole_or_not_there(there, tmp_path):
+@pytest.mark.parametrize("exists", [True, False])
+def test_submission_is_complete_or_absent(exists, tmp_path):
     samples = draw_cityscapes(tmp_path, 0)
     send = tmp_path / "out" / "send"
-    if there:
+    if exists:
         send.mkdir(parents=True)
     made = guesses(samples, 0, TRAIN)
 
-    def until_broken() -> Iterator[Prediction]:
+    def failing() -> Iterator[Prediction]:
         yield made[0]
-        raise InputError("p.png", "broken", "mend it")
+        raise InputError("p.png", "broken", "fix it")
 
-    with pytest.raises(InputError, match="broken"), submission.submission(send, "cityscapes") as sent:
-        measure(until_broken(), samples, sent)
-    assert [path.name for path in (tmp_path / "out").rglob("*")] == (["send"] if there else [])
-    with submission.submission(send, "cityscapes") as sent:
-        measure(made, samples, sent)
+    with pytest.raises(InputError, match="broken"), submission.submission(send, "cityscapes") as files:
+        measure(failing(), samples, files)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == (["send"] if exists else [])
+    with submission.submission(send, "cityscapes") as files:
+        measure(made, samples, files)
     assert len(list(send.iterdir())) == len(made)
     assert list((tmp_path / "out").iterdir()) == [send]

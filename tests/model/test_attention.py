@@ -42,7 +42,7 @@ def position_attention(channels: int = 16, dtype: torch.dtype = torch.float64) -
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (7, 6)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_position_attention_is_equation_1_and_2(size, dtype, tolerance):
+def test_position_attention_equals_equations_1_and_2(size, dtype, tolerance):
     torch.manual_seed(0)
     module, x = position_attention(), torch.randn(2, 16, *size, dtype=torch.float64)
     expected = position_oracle(module, x)
@@ -53,7 +53,7 @@ counts = pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.ma
 
 
 def features(count: int) -> Iterator[torch.Tensor]:
-    """B,C,H,W float64: one position, one row, one column, odd sides, then anything; in both layouts of memory."""
+    """B,C,H,W float64 in both memory formats: one position, one row, one column, odd sides, then random shapes."""
     draw, generator = random.Random(count), torch.Generator().manual_seed(count)
     shapes = [(1, 1, 1, 1), (2, 9, 1, 17), (1, 3, 23, 1), (3, 16, 7, 9)]
     shapes += [(draw.randint(1, 3), *(draw.randint(1, 24) for _ in range(3))) for _ in range(count - len(shapes))]
@@ -74,9 +74,9 @@ def assert_equal_to_float64(found: torch.Tensor, expected: np.ndarray) -> None:
 
 
 @counts
-@pytest.mark.parametrize("way", [attention_kernels.plain, attention_kernels.tiled, attention_kernels.attend])
-def test_position_attention_of_any_shape_is_its_float64_sum(way, count, monkeypatch):
-    monkeypatch.setattr(attention, "attend", way)
+@pytest.mark.parametrize("kernel", [attention_kernels.plain, attention_kernels.tiled, attention_kernels.attend])
+def test_position_attention_equals_float64_sums_for_any_shape(kernel, count, monkeypatch):
+    monkeypatch.setattr(attention, "attend", kernel)
     draw = random.Random(count)
     for x in features(count):
         monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (draw.randint(1, 99), draw.randint(1, 99))})
@@ -92,7 +92,7 @@ def test_position_attention_of_any_shape_is_its_float64_sum(way, count, monkeypa
 
 @counts
 @pytest.mark.parametrize("form", ["released", "paper"])
-def test_channel_attention_of_any_shape_is_its_float64_sum(form, count):
+def test_channel_attention_equals_float64_sums_for_any_shape(form, count):
     module = ChannelAttention(form).double()
     torch.nn.init.constant_(module.scale, -0.4)
     for x in features(count):
@@ -104,34 +104,34 @@ def test_channel_attention_of_any_shape_is_its_float64_sum(form, count):
 
 @pytest.mark.parametrize("form", ["released", "paper"])
 @pytest.mark.parametrize("size", [(1, 1), (4, 5)])
-def test_channel_attention_is_equation_3_and_4(form, size):
+def test_channel_attention_equals_equations_3_and_4(form, size):
     torch.manual_seed(0)
     module, x = ChannelAttention(form).double(), 0.3 * torch.randn(2, 12, *size, dtype=torch.float64)
     torch.nn.init.constant_(module.scale, -0.4)
     torch.testing.assert_close(module(x), channel_oracle(module, x), rtol=1e-12, atol=1e-12)
 
 
-def test_the_two_forms_of_channel_attention_look_at_opposite_channels():
+def test_the_two_forms_attend_to_opposite_channels():
     x = torch.zeros(1, 3, 2, 2)
-    x[0, 0], x[0, 1], x[0, 2] = 1.0, 0.9, -1.0  # channels 0 and 1 are alike, 2 is their opposite
+    x[0, 0], x[0, 1], x[0, 2] = 1.0, 0.9, -1.0  # channels 0 and 1 are similar, 2 is their opposite
     assert ChannelAttention("released").weights(x)[0, 0].argmax() == 2
     assert ChannelAttention("paper").weights(x)[0, 0].argmax() == 0
 
 
-def test_an_unknown_form_is_refused():
-    with pytest.raises(InputError, match="'released' or 'paper'"):
+def test_unknown_form_is_an_error():
+    with pytest.raises(InputError, match="form: 'softmax' is unknown; use 'released' or 'paper'"):
         ChannelAttention("softmax")
 
 
 @pytest.mark.parametrize(("channels", "reduction", "narrow"), [(64, 8, 8), (512, 8, 64), (7, 8, 1), (20, 3, 6)])
-def test_queries_and_keys_are_narrow_by_the_reduction(channels, reduction, narrow):
+def test_query_and_key_have_channels_over_reduction(channels, reduction, narrow):
     module = PositionAttention(channels, reduction)
     widths = {name: conv.out_channels for name, conv in module.named_children()}
     assert widths == {"query": narrow, "key": narrow, "value": channels}
     assert PositionAttention(channels).query.out_channels == max(1, channels // 8)
 
 
-def test_both_modules_begin_as_the_identity():
+def test_both_modules_start_as_the_identity():
     x = torch.randn(1, 16, 4, 4)
     assert torch.equal(PositionAttention(16)(x), x)
     assert torch.equal(ChannelAttention()(x), x)
@@ -145,7 +145,7 @@ def test_permuting_positions_permutes_the_result():
     torch.testing.assert_close(module(shuffled).flatten(2), module(x).flatten(2)[:, :, order])
 
 
-def test_single_rows_of_the_weights_are_rows_of_the_matrix():
+def test_weights_of_some_positions_are_rows_of_the_matrix():
     torch.manual_seed(0)
     module, x = position_attention(), torch.randn(1, 16, 4, 5, dtype=torch.float64)
     whole = module.weights(x)
@@ -154,14 +154,14 @@ def test_single_rows_of_the_weights_are_rows_of_the_matrix():
     torch.testing.assert_close(module.weights(x, torch.tensor([3, 17])), whole[:, [3, 17]])
 
 
-def test_features_that_lie_in_memory_as_rows_are_multiplied_as_rows():
+def test_channel_attention_keeps_channels_last():
     x = torch.randn(2, 5, 3, 4)
     rows = x.to(memory_format=torch.channels_last)
-    assert [attention._is_rows(features) for features in (x, rows, x[..., ::2])] == [False, True, False]
+    assert [attention._is_channels_last(features) for features in (x, rows, x[..., ::2])] == [False, True, False]
     assert ChannelAttention()(rows).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_energies_of_channel_attention_stay_float32_under_autocast():
+def test_channel_energies_stay_float32_under_autocast():
     x = 30 + torch.randn(1, 8, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast = ChannelAttention().weights(x)

@@ -1,4 +1,4 @@
-"""danet.model.baselines: other networks in DANet's place, from training to export."""
+"""The baselines, from training to export."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def tiny(architecture: str, **changes) -> Baseline:
 
 
 def small_recipe(architecture: str, **optim) -> recipes.Recipe:
-    """Two steps on drawn scenes."""
+    """Two steps on synthetic scenes."""
     return replace(
         recipes.TOY,
         data=replace(recipes.TOY.data, batch=4, crop=(64, 64)),
@@ -52,10 +52,10 @@ def few_scenes(monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", BASELINES)
-def test_a_baseline_answers_at_the_size_of_any_image_and_every_parameter_learns(architecture):
+def test_baseline_keeps_any_size_and_trains_every_parameter(architecture):
     network = tiny(architecture)
     for parameter in network.parameters():
-        if not parameter.any():  # timm's last normalization of each block begins at 0
+        if not parameter.any():  # timm's last normalization of each block starts at 0
             nn.init.constant_(parameter, 0.5)
     images, labels = torch.randn(2, 3, 70, 97), torch.randint(0, 5, (2, 70, 97))
     outputs = network(images)
@@ -69,7 +69,7 @@ def test_a_baseline_answers_at_the_size_of_any_image_and_every_parameter_learns(
 
 
 @pytest.mark.parametrize("architecture", BASELINES)
-def test_what_is_padded_is_cut_again(architecture):
+def test_padding_is_cropped_from_the_logits(architecture):
     network, images = tiny(architecture).eval(), torch.randn(1, 3, 60, 96)
     assert network.multiple == (32 if architecture == "smp:UPerNet" else 16)
     padded = F.pad(images, (0, 0, 0, 4))
@@ -80,20 +80,20 @@ def test_what_is_padded_is_cut_again(architecture):
 
 
 @pytest.mark.parametrize(("architecture", "stride"), [(name, 8) for name in BASELINES] + [("smp:PSPNet", 16)])
-def test_the_backbone_is_danets_with_the_same_weights_file_and_stride(architecture, stride):
+def test_baseline_has_the_same_backbone_as_danet(architecture, stride):
     network = tiny(architecture, output_stride=stride, align_corners=False).eval()
     ours = DANet(5, "test_resnet", output_stride=stride)
     state = ours.backbone.state_dict()
     first = next(iter(state))
     assert not torch.equal(network.backbone.state_dict()[first], state[first])
     load_backbone(network.backbone, "test_resnet", state, "file")
-    if architecture != "smp:UPerNet":  # which goes down to stride 32
+    if architecture != "smp:UPerNet":  # its backbone has stride 32
         images = torch.randn(1, 3, 64, 64)
         assert torch.equal(network.backbone(images)[-1], ours.eval().backbone(images)[-1])
     assert network.backbone.state_dict().keys() == state.keys()
 
 
-def test_deeplabs_rates_are_those_of_its_paper_for_the_stride():
+def test_deeplab_rates_are_those_of_its_paper():
     for stride, rates in ((8, {12, 24, 36}), (16, {6, 12, 18})):
         for architecture in ("smp:DeepLabV3", "smp:DeepLabV3Plus"):
             convolutions = [
@@ -105,28 +105,33 @@ def test_deeplabs_rates_are_those_of_its_paper_for_the_stride():
 @pytest.mark.parametrize(
     ("architecture", "changes", "message"),
     [
-        ("smp:PSPNt", {}, r"architecture 'smp:PSPNt': is unknown; did you mean smp:PSPNet\?"),
+        ("smp:PSPNt", {}, r"architecture: 'smp:PSPNt' is unknown; did you mean smp:PSPNet\?"),
         ("xyz", {}, "is unknown; use danet, smp:PSPNet"),
-        ("smp:DeepLabV3", {"output_stride": 32}, "smp:DeepLabV3: cannot be built .* use output stride 8 or 16"),
-        ("smp:PSPNet", {"auxiliary": True}, "--network.auxiliary: is for DANet, not for smp:PSPNet"),
+        (
+            "smp:DeepLabV3",
+            {"output_stride": 32},
+            "architecture: cannot build smp:DeepLabV3 .* use `output_stride` 8 or 16",
+        ),
+        ("smp:PSPNet", {"auxiliary": True}, "auxiliary: not supported by smp:PSPNet, only by danet"),
         ("smp:PSPNet", {"backbone": "resnt50"}, "did you mean .*resnet50"),
-        ("smp:UPerNet", {"backbone": "vit_tiny_patch16_224"}, "backbone 'vit_tiny_patch16_224'"),
+        ("smp:UPerNet", {"backbone": "vit_tiny_patch16_224"}, "backbone: .*'vit_tiny_patch16_224'"),
     ],
 )
-def test_what_cannot_be_is_refused(architecture, changes, message):
+def test_invalid_arguments_are_errors(architecture, changes, message):
     with pytest.raises(InputError, match=message):
         tiny(architecture, **changes)
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch, capsys):
+def test_missing_package_error_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     assert main(["train", "toy", "--dry-run", "--network.architecture", "smp:UPerNet"]) == 2
     assert capsys.readouterr().err == (
-        "error: architecture smp:UPerNet: needs the package segmentation-models-pytorch; pip install 'danet[compare]'\n"
+        "error: --network.architecture: smp:UPerNet needs the package segmentation-models-pytorch; "
+        "pip install 'danet[compare]'\n"
     )
 
 
-def test_a_baseline_trains_evaluates_and_refuses_what_it_lacks(tmp_path, monkeypatch, capsys):
+def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["--data.crop", "64", "64", "--network.output-stride", "16", "--workers", "0"]
     assert main(["train", "toy", "--network.architecture", "smp:PSPNet", "--out", "run", *small]) == 0
@@ -151,7 +156,7 @@ def test_a_baseline_trains_evaluates_and_refuses_what_it_lacks(tmp_path, monkeyp
     assert "position and channel" not in page
 
 
-def test_what_predicts_is_folded_and_gives_the_networks_answer(tmp_path):
+def test_predictor_of_a_baseline_folds_batchnorm(tmp_path):
     train(small_recipe("smp:DeepLabV3Plus"), Where(tmp_path / "run", workers=0))
     predictor = danet.load(tmp_path / "run/best.safetensors", "cpu")
     images = torch.randn(1, 3, 64, 80)
@@ -163,7 +168,7 @@ def test_what_predicts_is_folded_and_gives_the_networks_answer(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", BASELINES)
-def test_the_cost_of_a_step_is_estimated(architecture):
+def test_estimate_counts_a_baseline(architecture):
     recipe = small_recipe(architecture)
     cost = estimate(recipe, 6)
     network = tiny(architecture, num_classes=6)
@@ -173,6 +178,6 @@ def test_the_cost_of_a_step_is_estimated(architecture):
     assert architecture in describe(recipe)
 
 
-def test_one_image_at_a_time_is_too_few_for_a_pooled_mean(tmp_path):
+def test_one_image_per_step_is_too_few_for_pooling(tmp_path):
     with pytest.raises(InputError, match=r"--data\.batch: one image at once is too few"):
         train(small_recipe("smp:DeepLabV3", accumulate=4), Where(tmp_path / "run", workers=0))

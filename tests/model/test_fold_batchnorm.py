@@ -1,4 +1,4 @@
-"""Folded batch normalization: the same numbers, the same tensors where nothing is folded, and no norm left."""
+"""Folding batch normalization: same results, shared tensors where nothing is folded, no norm layer left."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from torch import nn
 
 import danet
 from danet import DANet
-from danet.model.fold_batchnorm import folded
+from danet.model.fold_batchnorm import fold_batchnorm
 
 
-def trained_looking(network: nn.Module) -> nn.Module:
-    """Statistics, weights and scales that differ from those of a new network, in float64."""
+def randomized(network: nn.Module) -> nn.Module:
+    """Give a network random statistics, weights and scales, in float64."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
@@ -48,9 +48,9 @@ MULTI_GRID = {"layer4_dilations": (4, 8, 16)}
     ],
 )
 @torch.no_grad()
-def test_outputs_are_those_of_the_network_and_no_norm_is_left(backbone, arguments):
-    network = trained_looking(DANet(4, backbone, width=16, **arguments))
-    copy = folded(network, small_images(network))
+def test_folded_outputs_are_equal_and_no_norm_is_left(backbone, arguments):
+    network = randomized(DANet(4, backbone, width=16, **arguments))
+    copy = fold_batchnorm(network, small_images(network))
     assert norms(network) > 15
     assert norms(copy) == 0
     images = torch.randn(2, 3, 40, 56, dtype=torch.float64)
@@ -59,10 +59,10 @@ def test_outputs_are_those_of_the_network_and_no_norm_is_left(backbone, argument
             torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12 * expected.abs().max().item())
 
 
-def test_the_network_stays_as_it_is_and_what_is_not_folded_is_shared():
-    network = trained_looking(DANet(4, "test_resnet", width=16))
+def test_network_is_unchanged_and_shares_other_tensors():
+    network = randomized(DANet(4, "test_resnet", width=16))
     before = {key: (id(tensor), tensor.clone()) for key, tensor in network.state_dict(keep_vars=True).items()}
-    copy = folded(network, small_images(network))
+    copy = fold_batchnorm(network, small_images(network))
     for key, tensor in network.state_dict(keep_vars=True).items():
         assert id(tensor) == before[key][0]
         assert torch.equal(tensor, before[key][1])
@@ -76,8 +76,10 @@ def test_the_network_stays_as_it_is_and_what_is_not_folded_is_shared():
 
 
 class Tangled(nn.Module):
-    """Pairs that look foldable and are not: an output that another layer reads too, a convolution used twice, a norm
-    used twice, a norm without statistics; and one that is foldable.
+    """One foldable pair, and pairs that are not foldable.
+
+    These are an output that another layer reads, a convolution used twice, a norm used twice, and a norm without
+    statistics.
     """
 
     def __init__(self):
@@ -86,35 +88,35 @@ class Tangled(nn.Module):
             nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
-        self.unkept = nn.BatchNorm2d(3, track_running_stats=False)
+        self.no_statistics = nn.BatchNorm2d(3, track_running_stats=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seen = self.branching(x)
-        x = self.norms[0](seen) + seen
+        branch = self.branching(x)
+        x = self.norms[0](branch) + branch
         x = self.norms[1](self.twice(x)) + self.twice(2 * x)
         x = self.norms[2](self.first(x)) + self.norms[2](self.second(x))
-        return self.norms[3](self.good(x)) + self.unkept(self.bare(x))
+        return self.norms[3](self.good(x)) + self.no_statistics(self.bare(x))
 
 
 @torch.no_grad()
-def test_only_what_may_be_folded_is_folded():
-    network = trained_looking(Tangled())
-    copy = folded(network, small_images(network))
+def test_only_foldable_pairs_are_folded():
+    network = randomized(Tangled())
+    copy = fold_batchnorm(network, small_images(network))
     assert [type(norm) for norm in copy.norms] == [nn.BatchNorm2d] * 3 + [nn.Identity]
     images = torch.randn(2, 3, 9, 7, dtype=torch.float64)
     torch.testing.assert_close(copy(images), network(images), rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()
-def test_the_channels_last_layout_stays():
-    network = trained_looking(DANet(4, "test_resnet", width=16)).to(memory_format=torch.channels_last)
-    weight = folded(network, small_images(network)).position.reduce[0].weight
+def test_folding_keeps_channels_last():
+    network = randomized(DANet(4, "test_resnet", width=16)).to(memory_format=torch.channels_last)
+    weight = fold_batchnorm(network, small_images(network)).position.reduce[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 
 
 @torch.inference_mode()
-def test_a_predictor_runs_the_folded_network_and_keeps_the_other(tiny_weights):
+def test_predictor_runs_the_folded_network(tiny_weights):
     predictor = danet.load(tiny_weights, "cpu")
     assert norms(predictor.network) > 15
     assert norms(predictor.folded) == 0
@@ -123,11 +125,11 @@ def test_a_predictor_runs_the_folded_network_and_keeps_the_other(tiny_weights):
 
 
 @torch.inference_mode()
-def test_a_predictor_in_bfloat16_says_nearly_the_same():
-    exact, quick = danet.load(device="cpu"), danet.load(device="cpu", dtype=torch.bfloat16)
+def test_predictor_in_bfloat16_is_nearly_equal():
+    exact, bfloat16 = danet.load(device="cpu"), danet.load(device="cpu", dtype=torch.bfloat16)
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    expected, logits = exact.logits(images), quick.logits(images)
+    expected, logits = exact.logits(images), bfloat16.logits(images)
     assert (expected.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
     assert 0 < (logits - expected).abs().max() < 0.1 * expected.abs().max()
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    assert np.abs(exact(pixels).confidence - quick(pixels).confidence).max() < 0.2
+    assert np.abs(exact(pixels).confidence - bfloat16(pixels).confidence).max() < 0.2

@@ -1,4 +1,4 @@
-"""The released code's own outputs, in float64, on weights made from a seed (golden/README.md beside the checkout)."""
+"""Outputs of the released code, in float64, for weights generated from a seed (golden/README.md)."""
 
 import json
 
@@ -10,7 +10,7 @@ from released import fill_module
 from danet import DANet
 from danet.model.loss import multi_loss
 from danet.weights.convert import from_foreign
-from danet.weights.formats import RELEASED
+from danet.weights.key_maps import RELEASED
 
 NAME = "official_danet_resnet50"
 
@@ -29,7 +29,7 @@ def network(golden_folder, reference) -> DANet:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-6)])
-def test_logits_are_those_of_the_released_code(golden_folder, reference, network, dtype, tolerance):
+def test_logits_equal_the_released_code(golden_folder, reference, network, dtype, tolerance):
     settings, logits = reference
     images = fill_module(golden_folder).image_batch(settings["seed"], settings["shape"])
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_logits_are_those_of_the_released_code(golden_folder, reference, network
         assert np.abs(getattr(out, name).numpy() - expected).max() <= tolerance, name
 
 
-def test_loss_and_gradients_are_those_of_the_released_code(golden_folder, reference, network):
+def test_loss_and_gradients_equal_the_released_code(golden_folder, reference, network):
     settings, fill = reference[0], fill_module(golden_folder)
     images = fill.image_batch(settings["seed"], settings["shape"]).double()
     labels = fill.label_batch(settings["seed"], (1, *settings["shape"][2:]), num_classes=settings["num_classes"])

@@ -1,4 +1,4 @@
-"""The ways of position attention against the plain one, that against float64 sums; memory before it is taken."""
+"""The attention kernels against `plain`, `plain` against float64 sums; and the memory estimate."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from danet import ChannelAttention, InputError, PositionAttention
-from danet.model import attention_kernels, attention_memory, tiled_attention
+from danet.model import attention_kernels, tiled_attention
 
 
 def inputs(batch=2, queries=37, keys=29, width=4, channels=8, dtype=torch.float64, spread=1.0):
@@ -20,8 +20,8 @@ def inputs(batch=2, queries=37, keys=29, width=4, channels=8, dtype=torch.float6
     return [(spread * torch.randn(batch, *shape)).to(dtype).requires_grad_() for shape in shapes]
 
 
-def out_and_gradients(way, tensors):
-    out = way(*tensors)
+def out_and_gradients(kernel, tensors):
+    out = kernel(*tensors)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     return [out, *torch.autograd.grad(out, tensors, grad)]
 
@@ -36,7 +36,7 @@ def tiny_tiles(monkeypatch):
     monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (8, 5)})
 
 
-def test_plain_is_the_sum_written_out():
+def test_plain_equals_the_sum_of_the_paper():
     query, key, value = (x.detach() for x in inputs(queries=5, keys=4))
     expected = torch.zeros(2, 5, 8, dtype=torch.float64)
     for b, j in product(range(2), range(5)):
@@ -59,26 +59,26 @@ def test_tiled_equals_plain_forward_and_backward(monkeypatch, tile, dtype, layou
         torch.testing.assert_close(tiled, plain)
 
 
-def test_tiled_lays_its_result_out_as_its_value(tiny_tiles):
+def test_tiled_returns_the_memory_format_of_its_value(tiny_tiles):
     rows = inputs()
     assert attention_kernels.tiled(*rows).stride(2) == 1
     assert attention_kernels.tiled(*(channels_first(x) for x in rows)).stride(1) == 1
 
 
-def test_gradients_of_tiled_are_those_of_finite_differences(tiny_tiles):
+def test_tiled_gradients_equal_finite_differences(tiny_tiles):
     assert torch.autograd.gradcheck(attention_kernels.tiled, inputs(1, 9, 11, 2, 3))
 
 
-def test_a_gradient_without_a_layout_is_taken(tiny_tiles):
+def test_tiled_accepts_an_expanded_gradient(tiny_tiles):
     tensors = inputs()
-    found = torch.autograd.grad(attention_kernels.tiled(*tensors).sum(), tensors)  # an expanded number: strides of 0
+    found = torch.autograd.grad(attention_kernels.tiled(*tensors).sum(), tensors)  # sum()'s gradient has strides of 0
     for plain, tiled in zip(torch.autograd.grad(attention_kernels.plain(*tensors).sum(), tensors), found, strict=True):
         torch.testing.assert_close(tiled, plain)
 
 
 @pytest.mark.parametrize("spread", [1.0, 3.0, 10.0])
-def test_tiled_is_as_near_to_float64_as_plain(monkeypatch, spread):
-    """Up to energies of more than a thousand, where a fixed shift in place of the row's maximum would give 0 / 0."""
+def test_tiled_is_as_accurate_as_plain(monkeypatch, spread):
+    """Up to energies above a thousand, where subtracting a constant instead of the row's maximum would give 0 / 0."""
     monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (64, 48)})
     tensors = inputs(1, 200, 300, 16, 24, torch.float32, spread)
     exact = out_and_gradients(attention_kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
@@ -90,8 +90,8 @@ def test_tiled_is_as_near_to_float64_as_plain(monkeypatch, spread):
         assert (other - truth).norm() <= 1.3 * (one - truth).norm() + 1e-7 * truth.norm()
 
 
-def test_energies_that_rise_along_the_row_are_followed(tiny_tiles):
-    """Every tile brings a larger maximum, by 100 and more: all that was summed before must shrink to nothing."""
+def test_tiled_rescales_when_energies_rise_along_a_row(tiny_tiles):
+    """Each tile has a maximum larger by 100 or more: the earlier sums must shrink to nothing."""
     ones = torch.ones(1, 3, 1)
     key = torch.arange(23.0)[None, :, None] * 30
     value = torch.eye(23)[None]
@@ -99,7 +99,7 @@ def test_energies_that_rise_along_the_row_are_followed(tiny_tiles):
     torch.testing.assert_close(attention_kernels.tiled(ones, -key, value), attention_kernels.plain(ones, -key, value))
 
 
-def test_half_precision_is_summed_in_float32(tiny_tiles):
+def test_tiled_sums_half_precision_in_float32(tiny_tiles):
     tensors = inputs(dtype=torch.bfloat16)
     found = out_and_gradients(attention_kernels.tiled, tensors)
     exact = out_and_gradients(attention_kernels.plain, [x.float().detach().requires_grad_() for x in tensors])
@@ -109,13 +109,13 @@ def test_half_precision_is_summed_in_float32(tiny_tiles):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("way", ["half", "autocast"])
-def test_energies_keep_their_precision_in_half(dtype, way):
-    """Energies of about 60, which 8 bits of mantissa round by up to 0.125."""
+@pytest.mark.parametrize("mode", ["half", "autocast"])
+def test_weights_of_half_precision_are_computed_in_float32(dtype, mode):
+    """Energies are about 60, where bfloat16 rounds by up to 0.125."""
     query, key, _ = (x.detach().float() for x in inputs(1, 40, 40, 64, 8, torch.float32))
     query, key = (3 * query).to(dtype), key.to(dtype)
     exact = torch.softmax(query.double() @ key.double().transpose(1, 2), dim=-1)
-    if way == "half":
+    if mode == "half":
         found = attention_kernels.attention_weights(query, key)
     else:
         with torch.autocast("cpu", dtype):
@@ -126,7 +126,7 @@ def test_energies_keep_their_precision_in_half(dtype, way):
 
 def test_fused_equals_plain_forward_and_backward():
     tensors = inputs(queries=70, keys=90, width=8, channels=32, dtype=torch.float32)
-    assert attention_kernels.fits(tensors[0], tensors[2])
+    assert attention_kernels.supports_fused(tensors[0], tensors[2])
     for plain, fused in zip(
         out_and_gradients(attention_kernels.plain, tensors),
         out_and_gradients(attention_kernels.fused, tensors),
@@ -136,15 +136,15 @@ def test_fused_equals_plain_forward_and_backward():
 
 
 @pytest.mark.parametrize(
-    ("width", "channels", "fits"),
+    ("width", "channels", "supported"),
     [(8, 8, True), (256, 512, True), (264, 528, False), (12, 96, False), (64, 500, False), (64, 32, False)],
 )
-def test_fused_is_not_asked_for_widths_it_refuses(width, channels, fits):
-    assert attention_kernels.fits(torch.empty(1, 1, width), torch.empty(1, 1, channels)) == fits
+def test_fused_supports_these_widths(width, channels, supported):
+    assert attention_kernels.supports_fused(torch.empty(1, 1, width), torch.empty(1, 1, channels)) == supported
 
 
 class OnAGpu(torch.Tensor):
-    """Says of itself what a tensor on a GPU says."""
+    """A CPU tensor that claims to be on a GPU."""
 
     is_cuda = True
 
@@ -161,23 +161,21 @@ class OnAGpu(torch.Tensor):
         (torch.bfloat16, 64, 500, False, "tiled"),
     ],
 )
-def test_a_gpu_in_half_precision_is_given_the_kernel_that_takes_the_widths(
-    monkeypatch, dtype, width, channels, triton, chosen
-):
+def test_attend_chooses_the_kernel_for_gpu_precision_and_widths(monkeypatch, dtype, width, channels, triton, chosen):
     called = []
     for name in ("plain", "tiled", "fused", "triton_tiled"):
         monkeypatch.setattr(
             attention_kernels, name, lambda query, key, value, name=name: called.append(name) or value[:, :2]
         )
     monkeypatch.setattr(attention_kernels, "SMALL_MAP", 4)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton and name == "triton" else None)
+    monkeypatch.setattr(attention_kernels, "find_spec", lambda name: object() if triton and name == "triton" else None)
     query, key, value = (torch.zeros(1, 2, c, dtype=dtype).as_subclass(OnAGpu) for c in (width, width, channels))
     attention_kernels.attend(query, key[:, [0, 1, 1]], value[:, [0, 1, 1]])
     attention_kernels.attend(query, key, value)
     assert called == [chosen, "plain"]  # 1 x 2 x 3 weights are more than 4, 1 x 2 x 2 are not
 
 
-def test_a_tile_stays_in_a_processors_cache_and_parts_are_few_and_even():
+def test_tiles_fit_a_cpu_cache_and_parts_are_few_and_even():
     assert tiled_attention.TILE["cpu"][0] * tiled_attention.TILE["cpu"][1] * 4 == 8 << 20
     assert attention_kernels.SMALL_MAP == 1024 * 1024
     for size, longest in product(range(1, 40), range(1, 12)):
@@ -208,7 +206,7 @@ COMPILED = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from danet.model.attention_kernels import triton_tiles as t
+from danet.model import triton_attention as t
 
 for kernel in (t.forward_kernel, t.value_kernel, t.slope_kernel):
     constants = t.blocks(64, 512, 2)
@@ -233,34 +231,34 @@ def in_a_child(code: str, **environment: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_triton_kernels_equal_plain_in_the_interpreter():
+def test_triton_kernels_equal_plain_in_the_interpreter():
     assert in_a_child(TRITON, TRITON_INTERPRET="1").strip() == "same"
 
 
 @pytest.mark.slow
-def test_the_triton_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
+def test_triton_kernels_compile_for_compute_capability_8(tmp_path):
     shared = in_a_child(COMPILED, TRITON_CACHE_DIR=str(tmp_path)).split()
     assert len(shared) == 3
-    assert all(int(size) <= 99 * 1024 for size in shared)  # what a program may hold on the smaller GPUs
+    assert all(int(size) <= 99 * 1024 for size in shared)  # the shared memory of small GPUs
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_every_way_on_a_gpu(dtype):
+def test_all_kernels_are_accurate_on_a_gpu(dtype):
     tensors = [x.detach().cuda().requires_grad_() for x in inputs(2, 700, 900, 64, 512, dtype, 0.4)]
     exact = out_and_gradients(attention_kernels.plain, [x.double().detach().requires_grad_() for x in tensors])
-    for way in (
+    for kernel in (
         attention_kernels.attend,
         attention_kernels.tiled,
         attention_kernels.fused,
         attention_kernels.triton_tiled,
     ):
-        for truth, found in zip(exact, out_and_gradients(way, tensors), strict=True):
+        for truth, found in zip(exact, out_and_gradients(kernel, tensors), strict=True):
             assert (found - truth).norm() <= (1e-5 if dtype == torch.float32 else 0.03) * truth.norm()
 
 
-def test_small_maps_are_plain_and_large_ones_are_never_held(monkeypatch):
-    """At N = 2,048 one map is 16 MiB; only the tile may be as large as the tile."""
+def test_attend_never_holds_a_large_map(monkeypatch):
+    """At N = 2,048 one map has 4M weights; no exponential may be larger than a tile of 256 x 256."""
     monkeypatch.setattr(tiled_attention, "TILE", {"cpu": (256, 256)})
     largest, real = 0, torch.Tensor.exp2_
 
@@ -277,7 +275,7 @@ def test_small_maps_are_plain_and_large_ones_are_never_held(monkeypatch):
 
 
 @pytest.mark.parametrize("queries", [1025, 3])
-def test_attend_is_exact_whatever_the_size(queries):
+def test_attend_equals_plain_at_any_size(queries):
     tensors = inputs(1, queries, 1025)
     torch.testing.assert_close(attention_kernels.attend(*tensors), attention_kernels.plain(*tensors))
 
@@ -287,7 +285,7 @@ class Attend(torch.nn.Module):
         return attention_kernels.attend(query, key, value)
 
 
-def test_an_exported_graph_is_two_products_and_a_softmax():
+def test_exported_graph_is_two_products_and_a_softmax():
     tensors = [x.detach() for x in inputs(1, 1100, 1100, 2, 2, torch.float32)]
     exported = torch.export.export(Attend(), tuple(tensors))
     names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
@@ -308,8 +306,8 @@ def channels(memory_format):
     module(x[..., :8, :8])
     return torch.inference_mode()(lambda: module(x))
 
-found = {way: _peak(1, attention.prepare, *way.split()[:1], 3072, 512, "backward" in way, "cpu")
-         for way in ("plain", "tiled", "tiled backward")}
+found = {case: _peak(1, attention.prepare, *case.split()[:1], 3072, 512, "backward" in case, "cpu")
+         for case in ("plain", "tiled", "tiled backward")}
 found |= {str(f): _peak(1, channels, f) for f in (torch.contiguous_format, torch.channels_last)}
 print(json.dumps(found))
 """
@@ -317,48 +315,48 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def peaks():
-    """Bytes above the start, all from one fresh process."""
+    """Peak memory above the start in bytes, measured in one fresh process."""
     child = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout)
 
 
-@pytest.mark.parametrize("way", ["plain", "tiled", "tiled backward"])
-def test_memory_is_what_was_predicted(peaks, way):
-    name, backward = way.split()[0], "backward" in way
-    predicted = attention_kernels.attention_bytes(1, 3072, 3072, 64, 512, backward=backward, way=name)
-    assert 0.85 * predicted - 2e6 <= peaks[way] <= 1.15 * predicted + 6e6
+@pytest.mark.parametrize("case", ["plain", "tiled", "tiled backward"])
+def test_peak_memory_matches_the_estimate(peaks, case):
+    kernel, backward = case.split()[0], "backward" in case
+    predicted = attention_kernels.attention_bytes(1, 3072, 3072, 64, 512, backward=backward, kernel=kernel)
+    assert 0.85 * predicted - 2e6 <= peaks[case] <= 1.15 * predicted + 6e6
 
 
 @pytest.mark.parametrize("memory_format", ["torch.contiguous_format", "torch.channels_last"])
 def test_channel_attention_copies_no_features(peaks, memory_format):
-    """What is attended and what is returned, twice 67 MB; a copy of the features would be a third."""
+    """Two tensors of 67 MB are needed: the attended features and the result. A copy would be a third."""
     assert peaks[memory_format] < 2.2 * 67.1e6
 
 
-def test_memory_is_that_of_the_tensors_one_by_one():
+def test_memory_estimate_is_the_sum_of_the_tensors():
     """B, N, M, D, C = 2, 3000, 5000, 64, 512; the tile is counted at its largest."""
     sizes, tile = (2, 3000, 5000, 64, 512), 2048 * 1024
     query, key, value, out = 2 * 3000 * 64, 2 * 5000 * 64, 2 * 5000 * 512, 2 * 3000 * 512
-    weights, rows = 2 * 3000 * 5000, 2 * 2 * 3000  # rows: the largest energy of each, and its sum
+    weights, rows = 2 * 3000 * 5000, 2 * 2 * 3000  # rows: the largest energy and the sum of each
     gradients = query + key + value
-    asked = attention_kernels.attention_bytes
-    assert asked(*sizes, way="plain") == 4 * (2 * weights + out)
-    assert asked(*sizes, way="plain", backward=True) == 4 * (3 * weights + out + gradients)
-    assert asked(*sizes, torch.bfloat16, way="plain", backward=True) == (
+    estimate = attention_kernels.attention_bytes
+    assert estimate(*sizes, kernel="plain") == 4 * (2 * weights + out)
+    assert estimate(*sizes, kernel="plain", backward=True) == 4 * (3 * weights + out + gradients)
+    assert estimate(*sizes, torch.bfloat16, kernel="plain", backward=True) == (
         4 * (3 * weights + query + key) + 2 * (out + gradients)
     )
-    assert asked(*sizes) == 4 * (tile + out + rows)
-    slopes = 2 * 2048 * 512  # of a tile's rows, the gradient over the sum, and its product with the result
-    assert asked(*sizes, backward=True) == 4 * (2 * tile + slopes + out + gradients + rows)
-    assert asked(*sizes, torch.bfloat16) == 4 * (tile + query + 2 * 3000 * 512 + key + value + out + rows)
-    assert asked(1, 10, 20, 4, 8) == 4 * (10 * 20 + 10 * 8 + 2 * 10)
-    assert asked(1, 5000, 9000, 4, 8, device="cuda") == 4 * (4096 * 8192 + 5000 * 8 + 2 * 5000)
+    assert estimate(*sizes) == 4 * (tile + out + rows)
+    slopes = 2 * 2048 * 512  # for a tile's rows: the gradient over the sum, and its product with the result
+    assert estimate(*sizes, backward=True) == 4 * (2 * tile + slopes + out + gradients + rows)
+    assert estimate(*sizes, torch.bfloat16) == 4 * (tile + query + 2 * 3000 * 512 + key + value + out + rows)
+    assert estimate(1, 10, 20, 4, 8) == 4 * (10 * 20 + 10 * 8 + 2 * 10)
+    assert estimate(1, 5000, 9000, 4, 8, device="cuda") == 4 * (4096 * 8192 + 5000 * 8 + 2 * 5000)
 
 
-def test_prediction_is_linear_for_tiles_and_quadratic_for_plain():
-    def bytes_of(n, way):
-        return attention_kernels.attention_bytes(1, n, n, 64, 512, way=way)
+def test_memory_estimate_is_linear_for_tiled_quadratic_for_plain():
+    def bytes_of(n, kernel):
+        return attention_kernels.attention_bytes(1, n, n, 64, 512, kernel=kernel)
 
     assert bytes_of(32768, "plain") == 2 * 32768**2 * 4 + 32768 * 512 * 4
     assert bytes_of(32768, "tiled") < 100e6
@@ -367,25 +365,31 @@ def test_prediction_is_linear_for_tiles_and_quadratic_for_plain():
     assert backward > attention_kernels.attention_bytes(2, 9216, 9216, 64, 512)
 
 
-def test_an_allocator_that_refuses_is_told_as_a_users_mistake(monkeypatch):
+def test_out_of_memory_is_reported_with_the_bytes_needed(monkeypatch):
     def refuse(*_):
         return torch.empty(1 << 50)
 
     monkeypatch.setattr(attention_kernels, "tiled", refuse)
-    with pytest.raises(InputError, match=r"1,100 positions: its result, 1 x 1,100 x 8 float64.* MB.*; show smaller"):
+    with pytest.raises(
+        InputError, match=r"1,100 positions: out of memory: the result, 1 x 1,100 x 8 float64.* MB; use small"
+    ):
         attention_kernels.attend(*inputs(1, 1100, 1100))
     monkeypatch.setattr(attention_kernels, "tiled", lambda *_: torch.empty(2) @ torch.empty(3))
-    with pytest.raises(RuntimeError, match="size"):  # any other error stays what it is
+    with pytest.raises(RuntimeError, match="size"):  # other errors are not replaced
         attention_kernels.attend(*inputs(1, 1100, 1100))
 
 
-def test_cudas_own_error_is_known():
-    with pytest.raises(InputError, match="MB"), attention_memory.out_of_memory((1, 4096, 64), 4096, 512, torch.float32):
+def test_cuda_out_of_memory_is_reported_too():
+    shape = (1, 4096, 64)
+    with (
+        pytest.raises(InputError, match="MB"),
+        attention_kernels._report_out_of_memory(shape, 4096, 512, torch.float32),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 @pytest.mark.parametrize("module", [PositionAttention(16), ChannelAttention()])
-def test_both_modules_keep_the_layout_and_the_numbers(module):
+def test_both_modules_keep_the_memory_format_and_results(module):
     torch.manual_seed(0)
     torch.nn.init.constant_(module.scale, 0.5)
     x = torch.randn(2, 16, 40, 40)
@@ -395,7 +399,7 @@ def test_both_modules_keep_the_layout_and_the_numbers(module):
     torch.testing.assert_close(last, first, rtol=1e-4, atol=1e-5)
 
 
-def test_a_large_map_trains_under_autocast(tiny_tiles, monkeypatch):
+def test_large_maps_can_be_trained_under_autocast(tiny_tiles, monkeypatch):
     monkeypatch.setattr(attention_kernels, "SMALL_MAP", 1)
     torch.manual_seed(0)
     module, x = PositionAttention(16), torch.randn(1, 16, 6, 6)

@@ -1,4 +1,4 @@
-"""The three-loss sum: valid pixels only, splits that add up, nothing to learn."""
+"""The multi-loss: valid pixels only, split steps add up, batches without labels."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def outputs_and_labels(batch: int = 4) -> tuple[AuxiliaryOutputs, torch.Tensor]:
     return outputs, labels
 
 
-def test_it_is_the_weighted_sum_of_the_mean_cross_entropies_over_valid_pixels():
+def test_loss_is_the_weighted_sum_of_mean_cross_entropies():
     outputs, labels = outputs_and_labels()
     total, parts = multi_loss(outputs, labels, (1.0, 0.5, 0.25, 0.1))
     means = [F.cross_entropy(logits, labels, ignore_index=255) for logits in outputs if logits is not None]
@@ -27,13 +27,13 @@ def test_it_is_the_weighted_sum_of_the_mean_cross_entropies_over_valid_pixels():
     torch.testing.assert_close(list(parts.values()), means)
 
 
-def test_the_factors_are_the_released_codes_and_mmsegmentations():
+def test_default_factors_are_the_released_and_mmsegmentation_ones():
     outputs, labels = outputs_and_labels()
     total, parts = multi_loss(outputs, labels)
     torch.testing.assert_close(total, parts["fused"] + parts["position"] + parts["channel"] + 0.4 * parts["auxiliary"])
 
 
-def test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero():
+def test_batch_without_labels_has_zero_loss_and_gradient():
     outputs, labels = outputs_and_labels()
     total, _ = multi_loss(outputs, torch.full_like(labels, 255))
     total.backward()
@@ -43,7 +43,7 @@ def test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_parts_of_a_step_add_up_to_the_whole(cut):
+def test_losses_of_a_split_step_add_up(cut):
     outputs, labels = outputs_and_labels()
     whole, _ = multi_loss(outputs, labels)
     valid = (labels != 255).sum()
@@ -54,14 +54,14 @@ def test_parts_of_a_step_add_up_to_the_whole(cut):
     torch.testing.assert_close(halves[0] + halves[1], whole)
 
 
-def test_a_network_with_one_output_has_one_loss():
+def test_one_output_has_one_loss():
     outputs, labels = outputs_and_labels()
     total, parts = multi_loss(Outputs(outputs.fused), labels)
     assert list(parts) == ["fused"]
     torch.testing.assert_close(total, F.cross_entropy(outputs.fused, labels, ignore_index=255))
 
 
-def test_class_weights_weigh_each_pixel_by_its_class_and_leave_the_divisor():
+def test_class_weights_scale_pixels_but_not_the_divisor():
     outputs, labels = outputs_and_labels()
     weights = torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64)
     total, _ = multi_loss(Outputs(outputs.fused), labels, class_weights=weights)

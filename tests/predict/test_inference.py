@@ -1,4 +1,4 @@
-"""Images in, labels and confidence out, over any callable."""
+"""Labels and confidence of an image, with any function as the network."""
 
 import math
 from dataclasses import replace
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from danet.data.images.channels import resize_long_side
 from danet.model.preprocess import normalize
-from danet.predict.inference import segment
-from danet.predict.protocols import PROTOCOLS, Protocol
-from danet.predict.window_layout import scaled_size
+from danet.predict.inference import labels_from_logits, segment
+from danet.predict.protocols import PROTOCOLS, WHOLE, Protocol
+from danet.predict.sliding_window import scaled_size
 
 CPU = torch.device("cpu")
 
@@ -29,10 +29,10 @@ def test_normalize_is_the_usual_formula_in_channels_last():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((60, 80), (30, 40)), ((80, 60), (40, 30)), ((1, 4000), (1, 40))])
-def test_the_long_side_is_brought_to_its_size(size, expected):
+def test_images_are_resized_to_the_long_side(size, expected):
     assert resize_long_side(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)
     assert resize_long_side(np.zeros((*size, 3), np.uint8), None).shape == (*size, 3)
-    assert resize_long_side(np.zeros((2, 1, 3), np.uint8), 3).shape == (3, 2, 3)  # as many bands as pixels asked for
+    assert resize_long_side(np.zeros((2, 1, 3), np.uint8), 3).shape == (3, 2, 3)  # N = long side
     assert resize_long_side(np.zeros((2, 1, 3), np.uint8), 8).shape == (8, 4, 3)
 
 
@@ -40,7 +40,7 @@ sides = st.integers(1, 3000)
 
 
 @given(sides, sides, st.integers(1, 3000), st.floats(0.1, 3))
-def test_an_image_keeps_its_shape_at_every_scale(height, width, base, scale):
+def test_images_keep_their_aspect_ratio_at_every_scale(height, width, base, scale):
     scaled = scaled_size((height, width), scale, base)
     assert max(scaled) == math.ceil(base * scale)
     assert min(scaled) >= 1
@@ -51,7 +51,7 @@ def test_an_image_keeps_its_shape_at_every_scale(height, width, base, scale):
 
 
 @given(sides, sides, st.integers(1, 300))
-def test_the_longer_side_at_scale_1_of_a_protocol_with_a_short_side(height, width, short):
+def test_a_short_side_limits_the_longer_side_to_four_times_it(height, width, short):
     base = Protocol(short_side=short).base(height, width)
     assert base == Protocol(short_side=short).base(width, height)
     assert base is not None
@@ -65,8 +65,8 @@ def test_the_longer_side_at_scale_1_of_a_protocol_with_a_short_side(height, widt
     st.sampled_from(sorted(PROTOCOLS)),
     st.integers(1, 9),
 )
-def test_a_network_that_is_sure_of_one_class_is_believed_at_every_pixel(size, long_side, name, batch):
-    """Whatever windows, scales and padding: no pixel is left out and none is counted twice."""
+def test_every_pixel_is_covered_with_equal_weight(size, long_side, name, batch):
+    """No pixel is left out and none is counted twice, whatever the windows, scales and padding."""
     protocol = replace(PROTOCOLS[name], scales=PROTOCOLS[name].scales[::3])
     if protocol.crop is not None:
         protocol = replace(protocol, crop=12, long_side=protocol.long_side and 18)
@@ -87,7 +87,7 @@ def brightness_as_class(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("long_side", [None, 32, 128])
-def test_labels_and_confidence_come_at_the_images_own_size(long_side):
+def test_labels_and_confidence_have_the_images_own_size(long_side):
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, 32:] = 255
     labels, confidence = segment(brightness_as_class, image, (0.0,) * 3, (1.0,) * 3, CPU, long_side)
@@ -97,3 +97,15 @@ def test_labels_and_confidence_come_at_the_images_own_size(long_side):
     assert confidence[:, :28].min() > 0.98
     assert confidence[:, 28:36].min() < 0.95
     assert (confidence <= 1).all()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("long_side", [None, 32, 128])
+def test_labels_from_logits_equal_those_of_segment(long_side, align_corners):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    protocol = replace(WHOLE, align_corners=align_corners)
+    inputs = resize_long_side(image, long_side)
+    logits = brightness_as_class(normalize(torch.tensor(inputs)[None], (0.0,) * 3, (1.0,) * 3))
+    expected = segment(brightness_as_class, image, (0.0,) * 3, (1.0,) * 3, CPU, long_side, protocol)
+    for found, own in zip(labels_from_logits(logits, inputs.shape[:2], (48, 64), align_corners), expected, strict=True):
+        assert np.array_equal(found, own)

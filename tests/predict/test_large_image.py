@@ -1,4 +1,4 @@
-"""Images read by rows: no seams, no pixel twice, coordinates kept, memory bounded."""
+"""Images too large to load: no seams, no pixel twice, coordinates kept, memory bounded."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from danet.predict.predictor import load
 from danet.predict.protocols import find_protocol
 
 rasterio = pytest.importorskip("rasterio")
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the tests' own reading
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the tests' own reading
 
 
 @pytest.fixture
 def predictor(tiny_weights):
-    """Its classes are decided by each pixel's color alone."""
+    """A predictor whose classes depend on each pixel's color alone."""
     predictor = load(tiny_weights)
     weights = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     predictor.logits = lambda images: torch.einsum("kc,bchw->bkhw", weights, images)
@@ -60,7 +60,7 @@ def blended(predictor, image: np.ndarray, window: int, overlap: int) -> tuple[np
 
 
 @pytest.mark.parametrize(("window", "overlap"), [(64, 16), (64, 0), (50, 49), (130, 20), (200, 50), (7, 3)])
-def test_windows_change_nothing_where_the_network_sees_single_pixels(predictor, image, window, overlap):
+def test_windows_change_nothing_for_a_pixelwise_network(predictor, image, window, overlap):
     result = image[:40, :60] if window < 10 or overlap == 49 else image
     whole = predictor(result, size=max(result.shape))
     labels, confidence = blended(predictor, result, window, overlap)
@@ -68,13 +68,13 @@ def test_windows_change_nothing_where_the_network_sees_single_pixels(predictor, 
     assert (labels != whole.labels).mean() < 1e-3  # ties
 
 
-def test_a_window_fades_into_the_next_without_a_seam(predictor, image):
-    """A network that says another class the nearer a window's right border: alone, its answer jumps from 0 to 1."""
+def test_overlapping_windows_leave_no_seams(predictor, image):
+    """The network's class depends on the distance from the window's right border, so that it jumps between windows."""
     ramp = torch.linspace(-4, 4, 64).repeat(64, 1)
     predictor.logits = lambda images: torch.stack([ramp, -ramp, *[ramp - 99] * 4])[None, :, : images.shape[2]]
 
     def largest_step(overlap: int) -> float:
-        signed = np.where((found := blended(predictor, image[:64], 64, overlap))[0] == 0, found[1], 1 - found[1])
+        signed = np.where((result := blended(predictor, image[:64], 64, overlap))[0] == 0, result[1], 1 - result[1])
         return float(np.abs(np.diff(signed, axis=1)).max())
 
     assert largest_step(0) > 0.95
@@ -89,8 +89,8 @@ def test_weights_of_windows_sum_to_one():
         assert (total - 1).abs().max() < 1e-6
 
 
-def test_stripes_change_nothing(predictor, monkeypatch):
-    """The network sees its surroundings here, so that a stripe computed without its neighbors' windows would show."""
+def test_stripes_do_not_change_the_result(predictor, monkeypatch):
+    """The network sees a neighborhood, so that a stripe without its neighbors' windows would differ."""
     image = np.random.default_rng(1).integers(0, 256, (90, 900, 3), np.uint8)
     predictor.logits = lambda images: (
         torch.nn.functional.avg_pool2d(images, 9, stride=1, padding=4).repeat(1, 2, 1, 1)
@@ -104,12 +104,12 @@ def test_stripes_change_nothing(predictor, monkeypatch):
     assert np.abs(confidence - striped[1]).max() < 1e-6
 
 
-def test_labels_lie_where_the_image_lies(predictor, image, tmp_path):
+def test_labels_have_the_coordinates_of_the_image(predictor, image, tmp_path):
     where = rasterio.Affine(0.05, 0, 500_000, 0, -0.05, 5_400_000)
     source = write(tmp_path / "town.tif", image, crs="EPSG:25832", transform=where, tiled=True)
-    told = []
+    steps = []
     saved = large_image.segment_file(
-        predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: told.append(numbers)
+        predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: steps.append(numbers)
     )
     names = ["town_overlay.png", "town_labels.tif", "town.json"]
     assert [path.name for path in saved.paths] == names
@@ -124,16 +124,16 @@ def test_labels_lie_where_the_image_lies(predictor, image, tmp_path):
     assert np.array_equal(read_mask(saved.paths[1]), rasterio.open(saved.paths[1]).read(1))
     summary = json.loads(saved.paths[2].read_text())
     assert (summary["width"], summary["height"], summary["window"], summary["overlap"]) == (170, 130, 64, 16)
-    for found, other in zip(summary["classes"], whole.summary()["classes"], strict=True):
-        assert found["id"] == other["id"]
-        assert found["share"] == pytest.approx(other["share"], abs=1e-3)
-        assert found["mean_confidence"] == pytest.approx(other["mean_confidence"], abs=1e-3)
-    assert told == [(i, 12) for i in range(1, 13)]
+    for entry, other in zip(summary["classes"], whole.summary()["classes"], strict=True):
+        assert entry["id"] == other["id"]
+        assert entry["share"] == pytest.approx(other["share"], abs=1e-3)
+        assert entry["mean_confidence"] == pytest.approx(other["mean_confidence"], abs=1e-3)
+    assert steps == [(i, 12) for i in range(1, 13)]
     assert read_image(saved.paths[0])[:130, :170].shape == (130, 170, 3)
 
 
 @pytest.mark.parametrize("kind", ["gray", "alpha", "deep", "palette", "png", "jpeg"])
-def test_kinds_of_files_are_read_as_smaller_ones_are(predictor, image, tmp_path, kind):
+def test_every_file_kind_is_segmented_like_a_small_image(predictor, image, tmp_path, kind):
     result, name = image, "town.tif"
     if kind == "gray":
         write(tmp_path / name, image[..., 0])
@@ -163,7 +163,7 @@ def by_rows(path) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_laid_over_black_as_for_smaller_ones(tmp_path, image, mode, suffix):
+def test_transparency_is_composited_over_black(tmp_path, image, mode, suffix):
     file = tmp_path / f"a{suffix}"
     white = np.full_like(image[:2], 255)
     alpha = np.vstack([np.repeat([[0], [128]], 170, 1), image[..., 1]]).astype(np.uint8)
@@ -183,7 +183,7 @@ def test_transparency_is_laid_over_black_as_for_smaller_ones(tmp_path, image, mo
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_color_that_a_png_takes_for_transparent_is_laid_over_black(tmp_path, mode):
+def test_the_transparent_color_of_a_png_becomes_black(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(1, 3, (40, 50, 3), np.uint8) * 60
     color = (60, 120, 60) if mode == "RGB" else 60
     image = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
@@ -193,7 +193,7 @@ def test_the_color_that_a_png_takes_for_transparent_is_laid_over_black(tmp_path,
     assert np.array_equal(rows, read_image(tmp_path / "a.png"))
 
 
-def test_a_palettes_color_for_no_data_stays(tmp_path):
+def test_the_nodata_color_of_a_palette_is_kept(tmp_path):
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     file, colors = tmp_path / "a.tif", {i: (i, 255 - i, 9, 255) for i in range(256)}
     form = {"driver": "GTiff", "dtype": "uint8", "height": 16, "width": 16, "count": 1, "photometric": "palette"}
@@ -204,7 +204,7 @@ def test_a_palettes_color_for_no_data_stays(tmp_path):
     assert by_rows(file)[0, 3].tolist() == [3, 252, 9]
 
 
-def test_transparency_of_16_bits_is_laid_over_black(tmp_path):
+def test_16_bit_transparency_is_composited_over_black(tmp_path):
     stored = np.random.default_rng(0).integers(0, 1 << 16, (20, 24, 4), np.uint16)
     stored[0] = 65535, 65535, 65535, 0
     stored[1] = 65535
@@ -216,7 +216,7 @@ def test_transparency_of_16_bits_is_laid_over_black(tmp_path):
 ALPHA = {"PNG": {}, "GTiff": {"photometric": "RGB", "alpha": "NON-PREMULTIPLIED"}}
 
 
-def test_colors_that_lie_over_black_already_stay(tmp_path):
+def test_premultiplied_colors_are_kept(tmp_path):
     alpha = np.arange(256, dtype=np.uint8).reshape(16, 16)
     stored = np.dstack([alpha // 2, alpha // 3, alpha, alpha])
     file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="PREMULTIPLIED")
@@ -224,14 +224,14 @@ def test_colors_that_lie_over_black_already_stay(tmp_path):
     assert np.abs(read_image(file).astype(int) - stored[..., :3]).max() <= 1
 
 
-def test_a_fourth_band_that_is_no_transparency_is_left_out(tmp_path, image):
+def test_a_fourth_band_other_than_alpha_is_ignored(tmp_path, image):
     stored = np.dstack([image, image[..., 0]])
     file = write(tmp_path / "a.tif", stored, photometric="RGB", alpha="UNSPECIFIED")
     assert np.array_equal(by_rows(file), image)
     assert np.array_equal(read_image(file), image)
 
 
-def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, tmp_path, monkeypatch):
+def test_unsupported_large_images_are_rejected(predictor, image, tmp_path, monkeypatch):
     cases = {
         "float.tif": (write(tmp_path / "float.tif", image.astype(np.float32)), "holds float32 values"),
         "five.tif": (write(tmp_path / "five.tif", np.dstack([image, image[..., :2]])), "has 5 bands of 8 bits"),
@@ -253,9 +253,9 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, t
     with pytest.raises(InputError, match="is rotated by its EXIF orientation"):
         large_image.segment_file(predictor, tmp_path / "side.jpg", tmp_path / "out")
     good = write(tmp_path / "good.tif", image)
-    with pytest.raises(InputError, match="none but whole"):
+    with pytest.raises(InputError, match="protocol: only whole is supported"):
         large_image.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
-    with pytest.raises(InputError, match="64 pixels that overlap by 64"):
+    with pytest.raises(InputError, match="overlap: must be below the window's 64 pixels, got 64"):
         large_image.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
     monkeypatch.setattr("danet.data.images.geotiff._MAX_STORED", 1000)
     with pytest.raises(InputError, match=r"decoded as a whole; write it tiled"):
@@ -263,7 +263,7 @@ def test_what_cannot_be_read_by_rows_is_answered_in_one_line(predictor, image, t
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_interruption_leaves_nothing(predictor, image, tmp_path):
+def test_an_interruption_leaves_no_files(predictor, image, tmp_path):
     source = write(tmp_path / "town.tif", image)
 
     def interrupt(done: int, total: int) -> None:
@@ -276,7 +276,7 @@ def test_an_interruption_leaves_nothing(predictor, image, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [2_000, 9_000])
-def test_a_full_disk_is_noticed(predictor, image, tmp_path, limit):
+def test_a_full_disk_is_reported(predictor, image, tmp_path, limit):
     """GDAL closes such a file without an error."""
     source, before = write(tmp_path / "town.tif", image), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -288,9 +288,9 @@ def test_a_full_disk_is_noticed(predictor, image, tmp_path, limit):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_command_takes_what_is_above_the_limit(tiny_weights, image, tmp_path, capsys, monkeypatch):
+def test_predict_segments_images_above_the_pixel_limit(tiny_weights, image, tmp_path, capsys, monkeypatch):
     source = write(tmp_path / "town.tif", image)
-    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 130 * 170 - 1)
+    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 130 * 170 - 1)
     args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--size", "64"]
     assert main(args) == 0
     printed = capsys.readouterr()
@@ -298,7 +298,7 @@ def test_the_command_takes_what_is_above_the_limit(tiny_weights, image, tmp_path
     assert printed.err == ""
     assert json.loads((tmp_path / "out/town.json").read_text())["window"] == 64
     assert main(args) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert main([*args, "--overwrite"]) == 2
     assert "is not installed; pip install 'danet[geo]'" in capsys.readouterr().err
@@ -309,7 +309,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from danet.predict import large_image
-from danet.predict import load
+from danet.predict.predictor import load
 predictor = load(sys.argv[1])
 predictor.logits = lambda images: torch.nn.functional.avg_pool2d(images, 16, ceil_mode=True).repeat(1, 2, 1, 1)
 large_image.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
@@ -320,7 +320,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", ["big.tif", "big.png", "big.jpg"])
-def test_108_million_pixels_take_less_than_1_5_gb(tiny_weights, tmp_path, name):
+def test_108_million_pixels_need_less_than_1_5_gb(tiny_weights, tmp_path, name):
     rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8).repeat(100, 1)
     image = Image.fromarray(rows).resize((12_000, 9_000), Image.Resampling.NEAREST)
     image.save(tmp_path / name, **({"compression": "tiff_lzw"} if name.endswith("tif") else {}))

@@ -1,4 +1,4 @@
-"""Images in, Segmentation out; what is written and what never is."""
+"""Predictor and Segmentation: results, the files written, and files never overwritten."""
 
 import json
 from dataclasses import replace
@@ -9,10 +9,13 @@ from PIL import Image
 
 import danet
 from danet import InputError
+from danet.data import registry
 from danet.data.classes import Classes
 from danet.data.images.read import read_image, read_mask
 from danet.predict import overlay as draw
-from danet.predict.predictor import find_images, load
+from danet.predict.outputs import find_images
+from danet.predict.predictor import load
+from danet.predict.segmentation import class_shares
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 
 
-def test_a_path_an_image_and_an_array_give_the_same(predictor, image, tmp_path):
+def test_paths_images_and_arrays_give_the_same_result(predictor, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "street.png")
     by_path, by_array = predictor(tmp_path / "street.png"), predictor(image)
     assert by_path.name == "street"
@@ -34,19 +37,27 @@ def test_a_path_an_image_and_an_array_give_the_same(predictor, image, tmp_path):
         assert np.array_equal(by_path.confidence, other.confidence)
 
 
-def test_an_array_may_run_backwards(predictor, image):
+def test_arrays_with_negative_strides_are_accepted(predictor, image):
     predictor.card = replace(predictor.card, size=None)
     mirrored = predictor(image[:, ::-1, ::-1])
     assert np.array_equal(mirrored.labels, predictor(image[:, ::-1, ::-1].copy()).labels)
 
 
-def test_a_size_beyond_all_memory_is_refused(predictor, image):
-    with pytest.raises(InputError, match="--size: 10000000 makes an image of 71,428,571,428,571 pixels, more than"):
+def test_a_size_beyond_the_pixel_limit_is_rejected(predictor, image):
+    with pytest.raises(InputError, match=r"^size: 10000000 makes an image of 71,428,571,428,571 pixels, more than"):
         predictor(image, size=10_000_000)
 
 
+def test_predictions_of_samples_equal_those_of_single_images(predictor):
+    samples = registry.load("toy", None, "val")
+    for index, (sample, labels, confidence) in zip((3, 1), predictor.predictions(samples, indices=(3, 1)), strict=True):
+        assert np.array_equal(sample.image, samples[index].image)
+        assert np.array_equal(labels, predictor(sample.image).labels)
+        assert np.array_equal(confidence, predictor(sample.image).confidence)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (7, 7), (333, 21)])
-def test_any_size_is_segmented_at_its_own_size(predictor, size):
+def test_images_of_any_size_are_segmented_at_their_own_size(predictor, size):
     segmentation = predictor(np.zeros((*size, 3), np.uint8))
     assert segmentation.labels.shape == segmentation.confidence.shape == size
     assert segmentation.labels.max() < 6
@@ -54,12 +65,12 @@ def test_any_size_is_segmented_at_its_own_size(predictor, size):
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_other_arrays_are_refused(predictor, array):
-    with pytest.raises(InputError, match="give H,W,3 uint8 RGB"):
+def test_arrays_of_other_shapes_and_types_are_rejected(predictor, array):
+    with pytest.raises(InputError, match="use H,W,3 uint8 RGB"):
         predictor(array)
 
 
-def test_what_is_saved_says_what_was_found(predictor, image, tmp_path):
+def test_saved_files_hold_the_labels_and_the_summary(predictor, image, tmp_path):
     segmentation = predictor(image)
     paths = segmentation.save(tmp_path / "out")
     assert [path.name for path in paths] == ["image_overlay.png", "image_labels.png", "image.json"]
@@ -69,24 +80,24 @@ def test_what_is_saved_says_what_was_found(predictor, image, tmp_path):
     assert overlay.shape[1] > 56
     summary = json.loads(paths[2].read_text())
     assert (summary["width"], summary["height"]) == (56, 40)
-    assert sum(found["share"] for found in summary["classes"]) == pytest.approx(1)
-    for found in summary["classes"]:
-        mask = segmentation.labels == segmentation.classes.names.index(found["name"])
-        assert found["share"] == pytest.approx(mask.mean())
-        assert found["mean_confidence"] == pytest.approx(segmentation.confidence[mask].mean())
+    assert sum(entry["share"] for entry in summary["classes"]) == pytest.approx(1)
+    for entry in summary["classes"]:
+        mask = segmentation.labels == segmentation.classes.names.index(entry["name"])
+        assert entry["share"] == pytest.approx(mask.mean())
+        assert entry["mean_confidence"] == pytest.approx(segmentation.confidence[mask].mean())
 
 
-def test_nothing_is_overwritten_unless_told(predictor, image, tmp_path):
+def test_existing_files_are_overwritten_only_on_request(predictor, image, tmp_path):
     segmentation = predictor(image)
     (tmp_path / "image.json").write_text("mine")
-    with pytest.raises(InputError, match=r"image\.json: exists already; give --out another folder, or --overwrite"):
+    with pytest.raises(InputError, match=r"image\.json: already exists; choose another `out`, or set `overwrite`"):
         segmentation.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["image.json"]
     segmentation.save(tmp_path, overwrite=True)
     assert json.loads((tmp_path / "image.json").read_text())["name"] == "image"
 
 
-def test_clashes_are_found_before_work_begins(tmp_path, image):
+def test_conflicting_outputs_are_found_before_work_begins(tmp_path, image):
     for name in ("a.png", "a.jpg", "b.png"):
         Image.fromarray(image).save(tmp_path / name)
     with pytest.raises(InputError, match=r"a\.png: has the same stem as .*a\.jpg"):
@@ -95,9 +106,9 @@ def test_clashes_are_found_before_work_begins(tmp_path, image):
     assert [path.name for path in find_images([tmp_path], tmp_path / "out")] == ["a.png", "b.png"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out/b_labels.png").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         find_images([tmp_path], tmp_path / "out")
-    with pytest.raises(InputError, match="over 255 bytes"):
+    with pytest.raises(InputError, match="would have 262 bytes, more than 255"):
         find_images([tmp_path / ("x" * 250 + ".png")], tmp_path / "out")
 
 
@@ -107,7 +118,7 @@ def test_label_images_keep_every_id(tmp_path):
     assert read_mask(tmp_path / "l.png").tolist() == labels.tolist()
 
 
-def test_an_overlay_shows_the_image_the_colors_and_the_borders():
+def test_overlays_blend_image_and_colors_with_white_borders():
     classes = Classes(("a", "b"), ((200, 0, 0), (0, 0, 200)))
     labels = np.zeros((6, 6), np.uint8)
     labels[:, 3:] = 1
@@ -115,10 +126,10 @@ def test_an_overlay_shows_the_image_the_colors_and_the_borders():
     assert image[0, 0].tolist() == [150, 50, 50]
     assert image[0, 5].tolist() == [50, 50, 150]
     assert (image[:, 3] > 150).all()  # the border is white
-    assert draw.present(labels, classes) == [(0, 0.5), (1, 0.5)]
+    assert class_shares(labels, classes) == [(0, 0.5), (1, 0.5)]
 
 
-def test_the_public_face_is_whole():
+def test_every_public_name_can_be_imported():
     assert all(getattr(danet, name) is not None for name in danet.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         danet.nothing  # noqa: B018

@@ -1,4 +1,4 @@
-"""Reading and writing beside the network: the order, the errors, the bounds, and what an interruption leaves."""
+"""Segmentation of many files: order, errors, memory bounds and interruptions."""
 
 import errno
 import json
@@ -16,8 +16,9 @@ from danet import InputError, files
 from danet.cli import main
 from danet.data.images.read import read_image, read_mask
 from danet.predict import overlay
-from danet.predict.folder import AHEAD, Pace, overlapped, segment_images
-from danet.predict.predictor import find_images, kind_of, load, output_paths
+from danet.predict.folder import AHEAD, Throughput, pipelined, segment_images
+from danet.predict.outputs import find_images, kind_of, output_paths
+from danet.predict.predictor import load
 from danet.predict.protocols import find_protocol
 
 
@@ -37,14 +38,14 @@ def images(tmp_path):
 
 @pytest.fixture
 def one_thread():
-    """The last bits may depend on their number."""
+    """One thread, because the last bits may depend on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def test_the_pipeline_writes_what_the_plain_way_writes(predictor, images, tmp_path, one_thread):
+def test_the_pipeline_writes_the_same_files_as_the_predictor(predictor, images, tmp_path, one_thread):
     found = find_images([images], tmp_path / "fast")
     results = list(segment_images(predictor, found, tmp_path / "fast"))
     for file, result in zip(found, results, strict=True):
@@ -54,7 +55,7 @@ def test_the_pipeline_writes_what_the_plain_way_writes(predictor, images, tmp_pa
         assert result.summary == json.loads(paths[2].read_text())
 
 
-def test_results_keep_the_order_and_errors_their_place():
+def test_results_and_errors_come_in_the_order_of_the_items():
     def read(i: int) -> int:
         if i == 3:
             raise InputError(i, "cannot be read", "leave it")
@@ -69,12 +70,12 @@ def test_results_keep_the_order_and_errors_their_place():
         time.sleep(0.02 * (i % 3 == 0))
         return 10 * i
 
-    results = list(overlapped(range(8), read, work, write, writers=3))
+    results = list(pipelined(range(8), read, work, write, writers=3))
     assert [r.where if isinstance(r, InputError) else r for r in results] == [0, 10, 20, 3, 40, 5, 60, 70]
 
 
-def test_the_three_run_at_the_same_time():
-    """Each step of an item waits for another step of another item: done in turn, this would never end."""
+def test_read_work_and_write_run_concurrently():
+    """Each step of an item waits for another step of another item, which would never end in sequence."""
     meet = threading.Barrier(3, timeout=5)
 
     def read(i: int) -> int:
@@ -92,17 +93,17 @@ def test_the_three_run_at_the_same_time():
             meet.wait()
         return i
 
-    assert list(overlapped(range(4), read, work, write, writers=1)) == [0, 1, 2, 3]
+    assert list(pipelined(range(4), read, work, write, writers=1)) == [0, 1, 2, 3]
 
 
 def test_a_bounded_number_of_items_is_held():
-    held, most, lock = 0, 0, threading.Lock()
+    held, maximum, lock = 0, 0, threading.Lock()
 
     def read(i: int) -> int:
-        nonlocal held, most
+        nonlocal held, maximum
         with lock:
             held += 1
-            most = max(most, held)
+            maximum = max(maximum, held)
         return i
 
     def write(i: int) -> int:
@@ -112,11 +113,11 @@ def test_a_bounded_number_of_items_is_held():
             held -= 1
         return i
 
-    assert list(overlapped(iter(range(60)), read, lambda i: i, write, writers=2)) == list(range(60))
-    assert 2 < most <= AHEAD + 2 + 1
+    assert list(pipelined(iter(range(60)), read, lambda i: i, write, writers=2)) == list(range(60))
+    assert 2 < maximum <= AHEAD + 2 + 1
 
 
-def test_a_full_disk_ends_the_run_in_one_line(predictor, images, tmp_path, monkeypatch, tiny_weights, capsys):
+def test_a_full_disk_ends_the_run_with_one_error_line(predictor, images, tmp_path, monkeypatch, tiny_weights, capsys):
     real, flushed = files.flush, []
 
     def full(path):
@@ -129,16 +130,16 @@ def test_a_full_disk_ends_the_run_in_one_line(predictor, images, tmp_path, monke
     out = tmp_path / "out"
     assert main(["predict", str(images), "--weights", str(tiny_weights), "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert "bytes cannot be written (No space left on device); free some space" in error
+    assert "bytes (No space left on device); free some space" in error
     assert error.count("error:") == 1
     for file in out.iterdir():
         assert not file.name.startswith(".")
         json.loads(file.read_text()) if file.suffix == ".json" else read_image(file)
 
 
-def test_a_folder_that_cannot_be_made_is_named(predictor, images, tmp_path):
+def test_the_error_names_a_folder_that_cannot_be_created(predictor, images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/out: cannot be written.*give --out another folder"):
+    with pytest.raises(InputError, match=r"file/out: cannot create the folder .*; choose another `out`"):
         list(segment_images(predictor, [images / "p0.png"], tmp_path / "file/out"))
 
 
@@ -150,28 +151,28 @@ def test_closing_early_ends_the_threads(predictor, images, tmp_path):
     assert threading.active_count() == before
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert 3 <= len(names) < 18
-    assert len(names) % 3 == 0  # what was begun was ended
+    assert len(names) % 3 == 0  # files that were begun were completed
 
 
-def test_ctrl_c_leaves_whole_files(tiny_weights, tmp_path, capsys):
+def test_ctrl_c_leaves_complete_files_only(tiny_weights, tmp_path, capsys):
     rng, folder, out = np.random.default_rng(0), tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for i in range(40):
         Image.fromarray(rng.integers(0, 256, (300, 400, 3), np.uint8)).save(folder / f"p{i:02}.png")
-    begun = threading.Event()
+    finished = threading.Event()
 
     def interrupt() -> None:
-        while not begun.wait(0.001) and len(list(out.glob("*.json"))) < 3:
+        while not finished.wait(0.001) and len(list(out.glob("*.json"))) < 3:
             pass
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     watching = threading.Thread(target=interrupt)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began the tests with &
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if a shell started the tests with &
     watching.start()
     try:
         assert main(["predict", str(folder), "--weights", str(tiny_weights), "--out", str(out)]) == 130
     finally:
-        begun.set()
+        finished.set()
         watching.join()
         signal.signal(signal.SIGINT, handler)
     assert "Traceback" not in capsys.readouterr().err
@@ -182,29 +183,31 @@ def test_ctrl_c_leaves_whole_files(tiny_weights, tmp_path, capsys):
         json.loads(file.read_text()) if file.suffix == ".json" else read_image(file)
 
 
-def test_the_pace_is_told_where_there_is_one(images, tiny_weights, tmp_path, capsys):
+def test_throughput_is_printed_for_several_images(images, tiny_weights, tmp_path, capsys):
     args = ["predict", "--weights", str(tiny_weights), "--out"]
     assert main([*args, str(tmp_path / "one"), str(images / "p0.png")]) == 0
     assert capsys.readouterr().err == ""
     (images / "p1.png").write_text("hello")
     assert main([*args, str(tmp_path / "all"), str(images)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "error: 1 of 6 images: could not be segmented; see the lines above"
+    assert lines[1] == "error: 1 of 6 files: could not be segmented; see the errors above"
     assert lines[2].startswith("5 images in ")
-    assert " images/s, in the network " in lines[2]
+    assert " images/s, network alone " in lines[2]
 
 
-def test_a_pace_counts_and_times_the_network():
-    with Pace("image") as pace:
-        work = pace.timed(lambda x: time.sleep(0.02) or 2 * x)
+def test_throughput_counts_items_and_times_the_network():
+    with Throughput("image") as throughput:
+        work = throughput.timed(lambda x: time.sleep(0.02) or 2 * x)
         assert [work(i) for i in range(3)] == [0, 2, 4]
         time.sleep(0.06)
-    assert pace.count == 3
-    assert 0.06 <= pace.network <= pace.seconds - 0.06
-    assert pace.line().startswith(f"3 images in {pace.seconds:.1f} s: {3 / pace.seconds:.1f} images/s")
+    assert throughput.count == 3
+    assert 0.06 <= throughput.network <= throughput.seconds - 0.06
+    assert throughput.line().startswith(
+        f"3 images in {throughput.seconds:.1f} s: {3 / throughput.seconds:.1f} images/s"
+    )
 
 
-def test_size_and_protocol_are_followed(predictor, images, tiny_weights, tmp_path):
+def test_predict_follows_size_and_protocol(predictor, images, tiny_weights, tmp_path):
     file = images / "p0.png"
     args = ["predict", str(file), "--weights", str(tiny_weights), "--out"]
     assert main([*args, str(tmp_path / "a"), "--size", "64"]) == 0
@@ -212,27 +215,28 @@ def test_size_and_protocol_are_followed(predictor, images, tiny_weights, tmp_pat
     assert main([*args, str(tmp_path / "b"), "--protocol", "mmseg-slide-769"]) == 0
     by_name = predictor(file, protocol=find_protocol("mmseg-slide-769"))
     assert np.array_equal(read_mask(tmp_path / "b/p0_labels.png"), by_name.labels)
-    shown = []
-    predictor.logits = lambda images: shown.append(images.shape[-2:]) or images.new_zeros(len(images), 6, 4, 4)
+    sizes = []
+    predictor.logits = lambda images: sizes.append(images.shape[-2:]) or images.new_zeros(len(images), 6, 4, 4)
     predictor(file)
     predictor(file, size=64)
     predictor(file, protocol=find_protocol("released-single-cityscapes"))
-    assert [max(size) for size in shown[:2]] == [128, 64]
-    assert set(shown[2:]) == {(768, 768)}
+    assert [max(size) for size in sizes[:2]] == [128, 64]
+    assert set(sizes[2:]) == {(768, 768)}
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--size", "0"], "error: --size: 0 is less than 1; give the long side in pixels"),
+        (["--size", "0"], "error: --size: must be at least 1 pixel, got 0; use the long side in pixels"),
         (
             ["--size", "64", "--protocol", "released-single-cityscapes"],
-            "error: --size: the protocol has a base size of its own, 2048; give --size or such a --protocol",
+            "error: --size: the --protocol already resizes images, to 2048 pixels; "
+            "leave out --size, or choose another --protocol",
         ),
         (["--protocol", "whle"], "error: --protocol: 'whle' is unknown; did you mean whole?"),
     ],
 )
-def test_sizes_and_protocols_that_cannot_be(options, line, images, tiny_weights, tmp_path, capsys):
+def test_invalid_sizes_and_protocols_are_rejected(options, line, images, tiny_weights, tmp_path, capsys):
     args = ["predict", str(images / "p0.png"), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]
     assert main(args + options) == 2
     assert capsys.readouterr().err.strip() == line
@@ -246,23 +250,23 @@ def test_a_name_of_255_bytes_can_be_written(predictor, tmp_path):
     assert all(path.exists() for path in output_paths(tmp_path / "out", name))
 
 
-def test_kinds_go_by_suffix_and_header(tmp_path, monkeypatch):
+def test_kinds_are_recognized_by_suffix_and_header(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no image")
-    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 72)
+    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 72)
     names = ("clip.MP4", "a.png", "b.png", "absent.tif")
     assert [kind_of(tmp_path / name) for name in names] == ["video", "image", "image", "image"]
-    monkeypatch.setattr("danet.predict.predictor.MAX_PIXELS", 71)
-    assert kind_of(tmp_path / "a.png") == "huge"
+    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 71)
+    assert kind_of(tmp_path / "a.png") == "large"
 
 
-def test_pngs_hold_every_pixel(tmp_path):
+def test_pngs_are_lossless(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
     (tmp_path / "x.png").write_bytes(overlay.to_png(Image.fromarray(image)))
     assert np.array_equal(read_image(tmp_path / "x.png"), image)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_only(tmp_path, monkeypatch):
     files.write_atomically(tmp_path / "x", b"old")
 
     def broken(*_):

@@ -1,6 +1,4 @@
-"""Testing as published: windows, scales, mirroring and averaging, against the released
-code's outputs and a plain way.
-"""
+"""Protocols: windows, scales, flips and averaging, compared with the released code and a plain computation."""
 
 import json
 import math
@@ -30,15 +28,14 @@ from danet import InputError
 from danet.predict import inference, protocols, resampling
 from danet.predict.inference import segment
 from danet.predict.protocols import PROTOCOLS, Protocol
-from danet.predict.sliding_window import averaged
-from danet.predict.window_layout import scaled_size, spans, visits
+from danet.predict.sliding_window import averaged, scaled_size, spans, visits
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["single", "multi"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scores_are_those_of_the_released_evaluator(golden_folder, name, dtype):
+def test_scores_equal_those_of_the_released_evaluator(golden_folder, name, dtype):
     fill = fill_module(golden_folder)
     golden = json.loads((golden_folder / f"official_protocol_{name}.json").read_text())
     expected = np.load(golden_folder / f"official_protocol_{name}.npz")["scores"][0]
@@ -65,7 +62,7 @@ def test_scores_are_those_of_the_released_evaluator(golden_folder, name, dtype):
 
 
 def plainly(net, image, size, protocol: Protocol) -> torch.Tensor:
-    """The same protocol with every map held whole, from the descriptions of the released evaluator and of mmseg's."""
+    """Compute the same with whole maps, after the descriptions of the released evaluator and of mmsegmentation's."""
 
     def resize(x, to):
         return F.interpolate(x, to, mode="bilinear", align_corners=protocol.align_corners)
@@ -120,7 +117,7 @@ sides = st.tuples(st.integers(1, 16), st.integers(1, 16))
 
 
 @given(fields, sides, st.sampled_from([sees_neighbors, at_stride_4]), st.integers(1, 9), st.integers(50, 5000))
-def test_scores_are_those_of_the_plain_way(fields, size, net, batch, elements):
+def test_scores_equal_the_plain_computation(fields, size, net, batch, elements):
     protocol, image = Protocol(**fields), random_image(*size) / 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "BAND_ELEMENTS", elements)
@@ -129,8 +126,8 @@ def test_scores_are_those_of_the_plain_way(fields, size, net, batch, elements):
 
 
 @given(fields, sides, sides)
-def test_windows_and_mirroring_change_nothing_for_a_network_that_sees_single_pixels(fields, shown, size):
-    image, protocol = random_image(*shown), Protocol(**fields)
+def test_windows_and_flips_change_nothing_for_a_pixelwise_network(fields, input_size, size):
+    image, protocol = random_image(*input_size), Protocol(**fields)
     whole = replace(protocol, crop=None, flip=False)
     if protocol.average == "exp" and protocol.flip:  # the sum of both logits
         twice = lambda images: 2 * pixel_by_pixel(images)  # noqa: E731
@@ -141,15 +138,15 @@ def test_windows_and_mirroring_change_nothing_for_a_network_that_sees_single_pix
 
 
 @pytest.mark.parametrize("average", ["logits", "softmax", "exp"])
-def test_the_batch_changes_how_many_images_go_through_at_once_and_nothing_else(average):
+def test_the_batch_size_does_not_change_the_result(average):
     protocol = Protocol(crop=12, stride=0.5, flip=True, average=average)
-    results, shown = [], {}
+    results, batches = [], {}
     for batch in (1, 2, 5, 100):
-        shown[batch] = []
-        net = lambda images, sizes=shown[batch]: sizes.append(len(images)) or sees_neighbors(images)  # noqa: E731
+        batches[batch] = []
+        net = lambda images, sizes=batches[batch]: sizes.append(len(images)) or sees_neighbors(images)  # noqa: E731
         results.append(whole_map(net, random_image(20, 30), (20, 30), protocol, batch))
-    assert {sum(sizes) for sizes in shown.values()} == {24}  # 3 x 4 windows, mirrored too
-    assert [max(sizes) for sizes in shown.values()] == [1, 2, 4 if average == "exp" else 5, 24]
+    assert {sum(sizes) for sizes in batches.values()} == {24}  # 3 x 4 windows, flipped too
+    assert [max(sizes) for sizes in batches.values()] == [1, 2, 4 if average == "exp" else 5, 24]
     for result in results[1:]:
         torch.testing.assert_close(result, results[0])
 
@@ -175,7 +172,7 @@ def test_windows_cover_every_pixel_and_visits_are_counted(side, crop, stride, wi
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 1), st.booleans())
-def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, crop, stride, align_corners):
+def test_shares_of_all_windows_add_up_to_the_interpolation(size, source, crop, stride, align_corners):
     def matrix(taps, first: int = 0) -> torch.Tensor:
         dense = torch.zeros(size, source, dtype=torch.float64)
         outputs = torch.arange(size)[taps.outputs]
@@ -184,12 +181,12 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
         return dense
 
     taps, windows = resampling.linear(size, source, align_corners), spans(source, crop, stride, "shifted")
-    seen = visits(source, windows)
-    shares = [resampling.share(taps, window, seen) for window in windows]
+    counts = visits(source, windows)
+    shares = [resampling.share(taps, window, counts) for window in windows]
     total = sum(matrix(part, window.start) for part, window in zip(shares, windows, strict=True))
     torch.testing.assert_close(total, matrix(taps))
     read = [part.weights.sum(0) for part in shares if part.weights.numel()]
-    assert all(weights[0] > 0 and weights[-1] > 0 for weights in read), "outputs that the window does not reach"
+    assert all(weights[0] > 0 and weights[-1] > 0 for weights in read), "outputs that the window does not contribute to"
     impulses = torch.eye(source, dtype=torch.float64)[None]
     expected = F.interpolate(
         impulses[:, None], size=(source, size), mode="bilinear", align_corners=align_corners
@@ -197,7 +194,7 @@ def test_the_shares_of_the_windows_add_up_to_the_interpolation(size, source, cro
     torch.testing.assert_close(matrix(taps).T, expected[0, 0])
 
 
-def test_neighboring_pixels_alone_are_selected_without_a_copy():
+def test_selecting_neighboring_pixels_returns_a_view():
     x, rows, columns = random_image(7, 9)[0], resampling.linear(7, 7, True), resampling.linear(9, 9, False)
     assert resampling.resample(x, rows, columns).data_ptr() == x.data_ptr()
     part = resampling.resample(x, rows.cut(slice(2, 5)), columns)
@@ -207,7 +204,7 @@ def test_neighboring_pixels_alone_are_selected_without_a_copy():
     assert torch.equal(resampling.resample(x, every_other, columns), x[:, ::2])
 
 
-def test_cityscapes_is_laid_out_as_the_published_protocols_say():
+def test_cityscapes_windows_equal_the_published_protocols():
     single, multi, slide = (PROTOCOLS[n] for n in ("released-single-cityscapes", "paper-multi", "mmseg-slide-769"))
     assert [span.start for span in spans(2048, single.crop, single.stride, single.windows)] == [0, 512, 1024, 1536]
     assert spans(1024, single.crop, single.stride, single.windows) == [range(768), range(512, 1024)]
@@ -240,11 +237,11 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
         ("mmseg-whole-512-multi", Protocol(None, 1.0, "released", SCALES[:6], True, "softmax", None, 512, False)),
     ],
 )
-def test_every_published_protocol_value_by_value(name, expected):
+def test_every_protocol_has_the_published_values(name, expected):
     assert protocols.find_protocol(name) == expected
 
 
-def test_images_of_voc_are_laid_out_as_the_released_options_and_mmsegmentation_say():
+def test_voc_sizes_equal_the_released_code_and_mmsegmentation():
     released, whole = (PROTOCOLS[name] for name in ("released-multi", "mmseg-whole-512-multi"))
     sizes = [scaled_size((375, 500), scale, released.base(375, 500)) for scale in released.scales]
     assert sizes[::7] == [(228, 304), (1004, 1338)]
@@ -254,16 +251,16 @@ def test_images_of_voc_are_laid_out_as_the_released_options_and_mmsegmentation_s
     ]  # fmt: skip
 
 
-def test_an_unknown_protocol_is_told_with_the_nearest_or_all():
-    with pytest.raises(InputError, match=r"--protocol: 'paper-mutli' is unknown; did you mean paper-multi\?"):
+def test_an_unknown_protocol_gets_a_suggestion():
+    with pytest.raises(InputError, match=r"^protocol: 'paper-mutli' is unknown; did you mean paper-multi\?"):
         protocols.find_protocol("paper-mutli")
-    with pytest.raises(InputError, match="'x' is unknown; use whole, released-single-cityscapes"):
+    with pytest.raises(InputError, match="'x' is unknown; use one of whole, released-single-cityscapes"):
         protocols.find_protocol("x")
 
 
-def test_no_map_is_held_but_the_sum_at_the_images_size(monkeypatch):
+def test_only_one_map_of_the_images_size_is_held(monkeypatch):
     class Sizes(TorchDispatchMode):
-        """The number of elements of every tensor that is made."""
+        """Records the number of elements of every tensor created."""
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
@@ -281,31 +278,31 @@ def test_no_map_is_held_but_the_sum_at_the_images_size(monkeypatch):
             pass
     made.sort()
     assert made[-1] == 100 * 96 * 128
-    assert made[-2] <= 3 * 212 * 282, "the largest scaled image; its scores would be 33 times that"
+    assert made[-2] <= 3 * 212 * 282, "the largest scaled image; its scores would have 33 times as many"
 
 
-def test_exponentials_beyond_the_number_format_are_refused_and_their_probabilities_hold_below():
+def test_overflowing_exponentials_are_rejected():
     def constant(value):
         return lambda images: torch.full((len(images), 3, *images.shape[2:]), value).to(images.dtype)
 
     exp = Protocol(flip=True, average="exp")
     image = random_image(6, 8).float()
     with pytest.raises(
-        InputError, match=r"a sum of logits is 89\.0, and torch\.float32 holds exp up to 88\.7.*softmax"
+        InputError, match=r"a sum of logits is 89\.0, but exp overflows torch\.float32 above 88\.7; .*softmax"
     ):
         whole_map(constant(44.5), image, (6, 8), exp)
     two = replace(exp, scales=(1.0, 1.0))
-    with pytest.raises(InputError, match=r"88\.5.*up to 88\.0"):  # the sum over scales counts too
+    with pytest.raises(InputError, match=r"88\.5.*above 88\.0"):  # the sum over scales counts too
         whole_map(constant(44.25), image, (6, 8), two)
     assert whole_map(constant(43.95), image, (6, 8), two).isfinite().all()
     assert whole_map(constant(44.5), image.double(), (6, 8), exp).isfinite().all()
     pixels = np.zeros((6, 8, 3), np.uint8)
-    for value, expected in ((44.3, 1 / 3), (-44.3, 1 / 3), (-80.0, 0.0)):  # the last underflows: nothing is known
+    for value, expected in ((44.3, 1 / 3), (-44.3, 1 / 3), (-80.0, 0.0)):  # the last underflows
         _, confidence = segment(constant(value), pixels, MEAN, STD, CPU, protocol=exp)
         np.testing.assert_allclose(confidence, expected, rtol=1e-5)
 
 
-def test_logits_in_half_precision_are_averaged_in_float32():
+def test_half_precision_logits_are_averaged_in_float32():
     out = whole_map(
         lambda images: sees_neighbors(images).half(), random_image(9, 9).float(), (9, 9), Protocol(flip=True)
     )
@@ -313,10 +310,10 @@ def test_logits_in_half_precision_are_averaged_in_float32():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_labels_and_confidence_are_the_most_probable_class_and_its_probability(name):
+def test_labels_and_confidence_are_the_maximum_of_the_scores(name):
     protocol = PROTOCOLS[name]
     if protocol.crop is not None:
-        protocol = replace(protocol, crop=protocol.crop // 32, long_side=protocol.long_side and 64)
+        protocol = replace(protocol, crop=protocol.crop // 24, long_side=protocol.long_side and 48)
     elif len(protocol.scales) > 1:
         protocol = replace(protocol, short_side=32)
     image = np.random.default_rng(3).integers(0, 256, (33, 60, 3), np.uint8)
@@ -331,10 +328,10 @@ def test_labels_and_confidence_are_the_most_probable_class_and_its_probability(n
         torch.testing.assert_close(scores.sum(0), torch.ones(33, 60))
 
 
-def test_a_protocol_with_a_base_size_takes_the_image_as_it_is():
+def test_a_protocol_with_a_base_size_ignores_the_long_side():
     image = np.random.default_rng(3).integers(0, 256, (30, 40, 3), np.uint8)
 
-    def shown_sizes(long_side, protocol):
+    def input_sizes(long_side, protocol):
         sizes = []
         net = lambda images: sizes.append(tuple(images.shape[2:])) or sees_neighbors(images)  # noqa: E731
         labels, _ = segment(net, image, MEAN, STD, CPU, long_side, protocol)
@@ -342,37 +339,37 @@ def test_a_protocol_with_a_base_size_takes_the_image_as_it_is():
         return sizes
 
     scales = Protocol(scales=(0.5, 1.5))
-    assert shown_sizes(20, scales) == [(8, 10), (23, 30)]
-    assert shown_sizes(20, replace(scales, long_side=80)) == [(30, 40), (90, 120)]
+    assert input_sizes(20, scales) == [(8, 10), (23, 30)]
+    assert input_sizes(20, replace(scales, long_side=80)) == [(30, 40), (90, 120)]
 
 
 @pytest.mark.parametrize(
     ("change", "where", "what"),
     [
-        ({"crop": 0}, "crop", "0 is less than 1"),
-        ({"stride": 0.0}, "stride", r"0.0 is not in \(0, 1\]"),
-        ({"stride": 1.5}, "stride", r"1.5 is not in \(0, 1\]"),
-        ({"scales": ()}, "scales", "there are none"),
-        ({"scales": (1.0, -0.5)}, "scales", "-0.5 is not a positive number"),
-        ({"scales": (math.inf,)}, "scales", "inf is not a positive number"),
-        ({"scales": (math.nan,)}, "scales", "nan is not a positive number"),
-        ({"long_side": 0}, "long side", "0 is less than 1"),
-        ({"short_side": 0}, "short side", "0 is less than 1"),
-        ({"long_side": 9, "short_side": 9}, "short side", "is given beside a long side"),
+        ({"crop": 0}, "crop", "must be at least 1 pixel, got 0"),
+        ({"stride": 0.0}, "stride", r"must be in \(0, 1\], got 0.0"),
+        ({"stride": 1.5}, "stride", r"must be in \(0, 1\], got 1.5"),
+        ({"scales": ()}, "scales", "must not be empty"),
+        ({"scales": (1.0, -0.5)}, "scales", "must be positive numbers, got -0.5"),
+        ({"scales": (math.inf,)}, "scales", "must be positive numbers, got inf"),
+        ({"scales": (math.nan,)}, "scales", "must be positive numbers, got nan"),
+        ({"long_side": 0}, "long_side", "must be at least 1 pixel, got 0"),
+        ({"short_side": 0}, "short_side", "must be at least 1 pixel, got 0"),
+        ({"long_side": 9, "short_side": 9}, "short_side", "conflicts with protocol.long_side"),
     ],
 )
-def test_a_protocol_that_cannot_be_followed_is_refused(change, where, what):
-    with pytest.raises(InputError, match=f"protocol's {where}: {what}; "):
+def test_protocols_with_invalid_values_are_rejected(change, where, what):
+    with pytest.raises(InputError, match=f"protocol.{where}: {what}; "):
         whole_map(sees_neighbors, random_image(8, 8), (8, 8), replace(Protocol(crop=4), **change))
 
 
 @pytest.mark.parametrize("fields", [{"crop": 1}, {"long_side": 1}, {"short_side": 1}, {"scales": (0.01,)}])
-def test_the_smallest_protocols_can_be_followed(fields):
+def test_the_smallest_valid_protocols_work(fields):
     out = whole_map(pixel_by_pixel, random_image(3, 4), (3, 4), Protocol(**fields))
     torch.testing.assert_close(out.sum(0), torch.ones(3, 4, dtype=torch.float64))
 
 
-def test_a_band_is_a_row_at_least_and_as_many_as_fit():
+def test_bands_have_at_least_one_row_and_as_many_as_fit():
     def sizes(rows: int, elements: int) -> list[int]:
         return [band.stop - band.start for band in resampling.bands(rows, elements)]
 
@@ -382,22 +379,22 @@ def test_a_band_is_a_row_at_least_and_as_many_as_fit():
 
 
 @pytest.mark.parametrize(("field", "known"), [("windows", "released, shifted"), ("average", "logits, softmax, exp")])
-def test_a_word_of_a_protocol_that_is_none_is_refused(field, known):
+def test_protocols_with_unknown_words_are_rejected(field, known):
     protocol = Protocol()
-    object.__setattr__(protocol, field, "mean")  # past the type checker of the tests
-    with pytest.raises(InputError, match=f"protocol's {field}: 'mean' is unknown; give one of {known}"):
+    object.__setattr__(protocol, field, "mean")  # bypasses the type checker of the tests
+    with pytest.raises(InputError, match=f"protocol.{field}: 'mean' is unknown; use one of {known}"):
         whole_map(sees_neighbors, random_image(8, 8), (8, 8), protocol)
 
 
 @pytest.mark.parametrize(("crop", "at_once"), [(64, 1), (32, 2), (16, 4), (None, 1)])
-def test_on_the_processor_few_pixels_go_through_at_once(monkeypatch, crop, at_once):
+def test_the_cpu_limits_the_pixels_per_forward_pass(monkeypatch, crop, at_once):
     monkeypatch.setattr("danet.predict.sliding_window.PIXELS_AT_ONCE", 2 * 32 * 32)
-    shown = []
-    net = lambda images: shown.append(len(images)) or sees_neighbors(images)  # noqa: E731
+    batches = []
+    net = lambda images: batches.append(len(images)) or sees_neighbors(images)  # noqa: E731
     whole_map(net, random_image(96, 96), (96, 96), Protocol(crop=crop, flip=True, windows="shifted"), batch=None)
-    assert max(shown) == at_once
+    assert max(batches) == at_once
 
 
-def test_a_batch_of_none_is_refused():
-    with pytest.raises(InputError, match="batch: 0 is less than 1; "):
+def test_a_batch_size_of_0_is_rejected():
+    with pytest.raises(InputError, match="batch: must be at least 1, got 0; "):
         whole_map(sees_neighbors, random_image(8, 8), (8, 8), Protocol(), batch=0)

@@ -1,4 +1,4 @@
-"""Videos: size, timestamps and rotation are kept, and a video that is cut off is answered in one line."""
+"""Videos: size, timestamps and rotation are kept; truncated files are reported in one line."""
 
 import json
 from fractions import Fraction
@@ -10,8 +10,9 @@ import pytest
 from danet import InputError
 from danet.cli import main
 from danet.predict import overlay as draw
-from danet.predict.folder import Pace
+from danet.predict.folder import Throughput
 from danet.predict.predictor import load
+from danet.predict.segmentation import class_shares
 from danet.predict.video import segment_video
 
 av = pytest.importorskip("av")
@@ -23,7 +24,7 @@ def predictor(tiny_weights):
 
 
 def video(path: Path, times: list[int], size: tuple[int, int] = (48, 64), rotation: int = 0, **options: str) -> Path:
-    """A noisy video of frames at these milliseconds."""
+    """Write a video of noise with frames at these times in milliseconds."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264" if path.suffix != ".avi" else "mpeg4", rate=10)
@@ -46,50 +47,50 @@ def frames(path: Path) -> tuple[list[float], list[np.ndarray]]:
     return [time for time, _ in found], [image for _, image in found]
 
 
-def test_every_frame_is_segmented_at_its_time(predictor, tmp_path):
+def test_every_frame_is_segmented_and_keeps_its_time(predictor, tmp_path):
     times = [0, 100, 130, 330, 400]  # of a variable rate
-    source, told = video(tmp_path / "clip.mp4", times), []
-    with Pace("frame") as pace:
+    source, steps = video(tmp_path / "clip.mp4", times), []
+    with Throughput("frame") as throughput:
         saved = segment_video(
-            predictor, source, tmp_path / "out", pace=pace, advance=lambda done, total: told.append((done, total))
+            predictor, source, tmp_path / "out", throughput=throughput, advance=lambda *numbers: steps.append(numbers)
         )
     assert [path.name for path in saved.paths] == ["clip_overlay.mp4", "clip.json"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.json", "clip_overlay.mp4"]
     written, overlays = frames(saved.paths[0])
     assert written == pytest.approx([ms / 1000 for ms in times], abs=1e-3)
-    assert told == [(i, 5) for i in range(1, 6)]
-    assert pace.count == 5
+    assert steps == [(i, 5) for i in range(1, 6)]
+    assert throughput.count == 5
 
     shares = []
     for image, overlay in zip(frames(source)[1], overlays, strict=True):
         segmentation = predictor(image)
         drawn = draw.overlay(image, segmentation.labels, segmentation.classes).astype(float)
         assert np.abs(drawn.mean((0, 1)) - overlay.mean((0, 1))).max() < 12  # the video is compressed
-        shares.append(dict(draw.present(segmentation.labels, segmentation.classes)))
+        shares.append(dict(class_shares(segmentation.labels, segmentation.classes)))
     summary = json.loads(saved.paths[1].read_text())
     assert summary == saved.summary
     assert (summary["width"], summary["height"], summary["frames"]) == (64, 48, 5)
     assert summary["seconds"] == pytest.approx([ms / 1000 for ms in times])
-    assert {found["id"] for found in summary["classes"]} == {i for frame in shares for i in frame}
-    for found in summary["classes"]:
-        assert found["shares"] == pytest.approx([frame.get(found["id"], 0) for frame in shares], abs=1e-4)
-        assert found["share"] == pytest.approx(np.mean(found["shares"]), abs=1e-4)
+    assert {entry["id"] for entry in summary["classes"]} == {i for frame in shares for i in frame}
+    for entry in summary["classes"]:
+        assert entry["shares"] == pytest.approx([frame.get(entry["id"], 0) for frame in shares], abs=1e-4)
+        assert entry["share"] == pytest.approx(np.mean(entry["shares"]), abs=1e-4)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_a_video_lying_on_its_side_is_set_upright(predictor, tmp_path, rotation):
-    shown = []
+def test_rotated_videos_are_turned_upright(predictor, tmp_path, rotation):
+    inputs = []
     predictor.segment = lambda name, pixels, *_: (
-        shown.append(pixels) or type(predictor).segment(predictor, name, pixels)
+        inputs.append(pixels) or type(predictor).segment(predictor, name, pixels)
     )
     source = video(tmp_path / "clip.mp4", [0, 100], rotation=rotation)
     summary = segment_video(predictor, source, tmp_path / "out").summary
     stored = frames(source)[1][0]
-    assert np.array_equal(shown[0], np.rot90(stored, rotation // 90))
+    assert np.array_equal(inputs[0], np.rot90(stored, rotation // 90))
     assert (summary["width"], summary["height"]) == ((48, 64) if rotation != 180 else (64, 48))
 
 
-def test_odd_sizes_grow_by_a_line(predictor, tmp_path):
+def test_odd_frame_sizes_are_padded_to_even(predictor, tmp_path):
     with av.open(str(tmp_path / "clip.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 33, 47, "bgr0"
@@ -104,7 +105,7 @@ def test_odd_sizes_grow_by_a_line(predictor, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options"), [("clip.mp4", {"movflags": "faststart"}), ("clip.mkv", {}), ("clip.avi", {})]
 )
-def test_a_video_cut_off_is_written_as_far_as_it_goes(name, options, tiny_weights, tmp_path, capsys):
+def test_readable_frames_of_a_truncated_video_are_written(name, options, tiny_weights, tmp_path, capsys):
     source = video(tmp_path / name, [100 * i for i in range(20)], (96, 128), **options)
     assert main(["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "whole")]) == 0
     assert capsys.readouterr().err.startswith("20 frames in ")
@@ -119,33 +120,33 @@ def test_a_video_cut_off_is_written_as_far_as_it_goes(name, options, tiny_weight
     assert error.count("error") == 1
 
 
-def test_what_is_no_video_is_answered_in_one_line(predictor, tmp_path, monkeypatch):
+def test_files_that_are_not_videos_are_rejected(predictor, tmp_path, monkeypatch):
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(InputError, match=r"text\.mp4: no video that can be read"):
+    with pytest.raises(InputError, match=r"text\.mp4: not a readable video"):
         segment_video(predictor, tmp_path / "text.mp4", tmp_path / "out")
     source = video(tmp_path / "clip.mp4", [0, 100])
     monkeypatch.setattr("danet.predict.video.MAX_PIXELS", 64 * 48 - 1)
-    with pytest.raises(InputError, match="64 x 48: more pixels a frame than the limit of 3,071"):
+    with pytest.raises(InputError, match="frames have 64 x 48 pixels, more than the limit of 3,071"):
         segment_video(predictor, source, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_playlist_called_mp4_opens_nothing(predictor, tmp_path):
+def test_a_playlist_named_mp4_opens_no_other_file(predictor, tmp_path):
     video(tmp_path / "secret.ts", [0, 100])
     playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n"
     for name in ("list.mp4", "list.mkv", "list.avi"):
         (tmp_path / name).write_text(playlist)
-        with pytest.raises(InputError, match="no video that can be read"):
+        with pytest.raises(InputError, match="not a readable video"):
             segment_video(predictor, tmp_path / name, tmp_path / "out")
 
 
-def test_a_video_is_not_overwritten_and_shares_no_stem(tiny_weights, tmp_path, capsys):
+def test_video_outputs_are_not_overwritten_and_stems_are_unique(tiny_weights, tmp_path, capsys):
     source = video(tmp_path / "clip.mp4", [0, 100])
     (tmp_path / "out").mkdir()
     (tmp_path / "out/clip_overlay.mp4").write_text("mine")
     args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]
     assert main(args) == 2
-    assert "clip_overlay.mp4: exists already" in capsys.readouterr().err
+    assert "clip_overlay.mp4: already exists" in capsys.readouterr().err
     assert (tmp_path / "out/clip_overlay.mp4").read_text() == "mine"
     assert main([*args, "--overwrite"]) == 0
     assert len(frames(tmp_path / "out/clip_overlay.mp4")[0]) == 2

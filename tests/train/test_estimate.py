@@ -117,7 +117,7 @@ def test_a_dry_run_looks_at_all_that_the_run_is_given(capsys, tmp_path):
         (["--device", "abacus"], "--device abacus: is no device"),
         (["--backbone-weights", str(tmp_path / "missing.safetensors")], "cannot be read as .safetensors"),
         (["--initial-weights", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"),
-        (["--cache", str(tmp_path / "cache")], "these scenes are drawn, not read"),
+        (["--cache", str(tmp_path / "cache")], "synthetic scenes are not read from files"),
     ):
         assert main([*tiny, *option]) == 2
         assert what in capsys.readouterr().err

@@ -55,7 +55,7 @@ def features(predictor, image) -> torch.Tensor:
 
 @pytest.mark.parametrize("stride", [8, 16])
 @torch.inference_mode()
-def test_a_points_attention_is_its_row_of_the_whole_matrix(classes, image, stride):
+def test_attention_of_a_point_is_its_row_of_the_full_matrix(classes, image, stride):
     predictor = made(classes, output_stride=stride)
     seen = see(predictor, image)
     assert seen.grid == (-(-70 // stride), -(-93 // stride))
@@ -72,7 +72,7 @@ def test_a_points_attention_is_its_row_of_the_whole_matrix(classes, image, strid
 
 
 @pytest.mark.parametrize(("size", "shown_size"), [((70, 93), None), ((70, 93), 130), ((300, 200), 90), ((1, 50), None)])
-def test_pixels_and_positions_belong_to_each_other(classes, size, shown_size):
+def test_positions_and_their_pixels_correspond(classes, size, shown_size):
     seen = see(made(classes, shown_size), np.zeros((*size, 3), np.uint8))
     (height, width), (rows, columns) = size, seen.grid
     assert seen.position(0, 0) == (0, 0)
@@ -85,7 +85,7 @@ def test_pixels_and_positions_belong_to_each_other(classes, size, shown_size):
             seen.attention(x, y)
 
 
-def test_the_map_at_the_images_size_keeps_the_sums(classes, image):
+def test_spreading_attention_over_the_image_keeps_the_sums(classes, image):
     predictor = made(classes)
     found, seen = predictor.attention(image, x=45, y=33), see(predictor, image)
     assert found.shape == (70, 93)
@@ -101,7 +101,7 @@ def test_the_map_at_the_images_size_keeps_the_sums(classes, image):
         assert small.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_interpolated_values_lie_where_the_positions_do(classes, image):
+def test_interpolated_values_are_aligned_with_positions(classes, image):
     seen = see(made(classes), image)
     values = np.arange(108, dtype=np.float32).reshape(9, 12)
     over = seen.over_image(values)
@@ -111,7 +111,7 @@ def test_interpolated_values_lie_where_the_positions_do(classes, image):
     assert seen.over_image(values, (35, 46)).shape == (35, 46)
 
 
-def test_the_prediction_is_the_predictors(classes, image):
+def test_the_inspected_prediction_equals_the_predictors(classes, image):
     for arguments in ({}, {"position": False}, {"channel": False}, {"position": False, "channel": False}):
         predictor = made(classes, 80, **arguments)
         seen, expected = see(predictor, image), predictor(image)
@@ -125,7 +125,7 @@ def test_the_prediction_is_the_predictors(classes, image):
 
 @pytest.mark.parametrize("module", ["position", "channel"])
 @pytest.mark.parametrize("both", [True, False])
-def test_without_a_module_is_the_network_with_its_scale_0(classes, image, module, both):
+def test_without_a_module_equals_the_network_with_scale_0(classes, image, module, both):
     other = {"position": "channel", "channel": "position"}[module]
     predictor = made(classes, **({} if both else {other: False}))
     without = see(predictor, image).without(module)
@@ -151,7 +151,7 @@ def test_channel_maps_and_weights_are_equations_4_and_3(classes, image):
             seen.channel_maps([channel])
 
 
-def test_shares_and_the_strongest(classes, image):
+def test_attention_is_summed_by_class_and_ranked(classes, image):
     seen = see(made(classes), image)
     labels = np.zeros(seen.grid, np.uint8)
     labels[:, 6:] = 3
@@ -164,7 +164,7 @@ def test_shares_and_the_strongest(classes, image):
     assert seen.strongest(attention, 2) == [(90, 67, pytest.approx(0.6)), (20, 12, pytest.approx(0.25))]
 
 
-def test_the_channel_of_a_class_is_the_one_that_tells_it_from_the_rest(classes, image):
+def test_channels_of_a_class_are_those_that_distinguish_it(classes, image):
     seen = see(made(classes), image)
     labels, maps = np.zeros(seen.grid, np.uint8), torch.rand(16, *seen.grid)
     labels[2:5, 3:9] = 4
@@ -186,7 +186,7 @@ def test_the_channel_of_a_class_is_the_one_that_tells_it_from_the_rest(classes, 
         seen.channels_of(1)
 
 
-def test_a_network_without_a_module_says_so_in_one_line(classes, image):
+def test_queries_of_a_missing_module_are_rejected(classes, image):
     seen = see(made(classes, position=False), image)
     for ask in (lambda: seen.attention(0, 0), lambda: seen.without("position")):
         with pytest.raises(InputError, match="the network has no position attention; give weights of a network that"):
@@ -202,14 +202,14 @@ def test_a_network_without_a_module_says_so_in_one_line(classes, image):
             ask()
 
 
-def test_an_exported_model_cannot_be_looked_into(classes, image):
+def test_exported_models_cannot_be_inspected(classes, image):
     predictor = made(classes)
     predictor.folded = torch.nn.Identity()
     with pytest.raises(InputError, match=r"look needs the \.safetensors weights"):
         see(predictor, image)
 
 
-def test_default_points_lie_well_inside_the_largest_classes(classes, image):
+def test_default_points_are_well_inside_the_largest_classes(classes, image):
     seen = see(made(classes), image)
     labels = np.zeros(seen.grid, np.uint8)
     labels[:3] = 2
@@ -222,7 +222,7 @@ def test_default_points_lie_well_inside_the_largest_classes(classes, image):
     assert seen.position(x1, y1)[0] == 1
 
 
-def test_what_a_module_mends_and_spoils_adds_up(classes, image):
+def test_pixels_that_a_module_corrects_and_breaks_add_up(classes, image):
     seen = see(made(classes), image)
     truth = seen.segmentation.labels.copy()
     truth[:20] = 255
@@ -236,7 +236,7 @@ def test_what_a_module_mends_and_spoils_adds_up(classes, image):
     assert attention_answers.ask(seen, [], [], ["position"]).off[0].mended is None
 
 
-def test_equal_steps_of_heat_look_equal_and_keep_their_order_in_gray():
+def test_heat_colors_are_perceptually_uniform():
     colors = overlay.heat(np.linspace(0, 1, 256))
     assert colors.shape == (256, 3)
     luminance = colors @ np.array([0.2126, 0.7152, 0.0722])
@@ -268,7 +268,7 @@ def weights_file(classes, tmp_path):
     return str(tmp_path / "w.safetensors")
 
 
-def test_look_draws_a_page_and_says_the_numbers(street, weights_file, capsys):
+def test_look_writes_a_figure_and_prints_the_numbers(street, weights_file, capsys):
     call = ["look", "street.png", "--weights", weights_file, "--point", "3", "4", "--point", "80", "60"]
     assert main([*call, "--channels", "4", "11", "--without", "--truth", "truth.png", "--json", "-"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["images"]
@@ -289,7 +289,7 @@ def test_look_draws_a_page_and_says_the_numbers(street, weights_file, capsys):
     assert capsys.readouterr().out == "street_look.png\n"
 
 
-def test_several_images_are_rows_of_the_same_columns(street, weights_file, capsys):
+def test_several_images_become_rows_with_the_same_columns(street, weights_file, capsys):
     call = ["look", "street.png", "lane.png", "--weights", weights_file, "--channels", "4", "11", "--truth"]
     assert main([*call, "truth.png", "truth.png", "--json", "numbers.json"]) == 0
     assert capsys.readouterr().out == "look.png\n"
@@ -304,7 +304,7 @@ def test_several_images_are_rows_of_the_same_columns(street, weights_file, capsy
     assert read_image("look.png").shape[1] == found.width + 94
 
 
-def test_channels_are_those_of_the_named_class_or_of_the_points(street, weights_file):
+def test_default_channels_follow_the_class_or_the_points(street, weights_file):
     predictor, images = load(weights_file), [street / "street.png"]
     seen = see(predictor, images[0])
     (first, second), names = attention_answers.default_points(seen), seen.segmentation.classes.names
@@ -317,7 +317,7 @@ def test_channels_are_those_of_the_named_class_or_of_the_points(street, weights_
     assert given.channels[0].response == np.nanmax(seen.responses()[given.channels[0].number])
 
 
-def test_the_web_page_needs_nothing_else(street, weights_file):
+def test_the_html_page_is_self_contained(street, weights_file):
     (street / "street.png").rename("a <b> & 'c' \udcff.png")
     call = ["look", "a <b> & 'c' \udcff.png", "--weights", weights_file, "--without", "--out"]
     assert main([*call, "page.html"]) == 0
@@ -334,7 +334,7 @@ def test_the_web_page_needs_nothing_else(street, weights_file):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (400, 1), (1, 400)])
-def test_images_of_odd_shapes_make_a_page_too(classes, size):
+def test_images_of_extreme_shapes_can_be_drawn(classes, size):
     predictor = made(classes)
     seen = see(predictor, np.zeros((*size, 3), np.uint8))
     found = attention_panels.sheet([attention_answers.ask(seen, [(0, 0)], [4], ["position"], seen.segmentation.labels)])
@@ -342,7 +342,7 @@ def test_images_of_odd_shapes_make_a_page_too(classes, size):
     assert attention_page.to_html(found).startswith(b"<!doctype html>")
 
 
-def test_names_wider_than_the_page_are_cut(classes):
+def test_names_wider_than_the_page_are_truncated(classes):
     names = [("a class whose name is wider than any page", (9, 9, 9), share) for share in (0.0, 1.0)]
     for width in (40, 240, 768):
         assert attention_figure._bars(names, width).size == (width, 62)
@@ -373,7 +373,7 @@ def test_mistakes_are_told_in_one_line(street, weights_file, capsys, options, li
     assert not (street / "street_look.png").exists()
 
 
-def test_a_network_without_attention_is_refused(street, classes, capsys):
+def test_look_rejects_a_network_without_attention(street, classes, capsys):
     predictor = made(classes, position=False, channel=False)
     weights.save(street / "fcn.safetensors", predictor.network, predictor.card)
     assert main(["look", "street.png", "--weights", "fcn.safetensors"]) == 2

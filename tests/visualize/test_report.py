@@ -114,7 +114,7 @@ def images(page: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(found))) for found in re.findall(r"base64,([^\"]+)", page)]
 
 
-def test_the_page_of_a_run_holds_every_measurement_of_its_best_weights(run):
+def test_the_page_of_a_run_holds_all_scores_of_its_best_weights(run):
     page = (run / "report.html").read_text()
     check_page(page)
     for title in (
@@ -144,14 +144,14 @@ def test_the_page_of_a_run_holds_every_measurement_of_its_best_weights(run):
         assert name in page
 
 
-def test_a_network_without_position_attention_has_no_such_image(other_run):
+def test_no_attention_image_without_position_attention(other_run):
     page = (other_run / "report.html").read_text()
     check_page(page)
     assert "position attention: where" not in page
     assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST)
 
 
-def test_the_attention_is_that_of_the_pixel_wrong_with_most_confidence(run):
+def test_attention_is_drawn_for_the_most_confident_wrong_pixel(run):
     samples, predictor = registry.load("toy", None, "val"), load(run / "best.safetensors", "cpu")
     (prediction,) = predictions(predictor.logits, predictor.card, samples, predictor.device, [3])
     page = worst_images.drawn(predictor, OneImage(samples, 3), [ImageScores("a", 0.5, 0.5, "road")], WHOLE)
@@ -182,14 +182,14 @@ class OneImage:
         return self.samples[self.index].labels
 
 
-def test_worst_and_best_are_chosen_by_miou_and_none_is_both():
+def test_worst_and_best_images_are_disjoint_and_chosen_by_miou():
     rows = [ImageScores(str(i), miou, 0.5, "") for i, miou in enumerate([0.3, math.nan, 0.1, 0.9, 0.2, 0.8, 0.7])]
     assert worst_images.choose(rows) == ([2, 4, 0, 6], [3, 5])
     assert worst_images.choose(rows[:5]) == ([2, 4, 0, 3], [])
     assert worst_images.choose([rows[1]]) == ([], [])
 
 
-def test_wrong_pixels_are_marked_and_ignored_ones_striped():
+def test_wrong_pixels_are_orange_and_ignored_ones_striped():
     image = np.full((90, 90, 3), 100, np.uint8)
     wrong, valid = np.zeros((2, 90, 90), bool)
     wrong[:30], valid[:60] = True, True
@@ -199,7 +199,7 @@ def test_wrong_pixels_are_marked_and_ignored_ones_striped():
     assert set(np.unique(drawn[60:])) == {120, 165}
 
 
-def test_a_run_ends_with_the_same_weights_whether_or_not_pages_are_written(tmp_path, monkeypatch):
+def test_writing_pages_does_not_change_the_weights(tmp_path, monkeypatch):
     train(tiny(), Where(tmp_path / "with", workers=0, device="cpu"))
     monkeypatch.setattr(loop.report, "write", lambda *_: None)
     monkeypatch.setattr(loop.report, "finish", lambda *_: None)
@@ -211,7 +211,7 @@ def test_a_run_ends_with_the_same_weights_whether_or_not_pages_are_written(tmp_p
     assert a["losses"] == b["losses"]
 
 
-def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missing(tmp_path):
+def test_the_page_of_a_validation_uses_no_random_numbers(tmp_path):
     recipe, history, confusion = tiny(), [row(epoch) for epoch in (1, 2, 3)], Confusion(6)
     confusion.matrix += np.arange(36).reshape(6, 6)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -225,7 +225,7 @@ def test_the_page_of_a_validation_draws_no_random_number_and_says_what_is_missin
     assert page.count("<polyline") == 3 + 3 + 1 + 2
 
 
-def test_a_single_validation_is_told_in_numbers(tmp_path):
+def test_a_single_validation_is_listed_in_numbers(tmp_path):
     confusion = Confusion(6)
     confusion.matrix += 1
     pages.write(tmp_path, tiny(1), [row(1)], confusion, registry.DATASETS["toy"].classes)
@@ -243,7 +243,7 @@ def row(epoch: int) -> dict[str, float]:
     return {"step": 2 * epoch, "epoch": epoch, "lr": 0.1 / epoch, **losses, **scales, **found, **speed}
 
 
-def test_nothing_labeled_is_a_page_too(tmp_path):
+def test_a_page_without_labeled_pixels_can_be_written(tmp_path):
     nothing = [row(epoch) | {"miou": math.nan, "pixel_accuracy": math.nan} for epoch in (1, 2)]
     pages.write(tmp_path, tiny(), nothing, Confusion(6), registry.DATASETS["toy"].classes)
     page = (tmp_path / "report.html").read_text()
@@ -251,7 +251,7 @@ def test_nothing_labeled_is_a_page_too(tmp_path):
     assert "<dt>best mIoU<dd>n/a %" in page
 
 
-def test_names_are_text_whatever_they_hold(tmp_path):
+def test_names_with_markup_are_escaped(tmp_path):
     evil = '<script>alert("1")</script>\x1b&'
     classes = Classes.named((evil, *"bcdef"))
     confusion = Confusion(6)
@@ -281,7 +281,7 @@ class Noise:
         return self[index].labels
 
 
-def test_a_page_stays_below_its_limit_whatever_the_data():
+def test_page_size_is_bounded_for_any_data():
     drawings = [
         worst_images.uri(Image.fromarray(image), flat)
         for image, flat in ((Noise()[0].image, False), (Noise()[1].image, True))
@@ -316,7 +316,7 @@ def test_ticks_are_round_and_enclose_the_data(low, high, expected):
         assert found == pytest.approx(expected)
 
 
-def test_a_line_goes_where_its_numbers_are():
+def test_lines_are_drawn_at_their_values_with_gaps_for_nan():
     svg = charts.lines("mIoU", [Series("a", [1, 2, 3], [0.0, 50.0, 100.0])], "epoch", "%")
     points = [tuple(map(float, p.split(","))) for p in re.search(r'points="([^"]+)"', svg)[1].split()]
     (x0, y0), (x1, y1), (x2, y2) = points
@@ -329,14 +329,14 @@ def test_a_line_goes_where_its_numbers_are():
     assert charts.lines("mIoU", [Series("a", [1], [math.nan])], "epoch", "%") == ""
 
 
-def test_the_reliability_diagram_says_each_bin():
+def test_the_reliability_diagram_labels_each_bin():
     svg = charts.reliability([Bin(0, 0.5, 0, math.nan, math.nan), Bin(0.5, 1, 1000, 0.9, 0.75)], 0.15)
     assert "confidence 0.50 to 1.00: 1,000 pixels (100.0 %), mean confidence 0.900, right 0.750" in svg
     assert "(ECE): 15.00 %" in svg
     assert svg.count("<rect") == 1
 
 
-def test_the_largest_mistakes_are_put_into_words():
+def test_the_largest_confusions_are_listed():
     confusion = Confusion(3)
     confusion.matrix[:] = [[90, 10, 0], [0, 50, 50], [0, 0, 0]]
     body = scores.confusion(confusion, ("road", "car", "sign")).body
@@ -345,7 +345,7 @@ def test_the_largest_mistakes_are_put_into_words():
     assert "car predicted as sign: 50.0 %, 50 pixels" in body
 
 
-def test_runs_side_by_side(run, other_run, tmp_path, capsys):
+def test_the_comparison_of_runs_shows_results_and_differences(run, other_run, tmp_path, capsys):
     out = tmp_path / "both.html"
     command = ["report", str(run), str(other_run), "--out", str(out)]
     assert main(command) == 0
@@ -378,7 +378,7 @@ def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
     assert "in step" in page
 
 
-def test_one_run_is_measured_again(run, tmp_path, capsys):
+def test_report_writes_the_page_of_a_run_again(run, tmp_path, capsys):
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
     assert main(["report", str(run), "--device", "cpu"]) == 0
@@ -395,7 +395,7 @@ def test_one_run_is_measured_again(run, tmp_path, capsys):
         ("best.safetensors", "best.safetensors: no such file; give a .safetensors file"),
     ],
 )
-def test_a_folder_that_is_no_run_is_named(run, tmp_path, capsys, spoil, line):
+def test_incomplete_run_folders_are_rejected(run, tmp_path, capsys, spoil, line):
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in ("recipe.yaml", "metrics.csv", "best.safetensors"):
@@ -407,7 +407,7 @@ def test_a_folder_that_is_no_run_is_named(run, tmp_path, capsys, spoil, line):
     assert not (tmp_path / "o.html").exists()
 
 
-def test_a_damaged_table_is_named(run, tmp_path):
+def test_a_damaged_metrics_file_is_rejected(run, tmp_path):
     for text, message in [("epoch,miou\n1,abc\n", "no table of numbers"), ("epoch,miou\n1,2\n", "lr, .* is missing")]:
         copy = tmp_path / "copy"
         copy.mkdir(exist_ok=True)
@@ -418,7 +418,7 @@ def test_a_damaged_table_is_named(run, tmp_path):
     assert main(["report"]) == 2
 
 
-def test_an_evaluation_writes_its_page_with_the_protocol_named(run, tmp_path, capsys):
+def test_the_page_of_an_evaluation_names_its_protocol(run, tmp_path, capsys):
     out, best = tmp_path / "e.html", str(run / "best.safetensors")
     command = ["evaluate", best, "--dataset", "toy", "--protocol", "paper-multi", "--report", str(out)]
     assert main([*command, "--device", "cpu"]) == 0
@@ -433,7 +433,7 @@ def test_an_evaluation_writes_its_page_with_the_protocol_named(run, tmp_path, ca
     assert f"error: {out}: exists already" in capsys.readouterr().err
 
 
-def test_tensorboard_gets_the_numbers_of_the_csv_once_each(run, tmp_path, monkeypatch):
+def test_tensorboard_gets_each_row_of_the_csv_once(run, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -452,7 +452,7 @@ def test_tensorboard_gets_the_numbers_of_the_csv_once_each(run, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
-def test_curves_are_drawn_over_steps_where_steps_measure_the_run():
+def test_curves_are_drawn_over_steps_if_runs_are_in_steps():
     recipe = tiny()
     assert curves.axis([recipe]) == "epoch"
     assert curves.axis([recipe, replace(recipe, optim=replace(recipe.optim, steps=9))]) == "step"

@@ -1,4 +1,4 @@
-"""Foreign checkpoints, made up here in their formats, through `danet convert`."""
+"""Foreign checkpoints, generated here in their formats, through `danet convert`."""
 
 import io
 import re
@@ -23,7 +23,7 @@ from danet.weights.convert import convert, from_foreign, read_foreign, recognize
 
 @pytest.fixture(scope="module")
 def network() -> DANet:
-    """A ResNet-50 DANet of 11 classes with nothing at its initial value."""
+    """A ResNet-50 DANet of 11 classes with no parameter at its initial value."""
     torch.manual_seed(3)
     net = DANet(11, "resnet50", layer4_dilations=(4, 8, 16))
     with torch.no_grad():
@@ -34,7 +34,7 @@ def network() -> DANet:
 
 @pytest.fixture
 def checkpoint(network, tmp_path):
-    """DANet.pth.tar as the released trainer writes it, in either of torch's file formats."""
+    """Write DANet.pth.tar as the released trainer does, in either of torch's file formats."""
 
     def write(state=None, zipped=True, **extra):
         content = {"epoch": 240, "state_dict": released_state(network) if state is None else state}
@@ -46,9 +46,7 @@ def checkpoint(network, tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_released_checkpoint_is_converted_and_used_from_the_command_line(
-    network, checkpoint, tmp_path, capsys, zipped
-):
+def test_released_checkpoint_is_converted_and_used(network, checkpoint, tmp_path, capsys, zipped):
     destination = tmp_path / "danet50.safetensors"
     assert main(["convert", str(checkpoint(zipped=zipped)), str(destination)]) == 0
     assert "resnet50" in capsys.readouterr().out
@@ -62,7 +60,7 @@ def test_a_released_checkpoint_is_converted_and_used_from_the_command_line(
     assert predictor(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
 
 
-def test_what_weights_cannot_tell_is_taken_from_the_command_line(checkpoint, tmp_path):
+def test_options_override_dilations_and_align_corners(checkpoint, tmp_path):
     args = ["convert", str(checkpoint()), str(tmp_path / "w.safetensors"), "--layer4-dilations", "2", "4", "4"]
     assert main([*args, "--no-align-corners"]) == 0
     network = load(tmp_path / "w.safetensors").network
@@ -74,13 +72,13 @@ def test_what_weights_cannot_tell_is_taken_from_the_command_line(checkpoint, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is left over"),
+        (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is unexpected"),
         (lambda s: s.pop("head.conv6.1.bias"), r"head.conv6.1.bias is missing"),
         (lambda s: s.update({"head.conv51.0.weight": torch.zeros(512, 512, 1, 1)}), r"has shape \(512, 512, 1, 1\)"),
-        (lambda s: s.pop("head.conv8.1.weight"), "no DANet checkpoint known here"),
+        (lambda s: s.pop("head.conv8.1.weight"), "not a supported DANet checkpoint"),
     ],
 )
-def test_every_key_is_consumed_or_named(network, checkpoint, tmp_path, change, message):
+def test_every_key_must_be_used(network, checkpoint, tmp_path, change, message):
     state = released_state(network)
     change(state)
     with pytest.raises(InputError, match=message):
@@ -88,7 +86,7 @@ def test_every_key_is_consumed_or_named(network, checkpoint, tmp_path, change, m
     assert not (tmp_path / "w.safetensors").exists()
 
 
-def test_an_mmsegmentation_checkpoint_is_recognized_by_its_keys(tmp_path):
+def test_mmsegmentation_checkpoint_is_recognized_by_its_keys(tmp_path):
     torch.manual_seed(4)
     network = DANet(11, "resnet50c", align_corners=False).eval()
     torch.save({"meta": {}, "state_dict": mmseg_state(network)}, tmp_path / "danet_r50-d8.pth")
@@ -103,13 +101,13 @@ def test_an_mmsegmentation_checkpoint_is_recognized_by_its_keys(tmp_path):
             torch.testing.assert_close(ours, theirs)
 
 
-def test_a_module_prefix_is_stripped(network, checkpoint):
+def test_module_prefix_is_removed(network, checkpoint):
     prefixed = {f"module.{key}": tensor for key, tensor in released_state(network).items()}
     assert read_foreign(checkpoint(prefixed))[0].keys() == released_state(network).keys()
 
 
 class Evil:
-    """Unpickled by Python's own pickle, it makes a folder."""
+    """Creates a folder when unpickled by Python's pickle."""
 
     def __init__(self, path):
         self.path = path
@@ -120,7 +118,7 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-def test_nothing_in_a_checkpoint_is_run(checkpoint, tmp_path, capsys):
+def test_no_code_in_a_checkpoint_is_run(checkpoint, tmp_path, capsys):
     path = checkpoint(best_pred=Evil(str(tmp_path / "evil")))
     assert main(["convert", str(path), str(tmp_path / "w.safetensors")]) == 2
     assert not (tmp_path / "evil").exists()
@@ -143,26 +141,26 @@ def archive() -> bytes:
 
 
 OTHERS = {
-    "empty": (b"", "is empty; download or copy it again"),
-    "text": (b"not a checkpoint", "is no checkpoint: it begins with b'not a checkpoint'; give the checkpoint itself"),
-    "web page": (b"<!DOCTYPE html><html>", "is no checkpoint: it begins with b'<!DOCTYPE html><'; give"),
-    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"is no checkpoint: it begins with b'\\x89PNG\\r\\n"),
-    "cut zip": (b"PK\x03\x04 cut", "is cut short or damaged; download or copy it again"),
-    "cut archive": (saved({"a": torch.zeros(999)})[:-999], "is cut short or damaged"),
-    "archive without its last bytes": (saved({"a": torch.zeros(999)})[:-9], "is cut short or damaged"),
-    "cut file of the format before archives": (saved({"a": torch.zeros(999)}, False)[:-999], "is cut short or damaged"),
-    "another archive": (archive(), "is a zip archive, but not one of torch.save; give the checkpoint itself"),
-    "cut .safetensors": (b'\x40\0\0\0\0\0\0\0{"a"', r"not a whole \.safetensors file"),
+    "empty": (b"", "the file is empty; download or copy it again"),
+    "text": (b"not a checkpoint", "not a checkpoint: it begins with b'not a checkpoint'; give the checkpoint itself"),
+    "web page": (b"<!DOCTYPE html><html>", "not a checkpoint: it begins with b'<!DOCTYPE html><'; give"),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"not a checkpoint: it begins with b'\\x89PNG\\r\\n"),
+    "truncated zip": (b"PK\x03\x04 cut", "truncated or damaged; download or copy it again"),
+    "truncated archive": (saved({"a": torch.zeros(999)})[:-999], "truncated or damaged"),
+    "archive without its last bytes": (saved({"a": torch.zeros(999)})[:-9], "truncated or damaged"),
+    "truncated file in the legacy format": (saved({"a": torch.zeros(999)}, False)[:-999], "truncated or damaged"),
+    "other archive": (archive(), "a zip archive, but not one written by torch.save; give the checkpoint itself"),
+    "truncated .safetensors": (b'\x40\0\0\0\0\0\0\0{"a"', r"not a complete \.safetensors file"),
     "network": (
         saved(torch.nn.ReLU()),
-        r"it holds torch\.nn\.modules\.activation\.ReLU, no tensor\); .*state_dict\(\)",
+        r"it contains torch\.nn\.modules\.activation\.ReLU\); .*state_dict\(\)",
     ),
-    "no network": (saved({"epoch": 3}), "holds no state dict"),
+    "not a network": (saved({"epoch": 3}), "has no state dict"),
 }
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_files_are_refused(kind, tmp_path):
+def test_other_files_are_errors(kind, tmp_path):
     content, message = OTHERS[kind]
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(InputError, match=rf"x\.pth: .*{message}") as error:
@@ -170,17 +168,18 @@ def test_other_files_are_refused(kind, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_nothing_is_overwritten(checkpoint, tmp_path):
+def test_existing_files_are_not_overwritten(checkpoint, tmp_path):
     (tmp_path / "w.safetensors").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists; choose another name, or move it away"):
         convert(checkpoint(), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("cityscape", "no dataset known"), ("toy", "has 6 classes, the weights 11")]
+    ("name", "message"),
+    [("cityscape", "classes: unknown dataset 'cityscape'"), ("toy", "has 6 classes, but the weights have 11")],
 )
-def test_classes_must_be_known_and_as_many(checkpoint, tmp_path, name, message):
+def test_classes_must_be_a_dataset_with_as_many(checkpoint, tmp_path, name, message):
     with pytest.raises(InputError, match=message):
         convert(checkpoint(), tmp_path / "w.safetensors", classes=name)
 
@@ -195,11 +194,11 @@ def head(classes: int = 19, name: str = "decode_head.conv_seg.weight") -> dict[s
 
 @pytest.fixture
 def card(monkeypatch, tmp_path):
-    """The card that a checkpoint of mmsegmentation gets by its `meta` and name, its network left out."""
+    """Return a function that converts an mmsegmentation checkpoint, without its network, and returns the card."""
     monkeypatch.setattr(
         module, "from_foreign", lambda state, _, dilations, align: (None, arguments(state, dilations, align))
     )
-    monkeypatch.setattr(module.weights, "save", lambda path, network, card: card)
+    monkeypatch.setattr(module.weights_file, "save", lambda path, network, card: card)
 
     def arguments(state, dilations, align):
         classes = state["decode_head.conv_seg.weight"].shape[0]
@@ -232,21 +231,21 @@ ZOO = "danet_r50-d8_769x769_40k_cityscapes_20200530_025703-76681c60.pth"
 @pytest.mark.parametrize(
     ("meta", "name", "options", "align", "by"),
     [
-        ({"config": config(True)}, "danet.pth", {}, True, "read in the file"),
-        ({"cfg": config(True)}, "danet.pth", {}, True, "read in the file"),
-        ({"config": config(False)}, ZOO, {}, False, "read in the file"),
-        ({"config": "{'decode_head': {'align_corners': True}}"}, "danet.pth", {}, True, "read in the file"),
-        ({"config": config("True), neck=dict(align_corners=False")}, ZOO, {}, True, "by the file's name"),
+        ({"config": config(True)}, "danet.pth", {}, True, "read from the file"),
+        ({"cfg": config(True)}, "danet.pth", {}, True, "read from the file"),
+        ({"config": config(False)}, ZOO, {}, False, "read from the file"),
+        ({"config": "{'decode_head': {'align_corners': True}}"}, "danet.pth", {}, True, "read from the file"),
+        ({"config": config("True), neck=dict(align_corners=False")}, ZOO, {}, True, "from the file name"),
         ({"config": config("True), neck=dict(align_corners=False")}, "danet.pth", {}, False, "assumed"),
         ({"config": "resize_align_corners=True"}, "danet.pth", {}, False, "assumed"),
         ({"config": b"align_corners=True"}, "danet.pth", {}, False, "assumed"),
-        ({"config": np.zeros(3)}, ZOO, {}, True, "by the file's name"),
-        (None, ZOO, {}, True, "by the file's name"),
+        ({"config": np.zeros(3)}, ZOO, {}, True, "from the file name"),
+        (None, ZOO, {}, True, "from the file name"),
         (["align_corners=True"], "danet_512x1024.pth", {}, False, "assumed"),
-        ({"config": config(True)}, ZOO, {"align_corners": False}, False, "as given"),
+        ({"config": config(True)}, ZOO, {"align_corners": False}, False, "given"),
     ],
 )
-def test_align_corners_is_as_given_else_as_the_file_says_else_its_name(card, meta, name, options, align, by):
+def test_align_corners_is_given_or_from_the_file_or_its_name(card, meta, name, options, align, by):
     made = card(meta, name, **options)
     assert made.network["align_corners"] is align
     assert made.recipe["known"]["align_corners"] == by
@@ -255,23 +254,23 @@ def test_align_corners_is_as_given_else_as_the_file_says_else_its_name(card, met
 @pytest.mark.parametrize(
     ("backbone", "options", "dilations", "by"),
     [
-        ("dilations=(1, 1, 2, 4), contract_dilation=True", {}, (2, 4, 4), "read in the file"),
-        ("dilations=[1,1,2,4,], 'contract_dilation': True", {}, (2, 4, 4), "read in the file"),
-        ("dilations=(1, 1, 2, 4), contract_dilation=True, multi_grid=(4, 8, 16)", {}, (4, 8, 16), "read in the file"),
+        ("dilations=(1, 1, 2, 4), contract_dilation=True", {}, (2, 4, 4), "read from the file"),
+        ("dilations=[1,1,2,4,], 'contract_dilation': True", {}, (2, 4, 4), "read from the file"),
+        ("dilations=(1, 1, 2, 4), contract_dilation=True, multi_grid=(4, 8, 16)", {}, (4, 8, 16), "read from the file"),
         ("depth=50", {}, (2, 4, 4), "assumed"),
         ("multi_grid=(1, 2, 400)", {}, (2, 4, 4), "assumed"),
-        ("dilations=(1, 1, 1, 2)", {"layer4_dilations": (4, 8, 16)}, (4, 8, 16), "as given"),
+        ("dilations=(1, 1, 1, 2)", {"layer4_dilations": (4, 8, 16)}, (4, 8, 16), "given"),
     ],
 )
-def test_dilations_are_as_given_else_as_the_file_says(card, backbone, options, dilations, by):
+def test_dilations_are_given_or_from_the_file(card, backbone, options, dilations, by):
     made = card({"config": config(backbone=backbone)}, **options)
     assert made.network["layer4_dilations"] == dilations
     assert made.recipe["known"]["layer4_dilations"] == by
 
 
 @pytest.mark.parametrize("backbone", ["dilations=(1, 1, 1, 2), contract_dilation=True", "dilations=(1, 1, 2, 4)"])
-def test_a_config_of_other_earlier_layers_is_refused(card, backbone):
-    with pytest.raises(InputError, match=r"danet\.pth: its config has dilations \(1, 1, .*; give --layer4-dilations"):
+def test_config_with_other_layers_is_an_error(card, backbone):
+    with pytest.raises(InputError, match=r"danet\.pth: its config has dilations \(1, 1, .*; set `layer4_dilations`"):
         card({"config": config(backbone=backbone)})
 
 
@@ -292,10 +291,10 @@ PALETTE = tuple((i, 2 * i, 3 * i) for i in range(19))
         ({"CLASSES": cityscapes.CLASSES.names, "PALETTE": None}, cityscapes.CLASSES),
     ],
 )
-def test_names_and_colors_are_the_files_own(card, meta, classes):
+def test_class_names_and_colors_are_read_from_the_file(card, meta, classes):
     made = card(meta)
     assert made.classes == classes
-    assert made.recipe["known"]["classes"] == "read in the file"
+    assert made.recipe["known"]["classes"] == "read from the file"
 
 
 @pytest.mark.parametrize(
@@ -314,13 +313,13 @@ def test_names_and_colors_are_the_files_own(card, meta, classes):
         np.float64(19),
     ],
 )
-def test_names_that_cannot_be_are_left_for_those_of_their_number(card, names):
+def test_invalid_names_are_replaced_by_a_dataset_of_that_size(card, names):
     made = card({"CLASSES": names, "PALETTE": PALETTE})
     assert made.classes == cityscapes.CLASSES
-    assert made.recipe["known"]["classes"] == "those of cityscapes, by their number"
+    assert made.recipe["known"]["classes"] == "those of cityscapes, which also has 19"
 
 
-def test_names_given_come_before_the_files_own_and_numbers_last(card):
+def test_given_classes_come_first_and_numbers_last(card):
     given = card({"CLASSES": NAMES}, classes=11)
     assert given.classes == camvid.CLASSES
     numbered = card({}, classes=12)
@@ -328,10 +327,8 @@ def test_names_given_come_before_the_files_own_and_numbers_last(card):
     assert numbered.recipe["known"]["classes"] == "numbered"
 
 
-def test_an_mmengine_training_checkpoint_of_a_7x7_stem_is_converted_from_the_command_line(
-    network, tmp_path, capsys, monkeypatch
-):
-    """Its histories of losses are pickled objects with arrays and methods."""
+def test_mmengine_training_checkpoint_with_7x7_stem_is_converted(network, tmp_path, capsys, monkeypatch):
+    """Its loss histories are pickled objects with arrays and methods."""
 
     class HistoryBuffer:
         def __init__(self):
@@ -356,11 +353,11 @@ def test_an_mmengine_training_checkpoint_of_a_7x7_stem_is_converted_from_the_com
         torch.save(content, tmp_path / "iter_80000.pth")
     args = ["convert", str(tmp_path / "iter_80000.pth"), str(tmp_path / "w.safetensors")]
     assert main([*args, "--layer4-dilations", "4", "8", "16"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert "backbone resnet50, " in said
-    assert "layer4_dilations (4, 8, 16) (as given), align_corners True (read in the file); " in said
-    assert said.endswith("organ 2 (read in the file); to change: --no-align-corners, --classes NAME\n")
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert "backbone resnet50, " in printed
+    assert "layer4_dilations (4, 8, 16) (given), align_corners True (read from the file); " in printed
+    assert printed.endswith("organ 2 (read from the file); to change: --no-align-corners, --classes NAME\n")
     images = torch.randn(1, 3, 33, 41)
     with torch.no_grad():
         for ours, theirs in zip(load(tmp_path / "w.safetensors").network(images), network(images), strict=True):
@@ -368,18 +365,18 @@ def test_an_mmengine_training_checkpoint_of_a_7x7_stem_is_converted_from_the_com
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_is_no_tensor_comes_as_a_blank(zipped, tmp_path):
+def test_objects_other_than_tensors_are_discarded(zipped, tmp_path):
     """A method is pickled as a call of getattr."""
     meta = {"method": np.ndarray.tofile, "array": np.zeros(3, np.int64), "scalar": np.float64(1), "text": "a"}
     (tmp_path / "a.pth").write_bytes(saved({"state_dict": head(), "meta": meta}, zipped))
-    blanks = dict(read_foreign(tmp_path / "a.pth")[1])
-    assert blanks.pop("text") == "a"
-    assert {type(blank) for blank in blanks.values()} == {module._Blank}
-    assert not any(hasattr(blank, "__dict__") or callable(blank) for blank in blanks.values())
+    discarded = dict(read_foreign(tmp_path / "a.pth")[1])
+    assert discarded.pop("text") == "a"
+    assert {type(value) for value in discarded.values()} == {module._Discarded}
+    assert not any(hasattr(value, "__dict__") or callable(value) for value in discarded.values())
 
 
-def test_what_a_blank_gives_is_not_called(tmp_path):
-    """getattr(numpy.ndarray, "tofile")("x"), by hand."""
+def test_attributes_of_discarded_objects_are_not_called(tmp_path):
+    """The bytes mean getattr(numpy.ndarray, "tofile")("x")."""
     (tmp_path / "a.pth").write_bytes(
         b"\x80\x02c__builtin__\ngetattr\ncnumpy\nndarray\nX\x06\0\0\0tofile\x86RX\x01\0\0\0x\x85R."
     )
@@ -389,16 +386,16 @@ def test_what_a_blank_gives_is_not_called(tmp_path):
 
 @pytest.mark.parametrize("shape", [(19,), (19, 8), (300, 8, 1, 1), (0, 8, 1, 1), (19, 1 << 20, 1, 1)])
 @pytest.mark.parametrize("name", ["head.conv8.1.weight", "decode_head.conv_seg.weight"])
-def test_a_classifier_of_no_network_is_named_with_its_shape(name, shape):
+def test_classifier_with_wrong_shape_is_an_error(name, shape):
     state = {name: torch.zeros(1).expand(shape), "backbone.x" if "decode" in name else "head.x": torch.zeros(1)}
     message = (
-        rf"a\.pth: {re.escape(name)} has shape {re.escape(str(shape))}, not \(classes up to 255, .*up to 255 classes"
+        rf"a\.pth: {re.escape(name)} has shape {re.escape(str(shape))}, expected \(classes up to 255, .*up to 255 class"
     )
     with pytest.raises(InputError, match=message):
         from_foreign(state, "a.pth", (2, 4, 4), False)
 
 
-def test_keys_of_two_implementations_are_named():
+def test_keys_of_two_implementations_are_an_error():
     state = dict.fromkeys(("backbone.a", "backbone.b", "backbone.c", "backbone.d", "head.conv6.1.bias"), torch.zeros(1))
     both = r"released \(head.conv6.1.bias\) and mmsegmentation \(backbone.a, backbone.b, backbone.c\)"
     with pytest.raises(InputError, match=rf"a\.pth: has keys of both {both}; "):
@@ -416,7 +413,7 @@ def test_keys_of_two_implementations_are_named():
         ),
     ],
 )
-def test_missing_keys_are_named_as_the_checkpoint_would(state, message):
+def test_missing_keys_have_the_names_of_the_checkpoint(state, message):
     layer3 = "pretrained.layer3" if "head.conv8.1.weight" in state else "backbone.layer3"
     blocks = {f"{layer3}.{i}.conv2.weight": torch.zeros(256, 256, 3, 3) for i in range(6)}
     with pytest.raises(InputError, match=rf"a\.pth: {message}"):
@@ -426,7 +423,7 @@ def test_missing_keys_are_named_as_the_checkpoint_would(state, message):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (SEVEN | head(), r"0 blocks in backbone.layer3; only ResNet-50, 101, 152 are known, with \[6, 23, 36\]"),
+        (SEVEN | head(), r"0 blocks in backbone.layer3; only ResNet-50, 101, 152 are supported, with \[6, 23, 36\]"),
         (head(), r"0 blocks in backbone.layer3, and no backbone.stem.0.weight or backbone.conv1.weight; "),
         (
             head(name="head.conv8.1.weight"),
@@ -434,6 +431,6 @@ def test_missing_keys_are_named_as_the_checkpoint_would(state, message):
         ),
     ],
 )
-def test_another_backbone_is_told_by_its_blocks_and_stem(state, message):
+def test_unsupported_backbone_error_names_blocks_and_stem(state, message):
     with pytest.raises(InputError, match=message):
         from_foreign(state, "a.pth", (2, 4, 4), False)

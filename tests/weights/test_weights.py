@@ -1,9 +1,11 @@
-"""The self-describing weights file: whole or refused."""
+"""The self-describing weights file: complete, or an error; files of danet 0.1.0 load."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -27,17 +29,17 @@ def card() -> Card:
 
 
 @pytest.mark.parametrize("change", [{"size": 9000}, {"mean": (0.5,)}])
-def test_what_could_not_be_read_again_is_not_written(network, card, tmp_path, change):
-    with pytest.raises(InputError, match="its card cannot be"):
+def test_invalid_card_is_not_written(network, card, tmp_path, change):
+    with pytest.raises(InputError, match="invalid metadata: "):
         weights_file.save(tmp_path / "w.safetensors", network, replace(card, **change))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 0), (torch.float16, 2e-3)])
-def test_a_network_comes_back_with_everything_needed_to_use_it(network, card, tmp_path, dtype, tolerance):
+def test_network_and_card_survive_save_and_load(network, card, tmp_path, dtype, tolerance):
     saved = weights_file.save(tmp_path / "w.safetensors", network, card, dtype)
-    loaded, described = weights_file.load(tmp_path / "w.safetensors")
-    assert described == saved == replace(card, sha256=saved.sha256)
+    loaded, loaded_card = weights_file.load(tmp_path / "w.safetensors")
+    assert loaded_card == saved == replace(card, sha256=saved.sha256)
     assert not loaded.training
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32, torch.int64}
     images = torch.randn(1, 3, 33, 33)
@@ -54,7 +56,7 @@ def test_half_precision_halves_the_file(network, card, tmp_path):
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_a_flipped_bit_anywhere_is_noticed(network, card, tmp_path):
+def test_flipped_bit_anywhere_is_an_error(network, card, tmp_path):
     path = tmp_path / "w.safetensors"
     weights_file.save(path, network, card)
     good = path.read_bytes()
@@ -66,39 +68,39 @@ def test_a_flipped_bit_anywhere_is_noticed(network, card, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, -1])
-def test_a_cut_file_is_noticed(network, card, tmp_path, kept):
+def test_truncated_file_is_an_error(network, card, tmp_path, kept):
     path = tmp_path / "w.safetensors"
     weights_file.save(path, network, card)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=r"not a whole \.safetensors file"):
+    with pytest.raises(InputError, match=r"not a complete \.safetensors file"):
         weights_file.load(path)
 
 
-def test_other_files_are_told_apart(network, card, tmp_path):
+def test_other_files_are_errors(network, card, tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(InputError, match="no such file"):
         weights_file.load(path)
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match="not a file"):
         weights_file.load(tmp_path)
-    path.write_bytes((1 << 60).to_bytes(8, "little"))  # a header said to be an exabyte long
-    with pytest.raises(InputError, match="not a whole"):
+    path.write_bytes((1 << 60).to_bytes(8, "little"))  # a header length of one exabyte
+    with pytest.raises(InputError, match="not a complete"):
         weights_file.load(path)
     safetensors.torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match="does not say of which network; use danet convert"):
+    with pytest.raises(InputError, match="has tensors but no danet metadata; convert it with danet convert"):
         weights_file.load(path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "another format version"),
-        ({"network": {"num_classes": 3, "backbone": "test_resnet", "heads": 8}}, "architecture is not known here"),
-        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "does not fit the network"),
-        ({"network": {"num_classes": 3, "backbone": "test_resnet", "channel": False}}, "does not fit the network"),
-        ({"surprise": 1}, "cannot be read"),
+        ({"format": 2}, "unsupported format version"),
+        ({"network": {"num_classes": 3, "backbone": "test_resnet", "heads": 8}}, "unknown architecture"),
+        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "does not match the network"),
+        ({"network": {"num_classes": 3, "backbone": "test_resnet", "channel": False}}, "does not match the network"),
+        ({"surprise": 1}, "invalid metadata"),
     ],
 )
-def test_a_description_that_does_not_fit_is_told(network, card, tmp_path, change, message):
+def test_card_that_does_not_match_is_an_error(network, card, tmp_path, change, message):
     path = tmp_path / "w.safetensors"
     entries = json.loads(weights_file.save(path, network, card).json()) | change
     tensors = safetensors.torch.load_file(path)
@@ -107,6 +109,35 @@ def test_a_description_that_does_not_fit_is_told(network, card, tmp_path, change
         weights_file.load(path)
 
 
-def test_an_unwritable_place_is_told_before_anything_is_left_there(network, card, tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+def test_unwritable_folder_is_an_error_and_leaves_nothing(network, card, tmp_path):
+    with pytest.raises(InputError, match="cannot write"):
         weights_file.save(tmp_path / "absent" / "w.safetensors", network, card)
+
+
+VERSION_0_1_0 = Path(__file__).parents[1] / "version_0_1_0/run/best.safetensors"
+
+
+@pytest.mark.parametrize("path", [VERSION_0_1_0, weights_file.DEFAULT])
+def test_files_of_version_0_1_0_load_and_are_rewritten_the_new_way(path, tmp_path):
+    """Their cards have the key `licence`."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        entries = json.loads(file.metadata()["danet"])
+    assert "licence" in entries
+    network, card = weights_file.load(path)
+    assert card.license == entries.pop("licence")
+    assert json.loads(card.json()) == {**entries, "license": card.license}
+    saved = weights_file.save(tmp_path / "w.safetensors", network, card)
+    assert weights_file.read(tmp_path / "w.safetensors")[1] == saved
+    with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert "licence" not in json.loads(file.metadata()["danet"])
+
+
+def test_license_is_written_under_its_new_name(network, card, tmp_path):
+    weights_file.save(tmp_path / "w.safetensors", network, card)
+    with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        entries = json.loads(file.metadata()["danet"])
+    assert entries["license"] == "Apache-2.0"
+    assert set(entries) == {
+        *("format", "network", "classes", "mean", "std", "size", "recipe", "dataset", "metrics", "license", "sha256"),
+        "white",
+    }

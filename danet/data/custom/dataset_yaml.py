@@ -89,8 +89,7 @@ def load(root: Path, split: str) -> PairedFiles:
 def load_split(settings: Settings, split: str) -> PairedFiles:
     """Load "train" or "val" of a user's folder, sorted by file name.
 
-    If the folder is not divided, hashes of the file names choose the images for validation. Adding images does not move
-    the others between train and val unless their number requires it.
+    If the images are not divided into folders, hashes of their names decide which are used for validation.
 
     Raises:
         InputError: no images, missing masks, or too few images to divide.

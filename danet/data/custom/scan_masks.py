@@ -12,10 +12,9 @@ from danet.data.custom.discover import find_layout
 from danet.data.custom.layout import Folders, Layout, image_files, image_files_or_arrays
 from danet.data.custom.verify import count_values, map_in_threads
 from danet.data.datasets import cityscapes
-from danet.data.images.channels import Bands
+from danet.data.images.channels import Bands, Header
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
 from danet.data.images.read import ARRAYS, read_header, read_image, read_mask
-from danet.data.images.channels import Header
 from danet.errors import InputError, list_names
 
 MaskKind = Literal["class ids", "class ids from 1", "0/255", "palette", "colors", "Cityscapes label ids"]

@@ -1,5 +1,6 @@
-"""Cityscapes (Cordts et al., CVPR 2016), fine annotations: street scenes, 2048 x 1024, 19 classes, 2,975 / 500 / 1,525
-images. Research use only.
+"""Cityscapes (Cordts et al., CVPR 2016), fine annotations: street scenes, 2048 x 1024, 19 classes.
+
+2,975 / 500 / 1,525 images. Research use only.
 
 ROOT/leftImg8bit/{train,val,test}/CITY/CITY_SEQ_FRAME_leftImg8bit.png
 ROOT/gtFine/{train,val,test}/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png    one byte per pixel, the label id, 0..33

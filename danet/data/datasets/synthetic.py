@@ -52,7 +52,9 @@ class SyntheticScenes:
         rng = np.random.Generator(np.random.PCG64((list(COUNTS).index(self.split), index)))
         canvas = _Canvas(*self.size)
         self.draw(canvas, rng)
-        return Sample(f"{self.split}-{index:04d}", _illuminate(np.asarray(canvas.image), rng), np.asarray(canvas.labels))
+        return Sample(
+            f"{self.split}-{index:04d}", _illuminate(np.asarray(canvas.image), rng), np.asarray(canvas.labels)
+        )
 
     def labels(self, index: int) -> np.ndarray:
         """Return the H,W uint8 train ids of a scene."""

@@ -76,7 +76,7 @@ def decode_image(
 
 
 def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB) -> np.ndarray:
-    """Convert a Pillow image as `read_image` reads its file, except for 16-bit colors, which Pillow has reduced to 8."""
+    """Convert a Pillow image as `read_image` reads its file, except for 16-bit colors, which Pillow reduces to 8."""
     image = _upright(image)
     if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
         return as_pixels(np.asarray(_over_black(image)), bands, name)

@@ -1,18 +1,20 @@
-"""How other implementations name a DANet's weights: the released code, and mmsegmentation. Used by convert.py."""
+"""Key maps of foreign checkpoints: how the released code and mmsegmentation name the weights of a DANet."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Format:
-    """How another implementation names a DANet's weights, and how it trains where nothing tells.
+class KeyMap:
+    """The keys of another implementation's DANet checkpoints, and its usual settings.
 
     Args:
-        classifier: the weight, K,width,1,1, by which the format is recognized.
-        prefixes: of its keys -> of ours.
-        dropped: prefixes of what is no part of DANet.
-        stem: a key that tells the stem -> what follows the depth in timm's name of the backbone.
-        layer4_dilations, align_corners: its usual settings.
+        name: of the implementation.
+        classifier: the key of the weight K,width,1,1, by which the format is recognized.
+        prefixes: prefixes of its keys -> prefixes of ours.
+        dropped: prefixes of keys that are not part of DANet.
+        stem: a key that exists only with this stem -> the suffix of timm's name of the backbone.
+        layer4_dilations: used unless the checkpoint says otherwise.
+        align_corners: used unless the checkpoint says otherwise.
     """
 
     name: str
@@ -24,7 +26,7 @@ class Format:
     align_corners: bool
 
 
-_PREFIXES = (  # ours, the released, mmsegmentation's
+_PREFIXES = (  # ours, released, mmsegmentation
     ("position.reduce.0.", "head.conv5a.0.", "decode_head.pam_in_conv.conv."),
     ("position.reduce.1.", "head.conv5a.1.", "decode_head.pam_in_conv.bn."),
     ("position.attention.query.", "head.sa.query_conv.", "decode_head.pam.query_project."),
@@ -42,27 +44,27 @@ _PREFIXES = (  # ours, the released, mmsegmentation's
     ("channel_classifier.1.", "head.conv7.1.", "decode_head.cam_conv_seg."),
     ("classifier.1.", "head.conv8.1.", "decode_head.conv_seg."),
 )
-RELEASED = Format(
+RELEASED = KeyMap(
     name="released",
     classifier="head.conv8.1.weight",
     prefixes={"pretrained.": "backbone."} | {released: ours for ours, released, _ in _PREFIXES},
-    dropped=("pretrained.fc.",),  # ImageNet's classifier, kept by the code of 2018
+    dropped=("pretrained.fc.",),  # the ImageNet classifier, which the 2018 code kept
     stem={"pretrained.conv1.weight": "", "pretrained.conv1.0.weight": "s"},
     layer4_dilations=(4, 8, 16),
     align_corners=True,
 )
-MMSEG_7X7 = Format(  # its ResNet, with the paper's stem
+MMSEG_7X7 = KeyMap(  # with its ResNet, which has the paper's stem
     name="mmsegmentation",
     classifier="decode_head.conv_seg.weight",
     prefixes={"backbone.": "backbone."} | {mmseg: ours for ours, _, mmseg in _PREFIXES},
-    dropped=("auxiliary_head.",),  # a loss on layer3 for training, no part of the prediction
+    dropped=("auxiliary_head.",),  # for a training loss on layer3; not used in prediction
     stem={"backbone.conv1.weight": ""},
     layer4_dilations=(2, 4, 4),
     align_corners=False,
 )
-MMSEG = replace(  # its ResNetV1c, of all published DANets
+MMSEG = replace(  # with its ResNetV1c, as in all published DANets
     MMSEG_7X7,
     prefixes={"backbone.stem.7.": "backbone.bn1.", "backbone.stem.": "backbone.conv1."} | MMSEG_7X7.prefixes,
     stem={"backbone.stem.0.weight": "c"},
 )
-FORMATS = (RELEASED, MMSEG, MMSEG_7X7)
+KEY_MAPS = (RELEASED, MMSEG, MMSEG_7X7)
