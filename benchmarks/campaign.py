@@ -30,8 +30,8 @@ from danet.model.device import resolve_device
 from danet.predict.protocols import find_protocol
 from danet.recipes import Data, Network, Optim, Recipe
 from danet.train import checkpoint, run_folder
-from danet.train.claim import claimed
-from danet.train.loop import Where, train
+from danet.train.loop import train
+from danet.train.run_folder import RunOptions
 
 SHRINK = 0.8
 """CamVid's 480 x 360 images are brought to 384 x 288, so that every stride divides them."""
@@ -167,15 +167,15 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
 
 def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
     """To the end, from the start or from the last checkpoint."""
-    begun = any((run / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
+    begun = checkpoint.exists(run)
     if begun:
         _check_same(run, run_folder.read_recipe(run), recipe)
     else:
-        with claimed(run):
+        with run_folder.lock(run):
             for name in (run_folder.RECIPE, run_folder.ENVIRONMENT):
                 (run / name).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-    where = Where(run, backbone_weights=options.backbone_weights, device=options.device)
-    ended = train(recipe, where, resume=begun)
+    run_options = RunOptions(run, backbone_weights=options.backbone_weights, device=options.device)
+    ended = train(recipe, run_options, resume=begun)
     if ended.stopped_by is not None:
         raise SystemExit(128 + ended.stopped_by)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from danet import recipes
-from danet.train.loop import Where, train
+from danet.train.loop import train
+from danet.train.run_folder import RunOptions
 from danet.weights import file as weights_file
 
 RECIPES = {"both modules": "toy-context", "FCN": "toy-context-fcn"}
@@ -31,7 +32,7 @@ def main() -> None:
     for seed in range(1, options.seeds + 1):
         for name, recipe in RECIPES.items():
             folder, start = options.out / f"{recipe}-{seed}", time.monotonic()
-            result = train(replace(recipes.find(recipe), seed=seed), Where(folder))
+            result = train(replace(recipes.find(recipe), seed=seed), RunOptions(folder))
             _, card = weights_file.load(folder / "best.safetensors")
             cars = statistics.mean(card.metrics["iou"][car] for car in CARS)
             rows.append({"network": name, "recipe": recipe, "seed": seed, "miou": result.miou, "miou_of_cars": cars})

@@ -1,34 +1,53 @@
-"""The plots of docs/results.md, from the numbers in benchmarks/results alone; the same numbers give the same bytes.
+"""The plots of docs/results.md, drawn by matplotlib from benchmarks/results. The same numbers give the same bytes.
 
 python -m benchmarks.plots
 """
 
+from __future__ import annotations
+
 import argparse
+import hashlib
+import io
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks import cost
-from benchmarks.chart import log_ticks
+from benchmarks.tables import label
 from danet.files import write_atomically
-from danet.visualize.html import escape
-from danet.visualize.svg import Frame, color, image, ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs"
 
 ENOUGH_SEEDS = 3
-"""For an interval by seeds: Student's t for two is 12.7."""
+"""Minimum for an interval over seeds: with two, Student's t is 12.7."""
 
-LABEL = 15  # from a line of text to the next
-LEFT, RIGHT, TOP, ROW, BOTTOM, WIDTH = 190, 120, 40, 30, 70, 720  # of the ablation's bars
+BLUE, ORANGE, GRAY = "#1f5fa8", "#d9730d", "#8a8a8a"
+COLORS = (GRAY, BLUE, ORANGE, "#2a9d6f", "#8f5bb5", "#c23b4b", "#6b7a1f")
+
+STYLE = {
+    "svg.hashsalt": "danet",  # reproducible ids
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+}
 
 
 class Gain(NamedTuple):
-    """In points of mIoU: the mean, the ends of its interval, and each seed's."""
+    """A gain in points of mIoU: its mean, its interval, and the value of each seed."""
 
     mean: float
     low: float
@@ -39,181 +58,187 @@ class Gain(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the images")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the plots")
     options = parser.parse_args()
-    for name, content in drawn(options.results).items():
+    for name, content in draw_all(options.results).items():
         write_atomically(options.out / name, content)
         print(options.out / name)
 
 
-def drawn(results: Path) -> dict[str, bytes]:
-    """File name -> SVG, of those whose numbers are there."""
+def draw_all(results: Path) -> dict[str, bytes]:
+    """Return file name -> SVG for each plot whose JSON exists."""
     files = {name: results / f"{name}.json" for name in PLOTS}
-    return {
-        f"{name}.svg": PLOTS[name](json.loads(file.read_text())).encode()
-        for name, file in files.items()
-        if file.exists()
-    }
+    return {f"{name}.svg": draw(name, json.loads(file.read_text())) for name, file in files.items() if file.exists()}
 
 
-def ablation(result: dict[str, Any]) -> str:
-    """Bars of each row's gain over the dilated FCN with its 95 % interval, and the paper's gain beside it."""
+def draw(name: str, result: dict[str, Any]) -> bytes:
+    """Return a plot as SVG."""
+    import matplotlib as mpl
+
+    data = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+    content = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure = PLOTS[name](result)
+        metadata = {"Date": None, "Description": f"Data: benchmarks/results/{name}.json, SHA-256 {data}"}
+        figure.savefig(content, format="svg", metadata=metadata)
+    return content.getvalue()
+
+
+def ablation(result: dict[str, Any]) -> Figure:
+    """Draw each row's gain over the dilated FCN with its 95 % interval, and the paper's gain."""
     rows = [row for row in result["rows"] if row["miou"] is not None]
     fcn = next(row for row in rows if row["name"] == "fcn")
-    gains = {row["name"]: _gain(row) for row in rows}
-    papers = {row["name"]: _published_gains(row, fcn) for row in rows}
-    values = [value for gain in gains.values() for value in (*gain[:3], *gain.of_each)]
-    values += [value for paper in papers.values() for value in paper.values()]
-    steps = ticks(min(*values, 0), max(*values, 1))
-    floor = TOP + ROW * len(rows)
+    figure, axes = _figure(7.6, 1.6 + 0.36 * len(rows))
+    gains = [_gain(row) for row in rows]
+    places = list(range(len(rows)))
+    axes.barh(places, [gain.mean for gain in gains], height=0.55, color=BLUE, alpha=0.75)
+    for place, gain in zip(places, gains, strict=True):
+        if gain.low < gain.high:
+            errors = [[gain.mean - gain.low], [gain.high - gain.mean]]
+            axes.errorbar(gain.mean, place, xerr=errors, color="black", capsize=3, linewidth=1.2)
+        if len(gain.of_each) > 1:
+            axes.plot(gain.of_each, [place] * len(gain.of_each), "o", color="black", markersize=3, gid="seed")
+    for backbone, marker in (("ResNet-50", "o"), ("ResNet-101", "D")):
+        paper = {place: _published_gain(row, fcn, backbone) for place, row in zip(places, rows, strict=True)}
+        known = {place: gain for place, gain in paper.items() if gain is not None}
+        name = f"the paper's gain on Cityscapes, {backbone}"
+        axes.plot(list(known.values()), list(known), marker, color=ORANGE, fillstyle="none", label=name)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(places, [label(row) for row in rows])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    table = axes.get_yaxis_transform()
+    axes.text(1.07, -0.75, "gain", ha="right", va="center", transform=table, color=GRAY)
+    axes.text(1.22, -0.75, "mIoU, %", ha="right", va="center", transform=table, color=GRAY)
+    for place, row in enumerate(rows):
+        if row is not fcn:
+            axes.text(1.07, place, f"{gains[place].mean:+.1f}", ha="right", va="center", transform=table)
+        axes.text(1.22, place, f"{100 * row['miou']:.1f}", ha="right", va="center", transform=table)
+    seeds = [len(row["seeds"]) for row in rows]
+    sample = f"{min(seeds)} seeds" if min(seeds) >= ENOUGH_SEEDS else "the images"
+    each = "One seed." if max(seeds) == 1 else "Dots: each seed."
+    axes.set_xlabel(f"gain over the dilated FCN on CamVid, points of mIoU\nLines: 95 % interval over {sample}. {each}")
+    axes.set_title("Contribution of each part", pad=34)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.02), ncols=2, columnspacing=1, handletextpad=0.1)
+    return figure
 
-    def x(points: float) -> float:
-        return LEFT + (points - steps[0]) / (steps[-1] - steps[0]) * (WIDTH - LEFT - RIGHT)
 
-    parts = []
-    for step in steps:
-        ends = f'x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{TOP}" y2="{floor}"'
-        parts.append(f'<line class="{"grid" if step else "axis"}" {ends}/>')
-        parts.append(_text(x(step), floor + 16, f"{step:+g}" if step else "0", "middle"))
-    for i, row in enumerate(rows):
-        parts += _bar(x, TOP + ROW * (i + 0.5), row, gains[row["name"]], papers[row["name"]])
-    seeds = min(len(row["seeds"]) for row in rows), max(len(row["seeds"]) for row in rows)
-    sample = f"{seeds[0]} seeds" if seeds[0] >= ENOUGH_SEEDS else "the images"
-    each = " One seed." if seeds[1] == 1 else " Dots: each seed."
-    parts += [_text(WIDTH - RIGHT + 40, TOP - 6, "gain", "end"), _text(WIDTH - 20, TOP - 6, "mIoU %", "end")]
-    bars = f"Bars: gain in points, CamVid; lines: its 95 % interval over {sample}.{each}"
-    parts.append(_text(12, floor + 38, bars, kind="soft"))
-    marks = "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and ResNet-101."
-    parts.append(_text(12, floor + 56, marks, kind="soft"))
-    return image(WIDTH, floor + BOTTOM, "What each part is worth: gain in mIoU over the dilated FCN", "\n".join(parts))
-
-
-def baselines(result: dict[str, Any]) -> str:
-    """mIoU of each network, with its spread over the seeds, against its latency."""
+def baselines(result: dict[str, Any]) -> Figure:
+    """Draw each network's mIoU against its latency; lines are the standard deviation over the seeds."""
     rows = [row for row in result["rows"] if row["miou"] is not None and "speed" in row]
-    latencies = [1000 * row["speed"]["latency"]["median_s"] for row in rows]
-    ends = [100 * (row["miou"] + sign * (row["spread"] or 0)) for row in rows for sign in (-1, 1)]
-    up, (low, high) = ticks(min(ends), max(ends)), (min(latencies) / 1.2, 2 * max(latencies))
-    frame = Frame((math.log(low), math.log(high)), (up[0], up[-1]), 360, 640)
+    figure, axes = _figure(7.2, 4.4)
+    heights = []
+    for row in sorted(rows, key=lambda row: -row["miou"]):
+        latency, miou = 1000 * row["speed"]["latency"]["median_s"], 100 * row["miou"]
+        color = BLUE if row["name"].startswith("both") else GRAY
+        axes.errorbar(latency, miou, yerr=100 * (row["spread"] or 0) or None, fmt="o", color=color, markersize=7)
+        heights.append((latency, miou, f"{label(row)}, {row['parameters'] / 1e6:.1f} M"))
+    axes.set_xscale("log")
+    latencies = [latency for latency, _, _ in heights]
+    axes.set_xlim(min(latencies) / 1.2, 2.4 * max(latencies))
+    ticks = [scale * step for scale in (1, 10, 100, 1000, 10_000) for step in (1, 2, 3, 5)]
+    axes.set_xticks([tick for tick in ticks if min(latencies) / 1.2 <= tick <= 2.4 * max(latencies)])
+    _plain_ticks(axes.xaxis)
+    low, high = axes.get_ylim()
+    lowest = float("inf")
+    for latency, miou, text in heights:  # labels below each other, so that they do not overlap
+        lowest = min(miou, lowest - 0.05 * (high - low))
+        axes.annotate(text, (latency, lowest), (8, 0), textcoords="offset points", va="center")
+    axes.grid()
     width = result["recipe"]["data"]["size"]
-    about = "mIoU %, CamVid; lines: standard deviation over the seeds" if rows[0]["spread"] else "mIoU %, CamVid"
-    parts = [frame.axes([], up, f"milliseconds for an image of {width} x {width * 3 // 4}", about)]
-    for value in log_ticks(low, high):
-        at = frame.x(math.log(value))
-        parts.append(
-            f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.y(up[0]):.1f}" y2="{frame.y(up[-1]):.1f}"/>'
-        )
-        parts.append(_text(at, frame.y(up[0]) + 17, f"{value:g}", "middle"))
-    lowest = 0.0  # a label stands below those before it
-    for row, latency in sorted(zip(rows, latencies, strict=True), key=lambda pair: -pair[0]["miou"]):
-        x, y, spread = frame.x(math.log(latency)), frame.y(100 * row["miou"]), 100 * (row["spread"] or 0)
-        lowest = max(y, lowest + LABEL)
-        parts.append(_text(x + 9, lowest + 4, f"{row['about']}, {row['parameters'] / 1e6:.1f} M", kind="halo"))
-        fill = color(1 if row["name"].startswith("both") else 0)
-        if spread:
-            low, high = (frame.y(100 * row["miou"] + sign * spread) for sign in (-1, 1))
-            parts.append(_line(x, low, x, high, fill))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" style="fill:{fill}"/>')
-    content = f'<g transform="translate(12 36)">{"".join(parts)}</g>'
-    return image(664, 400, "Equal backbone, recipe and budget", content)
+    axes.set_xlabel(f"milliseconds for an image of {width} x {width * 3 // 4} pixels")
+    axes.set_ylabel("mIoU, %, CamVid" + (" (lines: standard deviation over the seeds)" if rows[0]["spread"] else ""))
+    axes.set_title("Accuracy and latency: same backbone, recipe and number of steps")
+    return figure
 
 
-def robustness(result: dict[str, Any]) -> str:
-    """A row for the clean images and for each corruption, a dot for each network's mIoU; one module alone, and
-    attention switched off, are left to the table.
+def robustness(result: dict[str, Any]) -> Figure:
+    """Draw each network's mIoU on clean images, for each corruption, and averaged over the corruptions.
+
+    Single modules and the network without attention are only in the table.
     """
-    left_out = ("position", "channel", "both-off")
-    networks = [network for network in result["networks"] if network["name"] not in left_out]
-    rows = {"clean": [100 * network["clean"] for network in networks]}
-    for name in networks[0]["corruptions"]:
-        rows[name] = [100 * mean(network["corruptions"][name]) for network in networks]
-    rows["mean of the corruptions"] = [100 * network["mean_miou"] for network in networks]
-    steps = ticks(0, max(value for values in rows.values() for value in values))
-    top, floor = TOP + LABEL, TOP + LABEL + ROW * len(rows)
-
-    def x(points: float) -> float:
-        return LEFT + points / steps[-1] * (WIDTH - LEFT - 30)
-
-    parts = []
-    for step in steps:
-        parts.append(f'<line class="grid" x1="{x(step):.1f}" x2="{x(step):.1f}" y1="{top}" y2="{floor}"/>')
-        parts.append(_text(x(step), floor + 16, f"{step:g}", "middle"))
-    for i, (name, values) in enumerate(rows.items()):
-        y = top + ROW * (i + 0.5)
-        parts.append(_text(LEFT - 10, y + 4, name, "end"))
-        parts.append(_line(x(min(values)), y, x(max(values)), y, "var(--line)"))
-        for j, (network, value) in enumerate(zip(networks, values, strict=True)):
-            told = f"<title>{escape(network['about'])}, {escape(name)}: {value:.1f} %</title>"
-            parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="5" style="fill:{color(j)}">{told}</circle>')
-    for j, network in enumerate(networks):
-        at = LEFT + (WIDTH - LEFT) * j / len(networks)
-        parts.append(f'<circle cx="{at:.1f}" cy="{TOP:.1f}" r="5" style="fill:{color(j)}"/>')
-        parts.append(_text(at + 10, TOP + 4, network["about"]))
-    note = "mIoU %, CamVid, mean over five severities and the seeds of each network"
-    parts.append(_text(12, floor + 38, note, kind="soft"))
-    return image(WIDTH, floor + BOTTOM - 18, "What is left on corrupted images", "\n".join(parts))
+    networks = [network for network in result["networks"] if network["name"] not in ("position", "channel", "both-off")]
+    names = ["clean", *networks[0]["corruptions"], "mean of the corruptions"]
+    figure, axes = _figure(7.6, 1.6 + 0.32 * len(names))
+    values = [
+        [network["clean"], *map(mean, network["corruptions"].values()), network["mean_miou"]] for network in networks
+    ]
+    for place in range(len(names)):
+        row = [100 * network[place] for network in values]
+        axes.plot([min(row), max(row)], [place, place], color="#cccccc", linewidth=1.5, zorder=1)
+    for i, (network, mious) in enumerate(zip(networks, values, strict=True)):
+        points = [100 * miou for miou in mious]
+        axes.plot(points, range(len(names)), "o", color=COLORS[i % len(COLORS)], label=label(network), markersize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.grid(axis="x")
+    axes.set_xlabel("mIoU, %, CamVid; mean over five severities and the seeds of each network")
+    axes.set_title("Accuracy on corrupted images", pad=26)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(networks), columnspacing=1, handletextpad=0.1)
+    return figure
 
 
-PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {
+def cost(result: dict[str, Any]) -> Figure:
+    """Draw the time of plain and tiled attention and of the whole network, over the number of positions."""
+    figure, axes = _figure(6.8, 4.4)
+    labels = {"plain": "plain attention", "tiled": "tiled attention", "network": "whole network"}
+    for (name, label), color in zip(labels.items(), (ORANGE, BLUE, GRAY), strict=True):
+        sizes = [size for size in result["sizes"] if "median_s" in size[name]]
+        if sizes:
+            points = [size["positions"] for size in sizes], [size[name]["median_s"] for size in sizes]
+            axes.plot(*points, "o-", color=color, label=label, markersize=5)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks([size["positions"] for size in result["sizes"]])
+    _plain_ticks(axes.xaxis, "{:,.0f}")
+    _plain_ticks(axes.yaxis)
+    axes.grid()
+    axes.set_xlabel("positions N of the feature grid")
+    axes.set_ylabel("seconds")
+    axes.set_title(f"Position attention with {result['channels']} channels, and DANet with {result['backbone']}")
+    axes.legend()
+    return figure
+
+
+PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "ablation": ablation,
     "baselines": baselines,
     "robustness": robustness,
-    "cost": cost.chart,
+    "cost": cost,
 }
-"""Name of the JSON and of the image -> what draws it."""
+"""Name of the JSON and of the plot -> the function that draws it."""
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
+    return figure, figure.subplots()
+
+
+def _plain_ticks(axis: Any, text: str = "{:g}") -> None:
+    """Label a logarithmic axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text.format(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _gain(row: dict[str, Any]) -> Gain:
-    """Points of mIoU over the FCN, the ends of their interval, and those of each seed."""
     for entry in row["differences"]:
         if entry["against"] == "fcn":
-            of_each = entry["of_each"]
+            of_each = [100 * gain for gain in entry["of_each"]]
             low, high = entry["by_seeds_95" if len(of_each) >= ENOUGH_SEEDS else "by_images_95"]
-            return Gain(100 * entry["mean"], 100 * low, 100 * high, [100 * gain for gain in of_each])
+            return Gain(100 * entry["mean"], 100 * low, 100 * high, of_each)
     return Gain(0.0, 0.0, 0.0, [])
 
 
-def _published_gains(row: dict[str, Any], fcn: dict[str, Any]) -> dict[str, float]:
-    if row is fcn:
-        return {}
-    return {backbone: miou - fcn["published"][backbone] for backbone, miou in row["published"].items()}
-
-
-def _bar(
-    x: Callable[[float], float], y: float, row: dict[str, Any], gain: Gain, paper: dict[str, float]
-) -> Iterator[str]:
-    """A row: name, bar, interval, the paper's marks, numbers."""
-    mean, low, high, of_each = gain
-    start, end = sorted((x(0), x(mean)))
-    yield _text(LEFT - 10, y + 4, row["about"].strip(), "end")
-    yield f'<rect x="{start:.1f}" y="{y - 8:.1f}" width="{end - start:.1f}" height="16" style="fill:{color(0)}"/>'
-    if low < high:
-        yield _line(x(low), y, x(high), y, "var(--ink)")
-        yield from (_line(x(value), y - 4, x(value), y + 4, "var(--ink)") for value in (low, high))
-    if len(of_each) > 1:
-        yield from (f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="3" style="fill:var(--ink)"/>' for value in of_each)
-    for backbone, value in paper.items():
-        yield _mark(x(value), y, backbone)
-    if row["name"] != "fcn":
-        yield _text(WIDTH - RIGHT + 40, y + 4, f"{mean:+.1f}", "end")
-    yield _text(WIDTH - 20, y + 4, f"{100 * row['miou']:.1f}", "end")
-
-
-def _mark(x: float, y: float, backbone: str) -> str:
-    style = f'style="fill:var(--paper);stroke:{color(1)};stroke-width:2"'
-    told = f"<title>the paper, {escape(backbone)}</title>"
-    if backbone == "ResNet-50":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {style}>{told}</circle>'
-    return f'<path d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" {style}>{told}</path>'
-
-
-def _line(x0: float, y0: float, x1: float, y1: float, stroke: str) -> str:
-    ends = f'x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"'
-    return f'<line {ends} style="stroke:{stroke};stroke-width:1.5"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text, 120)}</text>'
+def _published_gain(row: dict[str, Any], fcn: dict[str, Any], backbone: str) -> float | None:
+    if row is fcn or backbone not in row["published"]:
+        return None
+    return row["published"][backbone] - fcn["published"][backbone]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ In a page, a table is a block `<!-- [[[cog cog.out(tables.baselines()) ]]] -->` 
 below returns one table.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -22,20 +23,22 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PROLOGUE = "import cog\nfrom benchmarks import model_card, tables"
 
-ABLATION_ROWS = {
-    "both-off": "same weights, attention off at test time",
-    "scaling": "both + random scaling (0.6 to 1.6)",
-    "deeplabv3plus": "DeepLabV3+",
+LABELS = {
+    "both, off in testing": "same weights, attention off at test time",
+    "both + random scaling": "both + random scaling (0.6 to 1.6)",
+    "DeepLabV3Plus": "DeepLabV3+",
 }
-"""Row names in the JSON -> labels, where the JSON's own are too short."""
+"""Labels in the JSON that are too short -> labels in tables and plots."""
 
 
 def main() -> int:
     """Run cog on all pages and return its exit status."""
     from cogapp import Cog
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only report the files that are out of date")
+    mode = ["--check"] if parser.parse_args().check else ["-r"]
     pages = [str(ROOT / "README.md"), *map(str, sorted((ROOT / "docs").glob("*.md")))]
-    mode = ["--check"] if "--check" in sys.argv[1:] else ["-r"]
     return Cog().main(["cog", "-I", str(ROOT), "-p", PROLOGUE, *mode, *pages])
 
 
@@ -121,7 +124,9 @@ def baselines() -> str:
 def without_attention() -> str:
     """Return mIoU of the bundled weights with attention switched off at test time."""
     whole, windows = read("without"), read("without_windows")
-    scales = ", ".join(f"{name} {whole['scales'][key]:+.2f}" for name, key in (("alpha", "position"), ("beta", "channel")))
+    scales = ", ".join(
+        f"{name} {whole['scales'][key]:+.2f}" for name, key in (("alpha", "position"), ("beta", "channel"))
+    )
     rows = [(f"both ({scales})", percent(whole["miou"], 2), percent(windows["miou"], 2))]
     for entries in zip(whole["rows"], windows["rows"], strict=True):
         off = entries[0]["off"]
@@ -228,7 +233,7 @@ def network() -> str:
     def cell(row: Mapping[str, Any], way: str) -> str:
         return _latency(row["median_s"]) + (f", {row['speedup']:.2f} x" if way != "eager" else "")
 
-    rows = [(label, *(cell(case[way], way) for case in cases.values())) for way, label in ways.items()]
+    rows = [(text, *(cell(case[way], way) for case in cases.values())) for way, text in ways.items()]
     return markdown(("", *cases), rows)
 
 
@@ -241,29 +246,29 @@ def protocols() -> str:
         height, width = entry["image"]
         return f"{width} x {height}, {len(entry['scales'])} scales and flip, windows of {entry['crop']}"
 
-    labels = {
+    ways = {
         "released loop": f"{about(loop)}: the released loop",
         "ours, same network": "ours, same network",
         "ours": "ours, as `danet evaluate` runs it (folded, channels_last)",
     }
     rows = []
-    for name, label in labels.items():
+    for name, text in ways.items():
         row = loop["ways"][name]
-        rows.append((label, f"{row['median_s']:.1f}", "1" if row["speedup"] == 1 else f"{row['speedup']:.2f}", ""))
+        rows.append((text, f"{row['median_s']:.1f}", "1" if row["speedup"] == 1 else f"{row['speedup']:.2f}", ""))
     base = whole["ways"]["windows"]["seconds"]
-    for name, label in (("windows", about(whole)), ("whole", "whole images instead")):
+    for name, text in (("windows", about(whole)), ("whole", "whole images instead")):
         row = whole["ways"][name]
         speedup = "1" if name == "windows" else f"{base / row['seconds']:.1f}"
-        rows.append((label, f"{row['seconds']:.1f}", speedup, megabytes(row["peak_bytes"])))
+        rows.append((text, f"{row['seconds']:.1f}", speedup, megabytes(row["peak_bytes"])))
     height, width = largest["image"]
-    label = f"{width} x {height} whole at scale {largest['scale']}, N = {largest['positions']:,}"
-    rows.append((label, f"{largest['seconds']:.1f}", "", megabytes(largest["peak_bytes"])))
+    text = f"{width} x {height} whole at scale {largest['scale']}, N = {largest['positions']:,}"
+    rows.append((text, f"{largest['seconds']:.1f}", "", megabytes(largest["peak_bytes"])))
     return markdown(("", "s", "speedup", "peak memory, MB"), rows)
 
 
 def export() -> str:
     """Return latency, mIoU and file size of the exported bundled weights."""
-    labels = {
+    ways = {
         "PyTorch": "PyTorch",
         "PyTorch, folded": "PyTorch, batch normalization folded",
         "ONNX Runtime": "ONNX Runtime",
@@ -272,10 +277,10 @@ def export() -> str:
     }
     sizes = {"PyTorch": f"{megabytes(weights_file.DEFAULT.stat().st_size, 1)} (float16)"}
     rows = []
-    for name, label in labels.items():
+    for name, text in ways.items():
         way = read("export")["ways"][name]
         size = megabytes(way["bytes"], 1) if "bytes" in way else sizes.get(name, "")
-        rows.append((label, f"{way['milliseconds']:.0f}", percent(way["miou"], 2) if "miou" in way else "", size))
+        rows.append((text, f"{way['milliseconds']:.0f}", percent(way["miou"], 2) if "miou" in way else "", size))
     return markdown(("", "ms/image", "mIoU, %", "file, MB"), rows)
 
 
@@ -308,17 +313,19 @@ def serve() -> str:
 
 def data() -> str:
     """Return the time to make a training sample."""
-    labels = {
+    ways = {
         "released": "the released code's steps",
         "ours": "ours",
         "cached": "ours, `--cache`",
         "decoding alone": "decoding the two files, part of both",
     }
     rows = []
-    for name, label in labels.items():
+    for name, text in ways.items():
         row = read("data")["ways"][name]
         share = row["of_released"]
-        rows.append((label, f"{1000 * row['median_s']:.1f}", "1" if share == 1 else f"{share:.{3 if share < 0.2 else 2}f}"))
+        rows.append(
+            (text, f"{1000 * row['median_s']:.1f}", "1" if share == 1 else f"{share:.{3 if share < 0.2 else 2}f}")
+        )
     return markdown(("", "ms", "relative to the released pipeline"), rows)
 
 
@@ -375,9 +382,14 @@ def _difference(entries: Sequence[Mapping[str, Any]], index: int) -> str:
     return f"{percent(entries[index]['mean'], 1, '+')} {interval(entries[index]['by_images_95'])}"
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """Return the label of a row of a campaign."""
+    about = row["about"].strip()
+    return LABELS.get(about, about)
+
+
 def _network(row: Mapping[str, Any]) -> str:
-    label = ABLATION_ROWS.get(row["name"], row["about"].strip())
-    return f"**{label}**" if label.startswith("DANet") else label
+    return f"**{label(row)}**" if label(row).startswith("DANet") else label(row)
 
 
 def _latency(seconds: float) -> str:
@@ -397,7 +409,7 @@ def _ablation(name: str, against: int) -> list[tuple[str, ...]]:
         scales = ", ".join(f"{scale:+.2f}" if abs(scale) >= 0.005 else "0.00" for scale in row["scales"].values())
         rows.append(
             (
-                ABLATION_ROWS.get(row["name"], row["about"].strip()),
+                label(row),
                 f"**{mious}**" if row["miou"] == best else mious,
                 _difference(row["differences"], against),
                 scales,
@@ -411,14 +423,6 @@ def _ablation(name: str, against: int) -> list[tuple[str, ...]]:
 def _published_gains(row: Mapping[str, float], fcn: Mapping[str, float]) -> str:
     gains = {backbone: f"{miou - fcn[backbone]:+.1f}" for backbone, miou in row.items()}
     return " / ".join(gains.get(backbone, "-") for backbone in fcn) if gains else ""
-
-
-TABLES: dict[str, Callable[[], str]] = {
-    function.__name__: function
-    for function in (default_weights, context, ablation, ablation_resnet50, without_attention, baselines, robustness)
-    + (attention, cost, network, protocols, export, serve, data)
-}
-"""The tables of docs/results.md, in its order."""
 
 
 if __name__ == "__main__":

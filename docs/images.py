@@ -1,8 +1,8 @@
-"""Draws the images of the documentation again, with the weights that come with the package.
+"""Draw the images of the documentation with the bundled weights.
 
     uv run --all-extras python docs/images.py
 
-Needs Debian's chromium for the image of the page.
+The image of the web page needs Debian's chromium.
 """
 
 import re
@@ -22,71 +22,73 @@ DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 PHOTO = EXAMPLES / "china.jpg"
 POINTS = ((0.36, 0.62), (0.2, 0.12), (0.75, 0.9))
-"""On the image, in shares of its width and height: temple, sky, trees."""
+"""Temple, sky and trees, as fractions of the width and height of the image."""
 
 
 def danet(*args: str | Path) -> list[str]:
+    """Return the command line of a danet command."""
     return [sys.executable, "-m", "danet", *map(str, args)]
 
 
 def overlays() -> None:
+    """Draw the overlays of the example images."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(danet("predict", EXAMPLES, "--out", folder), check=True)
-        for drawn in Path(folder).glob("*_overlay.png"):
-            shutil.copy(drawn, DOCS / drawn.name)
+        for overlay in Path(folder).glob("*_overlay.png"):
+            shutil.copy(overlay, DOCS / overlay.name)
 
 
 def look() -> None:
-    """In half of the size for print."""
+    """Draw the sheet of `danet look`, at half its size."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "look.png"
         points = ["--point", "455", "155", "--point", "555", "345"]
         subprocess.run(danet("look", PHOTO, *points, "--without", "--out", out), check=True)
-        with Image.open(out) as drawn:
-            drawn.reduce(2).save(DOCS / "look_china.png", optimize=True)
+        with Image.open(out) as sheet:
+            sheet.reduce(2).save(DOCS / "look_china.png", optimize=True)
 
 
 def corruptions() -> None:
-    """Each of `danet robustness` at severity 3, named."""
+    """Draw each corruption of `danet robustness` at severity 3, with its name."""
     width, height = 320, 180
     with Image.open(EXAMPLES / "street.jpg") as street:
-        shown = np.asarray(street.convert("RGB").resize((2 * width, 2 * height)))
+        pixels = np.asarray(street.convert("RGB").resize((2 * width, 2 * height)))
     sheet = Image.new("RGB", (4 * width, 3 * height))
     drawing = ImageDraw.Draw(sheet)
     for i, name in enumerate(CORRUPTIONS):
-        x, y = width * (i // 3), height * (i % 3)  # a column is a kind
-        sheet.paste(Image.fromarray(corrupt(shown, name, 3)).resize((width, height)), (x, y))
+        x, y = width * (i // 3), height * (i % 3)  # one column per kind
+        sheet.paste(Image.fromarray(corrupt(pixels, name, 3)).resize((width, height)), (x, y))
         drawing.text((x + 8, y + 6), name, "white", ImageFont.load_default(16), stroke_width=2, stroke_fill="black")
     sheet.save(DOCS / "corruptions.jpg", quality=88)
 
 
 def page() -> None:
-    """The page of `danet serve` with the attention of one point drawn and two more pinned."""
+    """Take a screenshot of the page of `danet serve`, with the attention of one point and two more points pinned."""
     with subprocess.Popen(danet("serve", "--port", "0"), stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-                shot = browser.new_page(viewport={"width": 1280, "height": 860})
-                shot.goto(address)
-                _use(shot)
-                shot.screenshot(path=DOCS / "page.png")
+                tab = browser.new_page(viewport={"width": 1280, "height": 860})
+                tab.goto(address)
+                _pin_points(tab)
+                tab.screenshot(path=DOCS / "page.png")
                 browser.close()
         finally:
             server.terminate()
 
 
-def _use(page: Page) -> None:
-    page.wait_for_selector("[data-model=ready]")
-    page.click("#example")
-    page.wait_for_selector("[data-state=ready]")
-    page.locator("label", has_text=re.compile("Attention")).first.click()
-    box = page.locator("#stage").bounding_box()
+def _pin_points(tab: Page) -> None:
+    tab.wait_for_selector("[data-model=ready]")
+    tab.click("#example")
+    tab.wait_for_selector("[data-state=ready]")
+    tab.locator("label", has_text=re.compile("Attention")).first.click()
+    box = tab.locator("#stage").bounding_box()
     assert box is not None
     for x, y in reversed(POINTS):
-        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        page.wait_for_timeout(500)
+        tab.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        tab.wait_for_timeout(500)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,13 @@ def command(*args: str) -> int:
     return main(list(args))
 
 
+def serve(*args: str) -> int:
+    """Run `danet serve`."""
+    from danet.cli import main
+
+    return main(["serve", *args])
+
+
 def elastic(*args: str) -> int:
     """The same, with a checkpoint after every step. First tells how often torchrun has started it again."""
     from danet.train import loop

@@ -2,16 +2,16 @@
 
 import contextlib
 import io
-import os
+import re
 import socket
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from killed import Program, Warm, serve
 from PIL import Image
 
 from danet.serve.app import create_app
@@ -58,16 +58,23 @@ def error_of(response: httpx.Response) -> str:
 
 
 @contextlib.contextmanager
-def process(weights: Path, *args: str, environment: dict[str, str] | None = None):
-    """Run `danet serve` on a free port, and yield the process and its URL."""
-    command = [sys.executable, "-m", "danet", "serve", "--weights", str(weights), "--port", "0", *args]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as running:
-        try:
-            url = running.stdout.readline().strip()
-            assert url.startswith("http://127.0.0.1:"), running.stderr.read()
-            yield running, url
-        finally:
+def server_process(warm: Warm, weights: Path, log: Path, *args: str) -> Iterator[tuple[Program, str]]:
+    """Run `danet serve` on a free port in a process of its own, and yield the process and its URL.
+
+    The process is forked from one that has imported torch, which takes seconds. `log` receives its output.
+    """
+    running = warm.start(serve, "--weights", str(weights), "--port", "0", *args, errors=log)
+    try:
+        deadline, printed = time.monotonic() + 120, None
+        while printed is None:
+            output = log.read_text() if log.exists() else ""
+            assert time.monotonic() < deadline, output
+            assert Path(f"/proc/{running.pid}").exists(), output
+            time.sleep(0.02)
+            printed = re.search(r"^(http://127\.0\.0\.1:\d+)\n", output, re.M)
+        yield running, printed[1]
+    finally:
+        if running.status is None:
             running.kill()
 
 

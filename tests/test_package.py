@@ -1,4 +1,4 @@
-"""What is published: the wheel, which two folders make equal to the byte, and the version floors and their reasons."""
+"""The wheel: reproducible, contains only the package. The version floors of SECURITY.md are those of pyproject.toml."""
 
 import os
 import re
@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(one for extra in PROJECT["optional-dependencies"].values() for one in extra),
+    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
 ]
 
 
-def test_every_version_floor_with_a_reason_is_the_one_that_is_asked_for():
+def test_version_floors_of_security_md_are_the_required_ones():
     table = (ROOT / "SECURITY.md").read_text().split("## Version floors")[1]
     floors = re.findall(
         r"([\w-]+ >= [\d.]+)", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)
@@ -26,11 +26,11 @@ def test_every_version_floor_with_a_reason_is_the_one_that_is_asked_for():
     assert len(floors) >= 8
     for floor in floors:
         name = floor.split()[0]
-        assert {one for one in REQUIREMENTS if re.match(rf"{name}\b(?!-)", one)} == {floor.replace(" ", "")}
+        assert {line for line in REQUIREMENTS if re.match(rf"{name}\b(?!-)", line)} == {floor.replace(" ", "")}
 
 
 def build(folder: Path, mode: int) -> Path:
-    """A wheel of a copy of the project in that folder, all of its files of today and of this mode."""
+    """Build a wheel of a copy of the project in a folder; all files get this mode, and a time that depends on it."""
     shutil.copytree(ROOT / "danet", folder / "danet", copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, folder / name)
@@ -47,8 +47,8 @@ def build(folder: Path, mode: int) -> Path:
 
 
 @pytest.mark.stress
-def test_two_builds_are_equal_to_the_byte_and_hold_the_package_alone(tmp_path):
-    """From two folders, with files of different ages and modes. Needs a package index for hatchling."""
+def test_two_builds_are_identical_and_contain_only_the_package(tmp_path):
+    """Built in two folders, from files of different times and modes. Needs a package index for hatchling."""
     first, second = (build(tmp_path / name, mode) for name, mode in (("one", 0o644), ("another place", 0o600)))
     assert first.name == second.name
     assert first.read_bytes() == second.read_bytes()
@@ -61,6 +61,8 @@ def test_two_builds_are_equal_to_the_byte_and_hold_the_package_alone(tmp_path):
         sources = {str(file.relative_to(ROOT)) for file in (ROOT / "danet").rglob("*") if file.is_file()}
         assert {name for name in names if name.startswith("danet/")} == {s for s in sources if "__pycache__" not in s}
         for name in names:
-            assert not re.search(rb"/(home|root|Users|work)/\w", wheel.read(name)), f"{name} names a place of a machine"
+            assert not re.search(rb"/(home|root|Users|work)/\w", wheel.read(name)), (
+                f"{name} contains a path of this machine"
+            )
         (metadata,) = (wheel.read(name).decode() for name in names if name.endswith("METADATA"))
         assert f"Requires-Python: {PROJECT['requires-python']}" in metadata

@@ -25,7 +25,7 @@ class Look:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """one or more images"""
     point: tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]] = ()
-    """x and y of a point, in pixels of the image; may be repeated; default: a point in each of the two largest classes"""
+    """x and y of a point in pixels of the image; repeatable; default: a point in each of the two largest classes"""
     channels: tuple[int, ...] = ()
     """channel maps to show, numbered from 0; default: those that respond most to the points' classes in the first
     image"""

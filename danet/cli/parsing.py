@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -17,13 +17,26 @@ Parsed = TypeVar("Parsed")
 _FLAGS: ContextVar[dict[str, str]] = ContextVar("flags", default={})  # noqa: B039 (never mutated)
 
 
-def parse(kind: type[Parsed], args: Sequence[str], command: str, default: Parsed | None = None) -> Parsed:
+def parse(
+    kind: type[Parsed],
+    args: Sequence[str],
+    command: str,
+    default: Parsed | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> Parsed:
     """Parse the arguments of a command, and remember its flags for `error_line`.
+
+    Args:
+        kind: a dataclass with a field per option.
+        args: the arguments.
+        command: its name, for messages.
+        default: default values that differ from those of `kind`.
+        aliases: flags of parameters that no option is named after.
 
     Raises:
         InputError: an unknown option, a missing or invalid value.
     """
-    _FLAGS.set(dict(_flags(kind)))
+    _FLAGS.set({**dict(_flags(kind)), **(aliases or {})})
     given: dict[str, Any] = {} if default is None else {"default": default}
     messages = io.StringIO()
     try:
@@ -51,7 +64,7 @@ def printable(text: str) -> str:
 def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Map the parameters behind the options of a dataclass to flags; nested ones by their own and their dotted names.
 
-    A recipe stands at the top level, as on the command line. Options override fields of the same name in sections.
+    A field annotated with tyro.conf.arg(name="") adds no prefix. Options override fields of the same name in sections.
     """
     types = get_type_hints(kind, include_extras=True)
     own = []
@@ -59,7 +72,8 @@ def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
         inner, *notes = [types[field.name], *getattr(types[field.name], "__metadata__", ())]
         inner = getattr(inner, "__origin__", inner) if notes else inner
         if is_dataclass(inner) and isinstance(inner, type):
-            yield from _flags(inner, "" if field.name == "recipe" else f"{prefix}{field.name}.")
+            unnamed = any(getattr(note, "name", None) == "" for note in notes)
+            yield from _flags(inner, prefix if unnamed else f"{prefix}{field.name}.")
             continue
         positional = any("Positional" in repr(note) for note in notes)
         name = next((note.name for note in notes if getattr(note, "name", None)), field.name)  # tyro.conf.arg(name=...)

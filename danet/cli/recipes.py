@@ -1,51 +1,80 @@
 """`danet recipes`."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from danet import recipes
-from danet.errors import InputError
+from danet.cli.parsing import parse
+from danet.files import format_bytes
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the recipes that danet train can run: those of the paper, of mmsegmentation, and small ones.
+
+    With names, also show the estimated GPU memory of these recipes.
+
+    For example: danet recipes camvid cityscapes-danet101
+    """
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
+    """the recipes to show; default: all, without their memory"""
 
 
 def run(args: Sequence[str]) -> int:
-    if args and args[0] in ("-h", "--help"):
-        print(
-            "usage: danet recipes\n\nWhat can be trained: the paper's rows and others, their numbers, steps and memory."
-        )
-        return 0
-    if args:
-        raise InputError(args[0], "danet recipes takes nothing", "use danet train RECIPE --help for a recipe's values")
-    for name, recipe in recipes.RECIPES.items():
-        network, optim, source = recipe.network, recipe.optim, recipe.data
-        images = _images(source)
-        per_epoch = None if images is None else images // source.batch
-        steps = optim.steps or (None if per_epoch is None else optim.epochs * per_epoch)
-        length = "" if optim.steps else f"{optim.epochs} epoch{'s' * (optim.epochs != 1)}"
-        fixed, per_image = recipes.MEMORY[name]
-        lines = [
-            recipe.about,
-            f"{network.backbone} stride {network.output_stride}, batch {source.batch}, "
-            f"crop {source.crop[0]} x {source.crop[1]}; "
-            + ", ".join(
-                part
-                for part in (length, f"{steps:,} steps" if steps else "", f"{images:,} images" if images else "")
-                if part
-            ),
-            f"memory of a GPU, estimated: {_in_words(fixed)} and {_in_words(per_image)} for each image",
-        ]
-        if name in recipes.PUBLISHED:
-            row = recipes.PUBLISHED[name]
-            whose = "mmsegmentation" if row.table == "mmseg" else f"Table {row.table} of the paper"
-            lines.append(f"mIoU {row.miou} in {whose}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}")
+    """Run `danet recipes`."""
+    options = parse(Recipes, args, "recipes")
+    for name in options.names or recipes.RECIPES:
+        recipe = recipes.find(name)
+        lines = [*_describe(name, recipe), *([_memory(recipe)] if options.names else [])]
         print(name, *lines, sep="\n    ")
+    if not options.names:
+        hint = "danet recipes NAME also estimates the GPU memory; danet train NAME --dry-run shows all settings"
+        print(f"\n{hint}", file=sys.stderr)
     return 0
 
 
-def _images(source: recipes.Data) -> int | None:
-    """To train on, where that is known without a folder."""
+def _describe(name: str, recipe: recipes.Recipe) -> Iterator[str]:
+    network, optim, data = recipe.network, recipe.optim, recipe.data
+    images = _images(data)
+    steps_per_epoch = None if images is None else images // data.batch
+    steps = optim.steps or (None if steps_per_epoch is None else optim.epochs * steps_per_epoch)
+    length = [
+        "" if optim.steps else f"{optim.epochs} epoch{'s' * (optim.epochs != 1)}",
+        f"{steps:,} steps" if steps else "",
+        f"{images:,} images" if images else "",
+    ]
+    yield recipe.about
+    yield (
+        f"{network.backbone}, output stride {network.output_stride}, batch {data.batch}, "
+        f"crop {data.crop[0]} x {data.crop[1]}; {', '.join(filter(None, length))}"
+    )
+    if name in recipes.PUBLISHED:
+        row = recipes.PUBLISHED[name]
+        source = "mmsegmentation" if row.table == "mmseg" else f"Table {row.table} of the paper"
+        yield f"mIoU {row.miou} in {source}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}"
+
+
+def _images(data: recipes.Data) -> int | None:
+    """Return the number of training images, None if it depends on the folder."""
     from danet.data import registry
 
-    return registry.DATASETS[source.dataset].counts.get(source.train_split)
+    return registry.DATASETS[data.dataset].counts.get(data.train_split)
 
 
-def _in_words(mebibytes: int) -> str:
-    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"
+def _memory(recipe: recipes.Recipe) -> str:
+    """Estimate the memory of a training step; a folder is assumed to have two classes."""
+    from danet.data import registry
+    from danet.train.estimate import estimate
+
+    classes = registry.DATASETS[recipe.data.dataset].classes
+    cost = estimate(recipe, 2 if classes is None else len(classes))
+    batch = recipe.data.batch
+    return (
+        f"estimated GPU memory: {format_bytes(cost.fixed)} plus {format_bytes(cost.per_image)} per image, "
+        f"{format_bytes(cost.bytes(batch))} for a batch of {batch}"
+    )

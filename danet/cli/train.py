@@ -1,133 +1,148 @@
-"""`danet train`."""
+"""The command `danet train`."""
 
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from danet import recipes
-from danet.cli.parsing import parse
+from danet.cli.parsing import parse, printable
 from danet.errors import InputError
 
 if TYPE_CHECKING:
-    from danet.train.loop import Where
+    from danet.train.run_folder import RunOptions
+
+_ALIASES = {"split": "--data.train-split or --data.val-split", "folder": "--out"}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run it. None of these options affects the result."""
+
+    device: str | None = None
+    """cpu or cuda; default: a GPU if available"""
+    workers: int = 1
+    """processes that load images"""
+    cache: Path | None = None
+    """keep decoded training images in this folder and read only the crops; helps if image decoding is the bottleneck"""
+    tensorboard: bool = False
+    """also write the curves to RUN/tensorboard (pip install 'danet[track]')"""
+    deterministic: bool = False
+    """make runs on this device reproducible to the bit; an operation that prevents this is an error"""
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe, whose every value can be given as an option. Interrupted, it goes on with danet train --resume
-    RUN.
+    """Train a recipe and write a run folder: weights (best.safetensors), metrics.csv, report.html and checkpoints.
 
-    For example: danet train folder --data.root my_images --optim.epochs 40
+    Every value of the recipe is an option. Interrupt with Ctrl-C; continue with danet train --resume RUN.
+
+    Example: danet train folder --data.root my_images --optim.epochs 40
     """
 
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
     out: Path | None = None
-    """the run's folder; runs/RECIPE if not given, with a number if that is taken"""
-    backbone_weights: Path | None = None
-    """ImageNet weights of the backbone (.safetensors with timm's keys), instead of timm's hub"""
+    """the run folder; default: runs/RECIPE, with a number if it exists"""
     initial_weights: Path | None = None
-    """a .safetensors of the same network to begin from, for fine-tuning"""
+    """fine-tune these weights: a .safetensors file of the same network"""
+    backbone_weights: Path | None = None
+    """ImageNet weights of the backbone, a .safetensors file with timm's keys; default: download them from timm's hub"""
     dry_run: bool = False
-    """build everything, print what the run would be and what memory it needs, and train nothing"""
-    device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
-    workers: int = 1
-    """processes that load images"""
-    cache: Path | None = None
-    """keep decoded training images in this folder, uncompressed, and read only the crops of them"""
-    tensorboard: bool = False
-    """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
-    deterministic: bool = False
-    """the same bits in every run on this device, or an error that names the operation which cannot give them"""
+    """print the settings, data, steps and required memory, and check everything, but do not train"""
+    execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with an interrupted run, to the very weights of the uninterrupted one."""
+    """Continue an interrupted run. It ends with exactly the weights of an uninterrupted run.
+
+    The settings are those in RUN/recipe.yaml.
+
+    Example: danet train --resume runs/folder
+    """
 
     resume: Path
-    """the run's folder"""
-    device: str | None = None
-    """cpu or cuda; a GPU if there is one"""
-    workers: int = 1
-    """processes that load images"""
-    cache: Path | None = None
-    """keep decoded training images in this folder, uncompressed, and read only the crops of them"""
-    tensorboard: bool = False
-    """write the curves to RUN/tensorboard too (pip install 'danet[track]')"""
-    deterministic: bool = False
-    """the same bits in every run on this device, or an error that names the operation which cannot give them"""
+    """the run folder"""
+    execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
 
 
 def run(args: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
-        options = parse(Resume, args, "train")
-        from danet.train.loop import Where
-        from danet.train.run_folder import read_recipe
-
-        where = Where(options.resume, **_how(options))
-        return _train(read_recipe(options.resume), where, resume=True)
+        return _resume(parse(Resume, args, "train"))
     if not args or args[0].startswith("-"):
         if set(args) & {"-h", "--help"}:
-            print("usage: danet train RECIPE [options]\n       danet train --resume RUN\n")
-            print(f"Recipes: {', '.join(recipes.RECIPES)}")
-            print("Every option of a recipe, with its value there: danet train RECIPE --help")
+            print(_help())
             return 0
-        raise InputError("RECIPE", "missing", "danet recipes lists them; or --resume RUN")
-    options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])))
-    from danet.train.loop import Where
-
-    folder = options.out or _free_folder(args[0])
-    where = Where(folder, options.backbone_weights, options.initial_weights, **_how(options))
-    with _options_as_here():
-        if options.dry_run:
-            from danet.train.dry_run import describe
-
-            print(describe(options.recipe, where))
-            return 0
-        return _train(options.recipe, where, resume=False)
+        raise InputError("RECIPE", "missing", "see danet train --help")
+    return _start(parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES), args[0])
 
 
-def _train(recipe: recipes.Recipe, where: "Where", resume: bool) -> int:
+def _start(options: Train, name: str) -> int:
+    from danet.train.run_folder import RunOptions
+
+    folder = options.out or _unused_folder(name)
+    run_options = RunOptions(folder, options.backbone_weights, options.initial_weights, **vars(options.execution))
+    if options.dry_run:
+        from danet.train.dry_run import describe
+
+        print(describe(options.recipe, run_options))
+        return 0
+    return _train(options.recipe, run_options, resume=False)
+
+
+def _resume(options: Resume) -> int:
+    from danet.train.run_folder import RunOptions, read_recipe
+
+    run_options = RunOptions(options.resume, **vars(options.execution))
+    return _train(read_recipe(options.resume), run_options, resume=True)
+
+
+def _train(recipe: recipes.Recipe, options: "RunOptions", resume: bool) -> int:
     from danet.train.loop import train
 
-    result = train(recipe, where, resume)
+    result = train(recipe, options, resume)
     if result.stopped_by is not None:
-        print(f"stopped; go on with: danet train --resume {where.folder}", file=sys.stderr)
+        print(printable(f"stopped; continue with: danet train --resume {options.folder}"), file=sys.stderr)
         return 128 + result.stopped_by
-    best = where.folder / "best.safetensors"
-    print(f"{where.folder}: best validation mIoU {result.miou:.4f}, weights in {best}")
+    weights = options.folder / "best.safetensors"
+    print(printable(f"{weights}: best validation mIoU {result.miou:.4f}; report: {options.folder / 'report.html'}"))
     return 0
 
 
-@contextmanager
-def _options_as_here() -> Iterator[None]:
-    """Datasets name the options of danet evaluate."""
-    names = {"root": "--data.root", "dataset": "--data.dataset", "split": "--data.train-split or --data.val-split"}
-
-    def renamed(text: str) -> str:
-        return re.sub(r"(?<!\S)--(root|dataset|split)\b", lambda found: names[found[1]], text)
-
-    try:
-        yield
-    except InputError as error:
-        where = renamed(error.where) if isinstance(error.where, str) else error.where
-        raise InputError(where, error.what, renamed(error.remedy)) from error
-
-
-def _how(options: Train | Resume) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("device", "workers", "cache", "tensorboard", "deterministic")}
-
-
-def _free_folder(name: str) -> Path:
+def _unused_folder(name: str) -> Path:
     if "WORLD_SIZE" in os.environ:
-        raise InputError("--out", "missing: torchrun's processes share one folder", "give it")
+        raise InputError("out", "missing; all processes of torchrun use one folder", "set `out`")
     numbered = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in numbered if not folder.exists())
+
+
+def _help() -> str:
+    own = [name for name in recipes.RECIPES if name not in recipes.PUBLISHED]
+    examples = {
+        "toy": "a first run, without any data",
+        "folder --data.root my_images": "your own images; see also danet init",
+        "folder --data.root my_images --dry-run": "print the settings and the required memory",
+        "camvid --data.root DIR --optim.lr 0.005": "change a setting of a recipe",
+        "--resume runs/toy": "continue an interrupted run",
+    }
+    lines = [
+        "usage: danet train RECIPE [options]",
+        "       danet train --resume RUN [options]",
+        "",
+        "Train a network. A recipe sets the network, the data, the augmentation and the optimizer.",
+        "",
+        "recipes:",
+        *(f"  {name:16} {recipes.RECIPES[name].about}" for name in own),
+        f"  and {len(recipes.PUBLISHED)} recipes of the paper and of mmsegmentation; danet recipes lists them",
+        "",
+        "examples:",
+        *(f"  danet train {words:40} {text}" for words, text in examples.items()),
+        "",
+        "danet train RECIPE --help lists all options with the values of that recipe.",
+    ]
+    return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""The rows of the paper's Tables 1, 2 and 4 to 7, as the released code of 2018-2019 trained them.
+"""The rows of the paper's Tables 1, 2 and 4 to 7, trained as in the released code of 2018-2019.
 
-Where the paper's words differ, its word stands in docs/paper.md. Batches are the paper's, and so are the epochs with
-random scaling, since it is the paper's rows that are repeated: 240, for COCO-Stuff 180; the released options give 50
-(VOC) and 80 (Context) unless told otherwise. Learning rates, sizes and scales are the released code's, a rate for a
-batch of 8 multiplied out for 16; the head learns ten times faster than the backbone.
+docs/paper.md lists where the paper's text differs. Batch sizes are the paper's, and so are the epochs with random
+scaling, because these recipes reproduce the paper's rows: 240, for COCO-Stuff 180. (The defaults of the released code
+are 50 for VOC and 80 for Context.) Learning rates, sizes and scales are those of the released code; rates for a batch
+of 8 are doubled for 16. The head's learning rate is ten times the backbone's.
 """
 
 from dataclasses import replace
@@ -20,8 +20,10 @@ def _network(depth: int, position: bool = True, channel: bool = True, multi_grid
 
 
 def _ablation(depth: int, position: bool, channel: bool) -> Recipe:
-    """Table 1. The author: 0.01 with one loss, 0.003 with the three (CASIA-IVA-Lab/DANet#30); 180 epochs without random
-    scaling (#27), which the released options give too.
+    """Return a recipe of Table 1.
+
+    According to the author the learning rate is 0.01 with one loss and 0.003 with three (CASIA-IVA-Lab/DANet#30), and
+    runs without random scaling take 180 epochs (#27), which is also the released code's default.
     """
     modules = {(False, False): "FCN", (True, False): "position", (False, True): "channel", (True, True): "DANet"}
     rate = 0.003 if position and channel else 0.01
@@ -46,13 +48,14 @@ _DA_MG = replace(
     network=_network(101, multi_grid=True),
 )
 _DA_MG_MS = replace(
-    _DA_MG, about="the weights of cityscapes-danet101-da-mg, tested at several scales: do not train twice; Table 2"
+    _DA_MG, about="the weights of cityscapes-danet101-da-mg, tested at several scales (do not train twice), Table 2"
 )
 
 
 def _others(dataset: str, depth: int, modules: bool, epochs: int, about: str) -> Recipe:
-    """VOC, Context and COCO-Stuff: base size 608, crop 576, 0.001 for a batch of 8 (v1 options). The base size is the
-    short side's while training and the long side's while testing, as in the released code.
+    """Return a recipe for VOC, Context or COCO-Stuff: base size 608, crop 576, 0.001 for a batch of 8 (v1 options).
+
+    As in the released code, the base size is the short side in training and the long side in testing.
     """
     splits = {"voc": ("trainaug", "val"), "coco-stuff": ("train", "test")}
     train, val = splits.get(dataset, ("train", "val"))
@@ -63,7 +66,7 @@ def _others(dataset: str, depth: int, modules: bool, epochs: int, about: str) ->
 
 
 _VOC_101 = _others("voc", 101, True, 240, "PASCAL VOC 2012, DANet-101, Table 4")
-# 50 epochs, 0.0001 for a batch of 8: the released options' `pascal_voc`
+# 50 epochs, 0.0001 for a batch of 8: the released code's defaults for `pascal_voc`
 _VOC_TEST = replace(
     _VOC_101,
     about="PASCAL VOC 2012, DANet-101 fine-tuned on trainval, Table 5",
@@ -123,4 +126,4 @@ PAPER = {
         "7", 39.7, _OTHERS_MULTI, "", _others("coco-stuff", 101, True, 180, "COCO-Stuff 10k, DANet-101, Table 7")
     ),
 }
-"""name -> row."""
+"""Recipe name -> row."""

@@ -1,8 +1,7 @@
-"""mmsegmentation's sixteen DANet models (its configs/danet): other schedule, weight decay, stem, jitter, an auxiliary
-head.
+"""mmsegmentation's sixteen DANet models (configs/danet), with its schedule, weight decay, stem and auxiliary head.
 
-Not repeated: its initial weights of the head (kaiming-normal), padding with the mean color (ours is black), and its
-loss averaged over all pixels of a crop, ignored ones included (ours: over the valid ones). docs/paper.md lists them.
+Three things differ (see docs/paper.md): mmsegmentation initializes the head with kaiming-normal weights, pads with the
+mean color (danet: black), and averages the loss over all pixels of a crop, ignored ones included (danet: valid pixels).
 """
 
 from typing import NamedTuple
@@ -72,4 +71,4 @@ def _published(row: _Row) -> Published:
 
 
 MMSEG = {_name(row): _published(row) for row in _ROWS}
-"""name -> row; `miou` is mmsegmentation's."""
+"""Recipe name -> row; `miou` is as published by mmsegmentation."""

@@ -1,18 +1,18 @@
-"""What a laptop can train: CamVid, your own folder, drawn scenes."""
+"""Recipes that a laptop can train: CamVid, your own folder, synthetic scenes."""
 
 from dataclasses import replace
 
 from danet.recipes.recipe import Data, Network, Optim, Recipe
 
-# align_corners stretches a grid of ceil(size / stride) features over the image: off by up to a stride at its far
-# edges unless the size is a multiple of the stride plus 1. On small images that costs (docs/log.md).
+# align_corners=True is off by up to one stride at the right and bottom edges unless the size is a multiple of the
+# stride plus 1. On small images this lowers the mIoU (docs/log.md).
 _SMALL = Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False)
 _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 
 CAMVID = Recipe(
-    about="CamVid street scenes, 11 classes; the weights that come with the package",
+    about="CamVid street scenes, 11 classes; the recipe of the bundled weights",
     network=_SMALL,
-    # shown at twice their size: at a stride of 16 poles, signs and people are too small otherwise (docs/log.md)
+    # twice the original size: at stride 16, poles, signs and people are too small otherwise (docs/log.md)
     data=Data("camvid", batch=4, crop=(384, 512), scale=(1.2, 3.0), jitter=0.3, size=960),
     optim=Optim(epochs=40, lr=0.01, head_lr_factor=5.0, ema=0.998, warmup=100),
     validate_every=4,
@@ -23,20 +23,20 @@ FOLDER = Recipe(
     optim=Optim(epochs=60, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=20),
 )
 TOY = Recipe(
-    about="street-like scenes drawn by the program; two to three minutes on two cores, nothing to download",
+    about="synthetic street scenes; trains in two to three minutes on two cores, nothing to download",
     network=_TOY,
     data=Data("toy", batch=4, crop=(144, 192), scale=(1.0, 1.0), size=192),
     optim=Optim(epochs=1, lr=0.06, ema=0.98),
 )
 TOY_CONTEXT = replace(
     TOY,
-    about="drawn scenes in which what stands at the far end of the street decides a car's class",
+    about="synthetic scenes in which an object at the far end of the street decides the class of a car",
     data=replace(TOY.data, dataset="toy-context", crop=(64, 320), flip=0.0, size=320),
-    # alpha begins at 0 and learns what the far end says only if the head learns fast (docs/log.md)
+    # alpha starts at 0, and long-range attention is learned only with a high learning rate of the head (docs/log.md)
     optim=Optim(epochs=2, lr=0.05, head_lr_factor=4.0, ema=0.98, warmup=100),
 )
 TOY_CONTEXT_FCN = replace(
-    TOY_CONTEXT, about="the same without attention", network=replace(_TOY, position=False, channel=False)
+    TOY_CONTEXT, about="toy-context without attention modules", network=replace(_TOY, position=False, channel=False)
 )
 
 SMALL = {

@@ -38,7 +38,7 @@ StoredId = Annotated[str | None, Query(description="Id of a stored image. Send n
 OldStoredId = Annotated[str | None, Query(alias="picture", include_in_schema=False)]  # vocabulary: old name
 ImageId = Annotated[str, Path(description="Id of a stored image: `image` in the response to `/v1/segment?keep=true`.")]
 Without = Annotated[Module | None, Query(description="Switch this module's attention off.")]
-ClassId = Annotated[int, Query(ge=0, description="Id of the class, its index in `/v1/model`.")]
+ClassId = Annotated[int, Query(ge=0, description="Id of the class: its index in the class names of `/v1/model`.")]
 Count = Annotated[int, Query(ge=1, le=16, description="Number of channels.")]
 
 STORED, OLD_STORED = "/v1/images/{image}", "/v1/pictures/{image}"  # vocabulary: old name

@@ -1,4 +1,4 @@
-"""Samples -> the batches of each step, in the order that (seed, position) decides, loaded by worker processes."""
+"""The batches of each step, loaded by worker processes in an order determined by seed and position."""
 
 import signal
 import sys
@@ -19,28 +19,44 @@ from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train.distributed import Process
-from danet.train.quarantine import Quarantine
+from danet.train.run_folder import SkippedImages
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SECONDS_TO_FINISH = 20  # after SIGTERM; then SIGALRM ends a worker that the main process has not ended
 
 
 class Batch(NamedTuple):
-    """Part of a step: the images' names, images B,H,W,N uint8 or float32, labels B,H,W int64 (255 = ignore); and what
-    is wrong with the images that should have been in it.
+    """A part of the batch of a step.
+
+    Args:
+        names: names of the images.
+        images: B,H,W,N uint8 or float32.
+        labels: B,H,W int64 train ids, 255 = ignore.
+        errors: errors of images that could not be read and are missing from the batch.
     """
 
     names: list[str]
     images: Tensor
     labels: Tensor
-    bad: list[InputError]
+    errors: list[InputError]
 
 
 def batches(
-    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int, quarantine: Quarantine
+    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int, skipped: SkippedImages
 ) -> Generator[Batch, None, None]:
-    """This process's batches from step `first` on: `recipe.optim.accumulate` of them a step. Images that the
-    quarantine takes are missing from theirs.
+    """Yield this process's batches from step `first` on, `recipe.optim.accumulate` per step.
+
+    Args:
+        samples: the training samples.
+        recipe: for the batch, the augmentation and the seed.
+        process: this process.
+        first: the first step.
+        steps: number of steps of the whole run.
+        workers: number of processes that load images; 0: load them in this process.
+        skipped: takes the images that cannot be read; they are missing from their batches.
 
     Raises:
-        InputError: an image or mask that cannot be read, from whichever worker met it.
+        InputError: an image or mask cannot be read and must not be skipped.
     """
     parts = recipe.optim.accumulate
     positions = [
@@ -54,42 +70,37 @@ def batches(
         batch_sampler=positions,
         num_workers=workers,
         collate_fn=partial(_collate, crop=recipe.data.crop, channels=samples.bands.count),
-        worker_init_fn=_leave_ends_to_the_main_process,
+        worker_init_fn=_set_worker_signals,
         pin_memory=process.device.type == "cuda",
     )
-    for batch in _loaded(loader):
-        for error in batch.bad:
-            quarantine.note(error)
+    for batch in _iterate(loader):
+        for error in batch.errors:
+            skipped.add(error)
         yield batch
 
 
-def _loaded(loader: DataLoader) -> Iterator[Batch]:
+def _iterate(loader: DataLoader) -> Iterator[Batch]:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until each worker has its own handlers
     loaded = iter(loader)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         yield from loaded
     except (ConnectionError, EOFError):  # a worker was lost
-        time.sleep(1)  # in which torch's handler of SIGCHLD raises a RuntimeError that says by which signal
+        time.sleep(1)  # meanwhile torch's SIGCHLD handler raises a RuntimeError that names the signal
         raise
 
 
 class _Stream(Dataset):
-    """The endless stream of augmented samples; an error is an item, since torch would wrap one that is raised in a
-    worker.
+    """The endless stream of augmented samples.
+
+    Errors are returned as items, because torch would wrap an exception raised in a worker.
     """
 
     def __init__(self, samples: Samples, recipe: Recipe):
         self.samples, self.seed = samples, recipe.seed
-        chosen = recipe.data
+        data = recipe.data
         self.augment = Augmentation(
-            chosen.crop,
-            chosen.scale,
-            chosen.flip,
-            chosen.jitter,
-            chosen.short_side,
-            chosen.photometric,
-            chosen.largest_share,
+            data.crop, data.scale, data.flip, data.jitter, data.short_side, data.photometric, data.largest_share
         )
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
@@ -103,23 +114,21 @@ class _Stream(Dataset):
 def _collate(
     items: list[tuple[str, np.ndarray, np.ndarray] | InputError], crop: tuple[int, int], channels: int
 ) -> Batch:
-    bad = [item for item in items if isinstance(item, InputError)]
-    good = [item for item in items if not isinstance(item, InputError)]
-    if not good:  # a black image that teaches nothing
-        good = [("", np.zeros((*crop, channels), np.uint8), np.full(crop, IGNORE, np.uint8))]
-    names, images, labels = zip(*good, strict=True)
-    return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), bad)
+    errors = [item for item in items if isinstance(item, InputError)]
+    samples = [item for item in items if not isinstance(item, InputError)]
+    if not samples:  # a black image with all pixels ignored
+        samples = [("", np.zeros((*crop, channels), np.uint8), np.full(crop, IGNORE, np.uint8))]
+    names, images, labels = zip(*samples, strict=True)
+    return Batch(list(names), torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long(), errors)
 
 
-def _leave_ends_to_the_main_process(_worker: int) -> None:
-    """A terminal sends its signals to all of them; the main process finishes its step and then ends its workers. When
-    it has lost one of them it says so itself; the others need not say that it no longer listens to them.
+def _set_worker_signals(_worker: int) -> None:
+    """Let the main process handle signals: a terminal sends them to the workers too.
+
+    The main process finishes its step and then ends the workers. If it ends because one worker was lost, it reports
+    this itself, and the other workers do not print that their connection is closed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_FINISH) and None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     sys.excepthook = lambda kind, *rest: None if issubclass(kind, ConnectionError) else sys.__excepthook__(kind, *rest)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SECONDS_TO_FINISH = 20  # then SIGALRM ends a worker that nobody ended

@@ -1,4 +1,4 @@
-"""A recipe's network with its initial weights, and its card. Used by `train.loop`."""
+"""Build a recipe's network with its initial weights, and its card."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,20 +27,28 @@ def build(
     fresh: bool = True,
     bands: Bands = RGB,
 ) -> tuple[DANet | Baseline, weights_file.Card]:
-    """The recipe's network with its initial weights, and its card. Not `fresh`: the weights are about to be replaced,
-    so none are fetched.
+    """Return a recipe's network with its initial weights, and the card to save it with.
+
+    Args:
+        recipe: what to train.
+        classes: the classes to predict.
+        backbone_weights: see `RunOptions`.
+        initial_weights: see `RunOptions`.
+        fresh: load initial weights; False if a checkpoint is about to replace them.
+        bands: how the images are read.
 
     Raises:
-        InputError: a network that cannot be built; weights that are missing, cannot be read, or are of another network.
+        InputError: the network cannot be built, or its weights are missing, unreadable or of another network.
     """
     if recipe.fine_tunes and fresh and initial_weights is None:
-        what = f"missing: this recipe begins with the weights of {recipe.fine_tunes}"
-        raise InputError("--initial-weights", what, "give that run's best.safetensors, or begin anew: --fine-tunes ''")
+        what = f"missing, but this recipe fine-tunes the weights of {recipe.fine_tunes}"
+        remedy = "give that run's best.safetensors, or set `fine_tunes` to '' to start without them"
+        raise InputError("initial_weights", what, remedy)
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
-    fetch = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
+    download = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
     arguments |= {"num_classes": len(classes), "in_channels": bands.count}
-    network = build_network(**arguments, pretrained=fetch)
+    network = build_network(**arguments, pretrained=download)
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
@@ -56,6 +64,5 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            path, f"cannot be read as .safetensors ({error})", "give the backbone's weights under timm's keys"
-        ) from error
+        what = f"cannot read it as .safetensors ({error})"
+        raise InputError(path, what, "give weights of the backbone under timm's keys") from error

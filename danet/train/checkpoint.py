@@ -1,95 +1,170 @@
-"""The state of an interrupted run: RUN/last.ckpt, and the one before it, RUN/previous.ckpt. Each is whole or not there.
+"""Checkpoints of a run: RUN/last.ckpt and its predecessor RUN/previous.ckpt, each complete or absent.
 
-A line with the SHA-256 of the rest, then torch's serialization of plain values and tensors, read by its restricted
-unpickler alone (weights_only).
+A checkpoint is a line with the SHA-256 of the rest, followed by torch's serialization of plain values and tensors. It
+is read only with torch's restricted unpickler (weights_only).
 """
 
 import hashlib
 import io
+import math
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from danet.errors import InputError
+from danet.evaluate.confusion import Confusion
 from danet.files import flush, write_atomically
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _MAGIC = b"danet-checkpoint-1 "
+_NAMES_OF_0_1_0 = {"pictures": "images"}  # vocabulary: old name
 
 
-def save(run: Path, state: dict[str, Any]) -> None:
-    """Write RUN/last.ckpt beside the old one, flushed to the disk, read back and renamed; what was the last becomes the
-    previous one, unless it is damaged: then the previous one is what the run went on from.
+@dataclass
+class TrainingState:
+    """Training state other than tensors; its fields are entries of the checkpoint.
+
+    Args:
+        best: best validation mIoU so far, NaN before the first validation.
+        history: rows of metrics.csv, one per validation.
+        losses: losses by name, of each step since the last validation.
+        class_weights: weight of each class in the loss; None: all are 1.
+        images: number of training images at the start of the run, which determines the order of samples; None: unknown.
+    """
+
+    best: float = math.nan
+    history: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[dict[str, float]] = field(default_factory=list)
+    class_weights: Sequence[float] | None = None
+    images: int | None = None
+
+    @classmethod
+    def from_checkpoint(cls, entries: Mapping[str, Any]) -> "TrainingState":
+        """Return the state in a checkpoint; names written by danet 0.1.0 are accepted."""
+        entries = {_NAMES_OF_0_1_0.get(name, name): value for name, value in entries.items()}
+        return cls(**{name: entries[name] for name in cls.__dataclass_fields__ if name in entries})
+
+    def validated(self, step: int) -> bool:
+        """Return whether the last validation was at this step."""
+        return bool(self.history) and self.history[-1]["step"] == step
+
+    def add_validation(
+        self, step: int, epoch: int, rate: float, confusion: Confusion, network: nn.Module, speed: Mapping[str, float]
+    ) -> bool:
+        """Add a row to the history and return whether its mIoU is at least the best so far.
+
+        The row contains the mean losses since the last validation, the scores, and the learned scales of the attention
+        modules (alpha and beta).
+
+        Args:
+            step: number of completed steps.
+            epoch: number of completed epochs.
+            rate: learning rate of the last step.
+            confusion: confusion matrix of the validation.
+            network: the validated network.
+            speed: measurements of `TrainingProgress.speed`.
+        """
+        scores = confusion.scores()
+        losses = {f"loss_{name}": sum(loss[name] for loss in self.losses) / len(self.losses) for name in self.losses[0]}
+        scales = {
+            name.split(".")[0] + "_scale": p.item()
+            for name, p in network.named_parameters()
+            if name.endswith("attention.scale")
+        }
+        accuracy = {
+            "miou": scores.miou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "mean_accuracy": scores.mean_accuracy,
+        }
+        self.history.append({"step": step, "epoch": epoch, "lr": rate, **losses, **scales, **accuracy, **speed})
+        self.losses = []
+        better = not scores.miou <= self.best
+        self.best = scores.miou if math.isnan(self.best) else max(self.best, scores.miou)
+        return better
+
+
+def save(run: Path, entries: dict[str, Any]) -> None:
+    """Write last.ckpt atomically, verify it by reading it back, and keep the former last.ckpt as previous.ckpt.
+
+    A damaged last.ckpt does not replace previous.ckpt, from which the run was resumed in this case.
 
     Raises:
-        InputError: it cannot be written, or comes back from the disk as other bytes; the checkpoints that were there
-            are untouched.
+        InputError: the file cannot be written, or reads back differently; existing checkpoints are kept.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(entries, buffer)
     payload = buffer.getvalue()
-    fresh = run / ".danet-next.ckpt"  # a name that the next run to claim the folder clears away
-    write_atomically(fresh, _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
-    if not _is_whole(fresh.read_bytes()):
-        fresh.unlink()
-        raise InputError(run / LAST, "the disk returned other bytes than were written", "use another disk")
-    if (run / LAST).exists() and _is_whole((run / LAST).read_bytes()):
+    new = run / ".danet-next.ckpt"  # `run_folder.lock` removes such files
+    write_atomically(new, _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    if not _is_complete(new.read_bytes()):
+        new.unlink()
+        raise InputError(run / LAST, "the disk returned different bytes than were written", "use another disk")
+    if (run / LAST).exists() and _is_complete((run / LAST).read_bytes()):
         (run / LAST).replace(run / PREVIOUS)
-    fresh.replace(run / LAST)
+    new.replace(run / LAST)
     flush(run)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` was given, its tensors on the CPU.
+    """Return the entries passed to `save`, with tensors on the CPU.
 
     Raises:
-        InputError: no such file, or not the bytes that were saved.
+        InputError: the file does not exist, is damaged, or contains anything but plain values and tensors.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            path, f"cannot be read ({error.strerror})", "give the folder of a run that was interrupted"
-        ) from error
-    if not _is_whole(content):
-        raise InputError(
-            path, f"damaged: its {len(content)} bytes are not those that were saved", "restore it from a copy"
-        )
+        raise InputError(path, f"cannot read it ({error.strerror})", "give the folder of an interrupted run") from error
+    if not _is_complete(content):
+        what = f"damaged: its {len(content)} bytes do not match its checksum"
+        raise InputError(path, what, "restore it from a copy")
     try:
         return torch.load(io.BytesIO(content.partition(b"\n")[2]), map_location="cpu", weights_only=True)
-    except Exception as error:  # whole, so somebody made it
-        raise InputError(path, "holds more than plain values and tensors", "use one that danet train wrote") from error
+    except Exception as error:  # the checksum matches, so the file was not written by danet
+        what = "contains objects other than plain values and tensors"
+        raise InputError(path, what, "use a checkpoint written by danet train") from error
+
+
+def exists(run: Path) -> bool:
+    """Return whether a run has a checkpoint, which may be damaged."""
+    return any((run / name).exists() for name in (LAST, PREVIOUS))
 
 
 def newest(run: Path) -> dict[str, Any]:
-    """The last checkpoint, or, where that is damaged or missing, the one before it; one line on standard error then
-    names both.
+    """Return the last checkpoint, or the previous one with a note on standard error if the last one is unusable.
 
     Raises:
-        InputError: neither is whole.
+        InputError: neither can be read.
     """
     try:
         return load(run / LAST)
     except InputError as damaged:
         try:
-            state = load(run / PREVIOUS)
+            entries = load(run / PREVIOUS)
         except InputError:
             raise damaged from None
-        print(f"{damaged}; going on from {run / PREVIOUS}, step {state['step']}", file=sys.stderr)
-        return state
+        print(f"{damaged}; continuing from {run / PREVIOUS}, step {entries['step']}", file=sys.stderr)
+        return entries
 
 
 def check_space(run: Path) -> None:
-    """Raises InputError unless the disk has room for the next checkpoint and best weights, judged by the last one."""
+    """Check that the disk has room for another checkpoint and best weights, assuming the size of the last checkpoint.
+
+    Raises:
+        InputError: it does not.
+    """
     needed, free = 2 * (run / LAST).stat().st_size, shutil.disk_usage(run).free
     if free < needed:
-        what = f"{free / 1e6:,.0f} MB free, and the next checkpoint and weights need {needed / 1e6:,.0f} MB"
-        raise InputError(run, what, "free some space, or give --out a folder on another disk")
+        what = f"{free / 1e6:,.0f} MB free, but the next checkpoint and weights need {needed / 1e6:,.0f} MB"
+        raise InputError(run, what, "free some space, or choose a `folder` on another disk")
 
 
-def _is_whole(content: bytes) -> bool:
+def _is_complete(content: bytes) -> bool:
     head, _, payload = content.partition(b"\n")
     return head == _MAGIC + hashlib.sha256(payload).hexdigest().encode()

@@ -1,6 +1,7 @@
-"""Training in several processes, and the signals that stop it. Command: `torchrun --nproc-per-node N -m danet train ...`.
+"""Training in several processes, and the signals that stop it.
 
-Batch normalization is synchronized over all processes, on CPUs too.
+Command: `torchrun --nproc-per-node N -m danet train ...`. Batch normalization is synchronized over all processes, on
+CPUs too.
 """
 
 import os

@@ -1,10 +1,11 @@
-"""Everything about a run before it runs: settings, network, steps, learning rate, memory. Command: `danet train RECIPE
---dry-run`.
+"""Describe a run without training: settings, data, steps, learning rate, network and memory.
+
+Command: `danet train RECIPE --dry-run`.
 """
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -20,92 +21,102 @@ from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.train.build import build
 from danet.train.estimate import Estimate, estimate
-from danet.train.quarantine import Quarantine
+from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
 
-if TYPE_CHECKING:
-    from danet.train.loop import Where
 
+class _DataFacts(NamedTuple):
+    """A recipe's data: read from its files, or as published if no root is given.
 
-class _Set(NamedTuple):
-    """What is known of a dataset: from its files, or, where no root is given, from its paper."""
+    Args:
+        classes: the classes.
+        bands: how images are read.
+        train: number of training images.
+        val: number of validation images.
+        weights: class weights in the loss; None: all are 1.
+        published: whether the numbers are the published ones.
+    """
 
     classes: Classes
     bands: Bands
     train: int
     val: int
     weights: tuple[float, ...] | None
-    read: bool
+    published: bool
 
 
-def describe(recipe: Recipe, where: "Where | None" = None, processes: int = 1) -> str:
-    """The text. Where the recipe names a data root its files are counted (and, for class weights, their labels read),
-    else a published dataset's own numbers are taken.
+def describe(recipe: Recipe, options: RunOptions | None = None, processes: int = 1) -> str:
+    """Return a description of a run, and check everything that could stop it at its start.
+
+    If the recipe has a data root, its images are counted, and for class weights all labels are read. Otherwise the
+    published numbers of the dataset are used.
 
     Args:
-        where: the run's folder, device, cache and weights, looked at and left as they are; None: nothing of them.
+        recipe: what to train.
+        options: folder, device, cache and weights to check, without changing anything; None: check none of them.
+        processes: number of training processes.
 
     Raises:
-        InputError: what would end the run at its start: the recipe, the data, the network; the folder, the device, the
-            weights.
+        InputError: a problem with the recipe, the data, the network, or one of the options.
     """
     recipes.check(recipe, processes)
     with tempfile.TemporaryDirectory() as scratch:
-        found = _look_at(recipe, where, Quarantine(Path(scratch), recipe.skip_bad))
-    if where is not None:
-        _check(recipe, where, found)
-    cost = estimate(recipe, len(found.classes), found.bands.count)
-    per_epoch = max(1, found.train // recipe.data.batch)
-    steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
-    at_once = recipe.data.batch // (processes * recipe.optim.accumulate)
+        data = _inspect_data(recipe, options, SkippedImages(Path(scratch), recipe.skip_bad))
+    if options is not None:
+        _check_options(recipe, options, data)
+    cost = estimate(recipe, len(data.classes), data.bands.count)
+    optim, (height, width) = recipe.optim, recipe.data.crop
+    per_epoch = max(1, data.train // recipe.data.batch)
+    steps = optim.steps or optim.epochs * per_epoch
+    at_once = recipe.data.batch // (processes * optim.accumulate)
+    source = " (published numbers; data.root is not set)" if data.published else ""
     lines = [
         yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).rstrip(),
         "",
-        f"dataset       {found.train} images to train on, {found.val} to validate on, {len(found.classes)} classes, "
-        f"{found.bands.count} channels" + ("" if found.read else " (as published: no --data.root given)"),
-        *([f"class weights  {' '.join(f'{w:.3g}' for w in found.weights)}"] if found.weights else []),
-        f"steps          {steps} of {recipe.data.batch} images, {per_epoch} an epoch: {steps / per_epoch:.1f} epochs",
-        f"learning rate  {_rates(recipe, steps)}; the head's {recipe.optim.head_lr_factor:g} times that",
-        f"network        {cost.parameters:,} parameters, {cost.backbone:,} of them the backbone's",
-        f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {recipe.data.crop[0]} x {recipe.data.crop[1]}: "
+        f"data           {data.train} training images, {data.val} validation images, {len(data.classes)} classes, "
+        f"{data.bands.count} channels{source}",
+        *([f"class weights  {' '.join(f'{weight:.3g}' for weight in data.weights)}"] if data.weights else []),
+        f"steps          {steps} of {recipe.data.batch} images, {per_epoch} per epoch: {steps / per_epoch:.1f} epochs",
+        f"learning rate  {_rates(recipe, steps)}; for the head times {optim.head_lr_factor:g}",
+        f"network        {cost.parameters:,} parameters, of which {cost.backbone:,} in the backbone",
+        f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {height} x {width}: "
         f"N = {cost.grid[0] * cost.grid[1]:,} positions",
-        f"memory         {memory(cost, at_once)}",
+        f"memory         {_memory(cost, at_once)}",
     ]
     return "\n".join(lines)
 
 
-def memory(cost: Estimate, images: int) -> str:
-    """The estimate in words, for so many images at once on a device."""
+def _memory(cost: Estimate, images: int) -> str:
     return (
-        f"about {format_bytes(cost.bytes(images))} on a device for {images} images at once: {format_bytes(cost.fixed)} "
-        f"and {format_bytes(cost.per_image)} an image; what the library keeps for itself comes on top"
+        f"about {format_bytes(cost.bytes(images))} per device for {images} images at a time ({format_bytes(cost.fixed)}"
+        f" + {format_bytes(cost.per_image)} per image), plus buffers of the libraries"
     )
 
 
-def _look_at(recipe: Recipe, where: "Where | None", quarantine: Quarantine) -> _Set:
+def _inspect_data(recipe: Recipe, options: RunOptions | None, skipped: SkippedImages) -> _DataFacts:
     name, root = recipe.data.dataset, recipe.data.root
     dataset = registry.DATASETS.get(name)
     if root is None and dataset is not None and dataset.classes is not None and not dataset.synthetic:
         train, val = (dataset.counts.get(split) for split in (recipe.data.train_split, recipe.data.val_split))
         if train is not None and val is not None:
-            return _Set(dataset.classes, RGB, train, val, None, read=False)
+            return _DataFacts(dataset.classes, RGB, train, val, None, published=True)
     train, val = (registry.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
-    if where is not None and where.cache is not None:
-        plan_cache(train, where.cache, quarantine.note)
+    if options is not None and options.cache is not None:
+        plan_cache(train, options.cache, skipped.add)
     check_labeled(train)
-    counted = None if recipe.class_weights == "none" else count_classes(train, quarantine.note)
-    weights = None if counted is None else class_weights(recipe.class_weights, counted)
-    return _Set(train.classes, train.bands, len(train), len(val), weights, read=True)
+    counts = None if recipe.class_weights == "none" else count_classes(train, skipped.add)
+    weights = None if counts is None else class_weights(recipe.class_weights, counts)
+    return _DataFacts(train.classes, train.bands, len(train), len(val), weights, published=False)
 
 
-def _check(recipe: Recipe, where: "Where", found: _Set) -> None:
-    if check_writable(where.folder) == where.folder:
-        run_folder.check_free(where.folder, recipe)
-    resolve_device(where.device)
-    if where.backbone_weights is not None or where.initial_weights is not None or recipe.fine_tunes:
-        build(recipe, found.classes, where.backbone_weights, where.initial_weights, bands=found.bands)
+def _check_options(recipe: Recipe, options: RunOptions, data: _DataFacts) -> None:
+    if check_writable(options.folder) == options.folder:
+        run_folder.check_unused(options.folder, recipe)
+    resolve_device(options.device)
+    if options.backbone_weights is not None or options.initial_weights is not None or recipe.fine_tunes:
+        build(recipe, data.classes, options.backbone_weights, options.initial_weights, bands=data.bands)
 
 
 def _rates(recipe: Recipe, steps: int) -> str:
     rates = [learning_rate(recipe.optim, step, steps) for step in (0, steps // 2, steps - 1)]
-    return "{:.3g} at the first step, {:.3g} half way, {:.3g} at the last".format(*rates)
+    return "{:.3g} at the first step, {:.3g} halfway, {:.3g} at the last".format(*rates)

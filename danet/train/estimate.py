@@ -1,5 +1,7 @@
-"""What a training step will cost, before it runs: the network is built and stepped with fake tensors, which have shapes
-and no memory. Commands: `danet train RECIPE --dry-run`, `danet recipes`.
+"""Estimate the memory of a training step without running it.
+
+Commands: `danet train RECIPE --dry-run`, `danet recipes`. The network runs on fake tensors, which have shapes but no
+memory.
 """
 
 from dataclasses import asdict
@@ -15,19 +17,19 @@ from danet.model.danet import DANet
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
 
-_IMAGES = 2  # batch normalization in training wants more than one where the features are one pixel
+_IMAGES = 2  # in training, batch normalization needs more than one value per channel, even for features of one pixel
 
 
 class Estimate(NamedTuple):
     """The cost of a training step.
 
     Args:
-        parameters: of the whole network.
-        backbone: parameters of the backbone among them.
-        grid: height and width of the features of a crop; their product is N.
+        parameters: number of parameters of the network.
+        backbone: number of parameters of the backbone.
+        grid: height and width of the feature map of a crop; their product is N.
         fixed: bytes of weights, gradients, momentum and moving average.
-        largest: shape, but for the batch, of the largest tensor that it keeps.
-        per_image: bytes that the forward pass keeps for the backward pass, and the largest tensor beside them.
+        largest: shape of the largest tensor kept for the backward pass, without the batch dimension.
+        per_image: bytes per image of the tensors kept for the backward pass, plus the gradient of the largest one.
     """
 
     parameters: int
@@ -38,26 +40,32 @@ class Estimate(NamedTuple):
     per_image: int
 
     def bytes(self, images: int) -> int:
-        """Of a step of so many images on one device. What a library keeps for itself, some hundred MB on a GPU,
-        comes on top.
+        """Return the bytes of a step with this many images on one device.
+
+        Buffers of the libraries are not included; on a GPU they take some hundred MB.
         """
         return self.fixed + images * self.per_image
 
 
 def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate:
-    """The cost of the recipe's network on crops of its size.
+    """Return the cost of a recipe's network on its training crops.
+
+    Args:
+        recipe: what to train.
+        num_classes: number of classes.
+        in_channels: number of image channels.
 
     Raises:
-        InputError: a network that cannot be built.
+        InputError: the network cannot be built.
     """
     arguments = asdict(recipe.network) | {"pretrained": False, "num_classes": num_classes, "in_channels": in_channels}
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
         network = build_network(**arguments).train()
-        kept, largest = _kept(network, recipe, in_channels, _IMAGES)
+        kept, largest = _kept_bytes(network, recipe, in_channels, _IMAGES)
         with torch.no_grad():
             grid = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))[-1].shape[-2:]
     parameters = sum(p.numel() for p in network.parameters())
-    copies = 4 if recipe.optim.ema else 3  # weights, gradients, momentum, moving average: float32
+    copies = 4 if recipe.optim.ema else 3  # float32 weights, gradients, momentum and moving average
     return Estimate(
         parameters,
         sum(p.numel() for p in network.backbone.parameters()),
@@ -68,16 +76,17 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
     )
 
 
-def _kept(network: DANet | Baseline, recipe: Recipe, channels: int, images: int) -> tuple[int, tuple[int, ...]]:
-    """Bytes of the distinct tensors that a step of so many images keeps, and of the largest of them once more, the
-    gradient that meets it; and the shape of the largest, without the batch.
+def _kept_bytes(network: DANet | Baseline, recipe: Recipe, channels: int, images: int) -> tuple[int, tuple[int, ...]]:
+    """Return the bytes kept for the backward pass, counting the largest tensor twice, and that tensor's shape.
+
+    The largest tensor counts twice because its gradient has the same size. The shape is without the batch dimension.
     """
     kept: dict[int, Tensor] = {}
-    own = {tensor.untyped_storage()._cdata for tensor in network.state_dict(keep_vars=True).values()}
+    weights = {tensor.untyped_storage()._cdata for tensor in network.state_dict(keep_vars=True).values()}
 
     def note(tensor: Tensor) -> Tensor:
-        if (address := tensor.untyped_storage()._cdata) not in own:
-            kept[address] = tensor  # alive: a storage that is freed would give its address to the next
+        if (address := tensor.untyped_storage()._cdata) not in weights:
+            kept[address] = tensor  # kept alive, because the address of a freed storage is used again
         return tensor
 
     tensors = torch.zeros(images, channels, *recipe.data.crop)

@@ -1,9 +1,9 @@
-"""The training run, top to bottom: one straight loop, the step visible. Command: `danet train RECIPE`, `danet train
---resume RUN`.
+"""The training loop: every step from the batch to the checkpoint.
 
-Every random choice is a function of (seed, step): the order of samples, their augmentation, dropout. So an interrupted
-run, resumed from its last checkpoint, ends with the very weights of the uninterrupted one, whatever the number of
-workers.
+Commands: `danet train RECIPE`, `danet train --resume RUN`.
+
+All randomness (order of samples, augmentation, dropout) is a function of the seed and the step. A resumed run therefore
+ends with exactly the weights of the uninterrupted one, whatever the number of workers.
 """
 
 import contextlib
@@ -34,223 +34,268 @@ from danet.model.danet import DANet
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, failures, report
-from danet.train import run_folder as folder
-from danet.train import tensorboard as events
+from danet.train import checkpoint, distributed, failures, report, run_folder
 from danet.train.batches import Batch, batches
 from danet.train.build import build
-from danet.train.claim import claimed
-from danet.train.distributed import Process
-from danet.train.interruption import Interruption
-from danet.train.logging import TrainingProgress
-from danet.train.quarantine import Quarantine
+from danet.train.checkpoint import TrainingState
+from danet.train.distributed import Interruption, Process
+from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
+from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
-from danet.train.training_state import Course
 from danet.train.validate import record, validate
-from danet.weights import file as weights_file
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where and how a run is computed; nothing here but the weights it begins with changes its result.
-
-    Args:
-        folder: the run folder.
-        backbone_weights: a .safetensors of the backbone's ImageNet weights under timm's keys, instead of timm's hub.
-        initial_weights: a weights file of the same network to begin from, for fine-tuning.
-        device: "cpu", "cuda"; None: a GPU if there is one.
-        workers: processes that load images, beside each computing one.
-        checkpoint_seconds: the most that a kill -9 costs, but for a validation.
-        cache: a folder where decoded training samples are kept, see `data/cache.py`.
-        tensorboard: write the numbers of metrics.csv to FOLDER/tensorboard too.
-        deterministic: refuse every operation that would not give the same bits again (on a GPU; on a CPU all do, for
-            one number of threads).
-    """
-
-    folder: Path
-    backbone_weights: Path | None = None
-    initial_weights: Path | None = None
-    device: str | None = None
-    workers: int = 1
-    checkpoint_seconds: float = 60.0
-    cache: Path | None = None
-    tensorboard: bool = False
-    deterministic: bool = False
+from danet.weights.file import Card
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its best validation mIoU (nan before the first), and the signal that stopped it, or None."""
+    """The outcome of a run.
+
+    Args:
+        miou: best validation mIoU, NaN before the first validation.
+        stopped_by: number of the signal that stopped the run; None: it is complete.
+    """
 
     miou: float
     stopped_by: int | None = None
 
 
-def train(recipe: Recipe, where: Where, resume: bool = False) -> Result:
-    """Run a recipe to its end, or to SIGINT or SIGTERM.
+@dataclass
+class _Run:
+    """Everything that the loop works with."""
+
+    recipe: Recipe
+    options: RunOptions
+    process: Process
+    samples: Samples
+    validation_samples: Samples
+    skipped: SkippedImages
+    per_epoch: int
+    steps: int
+    first: int
+    network: nn.Module
+    card: Card
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    state: TrainingState
+
+    def save_checkpoint(self, step: int) -> float:
+        """Save a checkpoint in the main process, and return the time of a monotonic clock."""
+        if self.process.main:
+            tensors = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+            if self.average is not None:
+                tensors["average"] = self.average.state_dict()
+            checkpoint.save(self.options.folder, {"step": step} | vars(self.state) | tensors)
+        return time.monotonic()
+
+    def validation_due(self, step: int) -> bool:
+        """Return whether to validate before this step."""
+        epoch, remainder = divmod(step, self.per_epoch)
+        due = step == self.steps or (step > 0 and remainder == 0 and epoch % self.recipe.validate_every == 0)
+        return due and not self.state.validated(step)
+
+
+def train(recipe: Recipe, options: RunOptions, resume: bool = False) -> Result:
+    """Train until the recipe's last step, or until SIGINT or SIGTERM.
+
+    Args:
+        recipe: what to train.
+        options: how to run it.
+        resume: continue the run in `options.folder` from its newest checkpoint.
 
     Raises:
-        InputError: what the user can mend: the recipe, the data, the folder, a loss that is not finite.
+        InputError: an invalid recipe, unreadable data, a folder that is in use or not empty, a full disk, too little
+            memory, or a loss that is not finite.
     """
-    if where.tensorboard:
-        events.require()
-    process = distributed.start(where.device)
-    if where.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    if options.tensorboard:
+        require_tensorboard()
+    process = distributed.start(options.device)
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
-    with contextlib.ExitStack() as held:
-        if process.main:
-            held.enter_context(claimed(where.folder))
-        resume = resume or (distributed.restarted() and folder.can_go_on(where.folder, recipe))
-        result = _train(recipe, where, resume, process)
+    with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
+        resume = resume or (distributed.restarted() and run_folder.can_continue(options.folder, recipe))
+        result = _run_steps(_prepare(recipe, options, resume, process))
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
-                report.finish(where.folder, str(process.device), interruption.check)
+                report.finish(options.folder, str(process.device), interruption.check)
             result = replace(result, stopped_by=interruption.signal)
     return result
 
 
-def _train(recipe: Recipe, where: Where, resume: bool, process: Process) -> Result:
+def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process) -> _Run:
+    """Load the data, build the network, and create the run folder or restore the newest checkpoint."""
     recipes.check(recipe, process.world)
+    skipped = SkippedImages(options.folder, recipe.skip_bad)
     samples = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
-    quarantine = Quarantine(where.folder, recipe.skip_bad)
-    if where.cache is not None:
-        samples = _through_cache(samples, where.cache, process, quarantine)
-    held_back = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
+    if options.cache is not None:
+        samples = _open_cache(samples, options.cache, process, skipped)
+    validation_samples = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
-    state = checkpoint.newest(where.folder) if resume else None
-    network, card = build(
-        recipe, samples.classes, where.backbone_weights, where.initial_weights, fresh=state is None, bands=samples.bands
-    )
+    saved = checkpoint.newest(options.folder) if resume else None
+    weights = options.backbone_weights, options.initial_weights
+    network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
     network = distributed.synchronize_batch_norm(network, process).to(process.device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
-    course = Course(images=len(samples))
-    if state is not None:
-        course = Course.resumed(state)
-        _check_same(state["step"], steps, course.images, len(samples), where.folder)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+    if saved is not None:
+        state = TrainingState.from_checkpoint(saved)
+        _check_same(saved["step"], steps, state.images, len(samples), options.folder)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
         if average is not None:
-            average.load_state_dict(state["average"])
-    elif process.main:
-        folder.create(where.folder, recipe)
-    if state is None:
+            average.load_state_dict(saved["average"])
+    else:
+        if process.main:
+            run_folder.create(options.folder, recipe)
         check_labeled(samples)
-    if state is None and recipe.class_weights != "none":
-        course.class_weights = class_weights(recipe.class_weights, count_classes(samples, quarantine.note))
-    parallel = process.wrap(network)
+        state = TrainingState(images=len(samples))
+        if recipe.class_weights != "none":
+            state.class_weights = class_weights(recipe.class_weights, count_classes(samples, skipped.add))
+    return _Run(
+        recipe,
+        options,
+        process,
+        samples,
+        validation_samples,
+        skipped,
+        per_epoch,
+        steps,
+        first=0 if saved is None else saved["step"],
+        network=network,
+        card=card,
+        optimizer=optimizer,
+        average=average,
+        state=state,
+    )
 
-    def save_checkpoint(step: int) -> float:
+
+def _run_steps(run: _Run) -> Result:
+    """Train from the first to the last step, with validations and checkpoints."""
+    recipe, options, process, state = run.recipe, run.options, run.process, run.state
+    network = process.wrap(run.network)
+    stream = batches(run.samples, recipe, process, run.first, run.steps, options.workers, run.skipped)
+    display = TrainingProgress(run.steps, run.first, recipe.data.batch, process.main)
+    log = TensorBoardLog(options.folder / "tensorboard" if options.tensorboard and process.main else None)
+    errors = failures.translate_errors(
+        recipe, process.world, options.workers, len(run.samples.classes), run.samples.bands.count
+    )
+    with Interruption() as interruption, errors, contextlib.closing(stream), display as progress, log:
+        saved_at = run.save_checkpoint(run.first)
         if process.main:
-            tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            averaged = {} if average is None else {"average": average.state_dict()}
-            checkpoint.save(where.folder, {"step": step} | vars(course) | tensors | averaged)
-        return time.monotonic()
-
-    def stopped(step: int) -> Result:
-        save_checkpoint(step)
-        return Result(course.best, stopped_by=interruption.signal or signal.SIGTERM)
-
-    first = 0 if state is None else state["step"]
-    stream = batches(samples, recipe, process, first, steps, where.workers, quarantine)
-    shown = TrainingProgress(steps, first, recipe.data.batch, process.main)
-    track = events.Events(where.folder / "tensorboard" if where.tensorboard and process.main else None)
-    explained = failures.explained(recipe, process.world, where.workers, len(samples.classes), samples.bands.count)
-    with Interruption() as interruption, explained, contextlib.closing(stream), shown as progress, track:
-        saved_at = save_checkpoint(first)
-        if process.main:
-            checkpoint.check_space(where.folder)
-        for step in range(first, steps + 1):
-            epoch, past = divmod(step, per_epoch)
-            due = step == steps or (step > 0 and past == 0 and epoch % recipe.validate_every == 0)
-            if due and not course.validated(step):
-                judged = network if average is None else average.module
-                assert isinstance(judged, DANet | Baseline)
-                confusion = validate(judged, card, held_back, process, interruption)
-                if interruption.agreed(process):
-                    return stopped(step)
-                rate = learning_rate(recipe.optim, step - 1, steps)
-                better = course.add(step, epoch, rate, confusion, judged, progress.speed())
-                if process.main:
-                    record(where.folder, recipe, course.history, judged if better else None, card, confusion)
-                    track.add(course.history)
-                progress.validated(epoch, confusion.scores().miou, course.best)
-                saved_at = save_checkpoint(step)
-            if step == steps:
+            checkpoint.check_space(options.folder)
+        for step in range(run.first, run.steps + 1):
+            if run.validation_due(step):
+                if not _validate(run, step, interruption, progress, log):
+                    return _stop(run, step, interruption)
+                saved_at = run.save_checkpoint(step)
+            if step == run.steps:
                 break
 
-            rate = learning_rate(recipe.optim, step, steps)
-            set_learning_rate(optimizer, rate)
+            rate = learning_rate(recipe.optim, step, run.steps)
+            set_learning_rate(run.optimizer, rate)
             with progress.waiting():
                 parts = [next(stream) for _ in range(recipe.optim.accumulate)]
 
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
-            optimizer.zero_grad()
-            loss = compute_gradients(parallel, parts, recipe, card, process, course.class_weights)
-            _check_finite(loss, network, step, rate, parts)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(network)
+            run.optimizer.zero_grad()
+            loss = compute_gradients(network, parts, recipe, run.card, process, state.class_weights)
+            _check_finite(loss, run.network, step, rate, parts)
+            run.optimizer.step()
+            if run.average is not None:
+                run.average.update_parameters(run.network)
 
-            course.losses.append(loss)
+            state.losses.append(loss)
             progress.advance(loss["total"])
             if interruption.agreed(process):
-                return stopped(step + 1)
-            if time.monotonic() - saved_at > where.checkpoint_seconds:
-                saved_at = save_checkpoint(step + 1)
-    return Result(course.best)
+                return _stop(run, step + 1, interruption)
+            if time.monotonic() - saved_at > options.checkpoint_seconds:
+                saved_at = run.save_checkpoint(step + 1)
+    return Result(state.best)
 
 
 def compute_gradients(
     network: nn.Module,
     parts: Sequence[Batch],
     recipe: Recipe,
-    card: weights_file.Card,
+    card: Card,
     process: Process,
-    balance: Sequence[float] | None = None,
+    class_weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """Forward and backward over a step's parts; the gradient is that of the whole step's batch over all processes.
-    `balance` holds a weight for each class. Returns the losses by name.
+    """Run the forward and backward pass of a step; gradients are those of the whole batch over all processes.
+
+    Args:
+        network: the network, wrapped by `Process.wrap`.
+        parts: the parts of this process's batch, accumulated one after another.
+        recipe: for the precision and the factors of the losses.
+        card: for the normalization of the images.
+        process: this process.
+        class_weights: weight of each class in the loss; None: all are 1.
+
+    Returns:
+        The losses by name; "total" is their weighted sum.
     """
     network.train()
     valid = process.sum(torch.stack([(part.labels != IGNORE).sum() for part in parts]).sum())
-    by_class = None if balance is None else torch.tensor(balance)
+    weights = None if class_weights is None else torch.tensor(class_weights)
     sums: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         images, labels = part.images.to(process.device), part.labels.to(process.device)
-        last = i == len(parts) - 1
-        with (
-            contextlib.nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
-        ):
+        accumulating = i < len(parts) - 1 and isinstance(network, DistributedDataParallel)
+        with network.no_sync() if accumulating else contextlib.nullcontext():  # pyright: ignore[reportCallIssue]
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
                 outputs = network(normalize(images, card.mean, card.std))
-            total, by_name = multi_loss(outputs, labels, recipe.loss, valid, by_class)
-            (total * process.world).backward()  # gradients are averaged over the processes, the loss is a sum over them
+            total, by_name = multi_loss(outputs, labels, recipe.loss, valid, weights)
+            (total * process.world).backward()  # DDP averages gradients, but the loss is a sum over processes
         for name, value in {"total": total, **by_name}.items():
             sums[name] = sums.get(name, 0) + value.detach()
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def _through_cache(samples: Samples, cache: Path, process: Process, quarantine: Quarantine) -> CachedSamples:
-    through = open_cache(samples, cache, quarantine.note)
+def _validate(
+    run: _Run, step: int, interruption: Interruption, progress: TrainingProgress, log: TensorBoardLog
+) -> bool:
+    """Validate, and write the results; return False if interrupted."""
+    network = run.network if run.average is None else run.average.module
+    assert isinstance(network, DANet | Baseline)
+    confusion = validate(network, run.card, run.validation_samples, run.process, interruption)
+    if interruption.agreed(run.process):
+        return False
+    epoch, rate = step // run.per_epoch, learning_rate(run.recipe.optim, step - 1, run.steps)
+    better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed())
+    if run.process.main:
+        best = network if better else None
+        record(run.options.folder, run.recipe, run.state.history, best, run.card, confusion)
+        log.add(run.state.history)
+    progress.validated(epoch, confusion.scores().miou, run.state.best)
+    return True
+
+
+def _stop(run: _Run, step: int, interruption: Interruption) -> Result:
+    run.save_checkpoint(step)
+    return Result(run.state.best, stopped_by=interruption.signal or signal.SIGTERM)
+
+
+def _open_cache(samples: Samples, folder: Path, process: Process, skipped: SkippedImages) -> CachedSamples:
+    cache = open_cache(samples, folder, skipped.add)
     if process.main:
-        whole, missing = space_needed(through, quarantine.note)
-        sizes = f"{whole / 1e9:.1f} GB for {len(samples)} images, {missing / 1e9:.1f} GB of it still to be written"
-        print(f"{cache}: {sizes}", file=sys.stderr)
-    return through
+        total, missing = space_needed(cache, skipped.add)
+        sizes = f"{total / 1e9:.1f} GB for {len(samples)} images, of which {missing / 1e9:.1f} GB are not yet written"
+        print(f"{folder}: {sizes}", file=sys.stderr)
+    return cache
 
 
-def _check_same(step: int, steps: int, began_with: int | None, images: int, run: Path) -> None:
-    """Raises InputError for a run that cannot end as the uninterrupted one would have."""
-    if began_with not in (None, images):
-        what = f"began with {began_with} training images, and there are {images} now"
-        raise InputError(run, what, "bring them back, or begin a new run (--initial-weights goes on from its weights)")
+def _check_same(step: int, steps: int, images_at_start: int | None, images: int, folder: Path) -> None:
+    """Check that a resumed run can end as the uninterrupted one would have."""
+    if images_at_start not in (None, images):
+        what = f"the run started with {images_at_start} training images, but there are {images} now"
+        remedy = "restore the images, or start a new run from the weights in best.safetensors"
+        raise InputError(folder, what, remedy)
     if step > steps:
-        raise InputError(run, f"is at step {step} of {steps}", "give recipe.yaml its number of epochs back")
+        what = f"the checkpoint is at step {step}, but recipe.yaml ends at step {steps}"
+        raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:
@@ -264,9 +309,9 @@ def _dropout_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: float, parts: Sequence[Batch]) -> None:
-    """Before the optimizer can spread it to every weight."""
+    """Check the loss and the gradients before the optimizer applies them to the weights."""
     norm = float(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
     if not (math.isfinite(loss["total"]) and math.isfinite(norm)):
         names = ", ".join(name for part in parts for name in part.names)
         what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
-        raise InputError(f"step {step}", what, "lower --optim.lr, or raise --optim.warmup")
+        raise InputError(f"step {step}", what, "reduce `optim.lr`, or increase `optim.warmup`")

@@ -1,5 +1,6 @@
-"""RUN/report.html, written by the run itself: after each validation from what was counted there, and at its end with
-the best weights measured in full. `danet report RUN` does the latter again.
+"""RUN/report.html, written after each validation, and at the end of the run with a full evaluation of its best weights.
+
+Command: `danet report RUN` writes the final page again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,40 +23,46 @@ FILE = "report.html"
 def write(
     run: Path, recipe: Recipe, history: Sequence[Mapping[str, Any]], confusion: Confusion, classes: Classes
 ) -> None:
-    """The page of a run that goes on.
+    """Write the page of a run in progress.
 
     Args:
-        history: the rows of metrics.csv, one a validation.
-        confusion: of the last validation.
+        run: the run folder.
+        recipe: its recipe.
+        history: rows of metrics.csv, one per validation.
+        confusion: confusion matrix of the last validation.
+        classes: the classes.
     """
     write_atomically(run / FILE, run_page.unfinished(run.resolve().name, recipe, history, confusion, classes))
 
 
 def finish(run: Path, device: str, advance: Callable[[int, int], None]) -> None:
-    """Write the page of a run that has ended; `advance` as in `measured`."""
-    write_atomically(run / FILE, measured(run, device, advance=advance))
+    """Write the page of a finished run; arguments as in `final_page`."""
+    write_atomically(run / FILE, final_page(run, device, advance=advance))
 
 
-def measured(
+def final_page(
     run: Path,
     device: str | None = None,
     root: Path | None = None,
-    advance: Callable[[int, int], None] = lambda _done, _all: None,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> bytes:
-    """The page of a run with its best weights measured over the validation images: boundary F, calibration, and the
-    worst and best images, for the time of one validation.
+    """Return the page of a run, with its best weights evaluated on the validation images.
+
+    The page includes boundary F, calibration, and the worst and best images. This takes about as long as a validation.
 
     Args:
-        root: where the dataset lies, if no longer where the recipe says.
-        advance: is told (done, all) after each image.
+        run: the run folder.
+        device: "cpu" or "cuda"; None: a GPU if available.
+        root: the dataset's folder, if it has moved since the run.
+        advance: called with (done, total) after each image.
 
     Raises:
-        InputError: not the folder of a run that was validated; its dataset is not there.
+        InputError: not the folder of a run with a validation, or its dataset is missing.
     """
-    read, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
-    chosen = read.recipe.data
-    samples = registry.load(chosen.dataset, root or chosen.root, chosen.val_split)
+    content, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
+    data = content.recipe.data
+    samples = registry.load(data.dataset, root or data.root, data.val_split)
     check_classes(predictor.card, samples, str(run))
-    predicted = enumerate(predictor.predictions(samples), 1)
-    counted = (advance(i, len(samples)) or prediction for i, prediction in predicted)
-    return run_page.page(read, measure(counted, samples), predictor, samples)
+    numbered = enumerate(predictor.predictions(samples), 1)
+    counted = (advance(i, len(samples)) or prediction for i, prediction in numbered)
+    return run_page.page(content, measure(counted, samples), predictor, samples)

@@ -1,12 +1,20 @@
-"""A run's folder: recipe.yaml (resolved), environment.json, metrics.csv, last.ckpt, best.safetensors, report.html."""
+"""The folder of a run, and the options for running it.
+
+Files: recipe.yaml (all settings), environment.json, metrics.csv, last.ckpt and previous.ckpt, best.safetensors,
+report.html, and bad.txt if images were skipped.
+"""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,113 +24,134 @@ import yaml
 
 from danet import recipes
 from danet.errors import InputError
-from danet.files import read_yaml, write_atomically
+from danet.files import read_yaml, write_atomically, write_json
 from danet.recipes import Recipe
-from danet.train import checkpoint, claim, quarantine
+from danet.train import checkpoint
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
+LOCK, SKIPPED = ".lock", "bad.txt"
+
+_REQUIRED_COLUMNS = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
+_BATCH_NORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_ANY_BYTES = "surrogateescape"  # file names on Linux need not be UTF-8
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Execution options. Apart from the initial weights, none affects the result.
+
+    Args:
+        folder: the run folder.
+        backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's keys, used instead of
+            timm's hub.
+        initial_weights: a weights file of the same network to start from, for fine-tuning.
+        device: "cpu" or "cuda"; None: a GPU if available.
+        workers: number of processes that load images, for each training process.
+        checkpoint_seconds: time between checkpoints; the most work that a kill can cost, except for a validation.
+        cache: folder for decoded training samples, see `danet.data.cache`; None: no cache.
+        tensorboard: also write the numbers of metrics.csv to FOLDER/tensorboard.
+        deterministic: reject operations whose results vary between runs on a GPU. On a CPU, results are always
+            reproducible with the same number of threads.
+    """
+
+    folder: Path
+    backbone_weights: Path | None = None
+    initial_weights: Path | None = None
+    device: str | None = None
+    workers: int = 1
+    checkpoint_seconds: float = 60.0
+    cache: Path | None = None
+    tensorboard: bool = False
+    deterministic: bool = False
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Lock a run folder for this process, create it if needed, and remove incomplete files of a killed process.
+
+    The system releases the lock when this process ends, even if its workers live on for some seconds.
+
+    Raises:
+        InputError: another process has locked the folder, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        what = f"cannot create the run folder ({error.strerror})"
+        raise InputError(folder, what, "choose another `folder`") from error
+    try:
+        _lock_file(descriptor, folder)
+        for incomplete in folder.glob(".danet-*"):
+            incomplete.unlink()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
+        if not os.fstat(descriptor).st_nlink:  # its owner ended and removed the file after we had opened it
+            raise BlockingIOError
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "another"
+        what, remedy = f"in use by process {owner}", "wait until it ends, or choose another `folder`"
+        raise InputError(folder, what, remedy) from error
+    except OSError as error:
+        what, remedy = f"cannot lock it ({error.strerror})", "free some space, or choose another `folder`"
+        raise InputError(folder, what, remedy) from error
 
 
 def create(folder: Path, recipe: Recipe) -> None:
-    """Begin a run in a folder that is claimed: its recipe and environment.
+    """Write the recipe and the environment of a new run into a locked folder.
 
     Raises:
-        InputError: it holds something already, or cannot be written.
+        InputError: the folder is not empty, or cannot be written to.
     """
-    check_free(folder, recipe)
-    write_atomically(folder / ENVIRONMENT, json.dumps(_environment(), indent=2).encode())
-    write_atomically(folder / RECIPE, _text(recipe))
+    check_unused(folder, recipe)
+    write_json(folder / ENVIRONMENT, _environment())
+    write_atomically(folder / RECIPE, _to_yaml(recipe))
 
 
-def check_free(folder: Path, recipe: Recipe) -> None:
-    """Raises InputError unless the folder is empty but for a list of bad images, or this command was killed in it
-    before its first checkpoint.
+def check_unused(folder: Path, recipe: Recipe) -> None:
+    """Check that a folder can be used for a new run.
+
+    It may contain a list of skipped images, and the files of the same command killed before its first checkpoint.
+
+    Raises:
+        InputError: it contains other files.
     """
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (claim.LOCK, quarantine.FILE))
-    if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _begun(folder, recipe)):
-        remedy = (
-            f"go on with danet train --resume {folder}"
-            if (folder / checkpoint.LAST).exists()
-            else "give --out a new folder"
-        )
-        raise InputError(folder, f"is not empty: it holds {names[0]}", remedy)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, SKIPPED))
+    if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _same_command(folder, recipe)):
+        resumable = (folder / checkpoint.LAST).exists()
+        remedy = f"continue it with danet train --resume {folder}" if resumable else "choose another `folder`"
+        raise InputError(folder, f"is not empty: it contains {names[0]}", remedy)
 
 
-def can_go_on(folder: Path, recipe: Recipe) -> bool:
-    """Whether this very command, started again, finds its own run there with a checkpoint."""
-    return _begun(folder, recipe) and any((folder / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
+def can_continue(folder: Path, recipe: Recipe) -> bool:
+    """Return whether the folder has a checkpoint of the same command, which torchrun may have restarted."""
+    return _same_command(folder, recipe) and checkpoint.exists(folder)
 
 
-def _begun(folder: Path, recipe: Recipe) -> bool:
+def _same_command(folder: Path, recipe: Recipe) -> bool:
     try:
         command = json.loads((folder / ENVIRONMENT).read_bytes())["command"]
         file = folder / RECIPE
-        return command == sys.argv and (not file.exists() or file.read_bytes() == _text(recipe))
+        return command == sys.argv and (not file.exists() or file.read_bytes() == _to_yaml(recipe))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _text(recipe: Recipe) -> bytes:
+def _to_yaml(recipe: Recipe) -> bytes:
     return yaml.safe_dump(recipes.to_dict(recipe), sort_keys=False).encode()
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe that a run was started with.
-
-    Raises:
-        InputError: not a run folder, or a recipe.yaml that was damaged.
-    """
-    file = folder / RECIPE
-    try:
-        entries = read_yaml(file)
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "give the folder of a run") from error
-    except ValueError as error:
-        raise InputError(file, f"is no YAML ({error})", "restore it from a copy") from error
-    return recipes.from_dict(entries, str(file))
-
-
-def write_metrics(folder: Path, history: Sequence[dict[str, Any]]) -> None:
-    """metrics.csv: a row each validation."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(history[-1]))
-    table.writeheader()
-    table.writerows(history)
-    write_atomically(folder / METRICS, text.getvalue().encode())
-
-
-def read(folder: Path) -> Run:
-    """A run that was validated at least once.
-
-    Raises:
-        InputError: not the folder of such a run, or a file of it that was damaged.
-    """
-    recipe, history = read_recipe(folder), _read_metrics(folder / METRICS)
-    tensors, card = weights_file.read(folder / BEST)
-    trained = [t.numel() for key, t in tensors.items() if key.split(".")[-1] not in _COUNTED_ALONG]
-    return Run(folder.resolve().name, recipe, history, card, sum(trained))
-
-
-_COUNTED_ALONG = ("running_mean", "running_var", "num_batches_tracked")  # by batch normalization; no parameters
-
-
-def _read_metrics(file: Path) -> list[dict[str, float]]:
-    try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-        history = [{name: float(number) for name, number in row.items()} for row in rows]
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "wait for the run's first validation") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(file, f"is no table of numbers ({error})", "restore it from a copy") from error
-    if not history or not history[0].keys() >= _NEEDED:
-        missing = ", ".join(sorted(_NEEDED - history[0].keys())) if history else "every row"
-        raise InputError(file, f"{missing} is missing", "restore it from a copy")
-    return history
-
-
-_NEEDED = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
 
 
 def _environment() -> dict[str, Any]:
@@ -136,3 +165,95 @@ def _environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe of a run.
+
+    Raises:
+        InputError: not a run folder, or an invalid recipe.yaml.
+    """
+    file = folder / RECIPE
+    try:
+        entries = read_yaml(file)
+    except OSError as error:
+        raise InputError(file, f"cannot read it ({error.strerror})", "give the folder of a run") from error
+    except ValueError as error:
+        raise InputError(file, f"is not valid YAML ({error})", "restore it from a copy") from error
+    return recipes.from_dict(entries, str(file))
+
+
+def write_metrics(folder: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write metrics.csv, one row per validation."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(history[-1]))
+    table.writeheader()
+    table.writerows(history)
+    write_atomically(folder / METRICS, text.getvalue().encode())
+
+
+def read(folder: Path) -> Run:
+    """Return the content of a run with at least one validation.
+
+    Raises:
+        InputError: not the folder of such a run, or an invalid file in it.
+    """
+    recipe, history = read_recipe(folder), _read_metrics(folder / METRICS)
+    tensors, card = weights_file.read(folder / BEST)
+    sizes = [tensor.numel() for key, tensor in tensors.items() if key.split(".")[-1] not in _BATCH_NORM_BUFFERS]
+    return Run(folder.resolve().name, recipe, history, card, sum(sizes))
+
+
+def _read_metrics(file: Path) -> list[dict[str, float]]:
+    try:
+        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        history = [{name: float(number) for name, number in row.items()} for row in rows]
+    except OSError as error:
+        raise InputError(file, f"cannot read it ({error.strerror})", "wait for the run's first validation") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(file, f"is not a table of numbers ({error})", "restore it from a copy") from error
+    if not history or not history[0].keys() >= _REQUIRED_COLUMNS:
+        missing = f"columns {', '.join(sorted(_REQUIRED_COLUMNS - history[0].keys()))}" if history else "rows"
+        raise InputError(file, f"has no {missing}", "restore it from a copy")
+    return history
+
+
+class SkippedImages:
+    """Images skipped in training because they cannot be read, listed in RUN/bad.txt.
+
+    Each is listed once, over all processes and interruptions: a line with its name, a tab and the error. Control
+    characters are escaped.
+
+    Args:
+        folder: the run folder.
+        limit: how many images may be skipped; one more is an error.
+    """
+
+    def __init__(self, folder: Path, limit: int):
+        self.file, self.limit = folder / SKIPPED, limit
+
+    def add(self, error: InputError) -> None:
+        """Skip an image.
+
+        Args:
+            error: the error raised when the image was read; `error.where` is its name.
+
+        Raises:
+            InputError: the limit is reached.
+        """
+        name = _escape(error.where)
+        text = self.file.read_text("utf-8", _ANY_BYTES) if self.file.exists() else ""
+        names = {line.split("\t")[0] for line in text.split("\n") if line}  # splitlines() splits at more than \n
+        if name in names:
+            return
+        if len(names) >= self.limit:
+            note = f" ({self.limit} unreadable images are already skipped: {self.file})" if self.limit else ""
+            raise InputError(name, f"{error.what}{note}", error.remedy)
+        self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
+        with self.file.open("a", encoding="utf-8", errors=_ANY_BYTES) as file:
+            file.write(f"{name}\t{_escape(error)}\n")
+        print(f"skipped: {_escape(error)}", file=sys.stderr)
+
+
+def _escape(text: object) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: match[0].encode("unicode_escape").decode(), str(text))

@@ -1,5 +1,7 @@
-"""The learning rate and the parameter groups (section 4.1): poly, (1 - step / steps)^0.9 above an optional floor
-(mmsegmentation's eta_min), after an optional linear warm-up.
+"""The learning rate and the parameter groups (section 4.1 of the paper).
+
+The poly schedule, (1 - step / steps)^0.9, optionally above a floor (mmsegmentation's eta_min) and after a linear
+warm-up.
 """
 
 import torch
@@ -9,13 +11,13 @@ from danet.recipes import Optim
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
-    """The base learning rate of a step in [0, steps): a function of the step alone; nothing of it needs saving."""
+    """Return the base learning rate of a step in [0, steps)."""
     poly = optim.lr_floor + (optim.lr - optim.lr_floor) * (1 - step / steps) ** optim.power
     return poly * min(1.0, (step + 1) / (optim.warmup + 1))
 
 
 def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.SGD:
-    """SGD over two groups, the backbone's parameters and all others; `set_learning_rate` keeps their ratio."""
+    """Return SGD with two parameter groups, backbone and head; `set_learning_rate` keeps the ratio of their rates."""
     backbone = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
     head = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": backbone, "factor": 1.0}, {"params": head, "factor": optim.head_lr_factor}]
@@ -23,6 +25,6 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.SGD:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group `rate` times its factor."""
+    """Set the learning rate of each group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]

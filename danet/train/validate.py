@@ -1,6 +1,4 @@
-"""A run's validations: the scores over all full validation images, and what they change in the run folder. Used by
-`train.loop`.
-"""
+"""Validation during training: scores over all full validation images, and the files updated by them."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,8 +17,7 @@ from danet.model.danet import DANet
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
 from danet.train import report, run_folder
-from danet.train.distributed import Process
-from danet.train.interruption import Interruption
+from danet.train.distributed import Interruption, Process
 from danet.weights import file as weights_file
 
 
@@ -31,16 +28,22 @@ def validate(
     process: Process,
     interruption: Interruption | None = None,
 ) -> Confusion:
-    """The confusion matrix over all full validation images, shared out over the processes and each counted once. An
-    interruption leaves out those that have not been begun.
+    """Return the confusion matrix over all full validation images, each evaluated in one of the processes.
+
+    Args:
+        network: the network.
+        card: its card.
+        samples: the validation samples.
+        process: this process.
+        interruption: after a signal, the remaining images are left out.
     """
     network.eval()
     indices = itertools.takewhile(
         lambda _: interruption is None or interruption.signal is None,
         range(process.rank, len(samples), process.world),
     )
-    shown = replace(WHOLE, align_corners=network.align_corners)  # as Predictor shows them
-    confusion = evaluate(lambda images: network.logits(images).fused, card, samples, process.device, indices, shown)
+    protocol = replace(WHOLE, align_corners=network.align_corners)  # as in Predictor
+    confusion = evaluate(lambda images: network.logits(images).fused, card, samples, process.device, indices, protocol)
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     return confusion
 
@@ -53,11 +56,15 @@ def record(
     card: weights_file.Card,
     confusion: Confusion,
 ) -> None:
-    """Write metrics.csv, the page of a run that goes on, and best.safetensors.
+    """Write metrics.csv, the page of a run in progress, and best.safetensors.
 
     Args:
-        history: the rows of metrics.csv, the last of this validation.
-        best: the network, where none was better before; None: best.safetensors stays.
+        run: the run folder.
+        recipe: its recipe.
+        history: rows of metrics.csv; the last one is this validation's.
+        best: the network if it is the best so far; None: keep best.safetensors.
+        card: the network's card.
+        confusion: confusion matrix of this validation.
     """
     if best is not None:
         metrics = {"epoch": history[-1]["epoch"], **confusion.scores().as_dict(card.classes.names)}

@@ -221,7 +221,7 @@ def _overview(answers: Answers, width: int) -> PanelGroup:
         panels.append(Panel("ground truth", labeled(inspection, answers.truth, width)))
     (rows, columns), (height, input_width) = inspection.grid, inspection.input_size
     scales = [
-        f"{name} {inspection.internals.scales[m]:.3f}"
+        f"{name} = {inspection.internals.scales[m]:.3f}"
         for m, name in zip(MODULES, ("alpha", "beta"), strict=True)
         if m in inspection.internals.scales
     ]

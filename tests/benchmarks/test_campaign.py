@@ -208,7 +208,7 @@ def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
     lite = options(campaign, camvid)
     lite.backbone = "tf_efficientnet_lite0"
     rows = {row.name: row for row in load("ablation").rows(campaign.base(lite))}
-    assert "multi-grid needs a ResNet's layer4" in rows["multi-grid"].left_out
+    assert "multi-grid needs the layer4 of a ResNet" in rows["multi-grid"].left_out
     assert rows["multi-scale"].run == "scaling"
 
 

@@ -30,7 +30,7 @@ from danet.data.images.read import image_size, list_images, read_image, read_mas
 from danet.predict.folder import segment_images
 from danet.predict.outputs import find_images
 from danet.predict.predictor import load
-from danet.train import claim, run_folder
+from danet.train import run_folder
 
 TESTS, PACKAGE = Path(__file__).parents[1], Path(__file__).parents[2] / "danet"
 
@@ -210,15 +210,15 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "truncated or damaged .*; copy it again",
     ),
     "4-png-of-a-wrong-byte": (lambda: flipped(encoded(scene(4), "PNG"), 150), "truncated or damaged .*; copy it again"),
-    "4-png-of-a-wrong-checksum": (lambda: flipped(encoded(scene(4), "PNG"), -13), "another checksum.; copy it again"),
+    "4-png-of-a-wrong-checksum": (lambda: flipped(encoded(scene(4), "PNG"), -13), "checksum of its pixels is wrong.; copy it again"),
     "4-png-of-16-bits-and-a-wrong-checksum": (
         lambda: flipped(deep([[0, 257, 40_000], [65_535, 1, 514]]), -13),
-        "another checksum.; copy it again",
+        "checksum of its pixels is wrong.; copy it again",
     ),
     "5-png-cut": (lambda: encoded(scene(4), "PNG")[:160], "truncated or damaged .*; copy it again"),
     "32-png-header-of-60,000-x-60,000": (lambda: png(60_000, 60_000, 8, 2, None), "damaged|more pixels .*; make it"),
     "33-jpeg-header-of-65,500-x-65,500": (lambda: jpeg_of_size(65_500, 65_500), "damaged|more pixels"),
-    "34-text-that-unpacks-to-80-MB": (with_large_text, "a text in it .*; save it again without"),
+    "34-text-that-unpacks-to-80-MB": (with_large_text, "contains text that .*; save it without"),
 }
 
 
@@ -637,10 +637,10 @@ def test_72_an_evil_archive_in_place_of_a_file_is_refused(name, tiny_weights, tm
 
 
 def test_74_a_lock_of_the_future_and_of_a_dead_process_holds_up_nobody(tmp_path):
-    lock = tmp_path / claim.LOCK
+    lock = tmp_path / run_folder.LOCK
     lock.write_text("1\n")  # a process that lives, and never held it
     os.utime(lock, (4e9, 4e9))
-    with claim.claimed(tmp_path):
+    with run_folder.lock(tmp_path):
         assert lock.read_text() == f"{os.getpid()}\n"
     assert not lock.exists()
 

@@ -182,7 +182,7 @@ def test_weights_of_the_hub_are_asked_of_the_hub_and_what_is_asked_is_seen(tmp_p
     found = run(tmp_path, "init", "hub")
     assert found["status"] == {"init": 0, "hub": 2}
     assert any("huggingface" in attempt for attempt in found["attempts"])
-    assert "its pretrained weights could not be fetched" in found["said"]
+    assert "cannot download the pretrained weights of" in found["said"]
 
 
 SEEN_BELOW_PYTHON = """

@@ -21,7 +21,8 @@ from danet.model.danet import DANet
 from danet.model.loss import multi_loss
 from danet.train.dry_run import describe
 from danet.train.estimate import estimate
-from danet.train.loop import Where, train
+from danet.train.loop import train
+from danet.train.run_folder import RunOptions
 from danet.weights import file as weights_file
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -157,7 +158,7 @@ def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatc
 
 
 def test_predictor_of_a_baseline_folds_batchnorm(tmp_path):
-    train(small_recipe("smp:DeepLabV3Plus"), Where(tmp_path / "run", workers=0))
+    train(small_recipe("smp:DeepLabV3Plus"), RunOptions(tmp_path / "run", workers=0))
     predictor = danet.load(tmp_path / "run/best.safetensors", "cpu")
     images = torch.randn(1, 3, 64, 80)
     with torch.inference_mode():
@@ -179,5 +180,5 @@ def test_estimate_counts_a_baseline(architecture):
 
 
 def test_one_image_per_step_is_too_few_for_pooling(tmp_path):
-    with pytest.raises(InputError, match=r"--data\.batch: one image at once is too few"):
-        train(small_recipe("smp:DeepLabV3", accumulate=4), Where(tmp_path / "run", workers=0))
+    with pytest.raises(InputError, match=r"data\.batch: one image at a time is too few"):
+        train(small_recipe("smp:DeepLabV3", accumulate=4), RunOptions(tmp_path / "run", workers=0))

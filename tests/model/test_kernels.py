@@ -370,9 +370,7 @@ def test_out_of_memory_is_reported_with_the_bytes_needed(monkeypatch):
         return torch.empty(1 << 50)
 
     monkeypatch.setattr(attention_kernels, "tiled", refuse)
-    with pytest.raises(
-        InputError, match=r"1,100 positions: out of memory: the result, 1 x 1,100 x 8 float64.* MB; use small"
-    ):
+    with pytest.raises(InputError, match=r"1,100 positions: out of memory: .* 1 x 1,100 x 8 float64.* MB; use smaller"):
         attention_kernels.attend(*inputs(1, 1100, 1100))
     monkeypatch.setattr(attention_kernels, "tiled", lambda *_: torch.empty(2) @ torch.empty(3))
     with pytest.raises(RuntimeError, match="size"):  # other errors are not replaced

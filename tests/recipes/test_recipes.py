@@ -1,10 +1,13 @@
-"""The paper's recipes, number by number against what the paper and the released code of 2018-2019 say, docs/paper.md's
-tables against the recipes, and `danet recipes`.
+"""The recipes against the numbers of the paper and the released code, and against the tables of docs/paper.md.
+
+Also `danet recipes`, and recipe files of danet 0.1.0.
 """
 
 import re
 import shlex
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,10 @@ import pytest
 from danet import recipes
 from danet.cli import main
 from danet.data.registry import DATASETS
+from danet.files import format_bytes, read_yaml
 from danet.predict.protocols import PROTOCOLS
-from danet.recipes import PUBLISHED, Data, Network, Optim, Recipe
+from danet.recipes import PUBLISHED, Data, Network, Optim, Recipe, from_dict, to_dict
+from danet.train.estimate import estimate
 
 PAGE = (Path(__file__).parents[2] / "docs/paper.md").read_text()
 MULTI_GRID = (4, 8, 16)
@@ -54,7 +59,7 @@ PAPER = [  # table, name, mIoU, protocol, depth, position, channel, multi-grid, 
 
 
 @pytest.mark.parametrize("row", PAPER, ids=lambda row: row[1])
-def test_every_row_of_the_paper_number_by_number(row):
+def test_every_row_of_the_paper_has_its_numbers(row):
     table, name, miou, protocol, depth, position, channel, multi_grid, epochs, rate, data = row
     published = PUBLISHED[name]
     assert (published.table, published.miou, published.protocol) == (table, miou, protocol)
@@ -72,18 +77,18 @@ def test_every_row_of_the_paper_number_by_number(row):
             warmup=0,
             ema=0.0,
         ),
-        loss=(1.0, 1.0, 1.0, 0.4),  # the last has no output to be of
+        loss=(1.0, 1.0, 1.0, 0.4),  # the last has no effect without an auxiliary head
         validate_every=10,
         fine_tunes="voc-danet101" if name == "voc-danet101-trainval" else "",
     )
     assert (data.flip, data.jitter, data.photometric, data.largest_share) == (0.5, 0.0, False, 1.0)
 
 
-def test_these_are_all_rows_of_the_paper_in_its_order():
+def test_recipes_are_all_rows_of_the_paper_in_order():
     assert [row[1] for row in PAPER] == [name for name, row in PUBLISHED.items() if row.table != "mmseg"]
 
 
-def test_the_gains_that_the_papers_text_names_lie_between_its_rows():
+def test_gains_in_the_text_of_the_paper_match_its_rows():
     miou = {name: row.miou for name, row in PUBLISHED.items()}
     for better, worse, gain in (
         ("cityscapes-position50", "cityscapes-fcn50", 5.71),
@@ -96,14 +101,14 @@ def test_the_gains_that_the_papers_text_names_lie_between_its_rows():
         assert miou[better] - miou[worse] == pytest.approx(gain), better
 
 
-def test_several_scales_are_a_row_of_the_same_training():
+def test_multi_scale_row_has_the_same_training():
     once, again = (PUBLISHED[f"cityscapes-danet101-da-mg{suffix}"].recipe for suffix in ("", "-ms"))
     assert replace(again, about=once.about) == once
     assert "do not train twice" in again.about
 
 
 @pytest.mark.parametrize("name", [name for name, row in PUBLISHED.items() if row.table == "mmseg"])
-def test_mmsegmentations_rows_are_shown_at_its_sizes(name):
+def test_mmsegmentation_recipes_use_its_image_sizes(name):
     data, protocol = PUBLISHED[name].recipe.data, PUBLISHED[name].protocol
     assert data.scale == (0.5, 2.0)
     if data.dataset == "cityscapes":
@@ -116,13 +121,28 @@ def test_mmsegmentations_rows_are_shown_at_its_sizes(name):
         assert PROTOCOLS[protocol].base(375, 500) == data.size
 
 
+@pytest.mark.parametrize("name", sorted(name for name in PUBLISHED if name.startswith("mmseg")))
+def test_mmsegmentation_recipes_have_its_schedule_and_network(name):
+    recipe = recipes.find(name)
+    assert recipe.network.auxiliary
+    assert recipe.network.backbone.endswith("c")
+    assert recipe.network.align_corners == ("769x769" in name)
+    assert recipe.optim.steps == 1000 * int(name.rsplit("-", 1)[1].removesuffix("k"))
+    assert (recipe.optim.lr, recipe.optim.lr_floor, recipe.optim.weight_decay) == (0.01, 1e-4, 5e-4)
+    assert recipe.optim.head_lr_factor == 1
+    assert recipe.data.photometric
+    assert recipe.data.largest_share == 0.75
+    assert recipe.data.train_split in DATASETS[recipe.data.dataset].counts
+    assert recipe.loss == (1.0, 1.0, 1.0, 0.4)
+
+
 def cells(name_at: int) -> list[list[str]]:
-    """Of each line of the page's tables whose cell number `name_at` is a recipe's name."""
+    """Return the cells of each table row on the page whose cell `name_at` is the name of a recipe."""
     lines = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in PAGE.splitlines()]
     return [line for line in lines if len(line) > name_at and line[name_at] in PUBLISHED]
 
 
-def test_the_papers_tables_on_the_page_are_the_recipes():
+def test_tables_of_the_paper_page_equal_the_recipes():
     assert [(line[0], line[1], line[2], float(line[3]), *line[4:]) for line in cells(1)] == [
         (row.table, name, row.recipe.network.backbone, row.miou, row.ports, row.protocol)
         for name, row in PUBLISHED.items()
@@ -130,7 +150,7 @@ def test_the_papers_tables_on_the_page_are_the_recipes():
     ]
 
 
-def test_mmsegmentations_table_on_the_page_is_the_recipes():
+def test_mmsegmentation_table_of_the_page_equals_the_recipes():
     found = []
     for name, backbone, miou, several, others, protocol in cells(0):
         tested = several and f"{several} with six scales and flip (--protocol {protocol}-multi)"
@@ -143,14 +163,14 @@ def test_mmsegmentations_table_on_the_page_is_the_recipes():
     ]
 
 
-def test_the_commands_above_each_table_are_those_of_its_rows():
-    """Dataset and split are the recipe's, names exist, and every table has its commands."""
-    seen = set()
+def test_commands_on_the_page_match_their_recipes():
+    """Datasets and splits are those of the recipe, all names exist, and every table has its commands."""
+    named_on_page = set()
     for section in PAGE.split("\n### ")[1:]:
         commands = [shlex.split(line) for line in section.splitlines() if line.startswith("danet ")]
         named = re.findall(r"^\| \d \| `([\w-]+)` \| resnet", section, re.MULTILINE)
         named += re.findall(r"^\| `(mmseg-[\w-]+)` \| resnet", section, re.MULTILINE)
-        seen.update(named)
+        named_on_page.update(named)
         assert [command[1] for command in commands] == ["train", "evaluate"] * (len(commands) // 2)
         assert bool(commands) >= bool(named)
         for train, evaluate in zip(commands[::2], commands[1::2], strict=True):
@@ -164,15 +184,84 @@ def test_the_commands_above_each_table_are_those_of_its_rows():
                 split = options.get("--split", "val")
                 assert split == (data.val_split if "--submit" not in options else "test")
                 assert split in DATASETS[data.dataset].counts
-    assert seen == set(PUBLISHED)
+    assert named_on_page == set(PUBLISHED)
 
 
-def test_what_is_listed_is_in_words(capsys):
+def test_list_names_every_recipe_with_steps_images_and_miou(capsys):
     assert main(["recipes"]) == 0
-    said = capsys.readouterr().out
-    assert "0.0 GiB" not in said
-    assert "1 epochs" not in said
-    assert "1 epoch, 1,250 steps, 5,000 images\n    memory of a GPU, estimated: 9 MiB and 14 MiB for each" in said
-    assert "2 epochs, 1,200 steps, 2,400 images" in said
-    assert "mIoU 78.88 in mmsegmentation; 80.62 with six scales and flip (--protocol mmseg-slide-769-multi); " in said
-    assert len(re.findall(r"^\S", said, re.MULTILINE)) == len(recipes.RECIPES)
+    printed = capsys.readouterr()
+    assert re.findall(r"^\S+", printed.out, re.MULTILINE) == list(recipes.RECIPES)
+    assert "1 epochs" not in printed.out
+    assert "1 epoch, 1,250 steps, 5,000 images\ntoy-context\n" in printed.out
+    assert "2 epochs, 1,200 steps, 2,400 images" in printed.out
+    assert "mIoU 78.88 in mmsegmentation; 80.62 with six scales and flip (--protocol mmseg-slide-769-multi); " in (
+        printed.out
+    )
+    assert "mIoU 78.74 in mmsegmentation; --protocol mmseg-whole\n" in printed.out
+    entry = printed.out[printed.out.index("cityscapes-danet101-da-mg-ms\n") :]
+    assert "240 epochs, 89,040 steps, 2,975 images" in entry[:300]
+    assert "mIoU 81.5 in Table 2 of the paper" in entry[:500]
+    assert "memory" not in printed.out
+    assert "danet recipes NAME also estimates the GPU memory" in printed.err
+
+
+def test_list_does_not_import_torch():
+    code = "import sys; from danet.cli import main; main(['recipes']); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_memory_of_named_recipes_is_the_estimate(capsys):
+    """GPU memory is computed on request, since it needs torch and a second per recipe."""
+    assert main(["recipes", "toy", "folder"]) == 0
+    blocks = re.split(r"^(?=\S)", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert [block.split("\n")[0] for block in blocks] == ["toy", "folder"]
+    for block, recipe, classes in zip(blocks, (recipes.TOY, recipes.RECIPES["folder"]), (6, 2), strict=True):
+        assert memory_line(recipe, classes) in block
+    assert "estimated GPU memory: 9 MiB plus 14 MiB per image, 64 MiB for a batch of 4\n" in blocks[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_memory_of_every_published_recipe_is_the_estimate(name, capsys):
+    recipe = PUBLISHED[name].recipe
+    assert main(["recipes", name]) == 0
+    printed = capsys.readouterr().out
+    assert memory_line(recipe, len(DATASETS[recipe.data.dataset].classes)) in printed
+    assert "0.0 GiB" not in printed
+    if name == "cityscapes-danet101":
+        assert "761 MiB plus 4.4 GiB per image" in printed
+
+
+def memory_line(recipe: Recipe, classes: int) -> str:
+    cost, batch = estimate(recipe, classes), recipe.data.batch
+    sizes = [format_bytes(size) for size in (cost.fixed, cost.per_image, cost.fixed + batch * cost.per_image)]
+    return f"estimated GPU memory: {sizes[0]} plus {sizes[1]} per image, {sizes[2]} for a batch of {batch}\n"
+
+
+def test_recipe_yaml_of_version_0_1_0_loads():
+    file = Path(__file__).parents[1] / "version_0_1_0/run/recipe.yaml"
+    entries = read_yaml(file)
+    recipe = from_dict(entries, str(file))
+    assert to_dict(recipe) == entries
+    assert recipe == replace(
+        recipes.TOY,
+        about=entries["about"],
+        network=replace(recipes.TOY.network, width=16),
+        data=replace(recipes.TOY.data, batch=64, crop=(32, 32)),
+        optim=replace(recipes.TOY.optim, steps=120, momentum=0.0, ema=0.0),
+    )
+
+
+FIELDS_0_1_0 = {
+    Recipe: "about network data optim loss class_weights seed validate_every skip_bad fine_tunes",
+    Network: "backbone output_stride layer4_dilations position channel channel_form width dropout align_corners "
+    "auxiliary pretrained architecture",
+    Data: "dataset root train_split val_split batch crop scale short_side flip largest_share jitter photometric size",
+    Optim: "epochs steps lr head_lr_factor momentum weight_decay power lr_floor warmup accumulate ema precision",
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS_0_1_0)
+def test_fields_of_version_0_1_0_keep_their_names(kind):
+    """Files of users have these keys."""
+    assert {field.name for field in fields(kind)} >= set(FIELDS_0_1_0[kind].split())

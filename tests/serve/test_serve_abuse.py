@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serve_client import image, process, send
+from serve_client import image, send, server_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -32,19 +32,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def server(tiny_weights):
-    """Yield a server's process and its URL. It accepts bodies up to 1 MB.
-
-    A thread reads its log, so that the process never blocks on a full pipe.
-    """
-    with process(tiny_weights, "--max-mb", "1") as (child, url):
-        reader = threading.Thread(target=child.stderr.read)
-        reader.start()
-        try:
-            yield child, url
-        finally:
-            child.kill()
-            reader.join()
+def server(warm, tiny_weights, tmp_path_factory):
+    """Yield a server's process and its URL. It accepts bodies up to 1 MB."""
+    with server_process(warm, tiny_weights, tmp_path_factory.mktemp("server") / "log", "--max-mb", "1") as running:
+        yield running
 
 
 def connected(url: str) -> contextlib.closing[http.client.HTTPConnection]:

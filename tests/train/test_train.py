@@ -300,12 +300,12 @@ def test_a_resumed_recipe_is_read_with_a_closed_schema(recipe, tmp_path):
     for change, message in [
         ({"optim": {"lerning_rate": 1}}, "unknown key optim.lerning_rate"),
         ({"optim": {"epoch": 1}}, "did you mean optim.epochs?"),
-        ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' cannot be; give a number"),
-        ({"data": {"crop": [3]}}, "data.crop: [3] cannot be; give a list of 2 numbers"),
-        ({"network": {"output_stride": True}}, "network.output_stride: True cannot be; give a whole number"),
-        ({"class_weights": "some"}, "class_weights: 'some' cannot be; give none or auto or"),
-        ({"data": {"size": "big"}}, "data.size: 'big' cannot be; give a whole number or null"),
-        ({"network": None}, "holds no `key: value` lines"),
+        ({"optim": {"lr": "fast"}}, "optim.lr: must be a number, got 'fast'"),
+        ({"data": {"crop": [3]}}, "data.crop: must be a list of 2 numbers, got [3]"),
+        ({"network": {"output_stride": True}}, "network.output_stride: must be an integer, got True"),
+        ({"class_weights": "some"}, "class_weights: must be none or auto or"),
+        ({"data": {"size": "big"}}, "data.size: must be an integer or null, got 'big'"),
+        ({"network": None}, "network must have lines of the form key: value"),
     ]:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**entries, **change}))
         with pytest.raises(InputError) as error:
@@ -324,14 +324,14 @@ def test_numbers_are_read_as_people_write_them(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("group", "change", "option"),
     [
-        ("data", {"batch": 0}, "--data.batch: 0 cannot be; give a multiple of 1"),
+        ("data", {"batch": 0}, "data.batch: must be a multiple of 1, got 0"),
         ("data", {"crop": (64, 0)}, "--data.crop"),
         ("data", {"scale": (2.0, 1.0)}, "--data.scale"),
-        ("data", {"size": 9000}, "--data.size: 9000 cannot be; give from 32 to 8192 pixels"),
-        ("network", {"width": 0}, "--network.width: 0 cannot be; give from 8 to 4096"),
-        ("optim", {"lr": float("nan")}, "--optim.lr: nan cannot be"),
+        ("data", {"size": 9000}, "data.size: must be from 32 to 8192 pixels, got 9000"),
+        ("network", {"width": 0}, "network.width: must be from 8 to 4096, got 0"),
+        ("optim", {"lr": float("nan")}, "optim.lr: must be a number above 0, got nan"),
         ("optim", {"lr": -1.0}, "--optim.lr"),
-        ("optim", {"accumulate": 3}, "--data.batch: 4 cannot be; give a multiple of 3"),
+        ("optim", {"accumulate": 3}, "data.batch: must be a multiple of 3, got 4"),
         ("optim", {"ema": 1.0}, "--optim.ema"),
     ],
 )

@@ -25,7 +25,7 @@ from danet.weights.convert import convert, from_foreign, read_foreign, recognize
 def network() -> DANet:
     """A ResNet-50 DANet of 11 classes with no parameter at its initial value."""
     torch.manual_seed(3)
-    net = DANet(11, "resnet50", layer4_dilations=(4, 8, 16))
+    net = DANet(11, "resnet50", layer4_dilations=(4, 8, 16), width=64)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
@@ -74,7 +74,7 @@ def test_options_override_dilations_and_align_corners(checkpoint, tmp_path):
     [
         (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is unexpected"),
         (lambda s: s.pop("head.conv6.1.bias"), r"head.conv6.1.bias is missing"),
-        (lambda s: s.update({"head.conv51.0.weight": torch.zeros(512, 512, 1, 1)}), r"has shape \(512, 512, 1, 1\)"),
+        (lambda s: s.update({"head.conv51.0.weight": torch.zeros(64, 64, 1, 1)}), r"has shape \(64, 64, 1, 1\)"),
         (lambda s: s.pop("head.conv8.1.weight"), "not a supported DANet checkpoint"),
     ],
 )
@@ -88,7 +88,7 @@ def test_every_key_must_be_used(network, checkpoint, tmp_path, change, message):
 
 def test_mmsegmentation_checkpoint_is_recognized_by_its_keys(tmp_path):
     torch.manual_seed(4)
-    network = DANet(11, "resnet50c", align_corners=False).eval()
+    network = DANet(11, "resnet50c", align_corners=False, width=64).eval()
     torch.save({"meta": {}, "state_dict": mmseg_state(network)}, tmp_path / "danet_r50-d8.pth")
     card = convert(tmp_path / "danet_r50-d8.pth", tmp_path / "w.safetensors")
     assert card.network["backbone"] == "resnet50c"
@@ -168,10 +168,10 @@ def test_other_files_are_errors(kind, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_existing_files_are_not_overwritten(checkpoint, tmp_path):
+def test_existing_files_are_not_overwritten(card, tmp_path):
     (tmp_path / "w.safetensors").write_text("mine")
     with pytest.raises(InputError, match="already exists; choose another name, or move it away"):
-        convert(checkpoint(), tmp_path / "w.safetensors")
+        card({})
     assert (tmp_path / "w.safetensors").read_text() == "mine"
 
 
@@ -179,9 +179,9 @@ def test_existing_files_are_not_overwritten(checkpoint, tmp_path):
     ("name", "message"),
     [("cityscape", "classes: unknown dataset 'cityscape'"), ("toy", "has 6 classes, but the weights have 11")],
 )
-def test_classes_must_be_a_dataset_with_as_many(checkpoint, tmp_path, name, message):
+def test_classes_must_be_a_dataset_with_as_many(card, name, message):
     with pytest.raises(InputError, match=message):
-        convert(checkpoint(), tmp_path / "w.safetensors", classes=name)
+        card({}, count=11, classes=name)
 
 
 SEVEN = {"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
@@ -204,8 +204,8 @@ def card(monkeypatch, tmp_path):
         classes = state["decode_head.conv_seg.weight"].shape[0]
         return {"num_classes": classes, "backbone": "resnet50c", "layer4_dilations": dilations, "align_corners": align}
 
-    def convert_it(meta, name="danet.pth", classes=19, **options):
-        torch.save({"meta": meta, "state_dict": V1C | head(classes)}, tmp_path / name)
+    def convert_it(meta, name="danet.pth", count=19, **options):
+        torch.save({"meta": meta, "state_dict": V1C | head(count)}, tmp_path / name)
         return convert(tmp_path / name, tmp_path / "w.safetensors", **options)
 
     return convert_it
@@ -320,9 +320,11 @@ def test_invalid_names_are_replaced_by_a_dataset_of_that_size(card, names):
 
 
 def test_given_classes_come_first_and_numbers_last(card):
-    given = card({"CLASSES": NAMES}, classes=11)
-    assert given.classes == camvid.CLASSES
-    numbered = card({}, classes=12)
+    given = card({"CLASSES": NAMES}, classes="cityscapes")
+    assert given.classes == cityscapes.CLASSES
+    assert given.recipe["known"]["classes"] == "given"
+    assert card({"CLASSES": NAMES}, count=11).classes == camvid.CLASSES  # NAMES has 19
+    numbered = card({}, count=12)
     assert numbered.classes == Classes(tuple(f"class {i}" for i in range(12)), distinct_palette(12))
     assert numbered.recipe["known"]["classes"] == "numbered"
 

@@ -79,7 +79,7 @@ def test_predictor_accepts_an_exported_file(files, network, tiny_weights, runtim
     np.testing.assert_allclose(exported.confidence, original.confidence, atol=1e-4)
     assert predictor.card == ours.card
     assert predictor.network.align_corners == network.align_corners
-    with pytest.raises(InputError, match="exported files run on the processor"):
+    with pytest.raises(InputError, match="device: 'cuda' is not supported: exported models run on the CPU"):
         danet.load(files[runtime], "cuda")
 
 

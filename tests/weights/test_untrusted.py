@@ -165,7 +165,7 @@ def test_malicious_pickle_runs_nothing(kind, tmp_path, capsys):
             weights_file.load(tmp_path / name)
     payload = checkpoint._MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
     (tmp_path / checkpoint.LAST).write_bytes(payload)
-    with pytest.raises(InputError, match="holds more than plain values and tensors"):
+    with pytest.raises(InputError, match="contains objects other than plain values and tensors"):
         checkpoint.newest(tmp_path)
     assert not evil.exists()
     assert not (tmp_path / "w.safetensors").exists()
@@ -249,7 +249,7 @@ def test_invalid_safetensors_header_is_an_error(kind, tmp_path):
 CARDS: dict[str, tuple[dict[str, object], str]] = {
     "a billion classes": (
         {"network": {"num_classes": 10**9, "backbone": "test_resnet"}},
-        "num_classes: must be an integer from 1 to 255, got 1000000000",
+        "num_classes: .* got 1000000000",
     ),
     "a billion channels": ({"network": {"num_classes": 6, "width": 10**9}}, "width: .* got 1000000000"),
     "a negative width": ({"network": {"num_classes": 6, "width": -8}}, "width: .* got -8"),
