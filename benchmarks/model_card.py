@@ -39,14 +39,14 @@ def training() -> str:
     """Return the training set and the settings."""
     card, recipe, _ = _weights()
     optim, data = recipe.optim, recipe.data
-    epoch = card.metrics.get("epoch", optim.epochs)
+    epoch, images = card.metrics.get("epoch", optim.epochs), DATASETS["camvid"].counts["train"]
     text = (
-        f"CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {DATASETS['camvid'].counts['train']} "
+        f"CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {images} "
         f"training images of the standard split, 480 x 360 pixels, recorded in Cambridge. The backbone started from "
         f"ImageNet weights. {epoch} of {optim.epochs} epochs; batch size {data.batch}; crops of {data.crop[0]} x "
         f"{data.crop[1]}; random scale {data.scale[0]:g} to {data.scale[1]:g}; random flips; color jitter "
-        f"{data.jitter:g}; learning rate {optim.lr:g}, {optim.head_lr_factor:g} times that for the head; weight average "
-        f"(EMA) {optim.ema:g}; class weights: {recipe.class_weights}; seed {recipe.seed}."
+        f"{data.jitter:g}; learning rate {optim.lr:g}, {optim.head_lr_factor:g} times that for the head; weight "
+        f"average (EMA) {optim.ema:g}; class weights: {recipe.class_weights}; seed {recipe.seed}."
     )
     return f"\n{fill(text, 120)}\n\n"
 
@@ -60,9 +60,10 @@ def license_terms() -> str:
 def scores() -> str:
     """Return the scores over all classes."""
     result = _evaluation()
+    miou, pixels, classes = (percent(result[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
     text = (
-        f"On CamVid's {result['images']} full validation images, at their original size: **mIoU {percent(result['miou'])} "
-        f"%**, pixel accuracy {percent(result['pixel_accuracy'])} %, mean accuracy {percent(result['mean_accuracy'])} %."
+        f"On CamVid's {result['images']} full validation images, at their original size: **mIoU {miou} %**, pixel "
+        f"accuracy {pixels} %, mean accuracy {classes} %."
     )
     return f"\n{fill(text, 120)}\n\n"
 

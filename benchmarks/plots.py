@@ -80,7 +80,7 @@ def draw(name: str, result: dict[str, Any]) -> bytes:
     with mpl.rc_context(STYLE):
         figure = PLOTS[name](result)
         metadata = {"Date": None, "Description": f"Data: benchmarks/results/{name}.json, SHA-256 {data}"}
-        figure.savefig(content, format="svg", metadata=metadata)
+        figure.savefig(content, format="svg", metadata=metadata, bbox_inches="tight", pad_inches=0.12)
     return content.getvalue()
 
 
@@ -88,7 +88,7 @@ def ablation(result: dict[str, Any]) -> Figure:
     """Draw each row's gain over the dilated FCN with its 95 % interval, and the paper's gain."""
     rows = [row for row in result["rows"] if row["miou"] is not None]
     fcn = next(row for row in rows if row["name"] == "fcn")
-    figure, axes = _figure(7.6, 1.6 + 0.36 * len(rows))
+    figure, axes = _figure(5.6, 1.2 + 0.36 * len(rows))
     gains = [_gain(row) for row in rows]
     places = list(range(len(rows)))
     axes.barh(places, [gain.mean for gain in gains], height=0.55, color=BLUE, alpha=0.75)
@@ -101,25 +101,28 @@ def ablation(result: dict[str, Any]) -> Figure:
     for backbone, marker in (("ResNet-50", "o"), ("ResNet-101", "D")):
         paper = {place: _published_gain(row, fcn, backbone) for place, row in zip(places, rows, strict=True)}
         known = {place: gain for place, gain in paper.items() if gain is not None}
-        name = f"the paper's gain on Cityscapes, {backbone}"
-        axes.plot(list(known.values()), list(known), marker, color=ORANGE, fillstyle="none", label=name)
+        axes.plot(list(known.values()), list(known), marker, color=ORANGE, fillstyle="none", gid=backbone)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(places, [label(row) for row in rows])
     axes.invert_yaxis()
     axes.grid(axis="x")
     table = axes.get_yaxis_transform()
-    axes.text(1.07, -0.75, "gain", ha="right", va="center", transform=table, color=GRAY)
-    axes.text(1.22, -0.75, "mIoU, %", ha="right", va="center", transform=table, color=GRAY)
+    axes.text(1.1, -0.75, "gain", ha="right", va="center", transform=table, color=GRAY)
+    axes.text(1.26, -0.75, "mIoU, %", ha="right", va="center", transform=table, color=GRAY)
     for place, row in enumerate(rows):
         if row is not fcn:
-            axes.text(1.07, place, f"{gains[place].mean:+.1f}", ha="right", va="center", transform=table)
-        axes.text(1.22, place, f"{100 * row['miou']:.1f}", ha="right", va="center", transform=table)
+            axes.text(1.1, place, f"{gains[place].mean:+.1f}", ha="right", va="center", transform=table)
+        axes.text(1.26, place, f"{100 * row['miou']:.1f}", ha="right", va="center", transform=table)
     seeds = [len(row["seeds"]) for row in rows]
     sample = f"{min(seeds)} seeds" if min(seeds) >= ENOUGH_SEEDS else "the images"
     each = "One seed." if max(seeds) == 1 else "Dots: each seed."
-    axes.set_xlabel(f"gain over the dilated FCN on CamVid, points of mIoU\nLines: 95 % interval over {sample}. {each}")
-    axes.set_title("Contribution of each part", pad=34)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.02), ncols=2, columnspacing=1, handletextpad=0.1)
+    notes = [
+        "gain over the dilated FCN on CamVid, points of mIoU",
+        f"Lines: 95 % interval over {sample}. {each}",
+        "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and -101.",
+    ]
+    axes.set_xlabel("\n".join(notes))
+    axes.set_title("Contribution of each part", pad=18)
     return figure
 
 
@@ -159,7 +162,7 @@ def robustness(result: dict[str, Any]) -> Figure:
     """
     networks = [network for network in result["networks"] if network["name"] not in ("position", "channel", "both-off")]
     names = ["clean", *networks[0]["corruptions"], "mean of the corruptions"]
-    figure, axes = _figure(7.6, 1.6 + 0.32 * len(names))
+    figure, axes = _figure(6.8, 1.2 + 0.32 * len(names))
     values = [
         [network["clean"], *map(mean, network["corruptions"].values()), network["mean_miou"]] for network in networks
     ]
@@ -182,12 +185,12 @@ def robustness(result: dict[str, Any]) -> Figure:
 def cost(result: dict[str, Any]) -> Figure:
     """Draw the time of plain and tiled attention and of the whole network, over the number of positions."""
     figure, axes = _figure(6.8, 4.4)
-    labels = {"plain": "plain attention", "tiled": "tiled attention", "network": "whole network"}
-    for (name, label), color in zip(labels.items(), (ORANGE, BLUE, GRAY), strict=True):
+    curves = {"plain": "plain attention", "tiled": "tiled attention", "network": "whole network"}
+    for (name, text), color in zip(curves.items(), (ORANGE, BLUE, GRAY), strict=True):
         sizes = [size for size in result["sizes"] if "median_s" in size[name]]
         if sizes:
             points = [size["positions"] for size in sizes], [size[name]["median_s"] for size in sizes]
-            axes.plot(*points, "o-", color=color, label=label, markersize=5)
+            axes.plot(*points, "o-", color=color, label=text, markersize=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks([size["positions"] for size in result["sizes"]])
@@ -213,8 +216,7 @@ PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure((width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
+    figure = Figure((width, height))
     return figure, figure.subplots()
 
 

@@ -111,7 +111,7 @@ def baselines() -> str:
                 _network(row),
                 percent(row["miou"]),
                 _difference(row["differences"], 0),
-                f"{1000 * row['speed']['latency']['median_s']:.{0 if row['speed']['latency']['median_s'] > 0.1 else 1}f}",
+                _milliseconds(row["speed"]["latency"]["median_s"]),
                 f"{row['speed']['images_per_s']:.1f}",
                 f"{row['speed']['peak_bytes'] / 1e6:.0f}",
                 f"{row['parameters'] / 1e6:.2f}",
@@ -213,8 +213,11 @@ def cost() -> str:
         return f"{seconds:.{3 if seconds < 0.5 else 2 if seconds < 10 else 1}f} s, {megabytes(entry['peak_bytes'])} MB"
 
     rows = [
-        (f"{size['positions']:,}", *(cell(size[name], "does not fit") for name in ("plain", "tiled")))
-        + (cell(size["network"], ""),)
+        (
+            f"{size['positions']:,}",
+            *(cell(size[name], "does not fit") for name in ("plain", "tiled")),
+            cell(size["network"], ""),
+        )
         for size in read("cost")["sizes"]
     ]
     return markdown(("N", "plain attention", "tiled attention", "whole network"), rows)
@@ -338,6 +341,7 @@ def highlights() -> str:
     ways = read("export")["ways"]
     height, width = read("export")["image"]
     int8, float32 = ways["OpenVINO int8"], ways["OpenVINO"]
+    loss = percent(float32["miou"] - int8["miou"])
 
     def both(row: Mapping[str, Any]) -> str:
         return f"{row['median_s']:.1f} s, {megabytes(row['peak_bytes'])} MB"
@@ -357,7 +361,7 @@ def highlights() -> str:
         (
             "int8 on a CPU, `danet export --int8`",
             f"{int8['milliseconds']:.0f} ms per image of {width} x {height}",
-            f"OpenVINO float32: {float32['milliseconds']:.0f} ms, mIoU {percent(float32['miou'] - int8['miou'])} higher",
+            f"OpenVINO float32: {float32['milliseconds']:.0f} ms, mIoU {loss} higher",
         ),
     ]
     return markdown(("", "danet", "for comparison"), rows)
@@ -393,9 +397,11 @@ def _network(row: Mapping[str, Any]) -> str:
 
 
 def _latency(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{1000 * seconds:.{1 if seconds < 0.1 else 0}f} ms"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{_milliseconds(seconds)} ms"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.{1 if seconds < 0.1 else 0}f}"
 
 
 def _ablation(name: str, against: int) -> list[tuple[str, ...]]:

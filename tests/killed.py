@@ -1,13 +1,14 @@
-"""Programs that the tests of training kill: forks of one process that has imported torch, so that they start at once.
+"""Programs that the training tests kill, forked from a process that has already imported torch, so they start quickly.
 
-`python killed.py` is that process. It reads a JSON line for each program to start, and prints lines `PID TEXT`: what
-the programs tell, and at last `ended STATUS`. The class `Warm` is its other end.
+`python killed.py` is that process. It reads one JSON line for each program to start, and prints lines `PID TEXT`: the
+messages of the programs, and finally `ended STATUS`. The class `Warm` controls it.
 """
 
 import atexit
 import hashlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -18,27 +19,27 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-SECONDS = 300  # without a word from a program are a hang
+SECONDS = 300  # without a message mean that a program hangs
 
 
 def lines(pipe: IO[bytes], seconds: float) -> Iterator[tuple[int, str]]:
-    """What is told, with the number of the process that tells it, until all of them have ended; silence is an error."""
+    """Yield (process id, message) until all programs have ended; fail if there is no message for some time."""
     part = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], seconds)
-        assert ready, f"nothing was told for {seconds} s"
+        assert ready, f"no message for {seconds} s"
         content = os.read(pipe.fileno(), 1 << 16)
         if not content:
             return
         *whole, part = (part + content).split(b"\n")
         for line in whole:
             pid, _, text = line.decode().partition(" ")
-            if pid.isdigit():  # and not what a command prints
+            if pid.isdigit():  # a message, not the output of a command
                 yield int(pid), text
 
 
 class Warm:
-    """Starts programs, each the leader of a process group of its own."""
+    """Starts programs, each in its own process group."""
 
     def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -46,22 +47,22 @@ class Warm:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert self._process.stdout is not None
         self._lines = lines(self._process.stdout, SECONDS)
-        self._told: dict[int, deque[str]] = defaultdict(deque)
+        self._messages: dict[int, deque[str]] = defaultdict(deque)
 
     def start(self, program: Callable, *args: Any, errors: Path, **environment: str) -> "Program":
-        """`errors` takes its standard error; `args` must fit JSON."""
+        """Start a program; `errors` is the file for its standard error, and `args` must be JSON values."""
         line = {"program": program.__name__, "args": args, "errors": str(errors), "environment": environment}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
         self._process.stdin.flush()
-        return Program(self, int(self.next_of(0)), errors)
+        return Program(self, int(self.next_message(0)), errors)
 
-    def next_of(self, pid: int) -> str:
-        """The next line of a program."""
-        while not self._told[pid]:
+    def next_message(self, pid: int) -> str:
+        """Return the next message of a program."""
+        while not self._messages[pid]:
             number, text = next(self._lines)
-            self._told[number].append(text)
-        return self._told[pid].popleft()
+            self._messages[number].append(text)
+        return self._messages[pid].popleft()
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -73,21 +74,21 @@ class Warm:
 
 
 class Program:
-    """A running program. `status` is None until its end was read, then an exit status, or minus a signal's number."""
+    """A running program. `status` is None while it runs, then its exit status, or minus a signal's number."""
 
     def __init__(self, warm: Warm, pid: int, errors: Path):
         self._warm, self.pid, self.errors = warm, pid, errors
         self.status: int | None = None
 
     def read(self) -> str:
-        """The next line that it tells."""
-        text = self._warm.next_of(self.pid)
+        """Return its next message."""
+        text = self._warm.next_message(self.pid)
         if text.startswith("ended "):
             self.status = int(text.split()[1])
         return text
 
     def reaches(self, moment: str, times: int = 1) -> bool:
-        """Wait until it has told this so often; False: it ended before."""
+        """Wait until it has sent this message `times` times; return False if it ends before."""
         while self.status is None:
             times -= self.read() == moment
             if times == 0:
@@ -95,59 +96,60 @@ class Program:
         return False
 
     def wait(self) -> int:
-        """Wait for its end, and return its status."""
+        """Wait until it ends, and return its status."""
         while self.status is None:
             self.read()
         return self.status
 
     def kill(self, number: int = signal.SIGKILL, group: bool = True) -> int:
-        """Send a signal, and wait."""
+        """Send a signal to its group or only to itself, and wait until it ends."""
         (os.killpg if group else os.kill)(self.pid, number)
         return self.wait()
 
-    def said(self) -> str:
+    def stderr(self) -> str:
+        """Return what it has written to standard error."""
         return self.errors.read_text()
 
     def alive(self) -> list[int]:
-        """The processes of its group that run, its orphaned workers too."""
-        found = []
+        """Return the running processes of its group, including orphaned workers."""
+        running = []
         for file in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, _, group, *_ = file.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
+            except OSError:  # it has ended meanwhile
                 continue
             if int(group) == self.pid and state != "Z":
-                found.append(int(file.parent.name))
-        return found
+                running.append(int(file.parent.name))
+        return running
 
     def workers(self) -> list[int]:
+        """Return its running workers."""
         return [pid for pid in self.alive() if pid != self.pid]
 
 
-def tell(text: str) -> None:
+def send(text: str) -> None:
+    """Send a message to the test."""
     os.write(1, f"{os.getpid()} {text}\n".encode())
 
 
-# ---- the programs, which run in the forks
+# programs, which run in the forks
 
 
 def save_forever(run: str) -> None:
-    """Checkpoints whose tensors hold their step."""
+    """Save checkpoints whose tensors contain their step."""
     import torch
 
-    from danet.train import checkpoint
-    from danet.train.claim import claimed
+    from danet.train import checkpoint, run_folder
 
-    with claimed(Path(run)):
-        there = any((Path(run) / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS))
-        state = checkpoint.newest(Path(run)) if there else {"step": 0}
-        tell("ready")
+    with run_folder.lock(Path(run)):
+        state = checkpoint.newest(Path(run)) if checkpoint.exists(Path(run)) else {"step": 0}
+        send("ready")
         for step in range(state["step"] + 1, 1 << 30):
             checkpoint.save(Path(run), {"step": step, "network": {"a": torch.full((200_000,), float(step))}})
 
 
 def command(*args: str) -> int:
-    """The command line, over few scenes; told and noted as in `training`. The last argument is the run's folder."""
+    """Run a `danet` command on few scenes, with the messages of `training`. The last argument is the run folder."""
     from danet.cli import main
 
     _watch(Path(args[-1]).with_suffix(".order"))
@@ -161,31 +163,46 @@ def serve(*args: str) -> int:
     return main(["serve", *args])
 
 
-def elastic(*args: str) -> int:
-    """The same, with a checkpoint after every step. First tells how often torchrun has started it again."""
-    from danet.train import loop
+def command_in_little_memory(megabytes: int, *args: str) -> int:
+    """Run a `danet` command that may allocate only this much memory."""
+    import torch
 
-    tell(f"begun {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}")
-    loop.Where = partial(loop.Where, checkpoint_seconds=0)
+    from danet.cli import main
+
+    torch.set_num_threads(1)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 1_000_000,) * 2)
+    return main(list(args))
+
+
+def elastic(*args: str) -> int:
+    """Run `command` with a checkpoint after every step. First send how often torchrun has restarted it."""
+    from danet.train import run_folder
+
+    send(f"started {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}")
+    run_folder.RunOptions = partial(run_folder.RunOptions, checkpoint_seconds=0)
     return command(*args)
 
 
 def training(settings: dict, run: str, workers: int, resume: bool, double: bool = False) -> None:
-    """A recipe, with a checkpoint after every step. Tells `part` before each part of a step, `validation` before each
-    image of one, `saving` before each checkpoint. RUN.order gets a line a step and process: the step, RANK/WORLD, the
-    samples' names, and the SHA-256 of everything random in the step.
+    """Train a recipe with a checkpoint after every step.
+
+    Messages: `part` before each part of a step, `validation` before each validation image, `saving` before each
+    checkpoint. RUN.order gets a line for each step and process: the step, RANK/WORLD, the names of the samples, and the
+    SHA-256 of everything random in the step. `double` computes in float64.
     """
     import torch
     import torch.distributed
 
     from danet import recipes
-    from danet.train.loop import Where, train
+    from danet.train.loop import train
+    from danet.train.run_folder import RunOptions
 
     _watch(Path(run).with_suffix(".order"))
     if double:
         _compute_in_float64()
-    where = Where(Path(run), device="cpu", workers=workers, checkpoint_seconds=0)
-    result = train(recipes.from_dict(settings, "test"), where, resume)
+    options = RunOptions(Path(run), device="cpu", workers=workers, checkpoint_seconds=0)
+    result = train(recipes.from_dict(settings, "test"), options, resume)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if result.stopped_by is not None:
@@ -193,7 +210,7 @@ def training(settings: dict, run: str, workers: int, resume: bool, double: bool 
 
 
 def validation(images: int) -> None:
-    """Tells the confusion matrix of an untrained network."""
+    """Send the confusion matrix of an untrained network."""
     import torch
 
     from danet import recipes
@@ -208,7 +225,7 @@ def validation(images: int) -> None:
     process = distributed.start("cpu")
     samples = registry.load("toy", None, "val")
     network, card = build(recipe, samples.classes)
-    tell(json.dumps(validation.validate(network, card, samples, process).matrix.tolist()))
+    send(json.dumps(validation.validate(network, card, samples, process).matrix.tolist()))
     if process.world > 1:
         torch.distributed.destroy_process_group()
 
@@ -241,11 +258,11 @@ def _watch(order: Path) -> None:
 
     before(loop, "learning_rate", lambda _optim, step, _steps: steps.__setitem__(0, step))
     before(loop, "compute_gradients", note)
-    before(loop, "multi_loss", lambda *_: tell("part"))
-    before(checkpoint, "save", lambda *_: tell("saving"))
-    report.finish = lambda *_: None  # a second, of a run that is over
+    before(loop, "multi_loss", lambda *_: send("part"))
+    before(checkpoint, "save", lambda *_: send("saving"))
+    report.finish = lambda *_: None  # saves a second after each run
     evaluate = validation.evaluate
-    validation.evaluate = lambda logits, *args: evaluate(lambda images: tell("validation") or logits(images), *args)
+    validation.evaluate = lambda logits, *args: evaluate(lambda images: send("validation") or logits(images), *args)
 
 
 def _randomness(parts) -> str:
@@ -258,7 +275,7 @@ def _randomness(parts) -> str:
 
 
 def _compute_in_float64() -> None:
-    """What remains between two ways to the same sums is then far below any mistake."""
+    """Compute in float64, in which rounding is far smaller than the effect of any mistake."""
     from danet.predict import inference
     from danet.train import loop
 
@@ -272,15 +289,15 @@ def _compute_in_float64() -> None:
     loop.normalize = inference.normalize = lambda *args: normalize(*args).double()
 
 
-# ---- the process that forks
+# the process that forks
 
 
 def main() -> None:
-    """Imports what the programs need, starts no thread, and forks for each line."""
+    """Import what the programs need, without starting a thread, and fork for each line."""
     import danet.cli.train
     import danet.train.loop  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, lambda *_: _report_the_ended())
+    signal.signal(signal.SIGCHLD, lambda *_: _report_ended())
     for line in iter(sys.stdin.buffer.readline, b""):
         request = json.loads(line)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -301,7 +318,7 @@ def _run(request: dict) -> None:
         descriptor = os.open(request["errors"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, 2)
         os.close(descriptor)
-        sys.stdout = sys.stderr  # the lines are the tests'
+        sys.stdout = sys.stderr  # standard output is for messages
         status = globals()[request["program"]](*request["args"]) or 0
     except SystemExit as stop:
         status = stop.code
@@ -313,7 +330,7 @@ def _run(request: dict) -> None:
         os._exit(status)
 
 
-def _report_the_ended() -> None:
+def _report_ended() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

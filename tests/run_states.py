@@ -1,16 +1,20 @@
 """Compare the checkpoints of two runs."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from danet.train import checkpoint
 
 
-def state_of(run) -> dict:
+def state_of(run: Path) -> dict[str, Any]:
+    """Return the last checkpoint of a run."""
     return checkpoint.load(run / checkpoint.LAST)
 
 
-def assert_equal(a, b, path="state"):
-    """Every tensor and every number of two checkpoints, to the bit; only what the clock says may differ."""
+def assert_equal(a: Any, b: Any, path: str = "state") -> None:
+    """Assert that two checkpoints are equal to the bit, except for measurements of speed."""
     assert type(a) is type(b), path
     if isinstance(a, dict):
         assert a.keys() == b.keys(), path

@@ -21,6 +21,7 @@ from danet import DANet, recipes
 from danet.cli import main
 from danet.data import registry
 from danet.data.datasets import synthetic
+from danet.predict import protocols
 from danet.weights import file as weights_file
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,10 @@ def save_clip(path: Path) -> None:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Path:
-    """The working directory of the commands, with the images and datasets that they name, and small recipes."""
+    """The working directory of the commands, with the images and datasets that they name, and small recipes.
+
+    paper-multi has 2 of its 8 scales.
+    """
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for i in range(10):
@@ -77,6 +81,8 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for file in (ROOT / "examples").iterdir():
         (tmp_path / "examples" / file.name).write_bytes(file.read_bytes())
 
+    few_scales = replace(protocols.PROTOCOLS["paper-multi"], scales=(0.5, 0.75))
+    monkeypatch.setitem(protocols.PROTOCOLS, "paper-multi", few_scales)
     monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
@@ -128,10 +134,8 @@ def run_command(line: str) -> None:
     assert main(words[1:]) == 0, line
 
 
-@pytest.mark.parametrize(
-    "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])], ids=lambda page: page.name
-)
-def test_commands_and_snippets_of_a_page_run_in_order(page, workplace):
+def run_page(page: Path, workplace: Path) -> dict:
+    """Run the commands and snippets of a page in order, and return the names that the snippets define."""
     prepare(page, workplace)
     names: dict = {}
     for kind, text in steps(page):
@@ -139,6 +143,20 @@ def test_commands_and_snippets_of_a_page_run_in_order(page, workplace):
             run_command(text)
         else:
             exec(text, names)
+    return names
+
+
+def test_the_readme_runs_and_gives_the_shapes_it_names(workplace):
+    names = run_page(ROOT / "README.md", workplace)
+    assert names["out"].fused.shape == (2, 19, 97, 97)
+    assert names["same_shape"].shape == (2, 64, 30, 40)
+    assert (workplace / "overlay.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_commands_and_snippets_of_a_guide_page_run_in_order(page, workplace):
+    run_page(page, workplace)
 
 
 def test_all_guide_pages_are_linked_and_have_commands():
@@ -149,15 +167,6 @@ def test_all_guide_pages_are_linked_and_have_commands():
     assert counts["README.md"] >= 6
     assert min(counts.values()) >= 2
     assert sum(counts.values()) >= 40
-
-
-def test_the_readmes_python_gives_the_shapes_it_names(workplace):
-    (snippet,) = blocks(ROOT / "README.md", "python")
-    names: dict = {}
-    exec(snippet, names)
-    assert names["out"].fused.shape == (2, 19, 97, 97)
-    assert names["same_shape"].shape == (2, 64, 30, 40)
-    assert (workplace / "overlay.png").exists()
 
 
 def test_the_guides_snippets_give_what_they_name(workplace):

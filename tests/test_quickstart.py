@@ -1,4 +1,4 @@
-"""The example for Python runs as it stands."""
+"""The Python example runs as it is."""
 
 import runpy
 from pathlib import Path

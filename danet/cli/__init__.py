@@ -47,6 +47,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
             print(__version__)
             return 0
+        if args[0] == "bench":
+            what = "the benchmarks are in the source repository"
+            raise InputError("bench", what, "run python -m benchmarks.attention there")
         if args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"

@@ -23,6 +23,7 @@ def parse(
     command: str,
     default: Parsed | None = None,
     aliases: Mapping[str, str] | None = None,
+    program: str = "danet",
 ) -> Parsed:
     """Parse the arguments of a command, and remember its flags for `error_line`.
 
@@ -32,20 +33,22 @@ def parse(
         command: its name, for messages.
         default: default values that differ from those of `kind`.
         aliases: flags of parameters that no option is named after.
+        program: the word before the command.
 
     Raises:
         InputError: an unknown option, a missing or invalid value.
     """
     _FLAGS.set({**dict(_flags(kind)), **(aliases or {})})
     given: dict[str, Any] = {} if default is None else {"default": default}
+    full = f"{program} {command}"
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(kind, prog=f"danet {command}", args=args, **given)
+            return tyro.cli(kind, prog=full, args=args, **given)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise _option_error(messages.getvalue(), command) from None
+        raise _option_error(messages.getvalue(), full) from None
 
 
 def error_line(error: InputError) -> str:
@@ -82,12 +85,12 @@ def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     yield from own
 
 
-def _option_error(message: str, command: str) -> InputError:
+def _option_error(message: str, program: str) -> InputError:
     lines = [line.strip(" │╭╮╰╯|+") for line in message.splitlines()]  # a box, in ASCII on some terminals
     lines = [line for line in lines if line.strip("─-")][1:]  # the first is the box's title
     text = " ".join(lines)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-    remedy = f"did you mean {near[1]}?" if near else f"see danet {command} --help"
+    remedy = f"did you mean {near[1]}?" if near else f"see {program} --help"
     if unknown := re.match(r"Unrecognized options: ([^\s,]+)", text):
         return InputError(unknown[1], "unknown option", remedy)
     if choice := re.match(r"invalid choice (.*?) for argument '(\S+)'\. Expected one of \((.*?)\)", text):
@@ -98,6 +101,6 @@ def _option_error(message: str, command: str) -> InputError:
     if wrong := re.match(r"Error parsing (\S+): (.*?)(?= Argument helptext| For full|$)", text):
         return InputError(wrong[1], wrong[2], remedy)
     if missing := re.match(r"Missing from .*?: (.*?)(?= For full|$)", text):
-        return InputError(f"danet {command}", f"{missing[1]} is missing", remedy)
+        return InputError(program, f"{missing[1]} is missing", remedy)
     option = re.search(r"--[\w.-]+", text)
-    return InputError(option[0] if option else f"danet {command}", lines[0] if lines else "invalid arguments", remedy)
+    return InputError(option[0] if option else program, lines[0] if lines else "invalid arguments", remedy)

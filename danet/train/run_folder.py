@@ -247,7 +247,7 @@ class SkippedImages:
         if name in names:
             return
         if len(names) >= self.limit:
-            note = f" ({self.limit} unreadable images are already skipped: {self.file})" if self.limit else ""
+            note = f" ({self.limit} already skipped, see {self.file})" if self.limit else ""
             raise InputError(name, f"{error.what}{note}", error.remedy)
         self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
         with self.file.open("a", encoding="utf-8", errors=_ANY_BYTES) as file:

@@ -25,7 +25,7 @@ History = Sequence[Mapping[str, float]]
 SCALES = {"position_scale": "alpha (position)", "channel_scale": "beta (channel)"}
 
 _CONFUSIONS, _IMAGES, _SETTINGS = 12, 10, 200  # maximum numbers of rows and lines
-_MATRIX_SCALE, _ZOOM = 0.5, 1.5  # of the confusion matrix: its size, and its pixels per CSS pixel
+_MATRIX_SCALE, _ZOOM = 0.5, 1.3  # of the confusion matrix: its size, and its pixels per CSS pixel
 _NEAR = TOLERANCES.index(3)
 
 

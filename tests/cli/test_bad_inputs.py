@@ -88,7 +88,7 @@ ELSEWHERE = {
     ],
     "55-nothing-labeled": [
         "model/test_loss.py::test_a_batch_with_nothing_to_learn_has_loss_and_gradient_zero",
-        "train/test_train.py::test_a_crop_with_nothing_to_learn_changes_nothing_but_moments",
+        "train/test_train.py::test_crop_without_labels_changes_only_moments",
         "data/test_check.py::test_ignored_masks_and_absent_classes_are_warnings",
     ],
     "56-class-never-present": [
@@ -103,7 +103,7 @@ ELSEWHERE = {
     ],  # by danet init, not by an option
     "59-ids-from-1": ["data/test_datasets.py::test_ade20k_counts_from_one", "data/test_init.py::test_labels_from_one"],
     "61-cut-checkpoint": [
-        "train/test_failures.py::test_a_damaged_checkpoint_falls_back_to_the_one_before_in_one_line",
+        "train/test_failures.py::test_damaged_checkpoint_falls_back_to_the_previous_one",
         "weights/test_weights.py::test_a_cut_file_is_noticed",
     ],
     "62-flipped-weights": ["weights/test_weights.py::test_a_flipped_bit_anywhere_is_noticed"],
@@ -120,12 +120,12 @@ ELSEWHERE = {
         "weights/test_weights.py::test_other_files_are_told_apart",
         "weights/test_untrusted.py::test_a_safetensors_header_that_lies_is_refused",
     ],
-    "67-misspelt-setting": ["train/test_train.py::test_a_resumed_recipe_is_read_with_a_closed_schema"],
-    "68-values-that-cannot-be": ["train/test_train.py::test_values_that_cannot_be_are_named_by_their_option"],
-    "70-disk-full": ["train/test_failures.py::test_a_full_disk_is_one_line_and_leaves_the_checkpoints"],
+    "67-misspelt-setting": ["train/test_train.py::test_invalid_recipe_yaml_is_an_error_that_names_the_key"],
+    "68-values-that-cannot-be": ["train/test_train.py::test_invalid_values_are_named_by_their_parameter"],
+    "70-disk-full": ["train/test_failures.py::test_full_disk_is_one_line_and_keeps_the_checkpoints"],
     "71-no-gpu": ["cli/test_cli.py::test_a_mistake_is_one_line_and_exit_2"],
     "73-two-runs-in-one-folder": [
-        "train/test_failures.py::test_two_processes_in_one_folder_are_refused_by_the_first_ones_number"
+        "train/test_failures.py::test_second_process_in_a_folder_names_the_first_ones_id"
     ],
 }
 
@@ -210,10 +210,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "truncated or damaged .*; copy it again",
     ),
     "4-png-of-a-wrong-byte": (lambda: flipped(encoded(scene(4), "PNG"), 150), "truncated or damaged .*; copy it again"),
-    "4-png-of-a-wrong-checksum": (lambda: flipped(encoded(scene(4), "PNG"), -13), "checksum of its pixels is wrong.; copy it again"),
+    "4-png-of-a-wrong-checksum": (lambda: flipped(encoded(scene(4), "PNG"), -13), "checksum .* wrong.; copy it again"),
     "4-png-of-16-bits-and-a-wrong-checksum": (
         lambda: flipped(deep([[0, 257, 40_000], [65_535, 1, 514]]), -13),
-        "checksum of its pixels is wrong.; copy it again",
+        "checksum .* is wrong.; copy it again",
     ),
     "5-png-cut": (lambda: encoded(scene(4), "PNG")[:160], "truncated or damaged .*; copy it again"),
     "32-png-header-of-60,000-x-60,000": (lambda: png(60_000, 60_000, 8, 2, None), "damaged|more pixels .*; make it"),
@@ -542,7 +542,7 @@ def test_43_arrays_of_real_numbers_are_refused_whatever_they_hold(value, tiny_we
 
 def test_50_a_mask_of_instances_is_named_with_the_file_to_give_instead(tmp_path):
     samples = registry.load("folder", dataset(tmp_path, np.full((24, 32), 26_001, np.uint16)), "train")
-    with pytest.raises(InputError, match=r"p\.png: value 26001 is not one of the 3 .*give the class map .*_labelIds\.png"):
+    with pytest.raises(InputError, match=r"p\.png: value 26001 is not one of the 3 .* the class map .*_labelIds\.png"):
         _ = samples[0]
 
 

@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from danet import DANet
 from danet.cli import main
+from danet.data.datasets import synthetic
 from danet.model.loss import multi_loss
 from danet.recipes import Data, Network, Optim, Recipe
 from danet.train.estimate import estimate
@@ -17,7 +18,7 @@ TINY = Recipe(
 )
 
 
-def test_the_estimate_counts_what_a_real_step_keeps():
+def test_estimate_equals_what_a_real_step_keeps():
     network = DANet(5, "test_resnet", width=16)
     own = {tensor.data_ptr() for tensor in network.state_dict(keep_vars=True).values()}
     kept: dict[int, int] = {}
@@ -41,48 +42,48 @@ def test_the_estimate_counts_what_a_real_step_keeps():
     assert predicted.grid == (8, 12)
 
 
-def test_no_map_of_n_by_n_is_in_the_estimate():
+def test_estimate_grows_linearly_in_the_number_of_positions():
     sides = [estimate(replace(TINY, data=Data(crop=(side, side))), 5).per_image for side in (512, 1024)]
-    assert sides[1] / sides[0] == pytest.approx(4, rel=0.02)  # the map alone would have grown sixteenfold
+    assert sides[1] / sides[0] == pytest.approx(4, rel=0.02)  # an N x N map would grow sixteenfold
 
 
-def test_bf16_needs_less():
+def test_bf16_needs_less_memory():
     half = replace(TINY, optim=Optim(precision="bf16"))
     assert estimate(half, 5).per_image < 0.8 * estimate(TINY, 5).per_image
 
 
-def test_a_dry_run_prints_the_run_and_leaves_no_folder(capsys, tmp_path, monkeypatch):
+def test_dry_run_describes_the_run_and_writes_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(synthetic.COUNTS, "train", 50)
     assert (
         main(["train", "toy", "--dry-run", "--class-weights", "auto", "--optim.steps", "7", "--data.batch", "8"]) == 0
     )
-    said = capsys.readouterr().out
-    assert "5000 images to train on, 80 to validate on, 6 classes" in said
-    assert "7 of 8 images, 625 an epoch" in said
-    assert "N = 432 positions" in said
-    assert len(next(line for line in said.splitlines() if line.startswith("class weights")).split()) == 2 + 6
-    assert "batch: 8" in said
+    output = capsys.readouterr().out
+    assert "50 training images, 80 validation images, 6 classes" in output
+    assert "7 of 8 images, 6 per epoch: 1.2 epochs" in output
+    assert "N = 432 positions" in output
+    assert len(next(line for line in output.splitlines() if line.startswith("class weights")).split()) == 2 + 6
+    assert "batch: 8" in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_published_data_set_need_not_be_there_for_a_dry_run(capsys):
+def test_dry_run_of_a_published_dataset_needs_no_files(capsys):
     small = ["--network.backbone", "test_resnet", "--network.layer4-dilations", "None"]
     assert main(["train", "cityscapes-danet101-da-mg", "--dry-run", *small]) == 0
-    said = capsys.readouterr().out
-    assert "2975 images to train on, 500 to validate on, 19 classes" in said
-    assert "as published" in said
-    assert "89040 of 8 images, 371 an epoch: 240.0 epochs" in said
+    output = capsys.readouterr().out
+    assert "2975 training images, 500 validation images, 19 classes" in output
+    assert "(published numbers; data.root is not set)" in output
+    assert "89040 of 8 images, 371 per epoch: 240.0 epochs" in output
 
 
-def test_a_dry_run_tells_what_would_end_the_run(capsys):
+def test_dry_run_reports_what_would_stop_the_run(capsys):
     assert main(["train", "toy", "--dry-run", "--optim.lr-floor", "2"]) == 2
     assert "--optim.lr-floor: must be from 0 to the learning rate, got 2.0" in capsys.readouterr().err
     assert main(["train", "folder", "--dry-run"]) == 2
     assert "--data.root" in capsys.readouterr().err
 
 
-def test_a_dry_run_looks_at_all_that_the_run_is_given(capsys, tmp_path):
-    """And leaves it as it is."""
+def test_dry_run_checks_all_options_and_changes_nothing(capsys, tmp_path):
     tiny = ["train", "toy", "--dry-run", "--network.backbone", "test_resnet", "--network.width", "16"]
     assert main([*tiny, "--out", str(tmp_path / "new" / "run")]) == 0
     (tmp_path / "full").mkdir()
@@ -90,10 +91,10 @@ def test_a_dry_run_looks_at_all_that_the_run_is_given(capsys, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"not weights")
     capsys.readouterr()
     for option, what in (
-        (["--out", str(tmp_path / "full")], "is not empty: it holds notes.txt"),
-        (["--out", str(tmp_path / "full" / "notes.txt" / "run")], "notes.txt is no folder"),
+        (["--out", str(tmp_path / "full")], "is not empty: it contains notes.txt; choose another --out"),
+        (["--out", str(tmp_path / "full" / "notes.txt" / "run")], "notes.txt is not a folder"),
         (["--device", "abacus"], "--device: 'abacus' is not available; use 'cpu' or 'cuda'"),
-        (["--backbone-weights", str(tmp_path / "missing.safetensors")], "cannot be read as .safetensors"),
+        (["--backbone-weights", str(tmp_path / "missing.safetensors")], "cannot read it as .safetensors"),
         (["--initial-weights", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"),
         (["--cache", str(tmp_path / "cache")], "synthetic scenes are not read from files"),
     ):

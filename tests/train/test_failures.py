@@ -1,5 +1,7 @@
-"""What must not cost a run: damaged checkpoints, kills while saving, full disks, two processes in one folder, lost
-workers, bad images, no memory, operations without a deterministic form.
+"""Failures that must not ruin a run.
+
+Damaged checkpoints, kills while saving, full disks, two processes in one folder, lost workers, unreadable images, too
+little memory, operations without a deterministic implementation.
 """
 
 import itertools
@@ -16,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from killed import command, save_forever
+from killed import command, command_in_little_memory, save_forever
 
 from danet import recipes
 from danet.data import registry
@@ -24,10 +26,9 @@ from danet.data.datasets import synthetic
 from danet.data.samples import Sample
 from danet.errors import InputError
 from danet.recipes import Recipe
-from danet.train import checkpoint, loop
-from danet.train.claim import LOCK, claimed
-from danet.train.loop import Where, train
-from danet.train.quarantine import Quarantine
+from danet.train import checkpoint, loop, run_folder
+from danet.train.loop import train
+from danet.train.run_folder import LOCK, RunOptions, SkippedImages
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def few_scenes(monkeypatch):
 
 @pytest.fixture
 def recipe() -> Recipe:
-    """Six steps, two an epoch."""
+    """Return a recipe of six steps, two per epoch."""
     small = replace(recipes.TOY.data, batch=4, crop=(64, 64))
     return replace(
         recipes.TOY,
@@ -51,8 +52,8 @@ def recipe() -> Recipe:
 STATE = {"step": 7, "network": {"a": torch.arange(40.0)}, "history": [{"miou": 0.5}]}
 
 
-def bits(content: bytes, count: int) -> list[bytes]:
-    """The content with one bit flipped, at so many random places."""
+def with_flipped_bits(content: bytes, count: int) -> list[bytes]:
+    """Return `count` copies, each with one random bit flipped."""
     generator = random.Random(0)
     damaged = []
     for _ in range(count):
@@ -63,18 +64,18 @@ def bits(content: bytes, count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.stress)])
-def test_every_flipped_bit_and_every_cut_of_a_checkpoint_is_noticed(tmp_path, count):
+def test_flipped_bits_and_truncation_of_checkpoints_are_detected(tmp_path, count):
     checkpoint.save(tmp_path, STATE)
     whole = (tmp_path / checkpoint.LAST).read_bytes()
     generator = random.Random(1)
     cuts = [whole[: generator.randrange(len(whole))] for _ in range(count // 10)]
-    for content in bits(whole, count) + cuts:
+    for content in with_flipped_bits(whole, count) + cuts:
         (tmp_path / checkpoint.LAST).write_bytes(content)
         with pytest.raises(InputError, match="damaged"):
             checkpoint.load(tmp_path / checkpoint.LAST)
 
 
-def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(tmp_path, capsys):
+def test_damaged_checkpoint_does_not_replace_the_previous_one(tmp_path, capsys):
     checkpoint.save(tmp_path, STATE)
     checkpoint.save(tmp_path, STATE | {"step": 8})
     (tmp_path / checkpoint.LAST).write_bytes(b"damaged")
@@ -84,29 +85,29 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(tmp_path, 
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_in_one_line(tmp_path, capsys, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path, capsys, damage):
     checkpoint.save(tmp_path, STATE)
     checkpoint.save(tmp_path, STATE | {"step": 8})
     last = tmp_path / checkpoint.LAST
     last.unlink() if damage == "missing" else last.write_bytes(last.read_bytes()[:-9])
     assert checkpoint.newest(tmp_path)["step"] == 7
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert str(last) in said
-    assert f"going on from {tmp_path / checkpoint.PREVIOUS}, step 7" in said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(last) in error
+    assert f"continuing from {tmp_path / checkpoint.PREVIOUS}, step 7" in error
     (tmp_path / checkpoint.PREVIOUS).unlink()
     with pytest.raises(InputError, match=r"last\.ckpt"):
         checkpoint.newest(tmp_path)
 
 
-def test_a_resumed_run_falls_back_and_ends_with_the_same_weights(recipe, tmp_path, capsys):
+def test_resuming_from_the_previous_checkpoint_gives_same_weights(recipe, tmp_path, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
-        train(recipe, Where(run, workers=0, checkpoint_seconds=0))
+        train(recipe, RunOptions(run, workers=0, checkpoint_seconds=0))
     content = bytearray((broken / checkpoint.LAST).read_bytes())
     content[-50] ^= 4
     (broken / checkpoint.LAST).write_bytes(content)
-    train(recipe, Where(broken, workers=0), resume=True)
+    train(recipe, RunOptions(broken, workers=0), resume=True)
     assert "damaged" in capsys.readouterr().err
     one, other = (checkpoint.newest(run) for run in (whole, broken))
     assert one["step"] == other["step"] == 6
@@ -115,23 +116,23 @@ def test_a_resumed_run_falls_back_and_ends_with_the_same_weights(recipe, tmp_pat
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.stress)])
-def test_kills_while_saving_lose_no_checkpoint_and_leave_nothing_behind(warm, tmp_path, kills):
+def test_kills_while_saving_lose_no_checkpoint_and_leave_no_files(warm, tmp_path, kills):
     run, generator, step = tmp_path / "run", random.Random(2), 0
     for _ in range(kills):
         program = warm.start(save_forever, str(run), errors=tmp_path / "errors")
-        assert program.reaches("ready"), program.said()
+        assert program.reaches("ready"), program.stderr()
         time.sleep(generator.uniform(0.02, 0.3))
         assert program.kill() == -signal.SIGKILL
         state = checkpoint.newest(run)
         assert state["step"] >= step
         assert (state["network"]["a"] == state["step"]).all()
         step = state["step"]
-        with claimed(run):
+        with run_folder.lock(run):
             assert {path.name for path in run.iterdir()} <= {checkpoint.LAST, checkpoint.PREVIOUS, LOCK}
     assert step > 0
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoints(tmp_path):
+def test_full_disk_is_one_line_and_keeps_the_checkpoints(tmp_path):
     checkpoint.save(tmp_path, STATE)
     before = (tmp_path / checkpoint.LAST).read_bytes()
     script = (
@@ -141,62 +142,62 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoints(tmp_path):
         "try:\n    checkpoint.save(Path(sys.argv[1]), {'step': 8, 'a': torch.zeros(100_000)})\n"
         "except InputError as error:\n    print(error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "bytes cannot be written (File too large); free some space" in said.stdout
-    assert said.stdout.count("\n") == 1
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert re.search(r"cannot write [\d,]+ bytes \(File too large\); free some space", done.stdout)
+    assert done.stdout.count("\n") == 1
     assert (tmp_path / checkpoint.LAST).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.LAST]
 
 
-def test_too_little_space_is_told_before_the_first_step(recipe, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error_before_the_first_step(recipe, tmp_path, monkeypatch):
     class Usage:
         free = 1000
 
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: Usage)
     monkeypatch.setattr(loop, "compute_gradients", lambda *_: pytest.fail("a step was taken"))
-    with pytest.raises(InputError, match=r"0 MB free, and the next checkpoint and weights need [1-9]"):
-        train(recipe, Where(tmp_path / "run", workers=0))
+    with pytest.raises(InputError, match=r"0 MB free, but the next checkpoint and weights need [1-9]"):
+        train(recipe, RunOptions(tmp_path / "run", workers=0))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_told_at_once(recipe, tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_read_only_folder_is_an_error_at_once(recipe, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="Permission denied"):
-        train(recipe, Where(tmp_path / "run", workers=0))
+        train(recipe, RunOptions(tmp_path / "run", workers=0))
 
 
-def test_a_run_folder_that_cannot_be_made_is_told_at_once(recipe, tmp_path):
+def test_invalid_run_folder_is_an_error_at_once(recipe, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"cannot be made a run folder \(Not a directory\)"):
-        train(recipe, Where(tmp_path / "file" / "run", workers=0))
+    with pytest.raises(InputError, match=r"cannot create the run folder \(Not a directory\)"):
+        train(recipe, RunOptions(tmp_path / "file" / "run", workers=0))
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_two_processes_in_one_folder_are_refused_by_the_first_ones_number(tmp_path):
-    holding = (
-        "import sys\nfrom pathlib import Path\nfrom danet.train.claim import claimed\n"
-        "with claimed(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+def test_second_process_in_a_folder_names_the_first_ones_id(tmp_path):
+    locking = (
+        "import sys\nfrom pathlib import Path\nfrom danet.train import run_folder\n"
+        "with run_folder.lock(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
     )
     first = subprocess.Popen(
-        [sys.executable, "-c", holding, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", locking, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert first.stdin is not None
     assert first.stdout is not None
-    assert first.stdout.readline() == b"held\n"
-    with pytest.raises(InputError, match=f"in use by process {first.pid}; wait for it"), claimed(tmp_path):
+    assert first.stdout.readline() == b"locked\n"
+    with pytest.raises(InputError, match=f"in use by process {first.pid}; wait until"), run_folder.lock(tmp_path):
         pass
     first.kill()
     first.wait()
     first.stdin.close()
     first.stdout.close()
     (tmp_path / ".danet-123-0.ckpt").write_text("half")
-    with claimed(tmp_path):  # the lock died with its holder
+    with run_folder.lock(tmp_path):  # the lock was released when its owner died
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
     assert list(tmp_path.iterdir()) == []
 
 
 class Killing:
-    """Samples of which one ends the process that loads it."""
+    """Samples of which one kills the process that loads it."""
 
     def __init__(self, good):
         self.good, self.classes, self.bands = good, good.classes, good.bands
@@ -213,42 +214,43 @@ class Killing:
         return self.good.labels(index)
 
 
-def test_a_killed_worker_is_one_line_within_seconds(recipe, tmp_path, monkeypatch):
+def test_killed_worker_is_one_line_within_seconds(recipe, tmp_path, monkeypatch):
     killing = Killing(registry.load("toy", None, "train"))
     monkeypatch.setattr(registry, "load", lambda *_: killing)
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"--workers 2: one was killed \(Killed\) while it loaded .*fewer workers"):
-        train(recipe, Where(tmp_path / "run", workers=2))
+    with pytest.raises(InputError, match=r"workers: one of 2 was killed \(Killed\): .*fewer `workers`"):
+        train(recipe, RunOptions(tmp_path / "run", workers=2))
     assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.stress)])
-def test_workers_killed_at_any_moment_are_one_line_within_seconds(warm, tmp_path, kills):
+def test_workers_killed_at_any_moment_are_one_line_in_seconds(warm, tmp_path, kills):
     generator, slowest = random.Random(3), 0.0
     small = ("--data.batch", "4", "--data.crop", "64", "64", "--network.width", "16", "--optim.epochs", "100")
     for i in range(kills):
         run, workers = tmp_path / str(i), str(1 + i % 3)
         words = ("train", "toy", *small, "--device", "cpu", "--workers", workers, "--out", str(run))
         program = warm.start(command, *words, errors=tmp_path / "errors")
-        assert program.reaches(generator.choice(["part", "validation"]), generator.randint(1, 4)), program.said()
+        assert program.reaches(generator.choice(["part", "validation"]), generator.randint(1, 4)), program.stderr()
         time.sleep(generator.uniform(0, 0.05))
-        number, cause = ((signal.SIGKILL, "Killed"), (signal.SIGSEGV, "Segmentation fault"))[i % 2]
+        sent, cause = ((signal.SIGKILL, "Killed"), (signal.SIGSEGV, "Segmentation fault"))[i % 2]
         killed = time.monotonic()
-        os.kill(generator.choice(program.workers()), number)
-        assert program.wait() == 2, program.said()
+        os.kill(generator.choice(program.workers()), sent)
+        assert program.wait() == 2, program.stderr()
         slowest = max(slowest, time.monotonic() - killed)
-        said = program.said().replace("\0", "").splitlines()  # torch's line on segmentation faults ends in a zero
-        expected = rf"error: --workers {workers}: one was killed \({cause}\) .*, or let danet check find the file"
-        assert re.fullmatch(expected, said[-1]), said
-        assert "Traceback" not in program.said()
+        lines = program.stderr().replace("\0", "").splitlines()  # torch's line on segmentation faults ends in a zero
+        number = "the only one" if workers == "1" else f"one of {workers}"
+        expected = rf"error: --workers: {number} was killed \({cause}\): .*, or run danet check to find the image"
+        assert re.fullmatch(expected, lines[-1]), lines
+        assert "Traceback" not in program.stderr()
         assert program.alive() == []
         assert checkpoint.newest(run)["step"] >= 0
     print(f"slowest of {kills}: {slowest:.2f} s")
     assert slowest < 10
 
 
-class Bad(Killing):
-    """Samples of which three cannot be read in training."""
+class Unreadable(Killing):
+    """Samples of which three cannot be read."""
 
     def __getitem__(self, index: int) -> Sample:
         if index in (1, 4, 7):
@@ -256,56 +258,56 @@ class Bad(Killing):
         return self.good[index]
 
 
-def bad_images(monkeypatch) -> None:
+def use_unreadable_images(monkeypatch) -> None:
     good = registry.load("toy", None, "train")
-    monkeypatch.setattr(registry, "load", lambda _name, _root, split: Bad(good) if split == "train" else good)
+    monkeypatch.setattr(registry, "load", lambda _name, _root, split: Unreadable(good) if split == "train" else good)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skip_bad_leaves_them_out_names_each_once_and_trains_on(recipe, tmp_path, monkeypatch, capsys, workers):
-    bad_images(monkeypatch)
+def test_skip_bad_lists_each_skipped_image_once_and_trains_on(recipe, tmp_path, monkeypatch, capsys, workers):
+    use_unreadable_images(monkeypatch)
     run = tmp_path / "run"
-    train(replace(recipe, skip_bad=3), Where(run, workers=workers))
+    train(replace(recipe, skip_bad=3), RunOptions(run, workers=workers))
     names = [line.split("\t")[0] for line in (run / "bad.txt").read_text().splitlines()]
     assert sorted(names) == ["scene-1.png", "scene-4.png", "scene-7.png"]
-    assert capsys.readouterr().err.count("left out: ") == 3
+    assert capsys.readouterr().err.count("skipped: ") == 3
     assert checkpoint.newest(run)["step"] == 6
 
 
-def test_one_bad_image_more_than_allowed_ends_the_run(recipe, tmp_path, monkeypatch):
-    bad_images(monkeypatch)
-    with pytest.raises(InputError, match=r"scene-\d\.png: truncated \(2 bad images are left out already: .*bad\.txt"):
-        train(replace(recipe, skip_bad=2), Where(tmp_path / "run", workers=0))
+def test_one_unreadable_image_too_many_stops_the_run(recipe, tmp_path, monkeypatch):
+    use_unreadable_images(monkeypatch)
+    with pytest.raises(InputError, match=r"scene-\d\.png: truncated \(2 already skipped, see .*bad\.txt"):
+        train(replace(recipe, skip_bad=2), RunOptions(tmp_path / "run", workers=0))
 
 
-def test_the_quarantine_counts_over_interruptions_and_processes(tmp_path):
+def test_skipped_images_count_over_interruptions_and_processes(tmp_path):
     error = InputError("a.png", "truncated", "copy it again")
-    again = Quarantine(tmp_path, 1)
-    Quarantine(tmp_path, 1).note(error)
-    again.note(error)
+    again = SkippedImages(tmp_path, 1)
+    SkippedImages(tmp_path, 1).add(error)
+    again.add(error)
     with pytest.raises(InputError, match=r"b\.png"):
-        again.note(InputError("b.png", "truncated", "copy it again"))
+        again.add(InputError("b.png", "truncated", "copy it again"))
     assert (tmp_path / "bad.txt").read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "name", ["caf\udce9.jpg", "a\nb.jpg", "a\tb.jpg", "a\r.jpg", "a\x0bb\x85c\u2028d.jpg", "é.jpg"]
 )
-def test_the_quarantine_knows_any_name_again_and_gives_it_one_line(tmp_path, name):
+def test_skipped_images_list_any_file_name_on_one_line(tmp_path, name):
     for _ in range(3):
-        Quarantine(tmp_path, 1).note(InputError(tmp_path / name, "truncated", "copy it again"))
+        SkippedImages(tmp_path, 1).add(InputError(tmp_path / name, "truncated", "copy it again"))
     content = (tmp_path / "bad.txt").read_bytes()
     assert content.count(b"\n") == 1
     assert content.count(b"\t") == 1
     if name.startswith("caf"):
         assert b"caf\xe9.jpg\t" in content
-    with pytest.raises(InputError, match="1 bad images are left out already") as raised:
-        Quarantine(tmp_path, 1).note(InputError(tmp_path / f"other {name}", "truncated", "copy it again"))
+    with pytest.raises(InputError, match="1 already skipped") as raised:
+        SkippedImages(tmp_path, 1).add(InputError(tmp_path / f"other {name}", "truncated", "copy it again"))
     assert "\n" not in str(raised.value)
 
 
 def poison(monkeypatch, recipe: Recipe, where: str, bad: float, step: int, generator: random.Random) -> None:
-    """The loss, or one number of its gradient or of the input, becomes `bad` in a step, in the last of its parts."""
+    """Replace the loss, or one number of its gradient or of the input, by `bad` in the last part of a step."""
     multi_loss, normalize, calls = loop.multi_loss, loop.normalize, {"multi_loss": 0, "normalize": 0}
     last = (step + 1) * recipe.optim.accumulate
 
@@ -340,17 +342,17 @@ POISONS = list(itertools.product(("loss", "gradient", "input"), (math.nan, math.
 @pytest.mark.parametrize(
     "places", [(0, 4, 8), pytest.param(range(100), marks=pytest.mark.stress)], ids=lambda places: str(len(places))
 )
-def test_what_is_not_finite_never_reaches_the_weights(recipe, tmp_path, places):
+def test_non_finite_numbers_never_reach_the_weights(recipe, tmp_path, places):
     for i in places:
         where, bad = POISONS[i % len(POISONS)]
         draw = random.Random(i)
         step = draw.randrange(3)
         chosen = replace(recipe, optim=replace(recipe.optim, accumulate=draw.choice((1, 2))))
-        run, message = tmp_path / str(i), rf"step {step}: loss .* at learning rate .*, on train-0.*; lower --optim\.lr"
+        run, message = tmp_path / str(i), rf"step {step}: loss .* at learning rate .*, on train-0.*; reduce `optim\.lr`"
         with pytest.MonkeyPatch.context() as monkeypatch:
             poison(monkeypatch, chosen, where, bad, step, draw)
             with pytest.raises(InputError, match=message):
-                train(chosen, Where(run, workers=0, checkpoint_seconds=0))
+                train(chosen, RunOptions(run, workers=0, checkpoint_seconds=0))
         state = checkpoint.newest(run)
         assert state["step"] == step, (where, bad)
         for key in ("network", "average"):
@@ -365,54 +367,42 @@ def test_what_is_not_finite_never_reaches_the_weights(recipe, tmp_path, places):
         MemoryError(),
     ],
 )
-def test_out_of_memory_names_the_largest_tensor_and_three_remedies(recipe, tmp_path, monkeypatch, error):
+def test_out_of_memory_names_largest_tensor_and_three_remedies(recipe, tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(loop, "compute_gradients", fail)
-    with pytest.raises(
-        InputError, match=r"4 crops of 64 x 64 at once: out of memory: a step needs about \d+ MiB"
-    ) as caught:
-        train(recipe, Where(tmp_path / "run", workers=0))
-    assert "its largest tensor being 4 x " in str(caught.value)
+    with pytest.raises(InputError, match=r"data\.crop: out of memory: 4 crops of 64 x 64 need about \d+ MiB") as caught:
+        train(recipe, RunOptions(tmp_path / "run", workers=0))
+    assert "the largest tensor is 4 x " in str(caught.value)
     assert all(
-        option in str(caught.value) for option in ("--optim.accumulate", "--data.crop", "--optim.precision bf16")
+        remedy in str(caught.value) for remedy in ("`optim.accumulate`", "`data.crop`", "`optim.precision` to bf16")
     )
 
 
-def test_real_exhaustion_of_memory_is_told_too(tmp_path):
-    script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom danet.cli import main\nimport danet.train.loop\n"
-        "import torch\ntorch.set_num_threads(1)\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000,) * 2)\n"
-        "sys.exit(main(['train', 'toy', '--data.crop', '1024', '1024', '--data.batch', '8', '--workers', '0', '--out',"
-        " sys.argv[1]]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "8 crops of 1024 x 1024 at once: out of memory" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_real_exhaustion_of_memory_is_reported(warm, tmp_path):
+    words = ["train", "toy", "--data.crop", "512", "512", "--data.batch", "8", "--device", "cpu", "--workers", "0"]
+    words += ["--out", str(tmp_path / "run")]
+    program = warm.start(command_in_little_memory, 300, *words, errors=tmp_path / "errors")
+    assert program.wait() == 2, program.stderr()[-2000:]
+    assert "error: --data.crop: out of memory: 8 crops of 512 x 512 need about" in program.stderr()
+    assert "Traceback" not in program.stderr()
 
 
-def test_an_operation_without_a_deterministic_form_is_named(recipe, tmp_path, monkeypatch):
+def test_nondeterministic_operation_is_named(recipe, tmp_path, monkeypatch):
     def refuse(*_):
         raise RuntimeError(
             "upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but ..."
         )
 
     monkeypatch.setattr(loop, "compute_gradients", refuse)
-    with pytest.raises(
-        InputError, match=r"--deterministic: upsample_bilinear2d_backward_out_cuda has no deterministic"
-    ):
-        train(recipe, Where(tmp_path / "run", workers=0, deterministic=True))
+    with pytest.raises(InputError, match=r"deterministic: upsample_bilinear2d_backward_out_cuda has no deterministic"):
+        train(recipe, RunOptions(tmp_path / "run", workers=0, deterministic=True))
 
 
 def test_deterministic_runs_are_equal_to_the_bit(recipe, tmp_path):
     for name in ("one", "two"):
-        train(recipe, Where(tmp_path / name, workers=0, deterministic=True))
+        train(recipe, RunOptions(tmp_path / name, workers=0, deterministic=True))
     one, two = (checkpoint.newest(tmp_path / name) for name in ("one", "two"))
     for key in ("network", "average"):
         for name, tensor in one[key].items():
@@ -420,6 +410,6 @@ def test_deterministic_runs_are_equal_to_the_bit(recipe, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def as_before():
+def nondeterministic_afterwards():
     yield
     torch.use_deterministic_algorithms(False)

@@ -1,6 +1,7 @@
 """Runs interrupted under danet 0.1.0 continue, and their pages can be written again."""
 
 import csv
+import functools
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from danet.cli import main
 from danet.data.datasets import synthetic
+from danet.data.samples import Sample
 from danet.train import checkpoint, run_folder
 from danet.train.checkpoint import TrainingState
 
@@ -16,7 +18,17 @@ RUN = Path(__file__).parents[1] / "version_0_1_0/run"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Path:
-    """A copy of the run, stopped at step 82 of 120 during its first epoch after validation."""
+    """A copy of the run, which was interrupted at step 82 of 120, after its first validation.
+
+    Its 5000 training scenes are reduced to 32 different ones, because drawing them takes most of the time.
+    """
+    draw = synthetic.SyntheticScenes.__getitem__
+
+    @functools.cache
+    def cached(scenes: synthetic.SyntheticScenes, index: int) -> Sample:
+        return draw(scenes, index)
+
+    monkeypatch.setattr(synthetic.SyntheticScenes, "__getitem__", lambda scenes, index: cached(scenes, index % 32))
     monkeypatch.setitem(synthetic.COUNTS, "val", 2)
     return Path(shutil.copytree(RUN, tmp_path / "run"))
 
