@@ -1,6 +1,6 @@
 """Compare the implementations of position attention: time, share of the matrix-product rate, peak memory, error.
 
-    python -m benchmarks.attention --positions 2304 9216 --backward
+python -m benchmarks.attention --positions 2304 9216 --backward
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Time and memory of position attention and of the whole network as images grow, and where the curves cross.
 
-    python -m benchmarks.cost --positions 1024 4096 --plot cost.svg
+python -m benchmarks.cost --positions 1024 4096 --plot cost.svg
 """
 
 import math

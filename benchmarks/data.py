@@ -1,15 +1,18 @@
-"""`danet bench data`: what a training sample costs, from two 2048 x 1024 PNG files to a normalized crop.
+"""Time to make a training sample, from two 2048 x 1024 PNG files to a normalized crop.
+
+    python -m benchmarks.data --repeats 40
 
     released   the released code's steps with its Cityscapes options: decode, flip, resize the whole image, crop
-    ours       decode, and resize nothing but the crop
-    cached     `--cache`: decoded before, memory-mapped, and nothing read but the crop
+    ours       decode, and resize only the crop
+    cached     `--cache`: decoded before and memory-mapped; only the crop is read
 
-Every way is shown the same pairs in turn; the files are drawn for the run, with noise, so that a PNG has about the size
-of one of Cityscapes.
+All use the same images in turn. The images are generated with noise, so that a PNG is about as large as in Cityscapes.
 """
 
 import itertools
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import measure
+from benchmarks import command, measure
 from danet.data.augment import Augmentation
 from danet.data.cache import open_cache
 from danet.data.classes import LabelMap
@@ -31,42 +34,51 @@ BASE, CROP = 1024, 768
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def run(pairs: int = 4, repeats: int = 20, device: str = "cpu") -> dict[str, Any]:
-    """Milliseconds a sample by each way, on one thread.
+@dataclass(frozen=True)
+class Options:
+    """Time to make a training sample from two 2048 x 1024 PNG files: the released pipeline, ours, ours with --cache.
 
-    Args:
-        pairs: how many drawn images take turns.
-        repeats: samples of each way.
-        device: named in the result; samples are made on the CPU.
+    Example: python -m benchmarks.data --repeats 40
     """
+
+    pairs: int = 4
+    """number of generated images, used in turn"""
+    repeats: int = 20
+    """samples of each pipeline"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Time each pipeline on one CPU thread."""
     with tempfile.TemporaryDirectory() as name:
-        samples = _draw(Path(name), pairs)
-        through = open_cache(samples, Path(name) / "cache")
-        for index in range(pairs):
-            _ = through[index]
+        samples = _generate(Path(name), options.pairs)
+        cached = open_cache(samples, Path(name) / "cache")
+        for index in range(options.pairs):
+            _ = cached[index]
         augment = Augmentation((CROP, CROP), scale=(0.75, 2.0), short_side=BASE)
         counts = {way: itertools.count() for way in ("released", "ours", "cached")}
         ways = {
             "released": lambda: _released(samples, next(counts["released"])),
             "ours": lambda: _ours(samples, augment, next(counts["ours"])),
-            "cached": lambda: _ours(through, augment, next(counts["cached"])),
+            "cached": lambda: _ours(cached, augment, next(counts["cached"])),
             "decoding alone": lambda: (read_image(samples.pairs[0].image), read_mask(samples.pairs[0].mask)),
         }
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            timings = measure.interleaved(ways, repeats, warmup=2)
+            timings = measure.interleaved(ways, options.repeats, warmup=2)
         finally:
             torch.set_num_threads(threads)
         file_bytes = median(pair.image.stat().st_size for pair in samples.pairs)
     reference = timings["released"].median
     rows = {way: timing.as_dict() | {"of_released": timing.median / reference} for way, timing in timings.items()}
-    return {"environment": measure.environment(device), "image_bytes": file_bytes, "ways": rows}
+    return {"environment": measure.environment(), "image_bytes": file_bytes, "ways": rows}
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result in words."""
-    lines = [f"a 2048 x 1024 pair, PNG of {result['image_bytes'] / 1e6:.1f} MB -> a crop of {CROP} x {CROP}"]
+    """Format the result."""
+    lines = [f"2048 x 1024 pixels, PNG of {result['image_bytes'] / 1e6:.1f} MB -> crop of {CROP} x {CROP}"]
     lines += [
         f"{way:16} {1000 * row['median_s']:7.1f} ms   {row['of_released']:.2f} of the released pipeline"
         for way, row in result["ways"].items()
@@ -74,9 +86,9 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _draw(folder: Path, pairs: int) -> PairedFiles:
+def _generate(folder: Path, pairs: int) -> PairedFiles:
     rng = np.random.default_rng(0)
-    made = []
+    generated = []
     for index in range(pairs):
         scene = synthetic.load(folder, "train")[index]
         size = 2 * BASE, BASE
@@ -86,8 +98,8 @@ def _draw(folder: Path, pairs: int) -> PairedFiles:
         pair = Pair(f"{index}", folder / f"{index}.png", folder / f"{index}-labels.png")
         Image.fromarray(noisy).save(pair.image)
         Image.fromarray(scene.labels).resize(size, Image.Resampling.NEAREST).save(pair.mask)
-        made.append(pair)
-    return PairedFiles(synthetic.CLASSES, made, LabelMap.identity(len(synthetic.CLASSES)))
+        generated.append(pair)
+    return PairedFiles(synthetic.CLASSES, generated, LabelMap.identity(len(synthetic.CLASSES)))
 
 
 def _ours(samples: Samples, augment: Augmentation, count: int) -> torch.Tensor:
@@ -97,8 +109,9 @@ def _ours(samples: Samples, augment: Augmentation, count: int) -> torch.Tensor:
 
 
 def _released(samples: PairedFiles, count: int) -> torch.Tensor:
-    """The 2018 code's steps: the short side to randint(0.75, 2.0) of 1,024, then torchvision's ToTensor and
-    Normalize.
+    """Make a sample as the 2018 code does.
+
+    Random flip, short side resized to 0.75 to 2 times 1,024, crop, and torchvision's ToTensor and Normalize.
     """
     pair, rng = samples.pairs[count % len(samples)], np.random.default_rng(count)
     image, mask = Image.open(pair.image).convert("RGB"), Image.open(pair.mask)
@@ -119,3 +132,7 @@ def _released(samples: PairedFiles, count: int) -> torch.Tensor:
     labels = torch.from_numpy(np.array(mask.crop(box))).long()
     assert labels.shape == pixels.shape[1:]
     return pixels.sub(torch.tensor(_MEAN)[:, None, None]).div(torch.tensor(_STD)[:, None, None])
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("data", Options, run, table))

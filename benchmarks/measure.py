@@ -1,7 +1,7 @@
-"""Time, matrix-product rate and peak memory, for every `danet bench`.
+"""Measure time, matrix-product rate and peak memory.
 
-Times are compared only within a run: the callables take turns, so that a machine that slows down slows all of them.
-Memory is measured in a fresh process, from just before the call to its highest point.
+Times are compared only within a run: the callables take turns, so that changes in the machine's speed affect all of
+them. Memory is measured in a fresh process, as the peak during the call above the memory before it.
 """
 
 import multiprocessing
@@ -20,22 +20,22 @@ from typing import Any
 import torch
 
 Prepare = Callable[..., Callable[[], object]]
-"""A function of a module's own level that makes the inputs and returns the call to be measured."""
+"""A module-level function that creates the inputs and returns the call to measure."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each run, in the order they were taken."""
+    """Seconds of each run, in order."""
 
     seconds: list[float]
 
     @property
     def median(self) -> float:
-        """Seconds of the middle run."""
+        """The median in seconds."""
         return median(self.seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the median, the fastest, the slowest, and every run."""
+        """Return median, fastest, slowest and all runs as JSON values."""
         ends = {"fastest_s": min(self.seconds), "slowest_s": max(self.seconds)}
         return {"median_s": self.median, **ends, "runs_s": self.seconds}
 
@@ -46,11 +46,13 @@ def interleaved(
     warmup: int = 1,
     device: torch.device | str = "cpu",
 ) -> dict[str, Timing]:
-    """Seconds of each way; in every round each of them runs once, in turn.
+    """Time several calls; in every round each of them runs once.
 
     Args:
-        warmup: rounds before the first that counts.
-        device: on "cuda" a run ends when the GPU is done.
+        ways: the calls by name.
+        repeats: rounds that count.
+        warmup: rounds before them.
+        device: on "cuda", a run ends when the GPU has finished.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(warmup + repeats):
@@ -65,8 +67,9 @@ def interleaved(
 
 
 def gemm(size: int = 4096, device: torch.device | str = "cpu") -> tuple[Callable[[], object], int]:
-    """(a call that multiplies two square float32 matrices, its floating-point operations): put the call among the ways
-    of `interleaved`; operations / median is the rate that the ways' products are held against.
+    """Return a call that multiplies two square float32 matrices, and its floating-point operations.
+
+    Time the call together with others in `interleaved`: operations / median is the rate to compare theirs with.
     """
     left, right = torch.rand(2, size, size, device=device)
     out = torch.empty_like(left)
@@ -74,16 +77,17 @@ def gemm(size: int = 4096, device: torch.device | str = "cpu") -> tuple[Callable
 
 
 def peak_memory(prepare: Prepare, *args: object) -> int | None:
-    """Bytes at the highest point of a call above those held before it, measured in a fresh process.
+    """Return the peak memory of a call in bytes, above the memory before it, measured in a fresh process.
 
-    On the CPU this is resident memory; if `prepare` leaves tensors on a GPU, it is the GPU's allocated memory.
+    On the CPU this is resident memory; if `prepare` uses a GPU, it is the GPU's allocated memory.
 
     Args:
-        prepare: `prepare(*args)` runs in the fresh process and returns the call; what it makes is not counted. It and
-            its arguments must survive pickling.
+        prepare: `prepare(*args)` runs in the fresh process and returns the call; its own memory is not counted. It
+            must be picklable.
+        args: of `prepare`; picklable.
 
     Returns:
-        None where the process was ended from outside, as the kernel does when memory runs out.
+        None if the process was killed, for example by the kernel when memory runs out.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
@@ -94,7 +98,7 @@ def peak_memory(prepare: Prepare, *args: object) -> int | None:
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What the numbers depend on: processor, cores, threads, memory, versions, device."""
+    """Return what the numbers depend on: device, cores, threads, memory, versions."""
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
@@ -110,13 +114,13 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def announce(text: str) -> None:
-    """What is being measured, to standard error if it is a terminal."""
+    """Print what is being measured to standard error if it is a terminal."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the name of the CPU if the system provides it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -124,7 +128,7 @@ def processor() -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that a new process may take without swapping; None where the system does not tell."""
+    """Return the bytes that a new process can use without swapping; None if unknown."""
     return _proc("meminfo", "MemAvailable")
 
 
@@ -149,11 +153,11 @@ def _peak(threads: int, prepare: Prepare, *args: object) -> int:
 
 
 def _reset_peak() -> int:
-    """Begin a new peak of resident memory and return where it begins, in bytes."""
+    """Reset the peak of resident memory and return the current value in bytes."""
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM = VmRSS
     except OSError:
-        return _resident_peak()  # elsewhere the peak so far; what stays below it is not seen
+        return _resident_peak()  # other systems: the peak so far; lower peaks are missed
     return _proc("self/status", "VmRSS") or 0
 
 

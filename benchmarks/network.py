@@ -1,23 +1,29 @@
-"""The whole network's forward pass, prepared in several ways: time, memory, and what it changes in the answer.
-Command: `danet bench network`.
+"""Forward pass of the whole network, optimized in several ways: time, memory, and changes in the output.
+
+python -m benchmarks.network --json network.json
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import command
 from benchmarks.measure import announce, environment, interleaved, peak_memory
 from danet.model.danet import DANet
+from danet.model.device import resolve_device
 from danet.model.fold_batchnorm import fold_batchnorm
 from danet.weights import file as weights_file
 
 
 class Case(NamedTuple):
-    """A network and the size of its images, in pixels."""
+    """A network, its image size in pixels, and the number of runs."""
 
     network: str
     height: int
@@ -30,37 +36,50 @@ CASES = {
     "default, 1024 x 512": Case("default", 512, 1024, 7),
     "DANet-50, 1024 x 512": Case("danet50", 512, 1024, 3),
 }
-"""The network that comes with the package, and the paper's with ResNet-50 at stride 8, untrained."""
+"""The bundled network, and the paper's untrained network with ResNet-50 at stride 8."""
 
 WAYS = ("eager", "channels_last", "folded", "bfloat16")
-"""What one has the next has too; `bfloat16` is under autocast."""
+"""Each includes the one before it; `bfloat16` uses autocast."""
 
 COMPILED = ("compiled", "compiled bfloat16")
-"""`folded` and `bfloat16` by inductor, for one size of images; on the processor with frozen weights."""
+"""`folded` and `bfloat16` compiled by inductor for one image size; on the CPU with frozen weights."""
 
 
-def run(compiled: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """The ways in turns, one image at a time, from normalized image to logits at the feature grid.
+@dataclass(frozen=True)
+class Options:
+    """Measure the forward pass of the whole network, optimized in several ways: time, memory, output changes.
 
-    Args:
-        compiled: COMPILED too.
+    Example: python -m benchmarks.network --json network.json
+    """
+
+    compiled: bool = False
+    """also compile with torch.compile; takes a minute or more each"""
+    device: str | None = None
+    """cpu or cuda; default: a GPU if available"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Run all variants in turns on one image, from normalized image to logits at the feature grid.
 
     Returns:
         `{"environment", "cases": {case: {way: {"median_s", ..., "images_per_s", "speedup", "prepared_s", "peak_bytes",
-        "largest_difference", "largest_logit", "same_labels"}}}}`, all but the times held against "eager".
+        "largest_difference", "largest_logit", "same_labels"}}}}`; outputs are compared with "eager".
     """
-    ways = WAYS + COMPILED if compiled else WAYS
-    found = {name: _case(case, ways, device) for name, case in CASES.items()}
-    return {"environment": environment(device), "cases": found}
+    device = str(resolve_device(options.device))
+    ways = WAYS + COMPILED if options.compiled else WAYS
+    cases = {name: _case(case, ways, device) for name, case in CASES.items()}
+    return {"environment": environment(device), "cases": cases}
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """Format the result."""
     return "\n".join(line for name, rows in result["cases"].items() for line in _lines(name, rows))
 
 
 def prepare(way: str, case: Case, device: str) -> Callable[[], Tensor]:
-    """The forward pass of one image; for `compiled` already compiled by a first call."""
+    """Return the forward pass of one image; compiled variants are compiled by a first call."""
     network, images = _network(case).to(device), _image(case).to(device)
     if way != "eager":
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -95,7 +114,7 @@ def _network(case: Case) -> DANet:
     torch.manual_seed(0)
     network = DANet(19, "resnet50", layer4_dilations=(4, 8, 16))
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # nothing that folding could pass over
+        if isinstance(module, torch.nn.BatchNorm2d):  # so that folding changes the weights
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)
     for branch in (network.position, network.channel):
         assert branch is not None
@@ -104,7 +123,7 @@ def _network(case: Case) -> DANet:
 
 
 def _image(case: Case) -> Tensor:
-    """1,3,H,W of smooth noise, normalized."""
+    """Return normalized smooth noise, 1,3,H,W."""
     grain = torch.randn(1, 3, case.height // 16, case.width // 16, generator=torch.Generator().manual_seed(0))
     return F.interpolate(grain, (case.height, case.width), mode="bilinear")
 
@@ -135,11 +154,15 @@ def _case(case: Case, ways: Sequence[str], device: str) -> dict[str, dict[str, A
 
 def _lines(name: str, rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield name
-    heads = ("median ms", "images/s", "speedup", "prepared s", "MB above", "difference", "same labels")
-    yield f"  {'way':18}" + "".join(f"{head:>12}" for head in heads)
+    heads = ("median ms", "images/s", "speedup", "prepared s", "peak MB", "difference", "same labels")
+    yield f"  {'':18}" + "".join(f"{head:>12}" for head in heads)
     for way, row in rows.items():
-        peak = "ended" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}"
+        peak = "killed" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f}"
         yield (
             f"  {way:18}{1e3 * row['median_s']:12.1f}{row['images_per_s']:12.2f}{row['speedup']:12.2f}"
             f"{row['prepared_s']:12.1f}{peak:>12}{row['largest_difference']:12.1e}{row['same_labels']:12.2%}"
         )
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("network", Options, run, table))

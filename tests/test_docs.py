@@ -217,7 +217,11 @@ def test_links_files_and_modules_named_by_a_page_exist(page):
     for name in re.findall(r"`((?:danet|tests|benchmarks|examples|docs|\.ci)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name
     for module in re.findall(r"python -m (benchmarks(?:\.[a-z_]+)?)", text):
-        assert importlib.util.find_spec(module) is not None, module
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        assert spec.submodule_search_locations or '__name__ == "__main__"' in Path(spec.origin or "").read_text(), (
+            module
+        )
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"'danet\[(\w+)\]'", text)) <= set(extras)
 

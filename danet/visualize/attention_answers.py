@@ -186,7 +186,9 @@ def look_at(
         if not answers and not channels:
             channels = _channels(inspection, own_points, class_name)
         labels = None if truth is None else read_truth(truth, inspection, ignore)
-        modules = [module for module in MODULES if without and module in inspection.internals.logits_without]
+        modules: list[Module] = [
+            module for module in MODULES if without and module in inspection.internals.logits_without
+        ]
         answers.append(ask(inspection, own_points, channels, modules, labels))
     return answers
 

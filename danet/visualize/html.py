@@ -47,8 +47,8 @@ def document(title: str, lead: str, facts: Iterable[tuple[str, str]], sections: 
 
 def escape(text: str, length: int = 80) -> str:
     """Return plain text as HTML: printable characters only, and at most `length` of them."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return html.escape(short(shown, length))
+    visible = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(short(visible, length))
 
 
 def short(text: str, length: int) -> str:

@@ -76,12 +76,12 @@ class Card:
             KeyError, TypeError, ValueError, AttributeError: the text is not a valid card.
         """
         try:
-            entries = json.loads(text)
+            stored: dict[str, Any] = json.loads(text)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-        if entries.pop("format") != FORMAT:
+        if stored.pop("format") != FORMAT:
             raise ValueError("unsupported format version")
-        entries = {_FORMER_KEYS.get(key, key): value for key, value in entries.items()}
+        entries: dict[str, Any] = {_FORMER_KEYS.get(key, key): value for key, value in stored.items()}
         classes = entries.pop("classes")
         names, palette = tuple(classes["names"]), tuple(tuple(color) for color in classes["palette"])
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}

@@ -35,18 +35,18 @@ from danet.train import run_folder
 TESTS, PACKAGE = Path(__file__).parents[1], Path(__file__).parents[2] / "danet"
 
 ELSEWHERE = {
-    "6-empty-file": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
-    "7-text-as-jpg": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
-    "8-web-page-as-png": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
-    "9-svg-pdf-heic": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
-    "10-jpeg-named-png": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
-    "11-no-extension": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
-    "12-upper-case-JPG": ["data/test_images.py::test_the_usual_formats_are_read_by_content"],
+    "6-empty-file": ["data/test_images.py::test_files_that_are_not_images_are_refused_with_a_remedy"],
+    "7-text-as-jpg": ["data/test_images.py::test_files_that_are_not_images_are_refused_with_a_remedy"],
+    "8-web-page-as-png": ["data/test_images.py::test_files_that_are_not_images_are_refused_with_a_remedy"],
+    "9-svg-pdf-heic": ["data/test_images.py::test_files_that_are_not_images_are_refused_with_a_remedy"],
+    "10-jpeg-named-png": ["data/test_images.py::test_formats_are_recognized_by_content"],
+    "11-no-extension": ["data/test_images.py::test_formats_are_recognized_by_content"],
+    "12-upper-case-JPG": ["data/test_images.py::test_formats_are_recognized_by_content"],
     "13-cmyk": ["data/test_images.py::test_every_mode_becomes_rgb"],
     "19-sixteen-bits-of-gray": ["data/test_images.py::test_16_bit_gray_is_scaled_not_clipped"],
     "20-sixteen-bits-of-three-colors": ["data/test_channels.py::test_every_band_and_bit_of_a_file_is_read"],
-    "21-float-tiff": ["data/test_images.py::test_what_is_no_image_is_named_with_what_to_do"],
-    "24-broken-exif": ["data/test_images.py::test_a_broken_exif_block_is_no_reason_to_refuse"],  # loops are below
+    "21-float-tiff": ["data/test_images.py::test_files_that_are_not_images_are_refused_with_a_remedy"],
+    "24-broken-exif": ["data/test_images.py::test_a_damaged_exif_block_is_ignored"],  # loops are below
     "27-one-pixel": ["predict/test_predict.py::test_images_of_any_size_are_segmented_at_their_own_size"],
     "28-1-x-4000": [
         "predict/test_predict.py::test_images_of_any_size_are_segmented_at_their_own_size",
@@ -56,8 +56,8 @@ ELSEWHERE = {
     "30-30,000-x-30,000": [
         "predict/test_large_image.py::test_108_million_pixels_need_less_than_1_5_gb"
     ],  # refusal is below
-    "36-links-to-nothing": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
-    "37-folder-named-jpg": ["data/test_images.py::test_things_that_are_no_files_are_refused_at_once"],
+    "36-links-to-nothing": ["data/test_images.py::test_paths_that_are_not_regular_files_are_refused"],
+    "37-folder-named-jpg": ["data/test_images.py::test_paths_that_are_not_regular_files_are_refused"],
     "40-name-of-255-bytes": [
         "predict/test_predict.py::test_conflicting_outputs_are_found_before_work_begins",
         "predict/test_predict_folder.py::test_a_name_of_255_bytes_can_be_written",
@@ -66,18 +66,18 @@ ELSEWHERE = {
         "predict/test_predict.py::test_conflicting_outputs_are_found_before_work_begins",
         "data/test_custom_layouts.py::test_two_images_with_the_same_stem_are_an_error",
     ],
-    "45-id-above-the-classes": ["data/test_classes.py::test_an_unknown_value_is_told_with_its_count_and_first_place"],
-    "46-negative-ids": ["data/test_classes.py::test_values_of_32_bit_masks_are_told_like_any_other"],
+    "45-id-above-the-classes": ["data/test_classes.py::test_an_unknown_value_is_reported_with_count_and_position"],
+    "46-negative-ids": ["data/test_classes.py::test_unknown_values_of_32_bit_masks_are_reported"],
     "47-mask-of-0-and-255": [
         "data/test_classes.py::test_a_0_255_mask_of_two_classes_is_recognized",
         "data/test_init.py::test_0_255_masks",
     ],
     "48-mask-in-colors": [
         "data/test_init.py::test_colored_masks",
-        "test_colors.py::test_an_unknown_color_is_named_with_count_and_place",
+        "test_colors.py::test_an_unknown_color_is_reported_with_count_and_position",
     ],
     "49-palette-mask": ["data/test_images.py::test_palette_masks_give_indices_not_colors"],
-    "51-jpeg-mask": ["data/test_images.py::test_gray_masks_saved_as_rgb_are_read_and_colored_ones_refused"],
+    "51-jpeg-mask": ["data/test_images.py::test_gray_rgb_masks_are_read_and_color_masks_refused"],
     "52-mask-of-another-size": ["data/test_custom_layouts.py::test_a_size_mismatch_is_reported_with_both_sizes"],
     "53-mask-turned": [
         "data/test_check.py::test_one_run_reports_every_bad_file_and_no_good_one"
@@ -101,7 +101,7 @@ ELSEWHERE = {
     "58-cityscapes-label-ids": [
         "data/test_init.py::test_cityscapes_label_ids_become_train_ids"
     ],  # by danet init, not by an option
-    "59-ids-from-1": ["data/test_datasets.py::test_ade20k_counts_from_one", "data/test_init.py::test_labels_from_one"],
+    "59-ids-from-1": ["data/test_datasets.py::test_ade20k_ids_begin_with_one", "data/test_init.py::test_labels_from_one"],
     "61-cut-checkpoint": [
         "train/test_failures.py::test_damaged_checkpoint_falls_back_to_the_previous_one",
         "weights/test_weights.py::test_a_cut_file_is_noticed",

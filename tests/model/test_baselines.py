@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import danet
@@ -141,16 +142,15 @@ def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatc
     assert card.network["architecture"] == "smp:PSPNet"
     assert main(["evaluate", best, "--dataset", "toy", "--json", "scores.json"]) == 0
     assert json.loads(Path("scores.json").read_text())["miou"] == pytest.approx(card.metrics["miou"], abs=0.01)
-    image = registry.load("toy", None, "val")[0].image
-    draw_to = Path("scene.png")
-    danet.predict.Image.fromarray(image).save(draw_to)
-    assert main(["predict", str(draw_to), "--weights", best, "--out", "out"]) == 0
+    scene = Path("scene.png")
+    Image.fromarray(registry.load("toy", None, "val")[0].image).save(scene)
+    assert main(["predict", str(scene), "--weights", best, "--out", "out"]) == 0
     assert (tmp_path / "out/scene_overlay.png").exists()
     capsys.readouterr()
-    assert main(["look", str(draw_to), "--weights", best]) == 2
+    assert main(["look", str(scene), "--weights", best]) == 2
     assert "no DANet, shows no attention; look needs the .safetensors weights of a DANet" in capsys.readouterr().err
     assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 2
-    assert capsys.readouterr().err == f"error: {best}: holds smp:PSPNet; only DANet can be exported\n"
+    assert capsys.readouterr().err == f"error: {best}: is a smp:PSPNet; only danet networks can be exported\n"
     assert main(["report", "run", "run", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()
     assert "smp:PSPNet" in page
