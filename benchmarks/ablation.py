@@ -1,16 +1,19 @@
-"""Tables 1 and 2 of the paper in small: the dilated FCN, each attention module, both, then random scaling, multi-grid
-and multi-scale testing added one by one; both forms of channel attention, the released code's and Eq. 3; and what is
-left of the network with both when their attention is switched off.
+"""Tables 1 and 2 of the paper on CamVid, with a small backbone.
+
+The dilated FCN, each attention module, both, then random scaling, multi-grid and multi-scale testing added one by one;
+both forms of channel attention (released and Eq. 3); and both modules with attention switched off at test time.
 
     python -m benchmarks.ablation --camvid DIR --seeds 3 --json benchmarks/results/ablation.json
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from benchmarks import campaign
+from benchmarks import campaign, command
 from benchmarks.campaign import SHRINK
 from benchmarks.summary import Row, table
 from danet.errors import InputError
@@ -18,22 +21,20 @@ from danet.model.backbone import build_backbone
 from danet.recipes import PUBLISHED, Network, Recipe
 
 
-def main() -> None:
-    options = campaign.parser(__doc__).parse_args()
-    result = campaign.run(rows(campaign.base(options)), options)
-    campaign.write(options.json, result)
-    print(table(result))
+def run(options: campaign.Options) -> dict[str, Any]:
+    """Train and compare all rows."""
+    return campaign.run(rows(campaign.base(options)), options)
 
 
 def rows(base: Recipe) -> Sequence[Row]:
-    """In the paper's order, on its way: fixed scale first."""
+    """Return the rows in the paper's order, starting without random scaling."""
 
     def using(**changes: object) -> Recipe:
         return replace(base, network=replace(base.network, **changes))
 
     def published(name: str) -> dict[str, float]:
-        found = {f"ResNet-{depth}": PUBLISHED.get(f"cityscapes-{name.format(depth)}") for depth in (50, 101)}
-        return {backbone: row.miou for backbone, row in found.items() if row is not None}
+        rows = {f"ResNet-{depth}": PUBLISHED.get(f"cityscapes-{name.format(depth)}") for depth in (50, 101)}
+        return {backbone: row.miou for backbone, row in rows.items() if row is not None}
 
     scale = (0.75 * SHRINK, 2.0 * SHRINK)  # the released code's range
     scaled = replace(base, data=replace(base.data, scale=scale))
@@ -48,7 +49,14 @@ def rows(base: Recipe) -> Sequence[Row]:
         Row("channel", "channel attention, released", using(position=False), fcn, published=published("channel{}")),
         Row("channel-eq3", "channel attention, Eq. 3", using(position=False, channel_form="paper"), (*fcn, "channel")),
         Row("both", "both, released", base, fcn, published=published("danet{}")),
-        Row("both-off", "both, off in testing", base, (*fcn, "both"), run="both", off=("position", "channel")),
+        Row(
+            "both-off",
+            "both, attention off at test time",
+            base,
+            (*fcn, "both"),
+            run="both",
+            off=("position", "channel"),
+        ),
         Row("both-eq3", "both, Eq. 3", using(channel_form="paper"), (*fcn, "both")),
         Row("scaling", "both + random scaling", scaled, (*fcn, "both"), published=published("danet{}-da")),
         Row(
@@ -72,7 +80,7 @@ def rows(base: Recipe) -> Sequence[Row]:
 
 
 def _without_multi_grid(network: Network) -> str:
-    """Why a backbone cannot have it; "" if it can."""
+    """Return why a backbone does not support multi-grid; "" if it does."""
     try:
         with torch.device("meta"):
             build_backbone(network.backbone, network.output_stride, network.layer4_dilations)
@@ -82,4 +90,4 @@ def _without_multi_grid(network: Network) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("ablation", campaign.Options, run, table, overwrite=True))

@@ -71,7 +71,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def operations(positions: int, channels: int, backward: bool) -> int:
-    """Return the floating-point operations of exact attention without stored weights: 2 products forward, 5 backward."""
+    """Return the floating-point operations of attention without stored weights: 2 products forward, 5 backward."""
     width = channels // 8
     forward = 2 * positions**2 * (width + channels)
     return forward + 2 * positions**2 * (3 * width + 2 * channels) if backward else forward

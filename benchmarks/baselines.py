@@ -1,13 +1,15 @@
-"""DANet beside its baselines: FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet on the same backbone, recipe and budget,
-and DANet on features of stride 8, as in the paper: mIoU, parameters, and time and memory of one image, all networks
-in turns in one run. Needs the extra compare.
+"""DANet and its baselines FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet: accuracy, time and memory.
+
+All have the same backbone, recipe and number of steps; DANet is also trained at stride 8, as in the paper. Needs the
+extra `compare`.
 
     python -m benchmarks.baselines --camvid DIR --seeds 3 --json benchmarks/results/baselines.json
 
-DANet and the FCN are the runs of ablation.py, where these are in the same --out. The speed is measured anew each time,
-once every network has its weights: run the same command again when the machine is quiet.
+DANet and the FCN are the runs of ablation.py if these are in the same --out. Speed is measured again each time, once
+all networks are trained: repeat the command when the machine is idle.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any
 import torch
 
 import danet
-from benchmarks import campaign
+from benchmarks import campaign, command, summary
 from benchmarks.measure import interleaved, peak_memory
-from benchmarks.summary import Row, table
+from benchmarks.summary import Row
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 
@@ -27,8 +29,8 @@ BATCH = 4
 REPEATS = 15
 
 
-def main() -> None:
-    options = campaign.parser(__doc__).parse_args()
+def run(options: campaign.Options) -> dict[str, Any]:
+    """Train and compare all networks, and measure their speed once all are trained."""
     networks = rows(campaign.base(options))
     result = campaign.run(networks, options)
     weights = {row.name: campaign.weights_of(row, 1, options) for row in networks}
@@ -36,18 +38,25 @@ def main() -> None:
         measured = speed(weights, str(resolve_device(options.device)))
         for row in result["rows"]:
             row["speed"] = measured[row["name"]]
-    campaign.write(options.json, result)
-    print(table(result))
-    for row in result["rows"]:
-        if "speed" in row:
-            print(f"{row['about']:36}{_in_words(row['speed'])}")
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the result."""
+    lines = [f"{row['about']:36}{_format_speed(row['speed'])}" for row in result["rows"] if "speed" in row]
+    return "\n".join([summary.table(result), *lines])
 
 
 def rows(base: Recipe) -> Sequence[Row]:
-    """DANet and the FCN come last: by then an ablation that was begun beside this has trained them."""
+    """Return the rows. DANet and the FCN are last, because an ablation running in parallel may train them first."""
     against, network = ("both",), base.network
     baselines = [
-        Row(name.lower(), name, replace(base, network=replace(network, architecture=f"smp:{name}")), against)
+        Row(
+            name.lower(),
+            name.replace("Plus", "+"),
+            replace(base, network=replace(network, architecture=f"smp:{name}")),
+            against,
+        )
         for name in BASELINES
     ]
     fcn = replace(base, network=replace(network, position=False, channel=False))
@@ -61,8 +70,9 @@ def rows(base: Recipe) -> Sequence[Row]:
 
 
 def speed(weights: dict[str, Path], device: str) -> dict[str, dict[str, Any]]:
-    """From normalized image to logits at its size: latency of one, images a second in batches, and the peak of
-    memory above the start of one, in a process of its own.
+    """Measure latency, throughput in batches and peak memory, from normalized image to logits at its size.
+
+    Latency and memory are those of a single image.
     """
     calls = {f"{name} {batch}": prepare(path, batch, device) for name, path in weights.items() for batch in (1, BATCH)}
     timings = interleaved(calls, REPEATS, device=device)
@@ -78,7 +88,7 @@ def speed(weights: dict[str, Path], device: str) -> dict[str, dict[str, Any]]:
 
 
 def prepare(weights: Path, batch: int, device: str) -> Callable[[], object]:
-    """The forward pass of noise of the recipe's size, as `danet predict` runs the network."""
+    """Return a forward pass of noise at the recipe's size, with the network as `danet predict` runs it."""
     predictor = danet.load(weights, device)
     width = predictor.card.size
     assert width is not None
@@ -89,10 +99,10 @@ def prepare(weights: Path, batch: int, device: str) -> Callable[[], object]:
     return torch.inference_mode()(lambda: network(images))
 
 
-def _in_words(found: dict[str, Any]) -> str:
-    peak = "ended for want of memory" if found["peak_bytes"] is None else f"{found['peak_bytes'] / 1e6:.0f} MB above"
-    return f"{1000 * found['latency']['median_s']:8.1f} ms{found['images_per_s']:8.1f} images/s, {peak}"
+def _format_speed(speed: dict[str, Any]) -> str:
+    peak = "killed for lack of memory" if speed["peak_bytes"] is None else f"peak {speed['peak_bytes'] / 1e6:.0f} MB"
+    return f"{1000 * speed['latency']['median_s']:8.1f} ms{speed['images_per_s']:8.1f} images/s, {peak}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("baselines", campaign.Options, run, table, overwrite=True))

@@ -1,31 +1,28 @@
-"""Networks side by side on CamVid: equal backbone, recipe and budget, seed by seed. What ablation.py and baselines.py
-share.
+"""Compare networks on CamVid with one backbone, recipe and number of steps, seed by seed (ablation, baselines).
 
-A run is a folder OUT/NAME-SEED as `danet train` makes it, and in it PROTOCOL.npz, the confusion matrix of each
-validation image. A campaign can be killed at any time: the same command reads the runs that are finished and goes on
-with the one that was interrupted. Nothing is chosen by the validation images: each run is measured once, at its end.
+A run is a folder OUT/NAME-SEED of `danet train`, with PROTOCOL.npz, the confusion matrix of each validation image. A
+campaign can be interrupted at any time: the same command reads the finished runs and resumes the unfinished one.
+Nothing is selected on the validation images: each run is evaluated once, at its end.
 """
 
-import argparse
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from benchmarks.intervals import SEEDS
 from benchmarks.measure import environment
-from benchmarks.shown import matrices
 from benchmarks.summary import GREEK, Measured, Row, summarize
+from benchmarks.validation import confusion_matrices
 from danet import recipes
 from danet.data import registry
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
-from danet.files import write_atomically
+from danet.files import write_atomically, write_json
 from danet.model.device import resolve_device
 from danet.predict.protocols import find_protocol
 from danet.recipes import Data, Network, Optim, Recipe
@@ -34,7 +31,7 @@ from danet.train.loop import train
 from danet.train.run_folder import RunOptions
 
 SHRINK = 0.8
-"""CamVid's 480 x 360 images are brought to 384 x 288, so that every stride divides them."""
+"""CamVid's 480 x 360 images are resized to 384 x 288, which all strides divide."""
 
 BASE = Recipe(
     about="CamVid in small, to compare networks",
@@ -44,71 +41,86 @@ BASE = Recipe(
 )
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options of every campaign."""
-    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    options.add_argument("--out", type=Path, default=Path("runs/campaign"), help="folder of the runs")
-    options.add_argument("--json", type=Path, help="file for the numbers, written again after each run")
-    options.add_argument("--backbone", default=BASE.network.backbone, help="a timm name")
-    options.add_argument("--output-stride", type=int, default=BASE.network.output_stride)
-    options.add_argument("--backbone-weights", type=Path, help="its ImageNet weights, instead of timm's hub")
-    options.add_argument("--epochs", type=int, default=BASE.optim.epochs)
-    options.add_argument("--precision", choices=("float32", "bf16"), default=BASE.optim.precision, help="of training")
-    options.add_argument("--seeds", type=int, default=1, help=f"1 to {SEEDS}")
-    options.add_argument("--only", nargs="+", help="rows to train; those of others that are finished are read")
-    options.add_argument("--threads", type=int, help="of each computation; torch's choice if not given")
-    options.add_argument("--device", help="cpu or cuda; a GPU if there is one")
-    return options
+@dataclass(frozen=True)
+class Options:
+    """Train and compare networks on CamVid with one backbone, recipe and number of steps, seed by seed.
+
+    The same command resumes an interrupted campaign.
+    """
+
+    camvid: Path
+    """folder of CamVid"""
+    out: Path = Path("runs/campaign")
+    """folder of the runs"""
+    json: Path | None = None
+    """write all results to this file, again after each run"""
+    backbone: str = BASE.network.backbone
+    """a timm name"""
+    output_stride: int = BASE.network.output_stride
+    """stride of the features: 8 or 16"""
+    backbone_weights: Path | None = None
+    """ImageNet weights of the backbone; default: timm's from the Hugging Face hub"""
+    epochs: int | None = None
+    """number of epochs; default: that of the recipe"""
+    precision: Literal["float32", "bf16"] = "float32"
+    """precision of the training"""
+    seeds: int = 1
+    """number of seeds, 1 to 10"""
+    only: tuple[str, ...] | None = None
+    """train only these rows; finished runs of other rows are still read"""
+    threads: int | None = None
+    """CPU threads; default: torch's choice"""
+    device: str | None = None
+    """cpu or cuda; default: a GPU if available"""
 
 
-def base(options: argparse.Namespace) -> Recipe:
-    """The recipe that all rows share."""
+def base(options: Options) -> Recipe:
+    """Return the recipe that all rows share."""
     width = BASE.network.width if options.backbone == BASE.network.backbone else None
     network = replace(BASE.network, backbone=options.backbone, output_stride=options.output_stride, width=width)
+    epochs = BASE.optim.epochs if options.epochs is None else options.epochs
     return replace(
         BASE,
         network=network,
         data=replace(BASE.data, root=options.camvid),
-        optim=replace(BASE.optim, epochs=options.epochs, precision=options.precision),
-        validate_every=options.epochs,
+        optim=replace(BASE.optim, epochs=epochs, precision=options.precision),
+        validate_every=epochs,
     )
 
 
-def run(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure what is missing, seed by seed, in the order of the rows, and return the result.
+def run(rows: Sequence[Row], options: Options) -> dict[str, Any]:
+    """Train and evaluate what is missing, seed by seed, in the order of the rows.
 
     Returns:
-        `{"environment", "recipe", "images", "rows": [...], "runs": [...]}`: a run is one row with one seed, its
-        scores fractions; a row is their mean, spread and differences, with the paper's mIoU in %.
+        `{"environment", "recipe", "images", "rows": [...], "runs": [...]}`: a run is a row with one seed, with scores
+        as fractions; a row has their mean, spread and differences, and the paper's mIoU in %.
 
     Raises:
-        InputError: an option that cannot be; a folder that holds a run of another recipe, or that another process uses.
-        SystemExit: by SIGINT or SIGTERM.
+        InputError: an invalid option; a folder with a run of another recipe, or in use by another process.
+        SystemExit: after SIGINT or SIGTERM.
     """
     names = [row.name for row in rows]
-    if unknown := set(options.only or ()) - set(names):
-        raise InputError("--only", f"{', '.join(sorted(unknown))} is no row", f"use {', '.join(names)}")
+    if unknown := sorted(set(options.only or ()) - set(names)):
+        raise InputError("only", f"{', '.join(unknown)} is unknown", f"use {', '.join(names)}")
     if not 1 <= options.seeds <= SEEDS:
-        raise InputError("--seeds", f"{options.seeds} is not from 1 to {SEEDS}", "give a number in between")
+        raise InputError("seeds", f"must be from 1 to {SEEDS}, got {options.seeds}", "choose another number")
     if options.threads:
         torch.set_num_threads(options.threads)
     seeds = range(1, options.seeds + 1)
     runnable = [row for row in rows if not row.left_out]
-    found: dict[tuple[str, int], Measured] = {}
+    measured: dict[tuple[str, int], Measured] = {}
     for seed, row in ((seed, row) for seed in seeds for row in runnable):
-        if (there := _npz(row, seed, options).exists()) or row.name in (options.only or names):
-            found[row.name, seed] = _measured(row, seed, options)
-            if not there:
-                print(f"{row.name} seed {seed}: mIoU {found[row.name, seed].facts['miou']:.4f}", flush=True)
-                write(options.json, result(rows, found, options))
-    return result(rows, found, options)
+        if (finished := _npz(row, seed, options).exists()) or row.name in (options.only or names):
+            measured[row.name, seed] = _measure(row, seed, options)
+            if not finished:
+                print(f"{row.name} seed {seed}: mIoU {measured[row.name, seed].facts['miou']:.4f}", flush=True)
+                if options.json is not None:
+                    write_json(options.json, result(rows, measured, options))
+    return result(rows, measured, options)
 
 
-def result(
-    rows: Sequence[Row], found: Mapping[tuple[str, int], Measured], options: argparse.Namespace
-) -> dict[str, Any]:
-    """What `run` returns, of what has been measured so far."""
+def result(rows: Sequence[Row], measured: Mapping[tuple[str, int], Measured], options: Options) -> dict[str, Any]:
+    """Return the result of `run` for the measurements so far."""
     shared = base(options)
     recipe = recipes.to_dict(replace(shared, data=replace(shared.data, root=None)))
     weights = None if options.backbone_weights is None else options.backbone_weights.name
@@ -117,39 +129,32 @@ def result(
         "recipe": recipe,
         "backbone_weights": weights,
         "images": registry.DATASETS["camvid"].counts,
-        "rows": [summarize(row, found) for row in rows],
-        "runs": [measured.facts for measured in found.values()],
+        "rows": [summarize(row, measured) for row in rows],
+        "runs": [each.facts for each in measured.values()],
     }
 
 
-def write(path: Path | None, entries: dict[str, Any]) -> None:
-    """The JSON, whole or not at all; nothing where no file is named."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(entries, indent=2) + "\n").encode())
-
-
-def weights_of(row: Row, seed: int, options: argparse.Namespace) -> Path:
-    """The weights that a row's run with this seed ended with."""
+def weights_of(row: Row, seed: int, options: Options) -> Path:
+    """Return the final weights of a row with this seed."""
     return _folder(row, seed, options) / run_folder.BEST
 
 
-def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
-    """Of this row and seed, from its folder; trained and shown the images first where that has not been done."""
+def _measure(row: Row, seed: int, options: Options) -> Measured:
+    """Read the results of a row and seed from its folder, after training and evaluating it if necessary."""
     run, file = _folder(row, seed, options), _npz(row, seed, options)
     wanted = replace(row.recipe, seed=seed)
-    if not (run / run_folder.METRICS).exists():  # the only validation is the last thing that a run does
+    if not (run / run_folder.METRICS).exists():  # written by the validation at the end of the run
         _train(run, wanted, options)
     read = run_folder.read(run)
     _check_same(run, read.recipe, wanted)
     if not file.exists():
-        _show(run, file, row, options)
+        _evaluate(run, file, row, options)
     with np.load(file) as stored:
-        names, of_images = stored["names"], stored["matrices"]
+        names, matrices = stored["names"], stored["matrices"]
     confusion = Confusion(len(read.card.classes))
-    confusion.matrix = of_images.sum(0)
+    confusion.matrix = matrices.sum(0)
     last = read.history[-1]
-    pace = last["images_per_second"]  # 0 where the run was killed between its last step and its validation
+    pace = last["images_per_second"]  # 0 if the run was killed between its last step and its validation
     facts = {
         "name": row.name,
         "seed": seed,
@@ -162,41 +167,42 @@ def _measured(row: Row, seed: int, options: argparse.Namespace) -> Measured:
         },
         **confusion.scores().as_dict(read.card.classes.names),
     }
-    return Measured(names.tolist(), of_images, facts)
+    return Measured(names.tolist(), matrices, facts)
 
 
-def _train(run: Path, recipe: Recipe, options: argparse.Namespace) -> None:
-    """To the end, from the start or from the last checkpoint."""
-    begun = checkpoint.exists(run)
-    if begun:
+def _train(run: Path, recipe: Recipe, options: Options) -> None:
+    """Train to the end, from the start or from the last checkpoint."""
+    resume = checkpoint.exists(run)
+    if resume:
         _check_same(run, run_folder.read_recipe(run), recipe)
     else:
         with run_folder.lock(run):
             for name in (run_folder.RECIPE, run_folder.ENVIRONMENT):
-                (run / name).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+                (run / name).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
     run_options = RunOptions(run, backbone_weights=options.backbone_weights, device=options.device)
-    ended = train(recipe, run_options, resume=begun)
+    ended = train(recipe, run_options, resume=resume)
     if ended.stopped_by is not None:
         raise SystemExit(128 + ended.stopped_by)
 
 
-def _show(run: Path, file: Path, row: Row, options: argparse.Namespace) -> None:
-    """Write each validation image's confusion matrix."""
-    names, found = matrices(run / run_folder.BEST, options.camvid, find_protocol(row.protocol), row.off, options.device)
+def _evaluate(run: Path, file: Path, row: Row, options: Options) -> None:
+    """Write the confusion matrix of each validation image."""
+    protocol = find_protocol(row.protocol)
+    names, matrices = confusion_matrices(run / run_folder.BEST, options.camvid, protocol, row.off, options.device)
     content = io.BytesIO()
-    np.savez_compressed(content, names=np.array(names), matrices=found)
+    np.savez_compressed(content, names=np.array(names), matrices=matrices)
     write_atomically(file, content.getvalue())
 
 
-def _check_same(run: Path, found: Recipe, wanted: Recipe) -> None:
-    """Where the images lie does not matter."""
-    if replace(found, data=replace(found.data, root=wanted.data.root)) != wanted:
-        raise InputError(run, "holds a run of another recipe", "give --out another folder")
+def _check_same(run: Path, recipe: Recipe, wanted: Recipe) -> None:
+    """Check that a run has the wanted recipe, except for the folder of the images."""
+    if replace(recipe, data=replace(recipe.data, root=wanted.data.root)) != wanted:
+        raise InputError(run, "contains a run of another recipe", "choose another `out`")
 
 
-def _folder(row: Row, seed: int, options: argparse.Namespace) -> Path:
+def _folder(row: Row, seed: int, options: Options) -> Path:
     return options.out / f"{row.run or row.name}-{seed}"
 
 
-def _npz(row: Row, seed: int, options: argparse.Namespace) -> Path:
+def _npz(row: Row, seed: int, options: Options) -> Path:
     return _folder(row, seed, options) / f"{'-without-'.join((row.protocol, *row.off))}.npz"

@@ -1,18 +1,20 @@
-"""What global context is worth: DANet and the FCN of equal backbone, recipe and budget on drawn scenes in which only
-what stands at the far end of a street decides a car's class. Prints a table and writes JSON.
+"""Effect of global context: DANet and the FCN on generated scenes where only distant context decides a car's class.
 
-    uv run python -m benchmarks.context --out runs/context --json benchmarks/results/context.json
+Both have the same backbone, recipe and number of steps.
+
+    python -m benchmarks.context --out runs/context --json benchmarks/results/context.json
 """
 
-import argparse
-import json
 import statistics
+import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks import command
 from danet import recipes
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
@@ -22,12 +24,23 @@ RECIPES = {"both modules": "toy-context", "FCN": "toy-context-fcn"}
 CARS = ("waiting car", "driving car")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/context"), help="folder for the runs")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Train DANet and the FCN on scenes where only distant context decides the class of a car.
+
+    Example: python -m benchmarks.context --out runs/context --json context.json
+    """
+
+    out: Path = Path("runs/context")
+    """folder for the runs"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+    seeds: int = 3
+    """number of seeds, at least 2"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train both networks with each seed."""
     rows = []
     for seed in range(1, options.seeds + 1):
         for name, recipe in RECIPES.items():
@@ -37,17 +50,22 @@ def main() -> None:
             cars = statistics.mean(card.metrics["iou"][car] for car in CARS)
             rows.append({"network": name, "recipe": recipe, "seed": seed, "miou": result.miou, "miou_of_cars": cars})
             rows[-1]["seconds"] = round(time.monotonic() - start)
-            print(f"{name:13} seed {seed}: mIoU {result.miou:.4f}, of the two classes of cars {cars:.4f}", flush=True)
+            print(f"{name:13} seed {seed}: mIoU {result.miou:.4f}, of the car classes {cars:.4f}", flush=True)
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "runs": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the means and standard deviations over the seeds."""
+    lines = []
     for name in RECIPES:
-        own = [row for row in rows if row["network"] == name]
-        miou, cars = ([row[key] for row in own] for key in ("miou", "miou_of_cars"))
-        print(f"{name:13} mIoU {statistics.mean(miou):.4f} +- {statistics.stdev(miou):.4f}", end=", ")
-        print(f"of the cars {statistics.mean(cars):.4f} +- {statistics.stdev(cars):.4f}")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        entries = {"torch": torch.__version__, "threads": torch.get_num_threads(), "runs": rows}
-        options.json.write_text(json.dumps(entries, indent=2) + "\n")
+        own = [row for row in result["runs"] if row["network"] == name]
+        means = [
+            f"{statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}"
+            for values in ([row[key] for row in own] for key in ("miou", "miou_of_cars"))
+        ]
+        lines.append(f"{name:13} mIoU {means[0]}, of the car classes {means[1]}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("context", Options, run, table))

@@ -1,22 +1,22 @@
-"""What exporting is worth on this processor: the network in PyTorch (float32, eager, and with batch normalization
-folded), in ONNX Runtime, in OpenVINO, and in OpenVINO in int8, in turns in one run; and their scores on CamVid's val
-images.
+"""Latency and mIoU of exported networks on this CPU: PyTorch, ONNX Runtime, OpenVINO, OpenVINO int8.
 
     python -m benchmarks.export --camvid DIR --json benchmarks/results/export.json
 
-Int8 is calibrated on images of CamVid's train split. Times are of one normalized image to logits at the feature
-grid. Needs the extras export and openvino.
+All run in turns in one process, from normalized image to logits at the feature grid; mIoU is that of CamVid's
+validation images. Int8 is calibrated on CamVid's training images. Needs the extras `export` and `openvino`.
 """
 
-import argparse
-import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks import command
 from benchmarks.measure import environment, interleaved
 from danet.data import registry
 from danet.evaluate.confusion import Confusion
@@ -32,15 +32,29 @@ from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_n
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="a .safetensors file; the package's own if not given")
-    parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    parser.add_argument("--count", type=int, default=CALIBRATION_COUNT, help="images for calibration")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--no-scores", action="store_true", help="times only")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Measure latency and mIoU of exported networks: PyTorch, ONNX Runtime, OpenVINO, OpenVINO int8.
+
+    Example: python -m benchmarks.export --camvid DIR --json export.json
+    """
+
+    camvid: Path
+    """folder of CamVid"""
+    weights: Path | None = None
+    """a .safetensors file; default: the bundled weights"""
+    count: int = CALIBRATION_COUNT
+    """number of images for calibration"""
+    repeats: int = 15
+    """runs of each"""
+    scores: bool = True
+    """also measure the mIoU"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Export the network, and measure all variants."""
     network, card = weights_file.load(options.weights)
     assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
@@ -57,24 +71,29 @@ def main() -> None:
     for name, timing in interleaved(ways, options.repeats).items():
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
     samples = registry.load("camvid", options.camvid, "val")
-    for name, predictor in predictors.items() if not options.no_scores else ():
+    for name, predictor in predictors.items() if options.scores else ():
         confusion = Confusion(len(samples.classes))
         for sample, labels, _ in predictor.predictions(samples):
             confusion.update(sample.labels, labels)
         entries[name]["miou"] = round(confusion.scores().miou, 5)
-    for name, found in entries.items():
-        times = entries["PyTorch"]["milliseconds"] / found["milliseconds"]
-        score = f", mIoU {100 * found['miou']:.2f}" if "miou" in found else ""
-        print(f"{name:16} {found['milliseconds']:7.1f} ms, {times:.2f} of PyTorch's speed{score}")
-    if options.json is not None:
-        versions = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
-        result = {"environment": environment() | versions, "image": list(tensors.shape[2:]), "ways": entries}
-        result["instructions"] = _instructions()
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    versions = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
+    result = {"environment": environment() | versions, "image": list(tensors.shape[2:]), "ways": entries}
+    return result | {"instructions": _instructions()}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the result."""
+    lines, base = [], result["ways"]["PyTorch"]["milliseconds"]
+    for name, way in result["ways"].items():
+        score = f", mIoU {100 * way['miou']:.2f} %" if "miou" in way else ""
+        lines.append(
+            f"{name:16} {way['milliseconds']:7.1f} ms, {base / way['milliseconds']:.2f} x PyTorch's speed{score}"
+        )
+    return "\n".join(lines)
 
 
 def _files(network: DANet, card: Card, images: Sequence[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Name, and suffix -> content; the last suffix is the one to open."""
+    """Yield a name and the contents by suffix; the last suffix is the file to open."""
     graph = to_onnx(network, card)
     yield "ONNX Runtime", {".onnx": graph}
     for name, calibrated in (("OpenVINO", ()), ("OpenVINO int8", images)):
@@ -86,11 +105,11 @@ def _call(logits: Callable, images: torch.Tensor) -> Callable[[], object]:
 
 
 def _instructions() -> list[str]:
-    """Of those that int8 and bfloat16 are fast by, what the processor has (Linux)."""
+    """Return the CPU's instruction sets that matter for int8 and bfloat16 (Linux)."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     return sorted(flags & {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16"})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("export", Options, run, table))

@@ -1,22 +1,23 @@
-"""A folder of images through `danet predict`: read, segment and save in turn, against the three overlapped, beside
-what the network takes alone for the same images once they are read. Prints a table and writes JSON.
+"""Throughput of `danet predict` on a folder: reading, segmenting and saving one after another, or overlapped.
 
-    python -m benchmarks.pipeline [--images N] [--rounds N] [--json FILE]
+The throughput of the network alone is measured as well. All take turns in each round; the result is the median.
 
-The ways take turns in every round, so that whatever else the machine does falls on all of them; the medians are told.
+    python -m benchmarks.pipeline --images 12 --rounds 3
 """
 
-import argparse
-import json
 import os
 import statistics
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
+from benchmarks import command
 from danet import load
 from danet.data.images.read import read_image
 from danet.predict.folder import WRITERS, segment_images
@@ -25,13 +26,23 @@ EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 WIDTHS = (640, 1280, 1920)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Measure the throughput of danet predict on a folder, and of the network alone.
 
+    Example: python -m benchmarks.pipeline --images 12
+    """
+
+    images: int = 12
+    """number of images"""
+    rounds: int = 3
+    """runs of each"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure images per second."""
     predictor = load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -45,14 +56,12 @@ def main() -> None:
         predictor(files[0])
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for i in range(options.rounds):
-            for way, run in ways.items():
+            for way, call in ways.items():
                 start = time.perf_counter()
-                run(folder / f"{way} {i}")
+                call(folder / f"{way} {i}")
                 seconds[way].append(time.perf_counter() - start)
     speed = {way: len(files) / statistics.median(times) for way, times in seconds.items()}
-    for way, images_per_second in speed.items():
-        print(f"{way:14} {images_per_second:6.2f} images/s   {images_per_second / speed['network alone']:.0%}")
-    result = {
+    return {
         "images": len(files),
         "widths": WIDTHS,
         "rounds": options.rounds,
@@ -65,12 +74,18 @@ def main() -> None:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the result."""
+    shares = result["share_of_network"]
+    return "\n".join(
+        f"{way:14} {speed:6.2f} images/s   {shares[way]:.0%}" for way, speed in result["images_per_second"].items()
+    )
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
-    """The example at several sizes, as JPEG."""
+    """Write the example image at several sizes, as JPEG."""
     folder.mkdir()
     with Image.open(EXAMPLE) as example:
         for i in range(count):
@@ -81,4 +96,4 @@ def make_images(folder: Path, count: int) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("pipeline", Options, run, table))

@@ -30,7 +30,7 @@ ENOUGH_SEEDS = 3
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d9730d", "#8a8a8a"
 COLORS = (GRAY, BLUE, ORANGE, "#2a9d6f", "#8f5bb5", "#c23b4b", "#6b7a1f")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "danet",  # reproducible ids
     "svg.fonttype": "none",
     "font.family": "sans-serif",

@@ -1,15 +1,14 @@
-"""How fast `danet serve` answers: the attention of a point under the pointer, over a feature grid of 60 x 80 (an
-untrained network: the work is the same), and 200 uploads at once. Prints figures and writes JSON.
+"""Latency of `danet serve`: attention of the pixel under the pointer (60 x 80 features), and 200 simultaneous uploads.
 
-    uv run python -m benchmarks.serve --json benchmarks/results/serve.json
+The network is untrained, which does not change the amount of work.
+
+    python -m benchmarks.serve --json benchmarks/results/serve.json
 """
 
-import argparse
 import asyncio
 import collections
 import contextlib
 import io
-import json
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import command
 from danet import DANet
 from danet.data.datasets import camvid
 from danet.weights import file as weights_file
@@ -32,7 +33,7 @@ from danet.weights import file as weights_file
 
 @contextlib.contextmanager
 def server(path: Path) -> Iterator[tuple[int, str]]:
-    """`danet serve` of these weights: its process id and address."""
+    """Start `danet serve` and yield its process id and address."""
     command = [sys.executable, "-m", "danet", "serve", "--weights", str(path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None
@@ -43,14 +44,14 @@ def server(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def save_network(path: Path, width: int) -> None:
-    """An untrained network of stride 8, shown 640 x 480 pixels: 60 x 80 features."""
+    """Save an untrained network of stride 8 for images of 640 x 480 pixels: 60 x 80 features."""
     arguments = {"num_classes": 11, "backbone": "test_resnet", "output_stride": 8, "width": width}
     card = weights_file.Card(arguments, camvid.CLASSES, (0.5,) * 3, (0.5,) * 3, size=640)
     weights_file.save(path, DANet(**arguments), card)
 
 
 def image() -> bytes:
-    """640 x 480 pixels of smoothed noise as JPEG."""
+    """Return 640 x 480 pixels of smooth noise as JPEG."""
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).resize((640, 480)).save(file, "JPEG")
@@ -58,19 +59,19 @@ def image() -> bytes:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds."""
+    """Return percentiles in milliseconds."""
     return {f"p{p}_ms": round(1000 * float(np.percentile(seconds, p)), 2) for p in (50, 95, 99)}
 
 
 def megabytes(pid: int, key: str) -> float:
-    """A line of the process's /proc status."""
-    found = re.search(rf"{key}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return round(int(found[1]) / 1024, 1)
+    """Return a memory value of a process from /proc."""
+    match = re.search(rf"{key}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return round(int(match[1]) / 1024, 1)
 
 
 def hover(address: str, moves: int) -> dict[str, Any]:
-    """A pointer that moves as fast as the answers come."""
+    """Request the attention of random pixels, one after another."""
     rng, seconds = np.random.default_rng(1), []
     with httpx.Client(base_url=address, timeout=60) as client:
         kept = client.post("/v1/segment?keep=true", content=image()).json()
@@ -84,7 +85,7 @@ def hover(address: str, moves: int) -> dict[str, Any]:
 
 
 async def load(address: str, pid: int, uploads: int) -> dict[str, Any]:
-    """All uploads at once, and /health asked meanwhile."""
+    """Send all uploads at once, and poll /health meanwhile."""
     content, seconds, healthy = image(), [], []
 
     async def upload(client: httpx.AsyncClient) -> int:
@@ -123,12 +124,23 @@ async def load(address: str, pid: int, uploads: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    parser.add_argument("--moves", type=int, default=500)
-    parser.add_argument("--uploads", type=int, default=200)
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Measure danet serve: attention of the pixel under the pointer, and simultaneous uploads.
+
+    Example: python -m benchmarks.serve --json serve.json
+    """
+
+    moves: int = 500
+    """number of pointer positions"""
+    uploads: int = 200
+    """number of simultaneous uploads"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure both on the same machine."""
     results: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
         for width in (64, 512):
@@ -136,14 +148,16 @@ def main() -> None:
             save_network(path, width)
             with server(path) as (_, address):
                 results[f"hover_width_{width}"] = hover(address, options.moves)
-                print(f"attention under the pointer, branches of {width} channels:", results[f"hover_width_{width}"])
         with server(Path(folder) / "64.safetensors") as (pid, address):
             results["load"] = asyncio.run(load(address, pid, options.uploads))
-            print(f"{options.uploads} uploads at once:", results["load"])
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the result."""
+    lines = [f"attention of a pixel, {width} channels: {result[f'hover_width_{width}']}" for width in (64, 512)]
+    return "\n".join([*lines, f"simultaneous uploads: {result['load']}"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("serve", Options, run, table))

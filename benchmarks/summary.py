@@ -1,4 +1,4 @@
-"""A campaign's table: its rows, what is measured of each, and their differences."""
+"""Rows of a campaign, their results and differences, and the printed table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
@@ -11,22 +11,22 @@ from danet.errors import InputError
 from danet.recipes import Recipe
 
 GREEK = {"position": "alpha", "channel": "beta"}
-"""Eq. 2 and 4: what each module's output is multiplied by, 0 at the start."""
+"""Name in the paper of each module's scale (Eq. 2 and 4), which is 0 at the start."""
 
 
 class Row(NamedTuple):
     """A row of a campaign's table.
 
     Args:
-        name: in --only, in the names of folders, and in the JSON.
-        about: what it is, in a few words.
-        recipe: how it is trained, with any seed.
-        against: names of the rows that it is compared with.
-        run: the row whose weights are shown; "" for its own.
-        protocol: how they are shown the images.
-        off: the modules whose attention is switched off for that: alpha or beta 0.
-        published: the paper's mIoU in %, by its backbone.
-        left_out: why it cannot be run; "" if it can.
+        name: in --only, folder names and JSON.
+        about: label in the table.
+        recipe: of the training, except for the seed.
+        against: names of the rows to compare with.
+        run: the row whose weights are evaluated; "" for its own.
+        protocol: of the evaluation.
+        off: modules whose attention is switched off in the evaluation (alpha or beta 0).
+        published: the paper's mIoU in %, by backbone.
+        left_out: why it is not possible; "" if it is.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Row(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A row's result with one seed.
+    """The result of a row with one seed.
 
     Args:
         names: of the images.
-        matrices: P,K,K int64, the confusion matrix of each image.
-        facts: what the JSON says of the run.
+        matrices: confusion matrix of each image, P,K,K int64.
+        facts: the entry of the run in the JSON.
     """
 
     names: list[str]
@@ -54,8 +54,8 @@ class Measured(NamedTuple):
     facts: dict[str, Any]
 
 
-def summarize(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
-    """What the JSON says of a row: its mean and spread over the seeds, cost, and differences from others in `found`."""
+def summarize(row: Row, measured: Mapping[tuple[str, int], Measured]) -> dict[str, Any]:
+    """Return the JSON entry of a row: mean and spread over the seeds, cost, and differences to other rows."""
     entries = {
         "name": row.name,
         "about": row.about,
@@ -63,10 +63,10 @@ def summarize(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, 
         "left_out": row.left_out or None,
         "miou": None,
     }
-    own = {seed: measured for (name, seed), measured in found.items() if name == row.name}
+    own = {seed: result for (name, seed), result in measured.items() if name == row.name}
     if not own:
         return entries
-    facts = [measured.facts for measured in own.values()]
+    facts = [result.facts for result in own.values()]
     mious = [fact["miou"] for fact in facts]
     return entries | {
         "miou": mean(mious),
@@ -76,23 +76,23 @@ def summarize(row: Row, found: Mapping[tuple[str, int], Measured]) -> dict[str, 
         "parameters": facts[0]["parameters"],
         "seconds": _mean_of([fact["seconds"] for fact in facts]),
         "scales": {name: mean(fact["scales"][name] for fact in facts) for name in facts[0]["scales"]},
-        "differences": list(_differences(row, own, found)),
+        "differences": list(_differences(row, own, measured)),
     }
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return mean(there) if there else None
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def _differences(
-    row: Row, own: Mapping[int, Measured], found: Mapping[tuple[str, int], Measured]
+    row: Row, own: Mapping[int, Measured], measured: Mapping[tuple[str, int], Measured]
 ) -> Iterator[dict[str, Any]]:
     for other in row.against:
-        pairs = {seed: (own[seed], found[other, seed]) for seed in own if (other, seed) in found}
+        pairs = {seed: (own[seed], measured[other, seed]) for seed in own if (other, seed) in measured}
         if pairs:
             if any(a.names != b.names for a, b in pairs.values()):
-                raise InputError(f"{row.name} and {other}", "were shown other images", "give --out another folder")
+                raise InputError(f"{row.name} and {other}", "evaluated on different images", "choose another `out`")
             gains = [a.facts["miou"] - b.facts["miou"] for a, b in pairs.values()]
             yield {
                 "against": other,
@@ -106,19 +106,19 @@ def _differences(
             }
 
 
-def _difference_in_words(entry: dict[str, Any]) -> str:
+def _format_difference(entry: dict[str, Any]) -> str:
     def interval(ends: Sequence[float] | None) -> str:
         return "[n/a]" if ends is None else f"[{100 * ends[0]:+.1f} {100 * ends[1]:+.1f}]"
 
     intervals = f"{interval(entry['by_seeds_95'])} {interval(entry['by_images_95'])}"
-    return f"{100 * entry['mean']:+.2f} to {entry['against']} {intervals}"
+    return f"{100 * entry['mean']:+.2f} vs {entry['against']} {intervals}"
 
 
 def table(entries: dict[str, Any]) -> str:
-    """The result for people; mIoU and differences in %, beside them the paper's mIoU on Cityscapes."""
+    """Format the result; mIoU and differences in %, and the paper's mIoU on Cityscapes."""
     lines = [
-        f"{'':36}{'mIoU %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}"
-        "differences, 95 % by seeds, by images"
+        f"{'':36}{'mIoU, %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}"
+        "differences [95 % over seeds] [over images]"
     ]
     for row in entries["rows"]:
         published = " / ".join(f"{value:.2f}" for value in row["published"].values())
@@ -130,6 +130,6 @@ def table(entries: dict[str, Any]) -> str:
         scales = " ".join(f"{GREEK[name]} {value:+.2f}" for name, value in row["scales"].items())
         seconds = "n/a" if row["seconds"] is None else f"{row['seconds']:.0f}"
         cost = f"{row['parameters'] / 1e6:10.2f}{seconds:>7}"
-        told = "; ".join(_difference_in_words(entry) for entry in row["differences"])
-        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {scales:24}{told}")
+        differences = "; ".join(_format_difference(entry) for entry in row["differences"])
+        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {scales:24}{differences}")
     return "\n".join(lines)

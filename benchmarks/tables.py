@@ -127,7 +127,7 @@ def without_attention() -> str:
     scales = ", ".join(
         f"{name} {whole['scales'][key]:+.2f}" for name, key in (("alpha", "position"), ("beta", "channel"))
     )
-    rows = [(f"both ({scales})", percent(whole["miou"], 2), percent(windows["miou"], 2))]
+    rows: list[tuple[str, ...]] = [(f"both ({scales})", percent(whole["miou"], 2), percent(windows["miou"], 2))]
     for entries in zip(whole["rows"], windows["rows"], strict=True):
         off = entries[0]["off"]
         cells = [
@@ -388,7 +388,7 @@ def _difference(entries: Sequence[Mapping[str, Any]], index: int) -> str:
 
 def label(row: Mapping[str, Any]) -> str:
     """Return the label of a row of a campaign."""
-    about = row["about"].strip()
+    about: str = row["about"].strip()
     return LABELS.get(about, about)
 
 

@@ -1,20 +1,21 @@
-"""What each module's attention is worth to weights that are trained: mIoU on CamVid's validation images with it
-switched off in testing. The branches and what was learned beside them stay. In windows attention has as few positions
-as it had in training.
+"""mIoU of trained weights on CamVid's validation images with attention switched off at test time.
+
+The branches and everything learned with attention stay. Windows have about as many positions as the training crops.
 
     python -m benchmarks.without --camvid DIR --json benchmarks/results/without.json
     python -m benchmarks.without --camvid DIR --window 448 --json benchmarks/results/without_windows.json
 """
 
-import argparse
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.campaign import write
+from benchmarks import command
 from benchmarks.intervals import by_images, mean_iou
 from benchmarks.measure import environment
-from benchmarks.shown import matrices
 from benchmarks.summary import GREEK
+from benchmarks.validation import confusion_matrices
 from danet.model.device import resolve_device
 from danet.predict.protocols import WHOLE
 from danet.weights import file as weights_file
@@ -22,41 +23,56 @@ from danet.weights import file as weights_file
 OFF = (("position",), ("channel",), ("position", "channel"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
-    parser.add_argument("--weights", type=Path, default=weights_file.DEFAULT, help="of a network with both modules")
-    parser.add_argument("--window", type=int, help="show windows of so many pixels a side instead of whole images")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    parser.add_argument("--device", help="cpu or cuda; a GPU if there is one")
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Measure the mIoU of trained weights on CamVid with attention switched off at test time.
+
+    Example: python -m benchmarks.without --camvid DIR --json without.json
+    """
+
+    camvid: Path
+    """folder of CamVid"""
+    weights: Path = weights_file.DEFAULT
+    """of a network with both modules"""
+    window: int | None = None
+    """side of the windows in pixels; default: whole images"""
+    json: Path | None = None
+    """write all results to this file as well; - prints them instead of the table"""
+    device: str | None = None
+    """cpu or cuda; default: a GPU if available"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Evaluate the weights with both modules, without either, and without both."""
     network, card = weights_file.load(options.weights)
     scales = {name: network.get_parameter(f"{name}.attention.scale").item() for name in GREEK}
-    print(", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in scales.items()))
+    protocol = replace(WHOLE, crop=options.window, stride=2 / 3, windows="shifted")
+    _, both = confusion_matrices(options.weights, options.camvid, protocol, device=options.device)
     rows = []
-    shown_by = replace(WHOLE, crop=options.window, stride=2 / 3, windows="shifted")
-    _, whole = matrices(options.weights, options.camvid, shown_by, device=options.device)
-    print(f"with both{'':15} mIoU {100 * mean_iou(whole.sum(0)):.2f} %", flush=True)
     for off in OFF:
-        _, shown = matrices(options.weights, options.camvid, shown_by, off, options.device)
+        _, matrices = confusion_matrices(options.weights, options.camvid, protocol, off, options.device)
         rows.append(
             {
                 "off": off,
-                "miou": float(mean_iou(shown.sum(0))),
-                "difference": float(mean_iou(shown.sum(0)) - mean_iou(whole.sum(0))),
-                "by_images_95": by_images([shown], [whole]),
+                "miou": float(mean_iou(matrices.sum(0))),
+                "difference": float(mean_iou(matrices.sum(0)) - mean_iou(both.sum(0))),
+                "by_images_95": by_images([matrices], [both]),
             }
         )
-        low, high = rows[-1]["by_images_95"]
-        print(
-            f"without {' and '.join(off):20} mIoU {100 * rows[-1]['miou']:.2f} %, "
-            f"{100 * rows[-1]['difference']:+.2f} [{100 * low:+.2f} {100 * high:+.2f}]",
-            flush=True,
-        )
-    found = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
-    found |= {"window": options.window, "miou": float(mean_iou(whole.sum(0))), "rows": rows}
-    write(options.json, found)
+    result = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
+    return result | {"window": options.window, "miou": float(mean_iou(both.sum(0))), "rows": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format the result."""
+    lines = [", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in result["scales"].items())]
+    lines.append(f"with both{'':19} mIoU {100 * result['miou']:.2f} %")
+    for row in result["rows"]:
+        low, high = (f"{100 * end:+.2f}" for end in row["by_images_95"])
+        difference = f"{100 * row['difference']:+.2f} [{low} {high}]"
+        lines.append(f"without {' and '.join(row['off']):20} mIoU {100 * row['miou']:.2f} %, {difference}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.main("without", Options, run, table))

@@ -1,4 +1,4 @@
-"""The run-time type checker that jaxtyping applies to every annotated function of danet in tests (see pyproject.toml)."""
+"""The run-time type checker that jaxtyping applies to danet in tests (see pyproject.toml)."""
 
 from beartype import BeartypeConf, beartype
 

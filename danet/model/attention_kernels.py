@@ -8,7 +8,7 @@ in the released code. All kernels compute the same sums and differ only by round
     fused         torch's fused kernels, with the value split into heads; for GPUs in half precision
     triton_tiled  one kernel for D up to 128 and any C; where the fused kernels do not support the sizes
 
-`attend` chooses one of them. `python -m benchmarks attention` compares their speed.
+`attend` chooses one of them. `python -m benchmarks.attention` compares their speed.
 """
 
 from collections.abc import Iterator, Sequence

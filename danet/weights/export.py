@@ -127,7 +127,7 @@ def export(
     check_new(*files, overwrite=overwrite)
     network, card = weights_file.load(weights)
     if not isinstance(network, DANet):
-        raise InputError(weights, f"is a {card.network['architecture']}", "only danet networks can be exported")
+        raise InputError(weights, f"has architecture {card.network['architecture']}", "use weights of a DANet")
     calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
     compare_on = (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])
     inputs = {str(file): load_normalized(file, card) for file in compare_on}

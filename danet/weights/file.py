@@ -27,7 +27,7 @@ FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
 """The bundled weights."""
 
-_FORMER_KEYS = {"licence": "license"}
+_FORMER_KEYS = {"licence": "license"}  # vocabulary: old name
 """Keys of cards written by danet 0.1.0, with their present names."""
 
 

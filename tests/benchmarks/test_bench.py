@@ -1,50 +1,48 @@
-"""What the benchmarks measure with, and that each benchmark tells the truth about a tiny case."""
+"""Measuring functions, and the benchmarks of attention and cost on tiny inputs."""
 
+import importlib
 import json
 import os
 import time
 from functools import partial
-from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from benchmarks import attention, cost, measure
-from benchmarks.__main__ import BENCHES, run
-from benchmarks.chart import loglog
-from danet import InputError
+from benchmarks import attention, command, cost, measure
+from danet import cli
 
 
-def test_ways_take_turns_and_only_the_counted_rounds_are_kept():
+def test_calls_take_turns_and_warmup_rounds_are_not_counted():
     order = []
     timings = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, warmup=2)
     assert order == ["a", "b"] * 5
     assert [len(timing.seconds) for timing in timings.values()] == [3, 3]
 
 
-def test_a_timing_is_as_long_as_what_was_timed():
+def test_a_timing_is_as_long_as_the_call():
     timing = measure.interleaved({"sleep": lambda: time.sleep(0.02)}, 3, warmup=0)["sleep"]
     assert 0.02 <= timing.median < 0.1
     assert timing.as_dict()["fastest_s"] <= timing.median <= timing.as_dict()["slowest_s"]
 
 
-def test_the_operations_of_a_product_are_counted():
+def test_gemm_counts_its_operations():
     call, operations = measure.gemm(8)
     assert operations == 2 * 8**3
     call()
 
 
-def test_peak_memory_is_what_the_call_took_above_its_start():
-    peak = measure.peak_memory(partial, torch.ones, 30_000_000)  # torch itself is there before
+def test_peak_memory_is_that_of_the_call_above_its_start():
+    peak = measure.peak_memory(partial, torch.ones, 30_000_000)  # torch is loaded before
     assert peak is not None
     assert 118e6 < peak < 130e6
 
 
-def test_a_process_ended_from_outside_has_no_peak():
+def test_a_killed_process_has_no_peak_memory():
     assert measure.peak_memory(os._exit, 1) is None
 
 
-def test_environment_says_what_numbers_depend_on():
+def test_environment_names_device_threads_and_versions():
     facts = measure.environment()
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
@@ -54,14 +52,14 @@ def test_environment_says_what_numbers_depend_on():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No fresh processes and small products."""
+    """Skip the fresh processes and use small matrix products."""
     monkeypatch.setattr(attention, "peak_memory", lambda *_: 5_000_000)
     monkeypatch.setattr(cost, "peak_memory", lambda *_: 5_000_000)
     monkeypatch.setattr(attention, "gemm", lambda size, device: measure.gemm(64, device))
 
 
-def test_attention_compares_every_way_that_runs_here(quick):
-    result = attention.run((100, 40), channels=16, repeats=2)
+def test_attention_compares_all_available_implementations(quick):
+    result = attention.run(attention.Options((100, 40), channels=16, repeats=2, device="cpu"))
     assert [size["positions"] for size in result["sizes"]] == [100, 40]
     for size in result["sizes"]:
         assert set(size["ways"]) == {"plain", "tiled", "fused"}
@@ -74,47 +72,49 @@ def test_attention_compares_every_way_that_runs_here(quick):
     assert "N = 100;" in attention.table(result)
 
 
-def test_errors_are_seen(monkeypatch):
+def test_largest_error_detects_a_wrong_implementation(monkeypatch):
     tensors = attention.inputs(50, 16, "cpu")
     plain = attention.WAYS["plain"]
     monkeypatch.setitem(attention.WAYS, "wrong", lambda *x: 1.01 * plain(*x))
     assert attention.largest_error("wrong", tensors) == pytest.approx(0.01, rel=0.01)
 
 
-def test_operations_are_those_of_the_equations():
+def test_operations_equal_the_equations():
     assert attention.operations(10, 16, backward=False) == 2 * 100 * (2 + 16)
     # again the energies; gradients of value, weights, query, key
     assert attention.operations(10, 16, backward=True) == 2 * 100 * (2 + 16) + 2 * 100 * (2 + 16 + 16 + 2 + 2)
 
 
-def test_plain_is_left_out_where_memory_would_not_do(quick, monkeypatch):
+def test_plain_attention_is_skipped_if_memory_is_too_small(quick, monkeypatch):
     facts = measure.environment() | {"memory_bytes": 100_000}
     monkeypatch.setattr(attention, "environment", lambda _: facts)
-    size = attention.run((200,), channels=16, repeats=1)["sizes"][0]
+    size = attention.run(attention.Options((200,), channels=16, repeats=1, device="cpu"))["sizes"][0]
     assert "GB are free" in size["ways"]["plain"]["left_out"]
     assert size["ways"]["tiled"]["of_plain"] is None
     assert "left out" in attention.table({"sizes": [size]})
 
 
-def test_backward_times_the_gradients_of_all_three(quick):
+def test_backward_computes_the_gradients_of_all_inputs(quick):
     call = attention.call("tiled", attention.inputs(20, 16, "cpu"), backward=True)
     gradients = call()
     assert isinstance(gradients, tuple)
     assert [tuple(x.shape) for x in gradients] == [(1, 20, 2), (1, 20, 2), (1, 20, 16)]
 
 
-def test_cost_measures_attention_and_network_and_draws_them(quick):
-    result = cost.run((16, 64, 100), "test_resnet", channels=16, network_positions=64, repeats=1)
+def test_cost_measures_and_plots_attention_and_network(quick):
+    options = cost.Options((16, 64, 100), "test_resnet", channels=16, network_positions=64, repeats=1, device="cpu")
+    result = cost.run(options)
     first, _, last = result["sizes"]
     assert first["network"]["median_s"] > 0
-    assert last["network"] == {"left_out": "not asked for"}
+    assert last["network"] == {"left_out": "too large"}
     assert "plain takes longer than tiled" in result["crossings"]
     assert "64" in cost.table(result)
-    texts = [e.text for e in ElementTree.fromstring(cost.chart(result)).iter() if e.tag.endswith("text")]
-    assert {"plain", "tiled", "network"} <= set(texts)
+    plot = cost.plot(result)
+    assert all(text in plot for text in (b"plain attention", b"tiled attention", b"whole network"))
+    assert cost.plot(result) == plot
 
 
-def test_crossings_are_where_the_curves_cross():
+def test_crossing_is_where_the_curves_cross():
     square = [(n, n**2 / 1000) for n in (10, 100, 1000, 10000)]
     line = [(n, float(n)) for n in (10, 100, 1000, 10000)]
     assert cost.crossing(square, line) == pytest.approx(1000)
@@ -126,32 +126,35 @@ def test_crossings_are_where_the_curves_cross():
     assert cost.crossing([], line) is None
 
 
-def test_the_map_that_fills_a_memory_is_found():
+def test_filled_at_is_the_largest_n_that_fits():
     n = cost.filled_at(8e9, 512)
     assert 31_000 < n < 31_700  # 2 n^2 4 bytes + n 512 4 bytes
     assert 2 * n * n * 4 + n * 512 * 4 <= 8e9 < 2 * (n + 1) ** 2 * 4 + (n + 1) * 512 * 4
 
 
-def test_a_chart_puts_larger_values_higher_and_escapes_names():
-    image = ElementTree.fromstring(loglog("a < b", "x", "y", {"one & two": [(1, 1), (10, 100)]}))
-    circles = [e for e in image if e.tag.endswith("circle")]
-    assert float(circles[0].get("cy", 0)) > float(circles[1].get("cy", 0))
-    assert float(circles[0].get("cx", 0)) < float(circles[1].get("cx", 0))
-
-
-def test_the_command_prints_a_table_and_writes_json(quick, tmp_path, capsys):
+def test_command_prints_a_table_writes_json_and_reports_errors(quick, tmp_path, capsys):
     file = tmp_path / "attention.json"
-    line = ["attention", "--positions", "30", "--channels", "16", "--repeats", "1", "--device", "cpu"]
-    assert run([*line, "--json", str(file)]) == 0
+    args = ["--positions", "30", "--channels", "16", "--repeats", "1", "--device", "cpu", "--json", str(file)]
+    benchmark = "attention", attention.Options, attention.run, attention.table
+    assert command.main(*benchmark, args=args) == 0
     assert "of products" in capsys.readouterr().out
     assert json.loads(file.read_text())["sizes"][0]["positions"] == 30
-    with pytest.raises(InputError, match="exists already"):
-        run([*line, "--json", str(file)])
+    assert command.main(*benchmark, args=args) == 2
+    assert capsys.readouterr().err.startswith(f"error: {file}: already exists; ")
+    assert command.main(*benchmark, args=["--channels", "4"]) == 2
+    assert capsys.readouterr().err == "error: --channels: must be at least 8, got 4; choose a larger value\n"
+    assert command.main(*benchmark, args=["--chanels", "4"]) == 2
+    assert capsys.readouterr().err == "error: --chanels: unknown option; did you mean --channels?\n"
 
 
-def test_an_unknown_benchmark_is_refused_and_known_ones_are_listed(capsys):
-    with pytest.raises(InputError, match="no benchmark; use attention, cost"):
-        run(["speed"])
-    assert run(["--help"]) == 0
+def test_python_m_benchmarks_lists_all_benchmarks(capsys):
+    importlib.import_module("benchmarks.__main__").main()
     listed = capsys.readouterr().out
-    assert all(f"python -m benchmarks {name}" in listed for name in BENCHES)
+    names = ("ablation", "attention", "baselines", "cost", "data", "export", "network", "protocols", "robustness")
+    assert all(f"\n  {name} " in listed for name in names)
+
+
+def test_danet_bench_says_where_the_benchmarks_are(capsys):
+    assert cli.main(["bench", "attention"]) == 2
+    expected = "error: bench: the benchmarks are in the source repository; run python -m benchmarks.attention there\n"
+    assert capsys.readouterr().err == expected

@@ -1,4 +1,4 @@
-"""What `danet bench network` reports of each way."""
+"""The benchmark of the whole network."""
 
 import json
 
@@ -11,14 +11,14 @@ from benchmarks.network import Case
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The same measurements on small images, without the processes that measure memory."""
+    """Use small images, and skip the processes that measure memory."""
     monkeypatch.setattr(network, "CASES", {"tiny": Case("default", 64, 80, 2)})
     monkeypatch.setattr(network, "peak_memory", lambda *_: 7_000_000)
 
 
 @pytest.mark.usefixtures("tiny")
-def test_every_way_is_held_against_eager():
-    result = network.run()
+def test_all_variants_are_compared_with_eager():
+    result = network.run(network.Options(device="cpu"))
     json.dumps(result)
     rows = result["cases"]["tiny"]
     assert tuple(rows) == network.WAYS
@@ -34,7 +34,7 @@ def test_every_way_is_held_against_eager():
     assert all(way in text for way in network.WAYS)
 
 
-def test_the_papers_network_is_measured_with_both_modules_at_work():
+def test_both_modules_of_the_papers_network_are_active():
     untrained = network._network(Case("danet50", 64, 64, 1))
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -46,7 +46,7 @@ def test_the_papers_network_is_measured_with_both_modules_at_work():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
-def test_compiled_ways_agree():
-    rows = network.run(compiled=True)["cases"]["tiny"]
+def test_compiled_variants_agree():
+    rows = network.run(network.Options(compiled=True, device="cpu"))["cases"]["tiny"]
     assert rows["compiled"]["largest_difference"] < 1e-4 * rows["eager"]["largest_logit"]
     assert rows["compiled bfloat16"]["same_labels"] > 0.9

@@ -1,4 +1,4 @@
-"""The restated evaluation loop, and what `danet bench protocols` reports."""
+"""The restated released evaluation loop, and the benchmark of protocols."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from benchmarks import protocols
 from danet.predict.protocols import RELEASED_MULTI_CITYSCAPES
 
 
-def test_the_restated_loop_gives_the_scores_of_the_released_evaluator():
+def test_released_loop_equals_the_released_evaluator():
     protocol = replace(RELEASED_MULTI_CITYSCAPES, crop=24, long_side=40)  # one window, some, and many
     image = random_image(26, 40) / 4
     loop = protocols.released_loop(sees_neighbors, image, BLACK, 24, 12, protocol.scales)
@@ -18,15 +18,15 @@ def test_the_restated_loop_gives_the_scores_of_the_released_evaluator():
     torch.testing.assert_close(loop, whole_map(sees_neighbors, image, (26, 40), protocol), rtol=1e-10, atol=0)
 
 
-def test_the_report_holds_every_way_and_its_agreement(monkeypatch):
+def test_result_contains_all_variants_and_their_agreement(monkeypatch):
     sizes = {"LOOP_SIZE": (32, 64), "LOOP_CROP": 32, "WHOLE_SIZE": (32, 64), "LARGEST_SIZE": (64, 128)}
     for name, value in sizes.items():
         monkeypatch.setattr(protocols, name, value)
     for name in ("PAPER_MULTI", "RELEASED_MULTI_CITYSCAPES"):
         monkeypatch.setattr(protocols, name, replace(getattr(protocols, name), scales=(0.5, 1.25)))
-    monkeypatch.setattr(protocols, "WHOLE_CROP", 80)  # the larger view in one window, so that both ways are the same
+    monkeypatch.setattr(protocols, "WHOLE_CROP", 80)  # one window for the larger scale, so that both agree
     monkeypatch.setattr(protocols, "peak_memory", lambda *_: 5_000_000)
-    result = protocols.run(repeats=1)
+    result = protocols.run(protocols.Options(repeats=1, device="cpu"))
     json.dumps(result)
     ways = result["released_loop"]["ways"]
     assert ways["released loop"]["largest_difference"] == 0

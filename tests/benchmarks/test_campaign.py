@@ -1,11 +1,12 @@
-"""benchmarks/: the comparisons on CamVid, on a few small images; plots and model card from committed numbers."""
+"""The comparisons on CamVid with a few small images, and the plots of the committed results."""
 
 import importlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,20 +15,19 @@ import danet
 from danet import InputError
 from danet.evaluate.confusion import Confusion
 from danet.train import loop
-from danet.weights import file as weights_file
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def load():
-    """A module of benchmarks/ by its name."""
+    """Return a function that imports a module of benchmarks/."""
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture
 def campaign(load, monkeypatch):
-    """With a recipe of two steps."""
+    """Return the module with a recipe of two steps."""
     module = load("campaign")
     small = replace(
         module.BASE,
@@ -53,12 +53,11 @@ def camvid(tmp_path) -> Path:
     return root
 
 
-def options(campaign, camvid, *more):
-    fixed = ["--camvid", str(camvid), "--out", str(camvid.parent / "runs"), "--backbone", "test_resnet"]
-    return campaign.parser("").parse_args([*fixed, "--device", "cpu", *more])
+def options(campaign, camvid, **more):
+    return campaign.Options(camvid, camvid.parent / "runs", backbone="test_resnet", device="cpu", **more)
 
 
-def test_mean_iou_is_that_of_the_confusion_matrix(load):
+def test_mean_iou_equals_the_confusion_matrix(load):
     intervals = load("intervals")
     confusion = Confusion(4)
     confusion.matrix = np.array([[5, 1, 0, 0], [2, 7, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
@@ -67,7 +66,7 @@ def test_mean_iou_is_that_of_the_confusion_matrix(load):
     assert intervals.mean_iou(both) == pytest.approx([confusion.scores().miou] * 2)
 
 
-def test_the_interval_over_seeds_is_students(load):
+def test_interval_over_seeds_equals_students_t(load):
     intervals = load("intervals")
     from scipy.special import stdtrit
 
@@ -78,7 +77,7 @@ def test_the_interval_over_seeds_is_students(load):
         assert intervals.by_seeds(gains.tolist()) == pytest.approx((gains.mean() - half, gains.mean() + half), rel=1e-3)
 
 
-def test_the_interval_over_images_is_paired(load):
+def test_interval_over_images_is_paired(load):
     intervals = load("intervals")
     rng = np.random.default_rng(0)
     easy = rng.integers(1, 9, (40, 3, 3))
@@ -90,9 +89,9 @@ def test_the_interval_over_images_is_paired(load):
     assert intervals.by_images([easy], [better]) == pytest.approx((-high, -low))
 
 
-def test_a_campaign_is_trained_once_goes_on_after_a_kill_and_tells_the_same(campaign, load, camvid, monkeypatch):
-    chosen = options(campaign, camvid, "--only", "fcn", "multi-grid", "multi-scale", "--seeds", "2")
-    chosen.json = camvid.parent / "ablation.json"
+def test_a_killed_campaign_resumes_with_the_same_result(campaign, load, camvid, monkeypatch):
+    only, file = ("fcn", "multi-grid", "multi-scale"), camvid.parent / "ablation.json"
+    chosen = options(campaign, camvid, only=only, seeds=2, json=file)
     rows = load("ablation").rows(campaign.base(chosen))
     killed = chosen.out / "fcn-1"  # before its first step
     killed.mkdir(parents=True)
@@ -108,57 +107,57 @@ def test_a_campaign_is_trained_once_goes_on_after_a_kill_and_tells_the_same(camp
     monkeypatch.setattr(loop, "compute_gradients", kill)
     with pytest.raises(KeyboardInterrupt):
         campaign.run(rows, chosen)
-    assert [run["name"] for run in json.loads(chosen.json.read_text())["runs"]] == ["fcn"]
+    assert [run["name"] for run in json.loads(file.read_text())["runs"]] == ["fcn"]
     result = campaign.run(rows, chosen)
-    assert len(steps) == 4 + 2 * 3  # nothing was done twice but the run that was killed
+    assert len(steps) == 4 + 2 * 3  # only the killed run was repeated
     assert [(run["name"], run["seed"]) for run in result["runs"]] == [
         (name, seed) for seed in (1, 2) for name in ("fcn", "multi-grid", "multi-scale")
     ]
     assert {path.name for path in chosen.out.iterdir()} == {"fcn-1", "fcn-2", "multi-grid-1", "multi-grid-2"}
-    assert json.loads(chosen.json.read_text())["runs"] == result["runs"]
+    assert json.loads(file.read_text())["runs"] == result["runs"]
     monkeypatch.setattr(campaign, "train", None)
     (killed / "whole.npz").unlink()
     again = campaign.run(rows, chosen)
     assert again["runs"] == result["runs"]
     assert len(steps) == 10
     check_rows(load("summary"), result)
-    chosen.epochs = 2
-    with pytest.raises(InputError, match="fcn-1: holds a run of another recipe; give --out another folder"):
+    chosen = replace(chosen, epochs=2)
+    with pytest.raises(InputError, match="fcn-1: contains a run of another recipe; choose another `out`"):
         campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
 
 
 def check_rows(summary, result: dict) -> None:
-    found = {row["name"]: row for row in result["rows"]}
-    assert found["position"]["miou"] is None
-    assert found["fcn"]["published"] == {"ResNet-50": 70.03, "ResNet-101": 72.54}
-    assert found["multi-scale"]["published"] == {"ResNet-101": 81.5}
-    assert found["fcn"]["differences"] == []
-    assert found["fcn"]["scales"] == {}
-    assert found["multi-grid"]["scales"].keys() == {"position", "channel"}
-    gain, tested = (found[name]["differences"][0] for name in ("multi-grid", "multi-scale"))
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["position"]["miou"] is None
+    assert rows["fcn"]["published"] == {"ResNet-50": 70.03, "ResNet-101": 72.54}
+    assert rows["multi-scale"]["published"] == {"ResNet-101": 81.5}
+    assert rows["fcn"]["differences"] == []
+    assert rows["fcn"]["scales"] == {}
+    assert rows["multi-grid"]["scales"].keys() == {"position", "channel"}
+    gain, tested = (rows[name]["differences"][0] for name in ("multi-grid", "multi-scale"))
     assert gain["against"] == tested["against"] == "fcn"
-    assert gain["mean"] == pytest.approx(found["multi-grid"]["miou"] - found["fcn"]["miou"])
+    assert gain["mean"] == pytest.approx(rows["multi-grid"]["miou"] - rows["fcn"]["miou"])
     assert gain["by_seeds_95"][0] <= gain["mean"] <= gain["by_seeds_95"][1]
     assert gain["by_images_95"][0] <= gain["by_images_95"][1]
-    assert [entry["against"] for entry in found["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
-    said = summary.table(result)
-    assert "70.03 / 72.54" in said
-    assert "alpha +0.00 beta +0.00" in said.replace("-0.00", "+0.00")
-    assert "not run yet" in said
+    assert [entry["against"] for entry in rows["multi-scale"]["differences"]] == ["fcn", "multi-grid"]
+    text = summary.table(result)
+    assert "70.03 / 72.54" in text
+    assert "alpha +0.00 beta +0.00" in text.replace("-0.00", "+0.00")
+    assert "not run yet" in text
 
 
-def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monkeypatch):
-    chosen = options(campaign, camvid, "--only", "both", "both-off")
+def test_attention_is_switched_off_only_at_test_time(campaign, load, camvid, monkeypatch):
+    chosen = options(campaign, camvid, only=("both", "both-off"))
 
-    load_as_it_is = danet.load
+    original_load = danet.load
 
-    def awake(*args):
-        predictor = load_as_it_is(*args)
+    def load_with_attention(*args):
+        predictor = original_load(*args)
         for module in ("position", "channel"):
             predictor.folded.get_parameter(f"{module}.attention.scale").data.fill_(3)
         return predictor
 
-    monkeypatch.setattr(danet, "load", awake)
+    monkeypatch.setattr(danet, "load", load_with_attention)
     on, off = campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]
     assert {path.name for path in chosen.out.iterdir()} == {"both-1"}
     whole, without = (
@@ -171,24 +170,21 @@ def test_attention_is_switched_off_in_testing_alone(campaign, load, camvid, monk
     assert on["scales"]["position"] != 0
     summary = load("summary")
     measured = {("a", 1): summary.Measured(["p"], whole, on), ("b", 1): summary.Measured(["q"], whole, on)}
-    with pytest.raises(InputError, match="b and a: were shown other images; give --out another folder"):
+    with pytest.raises(InputError, match="b and a: evaluated on different images; choose another `out`"):
         campaign.result([summary.Row("b", "", campaign.BASE, ("a",))], measured, chosen)
-    found = chosen.out / "without.json"
-    given = ["--camvid", str(camvid), "--weights", str(chosen.out / "both-1/best.safetensors"), "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", ["without.py", *given, "--json", str(found)])
-    load("without").main()
-    told = json.loads(found.read_text())
-    assert told["miou"] == pytest.approx(on["miou"])
-    assert told["rows"][-1]["miou"] == pytest.approx(off["miou"])
-    assert [row["off"] for row in told["rows"]] == [["position"], ["channel"], ["position", "channel"]]
-    monkeypatch.setattr("sys.argv", ["without.py", *given, "--window", "32", "--json", str(found)])
-    load("without").main()
-    windowed = json.loads(found.read_text())
-    assert windowed["window"] == 32
-    assert windowed["miou"] != told["miou"]
+    without_attention = load("without")
+    whole_images = without_attention.Options(camvid, chosen.out / "both-1/best.safetensors", device="cpu")
+    result = json.loads(json.dumps(without_attention.run(whole_images)))
+    assert result["miou"] == pytest.approx(on["miou"])
+    assert result["rows"][-1]["miou"] == pytest.approx(off["miou"])
+    assert [row["off"] for row in result["rows"]] == [["position"], ["channel"], ["position", "channel"]]
+    assert "without position and channel" in without_attention.table(result)
+    windows = without_attention.run(replace(whole_images, window=32))
+    assert windows["window"] == 32
+    assert windows["miou"] != result["miou"]
 
 
-def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
+def test_ablation_rows_differ_only_as_in_the_paper(campaign, load, camvid):
     rows = {row.name: row for row in load("ablation").rows(campaign.base(options(campaign, camvid)))}
     modules = {name: (row.recipe.network.position, row.recipe.network.channel) for name, row in rows.items()}
     assert modules["fcn"] == (False, False)
@@ -203,10 +199,9 @@ def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
     assert rows["scaling"].recipe.data.scale == pytest.approx((0.6, 1.6))
     plain = replace(rows["both"].recipe.network, position=False, channel=False)
     assert replace(rows["both"].recipe, network=plain) == rows["fcn"].recipe
-    halves = campaign.base(options(campaign, camvid, "--precision", "bf16"))
+    halves = campaign.base(options(campaign, camvid, precision="bf16"))
     assert {row.recipe.optim.precision for row in load("ablation").rows(halves)} == {"bf16"}
-    lite = options(campaign, camvid)
-    lite.backbone = "tf_efficientnet_lite0"
+    lite = replace(options(campaign, camvid), backbone="tf_efficientnet_lite0")
     rows = {row.name: row for row in load("ablation").rows(campaign.base(lite))}
     assert "multi-grid needs the layer4 of a ResNet" in rows["multi-grid"].left_out
     assert rows["multi-scale"].run == "scaling"
@@ -215,75 +210,56 @@ def test_the_ablation_is_the_papers_on_an_equal_recipe(campaign, load, camvid):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--only", "psp"), "--only: psp is no row; use fcn, position"),
-        (("--seeds", "0"), "--seeds: 0 is not from 1 to 10"),
+        ({"only": ("psp",)}, "only: psp is unknown; use fcn, position"),
+        ({"seeds": 0}, "seeds: must be from 1 to 10, got 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(campaign, load, camvid, more, message):
-    chosen = options(campaign, camvid, *more)
+def test_invalid_options_are_rejected(campaign, load, camvid, more, message):
+    chosen = options(campaign, camvid, **more)
     with pytest.raises(InputError, match=message):
         campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
 
 
-def test_the_baselines_are_trained_and_timed_side_by_side(campaign, load, camvid, monkeypatch, tmp_path, capsys):
+def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeypatch, tmp_path, capsys):
     pytest.importorskip("segmentation_models_pytorch")
     baselines, plots = load("baselines"), load("plots")
     monkeypatch.setattr(baselines, "BASELINES", ("PSPNet",))
     monkeypatch.setattr(baselines, "REPEATS", 2)
     monkeypatch.setattr(baselines, "peak_memory", lambda prepare, *args: prepare(*args)() and 5_000_000)
-    line = [
-        "baselines.py",
-        "--camvid",
-        str(camvid),
-        "--out",
-        str(tmp_path / "runs"),
-        "--json",
-        str(tmp_path / "baselines.json"),
-    ]
-    monkeypatch.setattr("sys.argv", [*line, "--backbone", "test_resnet", "--device", "cpu"])
-    baselines.main()
-    said = capsys.readouterr().out
-    assert "5 MB above" in said
+    args = ["--camvid", str(camvid), "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "baselines.json")]
+    args += ["--backbone", "test_resnet", "--device", "cpu"]
+    command = load("command").main
+    assert command("baselines", campaign.Options, baselines.run, baselines.table, args=args, overwrite=True) == 0
+    assert "peak 5 MB" in capsys.readouterr().out
     result = json.loads((tmp_path / "baselines.json").read_text())
     assert [row["name"] for row in result["rows"]] == ["pspnet", "both-8", "fcn", "both"]
     assert all(row["speed"]["images_per_s"] > 0 for row in result["rows"])
     assert [entry["against"] for entry in result["rows"][0]["differences"]] == ["both"]
-    drawing = plots.drawn(tmp_path)
-    assert list(drawing) == ["baselines.svg"]
-    assert plots.drawn(tmp_path) == drawing
-    texts = " ".join(e.text or "" for e in ElementTree.fromstring(drawing["baselines.svg"]).iter())
-    assert "PSPNet" in texts
-    assert "64 x 48" in texts
+    drawings = plots.draw_all(tmp_path)
+    assert list(drawings) == ["baselines.svg"]
+    assert plots.draw_all(tmp_path) == drawings
+    assert b"PSPNet" in drawings["baselines.svg"]
+    assert b"64 x 48" in drawings["baselines.svg"]
 
 
-def test_networks_are_shown_the_same_corrupted_images(campaign, load, camvid, monkeypatch, tmp_path, capsys):
-    chosen = options(campaign, camvid, "--only", "fcn", "both", "both-off")
+def test_networks_are_compared_on_the_same_corrupted_images(campaign, load, camvid, monkeypatch, tmp_path, capsys):
+    chosen = options(campaign, camvid, only=("fcn", "both", "both-off"))
     campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
-    study = load("robustness")
-    monkeypatch.setattr(study, "CONDITIONS", study.conditions_of(tuple(study.CORRUPTIONS), (5,)))
-    monkeypatch.setattr(study, "SEVERITIES", (5,))
+    robustness, command = load("robustness"), load("command").main
+    monkeypatch.setattr(robustness, "CONDITIONS", robustness.list_conditions(tuple(robustness.CORRUPTIONS), (5,)))
     file = tmp_path / "robustness.json"
-    given = [
-        "robustness.py",
-        "--camvid",
-        str(camvid),
-        "--runs",
-        str(chosen.out),
-        "--json",
-        str(file),
-        "--device",
-        "cpu",
-    ]
-    monkeypatch.setattr("sys.argv", given)
-    study.main()
-    assert "fcn-1 is shown\nboth-1 is shown\nboth-off-1 is shown\nmIoU %" in capsys.readouterr().out
+    args = ["--camvid", str(camvid), "--runs", str(chosen.out), "--json", str(file), "--device", "cpu"]
+    benchmark = "robustness", robustness.Options, robustness.run, robustness.table
+    assert command(*benchmark, args=args, overwrite=True) == 0
+    expected = "fcn-1 is evaluated\nboth-1 is evaluated\nboth-off-1 is evaluated\nmIoU, %"
+    assert expected in capsys.readouterr().out
     fcn, both, off = json.loads(file.read_text())["networks"]
     assert (fcn["name"], both["name"], both["seeds"]) == ("fcn", "both", [1])
     runs = {run["name"]: run for run in campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)["runs"]}
-    shown = {network["name"]: network["clean"] for network in (fcn, both, off)}
-    assert shown == pytest.approx({name: runs[name]["miou"] for name in ("fcn", "both", "both-off")})
+    clean = {network["name"]: network["clean"] for network in (fcn, both, off)}
+    assert clean == pytest.approx({name: runs[name]["miou"] for name in ("fcn", "both", "both-off")})
     corrupted = [value for values in both["corruptions"].values() for value in values]
-    assert len(corrupted) == len(study.CORRUPTIONS)
+    assert len(corrupted) == len(robustness.CORRUPTIONS)
     assert both["mean_miou"] == pytest.approx(np.mean(corrupted))
     assert (fcn["differences"], fcn["mean_degradation"]) == ([], 1)
     differences = [both["differences"][0], off["differences"][1]]
@@ -294,15 +270,14 @@ def test_networks_are_shown_the_same_corrupted_images(campaign, load, camvid, mo
         assert difference["by_images_95"][0] <= difference["mean"] <= difference["by_images_95"][1]
     lost = [1 - np.array(list(network["corruptions"].values())) for network in (both, fcn)]
     assert both["mean_degradation"] == pytest.approx((lost[0].sum(1) / lost[1].sum(1)).mean())
-    monkeypatch.setattr(study, "study", None)  # the counts are kept
-    study.main()
-    assert list(load("plots").drawn(tmp_path)) == ["robustness.svg"]
-    monkeypatch.setattr("sys.argv", [*given[:4], str(tmp_path)])
-    with pytest.raises(InputError, match="holds no finished fcn-1"):
-        study.main()
+    monkeypatch.setattr(robustness, "evaluate_corrupted", None)  # stored counts are read
+    assert command(*benchmark, args=args, overwrite=True) == 0
+    assert list(load("plots").draw_all(tmp_path)) == ["robustness.svg"]
+    with pytest.raises(InputError, match="contains no finished fcn-1"):
+        robustness.run(robustness.Options(camvid, tmp_path))
 
 
-def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
+def test_ablation_plot_shows_gains_intervals_and_seeds(load):
     def row(name: str, miou: float, gain: float, **more) -> dict:
         difference = {"against": "fcn", "mean": gain, "of_each": [gain]}
         difference |= {"by_seeds_95": None, "by_images_95": [gain - 0.01, gain + 0.01]}
@@ -318,39 +293,41 @@ def test_the_ablations_bars_are_as_long_as_its_gains(load, tmp_path):
 
     fcn = row("fcn", 0.5, 0.0, differences=[], published={"ResNet-50": 70.0})
     rows = [fcn, row("a < b", 0.52, 0.02, published={"ResNet-50": 74.0}), row("worse", 0.49, -0.01)]
-    (tmp_path / "ablation.json").write_text(json.dumps({"rows": [*rows, row("later", 0, 0) | {"miou": None}]}))
-    (content,) = load("plots").drawn(tmp_path).values()
-    image = ElementTree.fromstring(content)
-    _, zero, better, worse = (e for e in image.iter() if e.tag.endswith("rect"))
-    widths = [float(e.get("width", "")) for e in (zero, better, worse)]
-    assert widths == pytest.approx([0, widths[1], widths[1] / 2], abs=0.2)
-    assert float(worse.get("x", "")) < float(better.get("x", "")) == float(zero.get("x", ""))
-    circle = next(e for e in image.iter() if e.tag.endswith("circle"))
-    start = float(better.get("x", ""))
-    assert float(circle.get("cx", "")) - start == pytest.approx(2 * widths[1], abs=0.3)
-    assert "later" not in content.decode()
-    assert "over the images. One seed." in content.decode()
+    plots = load("plots")
+    axes = plots.ablation({"rows": [*rows, row("later", 0, 0) | {"miou": None}]}).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 2, -1])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["fcn", "a < b", "worse"]
+    paper = {line.get_gid(): list(line.get_xdata()) for line in axes.lines}
+    assert paper["ResNet-50"] == pytest.approx([4])
+    assert "over the images. One seed." in axes.get_xlabel()
+    assert "seed" not in paper
     of_two = {"against": "fcn", "mean": 0.02, "of_each": [0.01, 0.03]}
     of_two |= {"by_seeds_95": [-0.1, 0.14], "by_images_95": [0.018, 0.022]}
     rows = [fcn | {"seeds": [1, 2]}, row("two", 0.52, 0, seeds=[1, 2], differences=[of_two])]
-    (tmp_path / "ablation.json").write_text(json.dumps({"rows": rows}))
-    (content,) = load("plots").drawn(tmp_path).values()
-    dots = [e for e in ElementTree.fromstring(content).iter() if e.get("r") == "3"]
-    assert len(dots) == 2  # and an interval by two seeds, t 12.7, is not drawn
-    assert "over the images. Dots: each seed." in content.decode()
+    axes = plots.ablation({"rows": rows}).axes[0]
+    dots = [list(line.get_xdata()) for line in axes.lines if line.get_gid() == "seed"]
+    assert dots == [pytest.approx([1, 3])]
+    (interval,) = (bars.get_segments()[0][:, 0] for bars in axes.collections)
+    assert interval.tolist() == pytest.approx([1.8, 2.2])  # over the images: with two seeds, t is 12.7
+    assert "over the images. Dots: each seed." in axes.get_xlabel()
 
 
-def test_the_plots_in_docs_are_those_of_the_committed_numbers(load):
+def test_plots_in_docs_show_the_committed_results(load):
     plots = load("plots")
-    for name, content in plots.drawn(plots.RESULTS).items():
-        assert (plots.DOCS / name).read_bytes() == content, f"run python -m benchmarks.plots: {name} is older"
+    drawings = plots.draw_all(plots.RESULTS)
+    assert set(drawings) == {"ablation.svg", "baselines.svg", "cost.svg", "robustness.svg"}
+    for name, content in drawings.items():
+        committed = (plots.DOCS / name).read_bytes()
+        data = re.search(rb"SHA-256 \w{64}", committed)
+        assert data is not None
+        assert data[0] in content, f"run python -m benchmarks.plots: {name} is out of date"
+        if f"Matplotlib v{mpl.__version__},".encode() in committed:
+            assert committed == content, f"run python -m benchmarks.plots: {name} is out of date"
 
 
-def test_the_model_card_is_that_of_the_weights_and_of_their_evaluation(load, tmp_path):
+def test_model_card_rejects_an_evaluation_of_other_weights(load, monkeypatch):
     card = load("model_card")
-    measured = json.loads(card.EVALUATION.read_text())
-    text = card.page(weights_file.DEFAULT, measured)
-    assert card.PAGE.read_text() == text, "evaluate danet/default.safetensors again, see benchmarks/model_card.py"
-    assert f"mIoU {100 * measured['miou']:.1f} %" in text
+    assert "**mIoU 70.4 %**" in card.scores()
+    monkeypatch.setattr(card, "read", lambda name: load("tables").read(name) | {"sha256": "0"})
     with pytest.raises(InputError, match=r"measures other weights than default\.safetensors"):
-        card.page(weights_file.DEFAULT, measured | {"sha256": "0"})
+        card.scores()

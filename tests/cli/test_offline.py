@@ -143,7 +143,11 @@ def run(folder: Path, *names: str) -> dict:
     home = folder / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
-    environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment |= {
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3])),
+    }
     call = [*alone(), sys.executable, "-W", "ignore", __file__, str(folder), *names]
     done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -366,7 +366,7 @@ def test_confusion_png_shows_all_classes_and_shares(count):
     grid = (pixels == 205).all(2)
     rows, columns = (np.flatnonzero(lines) for lines in (grid.mean(1) > 0.3, grid.mean(0) > 0.3))
     assert len(rows) == len(columns) == count + 1
-    cells = pixels[np.ix_(rows[:-1] + 2, columns[:-1] + 2)]  # beside their numbers
+    cells = pixels[np.ix_(rows[:-1] + 2, columns[:-1] + 2)]  # next to their numbers
     assert (cells[:-1][np.eye(count, dtype=bool)[:-1]] == cells[0, 0]).all()
     assert cells[0, 0].max() < 160
     assert (cells[:-1][~np.eye(count, dtype=bool)[:-1]] == 255).all()

@@ -148,9 +148,9 @@ def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatc
     assert (tmp_path / "out/scene_overlay.png").exists()
     capsys.readouterr()
     assert main(["look", str(scene), "--weights", best]) == 2
-    assert "no DANet, shows no attention; look needs the .safetensors weights of a DANet" in capsys.readouterr().err
+    assert "--weights: an exported model or a baseline has no attention to inspect" in capsys.readouterr().err
     assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 2
-    assert capsys.readouterr().err == f"error: {best}: is a smp:PSPNet; only danet networks can be exported\n"
+    assert capsys.readouterr().err == f"error: {best}: has architecture smp:PSPNet; use weights of a DANet\n"
     assert main(["report", "run", "run", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()
     assert "smp:PSPNet" in page

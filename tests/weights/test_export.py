@@ -85,11 +85,11 @@ def test_predictor_accepts_an_exported_file(files, network, tiny_weights, runtim
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_exported_files_of_version_0_1_0_load(files, tmp_path, runtime):
-    """Their cards have the key `licence`."""
+    """Their cards have the British spelling of the key `license`."""
     path, card = tmp_path / files[runtime].name, runtimes.load(files[runtime])[1]
     content = files[runtime].read_bytes()
     assert b"license" in content
-    path.write_bytes(content.replace(b"license", b"licence"))
+    path.write_bytes(content.replace(b"license", b"licence"))  # vocabulary: old name
     if runtime == "openvino":
         path.with_suffix(".bin").write_bytes(files[runtime].with_suffix(".bin").read_bytes())
     assert runtimes.load(path)[1] == card

@@ -119,17 +119,17 @@ VERSION_0_1_0 = Path(__file__).parents[1] / "version_0_1_0/run/best.safetensors"
 
 @pytest.mark.parametrize("path", [VERSION_0_1_0, weights_file.DEFAULT])
 def test_files_of_version_0_1_0_load_and_are_rewritten_the_new_way(path, tmp_path):
-    """Their cards have the key `licence`."""
+    """Their cards have the British spelling of the key `license`."""
     with safetensors.safe_open(path, framework="pt") as file:
         entries = json.loads(file.metadata()["danet"])
-    assert "licence" in entries
+    assert "licence" in entries  # vocabulary: old name
     network, card = weights_file.load(path)
-    assert card.license == entries.pop("licence")
+    assert card.license == entries.pop("licence")  # vocabulary: old name
     assert json.loads(card.json()) == {**entries, "license": card.license}
     saved = weights_file.save(tmp_path / "w.safetensors", network, card)
     assert weights_file.read(tmp_path / "w.safetensors")[1] == saved
     with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
-        assert "licence" not in json.loads(file.metadata()["danet"])
+        assert "licence" not in json.loads(file.metadata()["danet"])  # vocabulary: old name
 
 
 def test_license_is_written_under_its_new_name(network, card, tmp_path):

@@ -1,6 +1,4 @@
-"""Weights shown the validation images of CamVid, each image's confusion matrix kept. Used by campaign.py,
-without.py and robustness.py.
-"""
+"""Evaluate weights on CamVid's validation images and return the confusion matrix of each image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +12,8 @@ from danet.evaluate.confusion import Confusion
 from danet.predict.protocols import WHOLE, Protocol
 
 
-def loaded(weights: Path, device: str | None = None, off: Sequence[str] = ()) -> danet.Predictor:
-    """A predictor. The attention of the modules in `off` is switched off: alpha or beta of Eq. 2 and 4 is 0."""
+def load_predictor(weights: Path, device: str | None = None, off: Sequence[str] = ()) -> danet.Predictor:
+    """Load weights with the attention of the modules in `off` switched off: alpha or beta of Eq. 2 and 4 is 0."""
     predictor = danet.load(weights, device)
     for module in off:
         assert isinstance(predictor.folded, nn.Module)
@@ -23,21 +21,24 @@ def loaded(weights: Path, device: str | None = None, off: Sequence[str] = ()) ->
     return predictor
 
 
-def matrices(
+def confusion_matrices(
     weights: Path, camvid: Path, protocol: Protocol = WHOLE, off: Sequence[str] = (), device: str | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """The images' names, and P,K,K int64.
+    """Return the names of the images, and their confusion matrices P,K,K int64.
 
     Args:
-        protocol: how the images are shown to the network.
-        off: see `loaded`.
+        weights: of the network.
+        camvid: the dataset's folder.
+        protocol: how images are resized and averaged.
+        off: see `load_predictor`.
+        device: see `danet.load`.
     """
-    predictor = loaded(weights, device, off)
+    predictor = load_predictor(weights, device, off)
     samples = registry.load("camvid", camvid, "val")
-    names, found = [], []
+    names, matrices = [], []
     for sample, labels, _ in predictor.predictions(samples, protocol):
         confusion = Confusion(len(samples.classes))
         confusion.update(sample.labels, labels)
         names.append(sample.name)
-        found.append(confusion.matrix)
-    return names, np.array(found)
+        matrices.append(confusion.matrix)
+    return names, np.array(matrices)
