@@ -524,7 +524,7 @@ def test_42_a_place_that_cannot_be_written_is_told_before_the_first_image(
     monkeypatch.setattr("danet.predict.folder.segment_images", lambda *_: pytest.fail("an image was read"))
     said = refused(capsys, "predict", tmp_path / "a.png", "--weights", tiny_weights, "--out", out)
     assert said.startswith(f"error: {out}: cannot write there (")
-    assert "give --out another folder" in said
+    assert "choose another --out" in said
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
