@@ -473,9 +473,9 @@ COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_00
     ("kind", "count"),
     [
         ("images", 1000),
-        ("settings", 150),
-        ("weights", 100),
-        ("onnx", 80),
+        ("settings", 100),
+        ("weights", 40),
+        ("onnx", 40),
         pytest.param("openvino", 60, marks=pytest.mark.slow),
         *(pytest.param(kind, count, marks=pytest.mark.stress) for kind, count in COUNTS.items()),
     ],
