@@ -19,13 +19,15 @@ import numpy as np
 import torch
 
 from benchmarks import command
-from benchmarks.intervals import SEEDS, by_images, mean_iou
+from benchmarks.command import JsonFile
+from benchmarks.intervals import SEEDS
 from benchmarks.measure import environment
 from benchmarks.validation import load_predictor
 from danet.data import registry
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES
+from danet.evaluate.intervals import by_images, mean_iou
 from danet.evaluate.robustness import CLEAN, Condition, evaluate_corrupted, list_conditions
 from danet.files import write_atomically
 from danet.model.device import resolve_device
@@ -94,8 +96,7 @@ class Options:
     """folder of the campaigns' runs"""
     only: tuple[str, ...] | None = None
     """evaluate only these networks, NAME for all seeds or NAME-SEED; finished ones are still read"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
     threads: int | None = None
     """CPU threads; default: torch's choice"""
     device: str | None = None

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.intervals import by_images, by_seeds
+from benchmarks.intervals import by_seeds
 from danet.errors import InputError
+from danet.evaluate.intervals import by_images
 from danet.recipes import Recipe
 
 GREEK = {"position": "alpha", "channel": "beta"}

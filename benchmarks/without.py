@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.intervals import by_images, mean_iou
+from benchmarks.command import JsonFile
 from benchmarks.measure import environment
 from benchmarks.summary import GREEK
 from benchmarks.validation import confusion_matrices
+from danet.evaluate.intervals import mean_iou, paired_difference
 from danet.model.device import resolve_device
 from danet.predict.protocols import WHOLE
 from danet.weights import file as weights_file
@@ -36,8 +37,7 @@ class Options:
     """of a network with both modules"""
     window: int | None = None
     """side of the windows in pixels; default: whole images"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
 
@@ -51,14 +51,7 @@ def run(options: Options) -> dict[str, Any]:
     rows = []
     for off in OFF:
         _, matrices = confusion_matrices(options.weights, options.camvid, protocol, off, options.device)
-        rows.append(
-            {
-                "off": off,
-                "miou": float(mean_iou(matrices.sum(0))),
-                "difference": float(mean_iou(matrices.sum(0)) - mean_iou(both.sum(0))),
-                "by_images_95": by_images([matrices], [both]),
-            }
-        )
+        rows.append({"off": off, **paired_difference(matrices, both)})
     result = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
     return result | {"window": options.window, "miou": float(mean_iou(both.sum(0))), "rows": rows}
 

@@ -11,7 +11,7 @@ import tyro
 
 from danet import recipes
 from danet.cli.parsing import parse, printable
-from danet.errors import InputError
+from danet.errors import InputError, warn_renamed
 
 if TYPE_CHECKING:
     from danet.train.run_folder import RunOptions
@@ -79,7 +79,19 @@ def run(args: Sequence[str]) -> int:
             print(_help())
             return 0
         raise InputError("RECIPE", "missing", "see danet train --help")
+    args = _spell_out_loss(args)
     return _start(parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES), args[0])
+
+
+def _spell_out_loss(args: Sequence[str]) -> list[str]:
+    """Replace danet 0.1.0's --loss, with four weights, by an option per weight."""
+    args = list(args)
+    if "--loss" in args:
+        at = args.index("--loss")
+        names = [f"--loss.{name}" for name in ("fused", "position", "channel", "auxiliary")]
+        warn_renamed("danet train", "--loss", "--loss.fused, --loss.position, ...")
+        args[at : at + 5] = [word for pair in zip(names, args[at + 1 : at + 5], strict=False) for word in pair]
+    return args
 
 
 def _start(options: Train, name: str) -> int:

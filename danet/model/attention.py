@@ -43,7 +43,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return scale * attended + x."""
-        attended = attend(_rows(self.query(x)), _rows(self.key(x)), _rows(self.value(x)))  # B,N,C
+        attended = attend(*self.query_key(x), _rows(self.value(x)))  # B,N,C
         return torch.addcmul(x, attended.transpose(1, 2).unflatten(2, x.shape[-2:]), self.scale)
 
     def weights(self, x: Float[Tensor, "B C H W"], positions: Tensor | slice = slice(None)) -> Float[Tensor, "B n N"]:
@@ -53,7 +53,12 @@ class PositionAttention(nn.Module):
             x: features.
             positions: indices y * W + x into the feature grid; all by default.
         """
-        return attention_weights(_rows(self.query(x))[:, positions], _rows(self.key(x)))
+        query, key = self.query_key(x)
+        return attention_weights(query[:, positions], key)
+
+    def query_key(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
+        """Return query and key, one row per position."""
+        return _rows(self.query(x)), _rows(self.key(x))
 
 
 class ChannelAttention(nn.Module):

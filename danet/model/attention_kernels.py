@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from danet.errors import InputError
-from danet.model.tiled_attention import TILE, tiled
+from danet.model.tiled_attention import TILE, tiled, tiled_logsumexp
 
 __all__ = [
     "SMALL_MAP",
@@ -32,6 +32,7 @@ __all__ = [
     "fused",
     "is_out_of_memory",
     "plain",
+    "row_logsumexp",
     "supports_fused",
     "tiled",
     "triton_tiled",
@@ -75,6 +76,18 @@ def attention_weights(query: Float[Tensor, "B N D"], key: Float[Tensor, "B M D"]
         return torch.softmax(query @ key.transpose(1, 2), dim=-1)  # exported graphs hold just these two operators
     with torch.autocast(query.device.type, enabled=False):
         return torch.softmax(query.to(full) @ key.to(full).transpose(1, 2), dim=-1)
+
+
+def row_logsumexp(query: Float[Tensor, "B N D"], key: Float[Tensor, "B M D"]) -> Float[Tensor, "B N"]:
+    """Return log sum_j exp(q_i . k_j), the normalizer of each row of Eq. 1, in float32 or better.
+
+    Above `SMALL_MAP`, nothing of size N x M is allocated or saved, forward or backward.
+    """
+    if query.shape[0] * query.shape[1] * key.shape[1] > SMALL_MAP:
+        return tiled_logsumexp(query, key)
+    full = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        return torch.logsumexp(query.to(full) @ key.to(full).transpose(1, 2), dim=-1)
 
 
 def plain(

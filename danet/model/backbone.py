@@ -1,4 +1,4 @@
-"""Dilated backbones from timm (section 3.1): features at output stride 8 or 16, with optional multi-grid in layer4.
+"""Backbones from timm: dilated to output stride 8 or 16 with optional multi-grid (section 3.1), or undilated pyramids.
 
 Names are timm's: resnet50, resnet101 (the paper's 7x7 stem), resnet50c (three 3x3, mmseg's V1c), resnet50s (DRANet's
 deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other model that timm can build with
@@ -8,6 +8,7 @@ deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other mo
 import difflib
 from collections.abc import Container, Mapping
 from itertools import cycle, islice
+from typing import Any
 
 import timm
 import torch
@@ -45,29 +46,43 @@ def build_backbone(
     Raises:
         InputError: an unknown model, a model that does not support dilation, or multi-grid without a ResNet's layer4.
     """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        remedy = f"did you mean {' or '.join(near) or 'resnet50'}?"
-        raise InputError("backbone", f"timm has no model {name!r}", remedy)
-    if output_stride not in (8, 16, 32):
-        what = f"must be 8, 16 or 32, got {output_stride}"
-        raise InputError("output_stride", what, "use 8 as in the paper, or 16 to save time")
+    _check_stride(output_stride)
     shape = {"output_stride": output_stride, "out_indices": tuple(range(-stages, 0)), "in_chans": in_channels}
-    try:
-        net = timm.create_model(name, pretrained, features_only=True, **shape)
-    except (TypeError, NotImplementedError, AssertionError) as error:
-        what = f"{name!r} does not support dilation ({error})"
-        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet") from error
-    except OSError as error:
-        what = f"cannot download the pretrained weights of {name!r} ({error})"
-        raise InputError("backbone", what, "set `backbone_weights` to a file") from error
+    net = _create(name, pretrained, shape)
     features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
     if (stride := features.reduction()[-1]) != output_stride:
         what = f"features of {name!r} have stride {stride}, not {output_stride}"
-        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet")
+        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet, or set `decoder`")
     if layer4_dilations is not None:
         _set_multi_grid(net, name, layer4_dilations)
     return net, features.channels()
+
+
+def build_pyramid(
+    name: str, stride: int, pretrained: bool = False, in_channels: int = 3
+) -> tuple[nn.Module, list[int], list[int]]:
+    """Return an undilated backbone that maps images to feature maps from stride 4 on, their channels and their strides.
+
+    Args:
+        name: a timm model name.
+        stride: 8, 16 or 32, which one of the maps must have.
+        pretrained: see `build_backbone`.
+        in_channels: see `build_backbone`.
+
+    Raises:
+        InputError: an unknown model, one without a map of stride 4 or of this stride, or an invalid stride.
+    """
+    _check_stride(stride)
+    net = _create(name, False, {"in_chans": in_channels})
+    features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
+    strides = features.reduction()
+    if 4 not in strides or stride not in strides:
+        what = f"features of {name!r} have strides {', '.join(map(str, strides))}; a decoder needs 4 and {stride}"
+        raise InputError("backbone", what, "use a backbone with feature maps at strides 4, 8, 16 and 32")
+    indices = tuple(i for i, stride in enumerate(strides) if stride >= 4)
+    if indices != tuple(range(len(strides))) or pretrained:
+        net = _create(name, pretrained, {"in_chans": in_channels, "out_indices": indices})
+    return net, [features.channels()[i] for i in indices], [strides[i] for i in indices]
 
 
 def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -115,6 +130,30 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
         what = f"not the weights of {name}: {join_messages(wrong)}"
         raise InputError(source, what, "use a file with timm's keys for this backbone")
     backbone.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def _check_stride(stride: int) -> None:
+    if stride not in (8, 16, 32):
+        what = f"must be 8, 16 or 32, got {stride}"
+        raise InputError("output_stride", what, "use 8 as in the paper, or 16 to save time")
+
+
+def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    """Create a timm network that returns feature maps."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        remedy = f"did you mean {' or '.join(near) or 'resnet50'}?"
+        raise InputError("backbone", f"timm has no model {name!r}", remedy)
+    try:
+        return timm.create_model(name, pretrained, features_only=True, **options)
+    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
+        dilated = "output_stride" in options
+        what = f"{name!r} does not support {'dilation' if dilated else 'feature maps'} ({error})"
+        remedy = "use a ResNet, MobileNetV2 or EfficientNet" + (", or set `decoder`" if dilated else "")
+        raise InputError("backbone", what, remedy) from error
+    except OSError as error:
+        what = f"cannot download the pretrained weights of {name!r} ({error})"
+        raise InputError("backbone", what, "set `backbone_weights` to a file") from error
 
 
 def _flat_key(key: str, parts: Container[str]) -> str:

@@ -6,18 +6,24 @@
 
 A classifier is Dropout2d and a 1x1 convolution. The ablations of Table 1 have one attention module, and so one branch
 and one output, or none: the dilated FCN baseline.
+
+With `decoder=True` (ours) the backbone is not dilated. Its stages from the attention's stride on are upsampled to that
+stride and concatenated for the branches, and a gated decoder refines the sum with the finer stages up to stride 4.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from danet.errors import InputError
 from danet.model.attention import ChannelAttention, PositionAttention
-from danet.model.backbone import build_backbone
+from danet.model.backbone import build_backbone, build_pyramid
+from danet.model.decoder import DECODER_WIDTH, GatedDecoder
 
 
 class Outputs(NamedTuple):
@@ -34,20 +40,36 @@ class Outputs(NamedTuple):
     channel: Float[Tensor, "B K H W"] | None = None
 
 
-class AuxiliaryOutputs(NamedTuple):
-    """`Outputs` with the logits of the auxiliary head, returned in training mode by networks that have one.
+class AttentionRows(NamedTuple):
+    """What defines the position weights S of Eq. 1: softmax(query key^T), one row per position.
+
+    Attributes:
+        query: B of the paper.
+        key: C of the paper.
+        grid: height and width of the feature grid; N is their product.
+    """
+
+    query: Float[Tensor, "B N D"]
+    key: Float[Tensor, "B N D"]
+    grid: tuple[int, int]
+
+
+class TrainingOutputs(NamedTuple):
+    """`Outputs` with what further losses need.
 
     Attributes:
         fused: see `Outputs`.
         position: see `Outputs`.
         channel: see `Outputs`.
-        auxiliary: of the auxiliary head.
+        auxiliary: logits of the auxiliary head, in training mode of networks that have one.
+        attention: of the position module, if asked for.
     """
 
     fused: Float[Tensor, "B K H W"]
     position: Float[Tensor, "B K H W"] | None
     channel: Float[Tensor, "B K H W"] | None
-    auxiliary: Float[Tensor, "B K H W"]
+    auxiliary: Float[Tensor, "B K H W"] | None = None
+    attention: AttentionRows | None = None
 
 
 class DANet(nn.Module):
@@ -56,7 +78,7 @@ class DANet(nn.Module):
     Args:
         num_classes: K.
         backbone: a timm model name; see `backbone.py`.
-        output_stride: 8 as in the paper, or 16.
+        output_stride: stride of the attention's grid: 8 as in the paper, 16 or 32.
         layer4_dilations: multi-grid, absolute: (4, 8, 16) in the paper; None means 2, 4, 4.
         position: use position attention.
         channel: use channel attention. Without both, the network is the dilated FCN.
@@ -69,6 +91,9 @@ class DANet(nn.Module):
             training, as in mmsegmentation. The paper and the released code have none.
         in_channels: N, from 1 to 64; see `build_backbone`.
         pretrained: download the backbone's ImageNet weights from timm's hub.
+        decoder: keep the backbone undilated and refine the result up to stride 4; see `decoder.py`. Thin objects are
+            segmented better, in less time. The paper has no decoder.
+        initial_scale: alpha and beta at the start of the training; 0 in the paper.
 
     Raises:
         InputError: an invalid argument.
@@ -89,6 +114,8 @@ class DANet(nn.Module):
         auxiliary: bool = False,
         in_channels: int = 3,
         pretrained: bool = False,
+        decoder: bool = False,
+        initial_scale: float = 0.0,
     ):
         super().__init__()
         if num_classes < 1:
@@ -99,49 +126,100 @@ class DANet(nn.Module):
             raise InputError("width", f"must be at least 1, got {width}", "use None for a quarter of the backbone's")
         if not 0 <= dropout < 1:
             raise InputError("dropout", f"must be from 0 to below 1, got {dropout}", "use 0.1 as in the released code")
-        stages = 2 if auxiliary else 1
-        self.backbone, sizes = build_backbone(
-            backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
-        )
-        channels = sizes[-1]
+        if decoder:
+            if layer4_dilations is not None:
+                what = "multi-grid needs a dilated backbone, but with a decoder it is not dilated"
+                raise InputError("layer4_dilations", what, "leave out `layer4_dilations` or `decoder`")
+            self.backbone, sizes, strides = build_pyramid(backbone, output_stride, pretrained, in_channels)
+        else:
+            stages = 2 if auxiliary else 1
+            self.backbone, sizes = build_backbone(
+                backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
+            )
+            strides = [output_stride] * stages
+        self.stride, self.finer = output_stride, sum(stride < output_stride for stride in strides)
+        channels = sum(sizes[self.finer :]) if decoder else sizes[-1]
         width = channels // 4 if width is None else width
         self.reduce = None if position or channel else conv_bn_relu(channels, width)
         self.position = Branch(channels, width, PositionAttention(width)) if position else None
         self.channel = Branch(channels, width, ChannelAttention(channel_form)) if channel else None
-        self.classifier = _classifier(width, num_classes, dropout)
+        for branch in (self.position, self.channel):
+            if branch is not None:
+                nn.init.constant_(branch.attention.scale, initial_scale)
+        self.decoder = GatedDecoder(width, sizes[: self.finer][::-1], align_corners) if decoder else None
+        self.classifier = _classifier(DECODER_WIDTH if decoder else width, num_classes, dropout)
         both = position and channel
         self.position_classifier = _classifier(width, num_classes, dropout) if both else None
         self.channel_classifier = _classifier(width, num_classes, dropout) if both else None
-        self.auxiliary_head = _fcn_head(sizes[0], num_classes) if auxiliary else None
+        self.auxiliary_head = _fcn_head(sizes[-2], num_classes) if auxiliary else None
         self.align_corners, self.in_channels = align_corners, in_channels
 
-    def forward(self, images: Float[Tensor, "B N H W"]) -> Outputs | AuxiliaryOutputs:
-        """Return the logits at the size of the images; with the auxiliary head's in training mode."""
+    def forward(self, images: Float[Tensor, "B N H W"], attention: bool = False) -> Outputs | TrainingOutputs:
+        """Return the logits at the size of the images; in training mode also those of the auxiliary head.
+
+        Args:
+            images: normalized images.
+            attention: also return query and key of the position module, as `TrainingOutputs`.
+
+        Raises:
+            InputError: `attention` of a network without position attention.
+        """
         up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        *earlier, features = self.backbone(images)
-        small = self._classify(features)
+        stages = self.backbone(images)
+        features, finer = self.split(stages)
+        small, rows = self._classify(features, finer, attention)
         outputs = Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
-        if self.auxiliary_head is None or not self.training:
+        has_auxiliary = self.auxiliary_head is not None and self.training
+        if rows is None and not has_auxiliary:
             return outputs
-        return AuxiliaryOutputs(*outputs, up(self.auxiliary_head(earlier[0])))
+        auxiliary = up(self.auxiliary_head(stages[-2])) if self.auxiliary_head is not None and has_auxiliary else None
+        return TrainingOutputs(*outputs, auxiliary, rows)
 
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
-        """Return the logits before upsampling, B,K,ceil(H/stride),ceil(W/stride), without the auxiliary head's."""
-        return self._classify(self.backbone(images)[-1])
+        """Return the logits before upsampling, without the auxiliary head's.
 
-    def _classify(self, features: Float[Tensor, "B C h w"]) -> Outputs:
-        if self.position is not None and self.channel is not None:
-            position, channel = self.position(features), self.channel(features)
-            assert self.position_classifier is not None
-            assert self.channel_classifier is not None
-            return Outputs(
-                self.classifier(position + channel),
-                self.position_classifier(position),
-                self.channel_classifier(channel),
-            )
-        only = self.position or self.channel or self.reduce
-        assert only is not None
-        return Outputs(self.classifier(only(features)))
+        They have the size of the attention's grid, ceil(H/stride),ceil(W/stride); with a decoder, `fused` has stride 4.
+        """
+        return self._classify(*self.split(self.backbone(images)))[0]
+
+    def split(self, stages: Sequence[Tensor]) -> tuple[Float[Tensor, "B C h w"], list[Tensor]]:
+        """Return the features that the branches read, and the finer maps that the decoder reads, from coarse to fine.
+
+        Args:
+            stages: the backbone's feature maps.
+        """
+        if self.decoder is None:
+            return stages[-1], []
+        first, *deeper = stages[self.finer :]
+        up = partial(F.interpolate, size=first.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return torch.cat([first, *map(up, deeper)], 1), list(stages[: self.finer][::-1])
+
+    def fuse(self, features: Float[Tensor, "B c h w"], finer: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
+        """Return the logits of the fused output from the sum of the branches and the finer maps of `split`."""
+        return self.classifier(features if self.decoder is None else self.decoder(features, finer))
+
+    def _classify(
+        self, features: Tensor, finer: Sequence[Tensor], attention: bool = False
+    ) -> tuple[Outputs, AttentionRows | None]:
+        if self.position is None:
+            if attention:
+                raise InputError("attention", "the network has no position attention", "leave out `attention`")
+            branch = self.channel or self.reduce
+            assert branch is not None
+            return Outputs(self.fuse(branch(features), finer)), None
+        reduced = self.position.reduce(features)
+        module = self.position.attention
+        assert isinstance(module, PositionAttention)
+        grid = reduced.shape[2], reduced.shape[3]
+        rows = AttentionRows(*module.query_key(reduced), grid) if attention else None
+        position = self.position.refine(module(reduced))
+        if self.channel is None:
+            return Outputs(self.fuse(position, finer)), rows
+        channel = self.channel(features)
+        assert self.position_classifier is not None
+        assert self.channel_classifier is not None
+        fused = self.fuse(position + channel, finer)
+        return Outputs(fused, self.position_classifier(position), self.channel_classifier(channel)), rows
 
 
 class Branch(nn.Module):

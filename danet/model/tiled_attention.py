@@ -50,6 +50,39 @@ class _Tiled(torch.autograd.Function):
             return _backward(grad, *ctx.saved_tensors)
 
 
+def tiled_logsumexp(query: Float[Tensor, "B N D"], key: Float[Tensor, "B M D"]) -> Float[Tensor, "B N"]:
+    """Return log sum_j exp(q_i . k_j) for each row i, computed in float32 or better.
+
+    The backward pass computes the weights again. Second derivatives are not supported.
+    """
+    work = torch.promote_types(query.dtype, torch.float32)
+    return _TiledLogSumExp.apply(query.to(work), key.to(work))
+
+
+class _TiledLogSumExp(torch.autograd.Function):
+    """The gradient of row i is g_i S_i, so that of the query is g_i S_i K and that of the key sum_i S_i^T g_i q_i."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):
+            mean_key, peak, total = _forward(query, key, key)
+        ctx.save_for_backward(query, key, mean_key, peak, total)
+        return ((peak + total.log2()) / _LOG2_E).squeeze(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, mean_key, peak, total = ctx.saved_tensors
+        grad_key = torch.zeros_like(key)
+        with torch.autocast(grad.device.type, enabled=False):
+            weighted = query * grad[..., None] / total  # B,N,D
+            for b, rows, columns, (weights,) in _tiles(query, key, buffers=1):
+                torch.mm(query[b, rows], key[b, columns].t(), out=weights)
+                _exp(weights, peak[b, rows])
+                grad_key[b, columns].addmm_(weights.t(), weighted[b, rows])
+        return grad[..., None] * mean_key, grad_key
+
+
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result in the layout of `value`, and for each row the largest energy / log 2 and the sum of `_exp`."""
     out = _zeros(value, query.shape[1])

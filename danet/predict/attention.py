@@ -5,12 +5,13 @@ Section 4.2 of the paper, "Visualization of Attention Module". Used by `danet lo
 stride x stride pixels of the network's input that begin at (stride i, stride j), cut off at the border.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 from torch import Tensor
@@ -28,6 +29,18 @@ from danet.weights.file import Card
 Module = Literal["position", "channel"]
 
 
+class Contribution(NamedTuple):
+    """What a module adds to its input x, the second term of Eq. 2 or 4, relative to the norm of x over the image.
+
+    Args:
+        size: |scale * attended| / |x|.
+        varying: the same without the part that is equal at all positions, which a bias could replace.
+    """
+
+    size: float
+    varying: float
+
+
 class Internals(NamedTuple):
     """Intermediate results of one forward pass. None: the network lacks the module.
 
@@ -39,6 +52,8 @@ class Internals(NamedTuple):
         channel_weights: X of Eq. 3.
         logits_without: the logits with a module's attention switched off, by the module's name.
         scales: alpha of Eq. 2 and beta of Eq. 4, by the module's name.
+        contributions: how much each module adds to its input, by the module's name.
+        logits_without_attention: the logits with all attention switched off.
     """
 
     labels: UInt8[np.ndarray, "h w"]
@@ -48,6 +63,8 @@ class Internals(NamedTuple):
     channel_weights: Float32[Tensor, "C C"] | None
     logits_without: dict[Module, Float[Tensor, "1 K h w"]]
     scales: dict[Module, float]
+    contributions: dict[Module, Contribution]
+    logits_without_attention: Float[Tensor, "1 K h w"]
 
 
 @dataclass(frozen=True)
@@ -213,15 +230,19 @@ class Inspection:
             raise _lacks("channel")
         return self.internals.channel_weights.cpu().numpy()
 
-    def without(self, module: Module) -> Segmentation:
-        """Return the prediction with a module's attention switched off: its scale is 0, all else is equal.
+    def without(self, module: Module | None) -> Segmentation:
+        """Return the prediction with attention switched off: the scale is 0, all else is equal.
+
+        Args:
+            module: which attention; None: both.
 
         Raises:
             InputError: a network without the module.
         """
-        if module not in self.internals.logits_without:
+        if module is not None and module not in self.internals.logits_without:
             raise _lacks(module)
-        full, logits = self.segmentation, self.internals.logits_without[module]
+        full, internals = self.segmentation, self.internals
+        logits = internals.logits_without_attention if module is None else internals.logits_without[module]
         result = labels_from_logits(logits, self.input_size, full.labels.shape, self.align_corners)
         return Segmentation(full.name, full.image, *result, full.classes)
 
@@ -251,25 +272,30 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
     input_size, size = (inputs.shape[0], inputs.shape[1]), (pixels.shape[0], pixels.shape[1])
     device = next(network.parameters()).device
     images = normalize(torch.tensor(inputs, device=device)[None], card.mean, card.std)
-    logits, internals = _forward(network, network.backbone(images)[-1])
+    logits, internals = _forward(network, *network.split(network.backbone(images)))
     result = labels_from_logits(logits, input_size, size, network.align_corners)
     segmentation = Segmentation(name, pixels, *result, card.classes)
-    stride = network.backbone.feature_info.reduction()[-1]  # pyright: ignore
-    return Inspection(segmentation, internals, input_size, stride, network.align_corners)
+    return Inspection(segmentation, internals, input_size, network.stride, network.align_corners)
 
 
-def _forward(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[Tensor, "1 K h w"], Internals]:
-    """Compute `DANet.logits(...).fused` from the backbone's features, and keep intermediate results."""
+def _forward(
+    network: DANet, features: Float[Tensor, "1 C h w"], finer: Sequence[Tensor]
+) -> tuple[Float[Tensor, "1 K H W"], Internals]:
+    """Compute `DANet.logits(...).fused` from the parts of `DANet.split`, and keep intermediate results."""
     modules: dict[Module, Branch | None] = {"position": network.position, "channel": network.channel}
     branches: dict[Module, Branch] = {name: branch for name, branch in modules.items() if branch is not None}
     reduced = {name: branch.reduce(features) for name, branch in branches.items()}
     attended = {name: branch.attention(reduced[name]) for name, branch in branches.items()}
     refined = {name: branch.refine(attended[name]) for name, branch in branches.items()}
     neither = [] if network.reduce is None else [network.reduce(features)]
-    logits = network.classifier(sum([*refined.values(), *neither]))
+    logits = network.fuse(_sum([*refined.values(), *neither]), finer)
     logits_without: dict[Module, Tensor] = {
-        name: network.classifier(sum((refined | {name: branch.refine(reduced[name])}).values()))
+        name: network.fuse(_sum((refined | {name: branch.refine(reduced[name])}).values()), finer)
         for name, branch in branches.items()
+    }
+    none = network.fuse(_sum([*(branch.refine(reduced[name]) for name, branch in branches.items()), *neither]), finer)
+    contributions: dict[Module, Contribution] = {
+        name: _contribution(reduced[name], attended[name]) for name in branches
     }
     query = key = maps = weights = None
     for name, branch in branches.items():
@@ -279,8 +305,24 @@ def _forward(network: DANet, features: Float[Tensor, "1 C h w"]) -> tuple[Float[
         else:
             maps, weights = attended[name][0].float(), module.weights(x)[0].float()
     scales: dict[Module, float] = {name: float(branch.attention.scale.item()) for name, branch in branches.items()}
-    labels = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-    return logits, Internals(labels, query, key, maps, weights, logits_without, scales)
+    labels = _at_grid(logits, features).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    return logits, Internals(labels, query, key, maps, weights, logits_without, scales, contributions, none)
+
+
+def _contribution(x: Float[Tensor, "1 C h w"], result: Float[Tensor, "1 C h w"]) -> Contribution:
+    added, size = (result - x).float(), max(x.float().norm().item(), 1e-12)
+    return Contribution(added.norm().item() / size, (added - added.mean((2, 3), keepdim=True)).norm().item() / size)
+
+
+def _at_grid(logits: Float[Tensor, "1 K H W"], features: Float[Tensor, "1 C h w"]) -> Float[Tensor, "1 K h w"]:
+    """Return the mean logits of each position of the feature grid; a decoder's are finer."""
+    size = features.shape[2], features.shape[3]
+    return logits if logits.shape[2:] == size else F.adaptive_avg_pool2d(logits, size)
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *others = tensors
+    return sum(others, first)
 
 
 def _coverage(side: int, input_side: int, stride: int) -> Float64[np.ndarray, "n side"]:

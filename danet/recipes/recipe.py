@@ -21,7 +21,7 @@ class Network:
     backbone: str = "resnet50"
     """a timm model name"""
     output_stride: int = 8
-    """8 (the paper) or 16"""
+    """stride of the attention's grid: 8 (the paper), 16 or 32"""
     layer4_dilations: tuple[int, ...] | None = None
     """multi-grid: the dilation of each block of a ResNet's layer4; 4 8 16 in the paper"""
     position: bool = True
@@ -40,6 +40,10 @@ class Network:
     """also train an FCN head on the backbone's second-to-last stage, as in mmsegmentation"""
     pretrained: bool = True
     """start from ImageNet weights, downloaded from timm's hub unless a file is given"""
+    decoder: bool = False
+    """keep the backbone undilated and refine the result up to stride 4; the paper has no decoder"""
+    initial_scale: float = 0.0
+    """alpha and beta of the attention modules at the start; 0 in the paper"""
     architecture: str = "danet"
     """danet, or a baseline: smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (pip install
     'danet[compare]')"""
@@ -79,7 +83,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
-    """SGD with momentum and a poly learning rate schedule."""
+    """The optimizer and its poly learning rate schedule."""
 
     epochs: int = 240
     """passes over the training set; the last incomplete batch of each is left out"""
@@ -105,6 +109,30 @@ class Optim:
     """decay of an exponential moving average of the weights, which is then validated and saved; 0: none"""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16: use autocast in the forward pass"""
+    algorithm: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum as in the paper, or AdamW, with a learning rate of about 0.001"""
+    attention_lr_factor: float = 1.0
+    """ratio of the learning rate of alpha, beta, query and key to the head's; 0 keeps them as they are"""
+    attention_weight_decay: float | None = None
+    """weight decay of alpha, beta, query and key; default: weight_decay"""
+    frozen_batch_norm: int = 0
+    """epochs at the start in which batch normalization in the backbone keeps its statistics"""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the losses; those of outputs that the network lacks have no effect."""
+
+    fused: float = 1.0
+    """weight of the fused output's cross-entropy"""
+    position: float = 1.0
+    """weight of the position branch's cross-entropy"""
+    channel: float = 1.0
+    """weight of the channel branch's cross-entropy"""
+    auxiliary: float = 0.4
+    """weight of the auxiliary head's cross-entropy"""
+    attention: float = 0.0
+    """weight of the loss that makes pixels attend to their own class; 0 in the paper, 0.4 where we use it"""
 
 
 @dataclass(frozen=True)
@@ -116,8 +144,7 @@ class Recipe:
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
-    loss: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.4)
-    """weights of the losses of the fused, position, channel and auxiliary output"""
+    loss: Loss = field(default_factory=Loss)
     class_weights: Literal["none", "auto", "enet", "median-frequency", "effective-number"] = "none"
     """class weights in the loss, computed from the pixels of each class in the training set; auto means enet"""
     seed: int = 1
@@ -160,6 +187,8 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         InputError: an invalid value; the message names the field.
     """
     data, optim, share = recipe.data, recipe.optim, processes * recipe.optim.accumulate
+    decay, losses = optim.attention_weight_decay, asdict(recipe.loss)
+    positional = recipe.network.architecture == "danet" and recipe.network.position
     rules = [
         ("data.batch", data.batch, data.batch >= 1 and data.batch % share == 0, f"a multiple of {share}"),
         ("data.crop", data.crop, min(data.crop) >= 32, "two numbers of at least 32 pixels"),
@@ -174,13 +203,18 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
         ("optim.lr_floor", optim.lr_floor, 0 <= optim.lr_floor <= optim.lr, "from 0 to the learning rate"),
         ("optim.head_lr_factor", optim.head_lr_factor, 0 < optim.head_lr_factor < float("inf"), "a number above 0"),
+        ("optim.attention_lr_factor", optim.attention_lr_factor, optim.attention_lr_factor >= 0, "0 or more"),
+        ("optim.frozen_batch_norm", optim.frozen_batch_norm, optim.frozen_batch_norm >= 0, "0 or more epochs"),
         ("optim.momentum", optim.momentum, 0 <= optim.momentum < 1, "from 0 to below 1"),
         ("optim.weight_decay", optim.weight_decay, 0 <= optim.weight_decay < 1, "from 0 to below 1"),
+        ("optim.attention_weight_decay", decay, decay is None or 0 <= decay < 1, "from 0 to below 1"),
         ("optim.power", optim.power, 0 <= optim.power < 100, "0 or more"),
         ("optim.warmup", optim.warmup, optim.warmup >= 0, "0 or more"),
         ("optim.accumulate", optim.accumulate, optim.accumulate >= 1, "at least 1"),
         ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),
-        ("loss", recipe.loss, min(recipe.loss) >= 0 < sum(recipe.loss), "four weights of 0 or more, not all 0"),
+        *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
+        ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
+        ("loss.attention", losses["attention"], positional or not losses["attention"], "0 without position attention"),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
@@ -207,6 +241,9 @@ def from_dict(entries: Mapping[str, Any], source: str) -> Recipe:
     Raises:
         InputError: an unknown key (the message suggests the closest one) or a value of the wrong type.
     """
+    if isinstance(entries, Mapping) and isinstance(entries.get("loss"), list):  # written by danet 0.1.0
+        names = [f.name for f in fields(Loss)]
+        entries = {**entries, "loss": dict(zip(names, entries["loss"], strict=False))}
     return _build(Recipe, entries, source, "")
 
 

@@ -55,12 +55,19 @@ class TrainingState:
         return bool(self.history) and self.history[-1]["step"] == step
 
     def add_validation(
-        self, step: int, epoch: int, rate: float, confusion: Confusion, network: nn.Module, speed: Mapping[str, float]
+        self,
+        step: int,
+        epoch: int,
+        rate: float,
+        confusion: Confusion,
+        network: nn.Module,
+        speed: Mapping[str, float],
+        attention: Mapping[str, float],
     ) -> bool:
         """Add a row to the history and return whether its mIoU is at least the best so far.
 
         The row contains the mean losses since the last validation, the scores, and the learned scales of the attention
-        modules (alpha and beta).
+        modules (alpha and beta), and where position attention looks.
 
         Args:
             step: number of completed steps.
@@ -69,6 +76,7 @@ class TrainingState:
             confusion: confusion matrix of the validation.
             network: the validated network.
             speed: measurements of `TrainingProgress.speed`.
+            attention: see `attention_summary`.
         """
         scores = confusion.scores()
         losses = {f"loss_{name}": sum(loss[name] for loss in self.losses) / len(self.losses) for name in self.losses[0]}
@@ -82,7 +90,8 @@ class TrainingState:
             "pixel_accuracy": scores.pixel_accuracy,
             "mean_accuracy": scores.mean_accuracy,
         }
-        self.history.append({"step": step, "epoch": epoch, "lr": rate, **losses, **scales, **accuracy, **speed})
+        row = {"step": step, "epoch": epoch, "lr": rate, **losses, **scales, **accuracy, **attention, **speed}
+        self.history.append(row)
         self.losses = []
         better = not scores.miou <= self.best
         self.best = scores.miou if math.isnan(self.best) else max(self.best, scores.miou)

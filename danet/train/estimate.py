@@ -63,9 +63,11 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
         network = build_network(**arguments).train()
         kept, largest = _kept_bytes(network, recipe, in_channels, _IMAGES)
         with torch.no_grad():
-            grid = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))[-1].shape[-2:]
+            stages = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))
+            grid = (network.split(stages)[0] if isinstance(network, DANet) else stages[-1]).shape[-2:]
     parameters = sum(p.numel() for p in network.parameters())
-    copies = 4 if recipe.optim.ema else 3  # float32 weights, gradients, momentum and moving average
+    moments = 2 if recipe.optim.algorithm == "adamw" else 1
+    copies = 2 + moments + bool(recipe.optim.ema)  # float32 weights, gradients, moments and moving average
     return Estimate(
         parameters,
         sum(p.numel() for p in network.backbone.parameters()),
@@ -92,7 +94,8 @@ def _kept_bytes(network: DANet | Baseline, recipe: Recipe, channels: int, images
     tensors = torch.zeros(images, channels, *recipe.data.crop)
     labels = torch.zeros(images, *recipe.data.crop, dtype=torch.int64)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        multi_loss(network(tensors), labels, recipe.loss)
+        options = {"attention": True} if recipe.loss.attention else {}
+        multi_loss(network(tensors, **options), labels, asdict(recipe.loss))
     sizes = {address: tensor.untyped_storage().nbytes() for address, tensor in kept.items()}
     largest = max(sizes, key=sizes.__getitem__)
     return sum(sizes.values()) + sizes[largest], tuple(kept[largest].shape[1:])

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,8 @@ from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
 from danet.train.run_folder import RunOptions, SkippedImages
-from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
-from danet.train.validate import record, validate
+from danet.train.schedule import freeze_batch_norm, learning_rate, make_optimizer, set_learning_rate
+from danet.train.validate import attention_summary, record, validate
 from danet.weights.file import Card
 
 
@@ -201,6 +201,9 @@ def _run_steps(run: _Run) -> Result:
 
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             run.optimizer.zero_grad()
+            network.train()
+            if step < recipe.optim.frozen_batch_norm * run.per_epoch:
+                freeze_batch_norm(run.network)
             loss = compute_gradients(network, parts, recipe, run.card, process, state.class_weights)
             _check_finite(loss, run.network, step, rate, parts)
             run.optimizer.step()
@@ -227,7 +230,7 @@ def compute_gradients(
     """Run the forward and backward pass of a step; gradients are those of the whole batch over all processes.
 
     Args:
-        network: the network, wrapped by `Process.wrap`.
+        network: the network in training mode, wrapped by `Process.wrap`.
         parts: the parts of this process's batch, accumulated one after another.
         recipe: for the precision and the factors of the losses.
         card: for the normalization of the images.
@@ -237,7 +240,6 @@ def compute_gradients(
     Returns:
         The losses by name; "total" is their weighted sum.
     """
-    network.train()
     valid = process.sum(torch.stack([(part.labels != IGNORE).sum() for part in parts]).sum())
     weights = None if class_weights is None else torch.tensor(class_weights)
     sums: dict[str, Tensor] = {}
@@ -246,8 +248,9 @@ def compute_gradients(
         accumulating = i < len(parts) - 1 and isinstance(network, DistributedDataParallel)
         with network.no_sync() if accumulating else contextlib.nullcontext():  # pyright: ignore[reportCallIssue]
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
-                outputs = network(normalize(images, card.mean, card.std))
-            total, by_name = multi_loss(outputs, labels, recipe.loss, valid, weights)
+                options = {"attention": True} if recipe.loss.attention else {}
+                outputs = network(normalize(images, card.mean, card.std), **options)
+            total, by_name = multi_loss(outputs, labels, asdict(recipe.loss), valid, weights)
             (total * process.world).backward()  # DDP averages gradients, but the loss is a sum over processes
         for name, value in {"total": total, **by_name}.items():
             sums[name] = sums.get(name, 0) + value.detach()
@@ -264,7 +267,8 @@ def _validate(
     if interruption.agreed(run.process):
         return False
     epoch, rate = step // run.per_epoch, learning_rate(run.recipe.optim, step - 1, run.steps)
-    better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed())
+    attention = attention_summary(network, run.card, run.validation_samples) if run.process.main else {}
+    better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed(), attention)
     if run.process.main:
         best = network if better else None
         record(run.options.folder, run.recipe, run.state.history, best, run.card, confusion)

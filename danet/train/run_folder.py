@@ -8,6 +8,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -186,7 +187,7 @@ def read_recipe(folder: Path) -> Recipe:
 def write_metrics(folder: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write metrics.csv, one row per validation."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(history[-1]))
+    table = csv.DictWriter(text, fieldnames=list(history[-1]), restval=math.nan)
     table.writeheader()
     table.writerows(history)
     write_atomically(folder / METRICS, text.getvalue().encode())

@@ -4,10 +4,14 @@ The poly schedule, (1 - step / steps)^0.9, optionally above a floor (mmsegmentat
 warm-up.
 """
 
+import re
+
 import torch
 from torch import nn
 
 from danet.recipes import Optim
+
+_ATTENTION = re.compile(r"attention\.(scale|query\.|key\.)")
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
@@ -16,15 +20,43 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     return poly * min(1.0, (step + 1) / (optim.warmup + 1))
 
 
-def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.SGD:
-    """Return SGD with two parameter groups, backbone and head; `set_learning_rate` keeps the ratio of their rates."""
-    backbone = [p for name, p in network.named_parameters() if name.startswith("backbone.")]
-    head = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
-    groups = [{"params": backbone, "factor": 1.0}, {"params": head, "factor": optim.head_lr_factor}]
-    return torch.optim.SGD(groups, optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+    """Return the optimizer with the parameter groups of the backbone, the head and the attention, if they differ.
+
+    The attention's group holds what decides where pixels attend and how much: alpha, beta, query and key.
+    `set_learning_rate` keeps the ratio of the groups' learning rates.
+    """
+    decay = optim.weight_decay if optim.attention_weight_decay is None else optim.attention_weight_decay
+    apart = (optim.attention_lr_factor, decay) != (1.0, optim.weight_decay)
+    parameters: dict[str, list[nn.Parameter]] = {"backbone": [], "head": [], "attention": []}
+    for name, parameter in network.named_parameters():
+        kind = "backbone" if name.startswith("backbone.") else "head"
+        kind = "attention" if apart and _ATTENTION.search(name) and kind == "head" else kind
+        parameters[kind].append(parameter)
+    factors = {"backbone": 1.0, "head": optim.head_lr_factor}
+    factors["attention"] = optim.head_lr_factor * optim.attention_lr_factor
+    groups = [
+        {
+            "params": params,
+            "factor": factors[kind],
+            "weight_decay": decay if kind == "attention" else optim.weight_decay,
+        }
+        for kind, params in parameters.items()
+        if params or kind != "attention"
+    ]
+    if optim.algorithm == "adamw":
+        return torch.optim.AdamW(groups, optim.lr)
+    return torch.optim.SGD(groups, optim.lr, momentum=optim.momentum)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of each group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+
+
+def freeze_batch_norm(network: nn.Module) -> None:
+    """Put batch normalization in the backbone into evaluation mode, until the next `network.train()`."""
+    for name, module in network.named_modules():
+        if name.startswith("backbone.") and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

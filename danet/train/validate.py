@@ -6,19 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from danet.data.samples import Samples
+from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import evaluate
 from danet.model.baselines import Baseline
 from danet.model.danet import DANet
+from danet.predict.attention import inspect_pixels
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
 from danet.train import report, run_folder
 from danet.train.distributed import Interruption, Process
 from danet.weights import file as weights_file
+
+ATTENTION_IMAGES = 8
+"""Validation images on which attention is measured during training."""
 
 
 def validate(
@@ -46,6 +52,23 @@ def validate(
     confusion = evaluate(lambda images: network.logits(images).fused, card, samples, process.device, indices, protocol)
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     return confusion
+
+
+def attention_summary(network: DANet | Baseline, card: weights_file.Card, samples: Samples) -> dict[str, float]:
+    """Return where the position attention of a network looks, on a few validation images; see `AttentionMetrics`.
+
+    Args:
+        network: the network in evaluation mode; without position attention, the result is empty.
+        card: its card.
+        samples: the validation samples, of which at most `ATTENTION_IMAGES`, evenly spaced, are used.
+    """
+    if not isinstance(network, DANet) or network.position is None:
+        return {}
+    metrics = AttentionMetrics(samples.classes)
+    for index in np.unique(np.linspace(0, len(samples) - 1, ATTENTION_IMAGES).astype(int)):
+        sample = samples[int(index)]
+        metrics.update(inspect_pixels(network, card, sample.name, sample.image), sample.labels)
+    return metrics.summary()
 
 
 def record(

@@ -8,7 +8,7 @@ from torch import nn
 
 from danet import DANet, InputError
 from danet.model.backbone import build_backbone, load_backbone, normalization
-from danet.model.danet import AuxiliaryOutputs
+from danet.model.danet import TrainingOutputs
 
 
 def tiny(**changes) -> DANet:
@@ -173,7 +173,7 @@ def test_auxiliary_head_equals_mmsegmentation_and_is_train_only():
     small = tiny(auxiliary=True)
     images = torch.randn(2, 3, 33, 33)
     trained = small.train()(images)
-    assert isinstance(trained, AuxiliaryOutputs)
+    assert isinstance(trained, TrainingOutputs)
     assert trained.auxiliary.shape == (2, 5, 33, 33)
     trained.auxiliary.sum().backward()
     assert {name.split(".")[0] for name, p in small.named_parameters() if p.grad is not None} == {

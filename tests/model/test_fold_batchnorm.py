@@ -45,6 +45,7 @@ MULTI_GRID = {"layer4_dilations": (4, 8, 16)}
         ("mobilenetv2_100", {}),
         ("tf_efficientnet_lite0", {"output_stride": 16}),
         ("test_resnet", {}),
+        ("mobilenetv2_100", {"output_stride": 16, "decoder": True}),
     ],
 )
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Training: exact resuming, accumulation, learning rate, run folders and checkpoints."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,6 @@ import pytest
 import torch
 import yaml
 from run_states import assert_equal, state_of
-from torch import nn
 
 import danet
 from danet import InputError, recipes
@@ -174,13 +174,14 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
 
 def test_accumulated_parts_have_the_gradient_of_the_whole_batch(recipe, tmp_path):
     """With running moments in batch normalization and without dropout, accumulation must change nothing."""
-    recipe = replace(recipe, network=replace(recipe.network, dropout=0.0))
+    network = replace(recipe.network, dropout=0.0, initial_scale=0.5)
+    recipe = replace(recipe, network=network, loss=recipes.Loss(attention=0.4))
     samples, process = registry.load("toy", None, "train"), distributed.start("cpu")
     gradients = []
     for parts in (1, 2, 4):
         chosen = replace(recipe, optim=replace(recipe.optim, accumulate=parts))
         network, card = loop.build(chosen, samples.classes, None)
-        network.train = lambda _mode=True, network=network: nn.Module.train(network, False)  # pyright: ignore
+        network.eval()
         batches = list(loop.batches(samples, chosen, process, 0, 1, 0, SkippedImages(tmp_path, 0)))
         assert len(batches) == parts
         batches[0].labels[0] = 255  # parts of unequal numbers of valid pixels
@@ -208,6 +209,65 @@ def test_head_learning_rate_keeps_its_factor(recipe):
     assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.2]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
     assert all(p.shape != () for p in optimizer.param_groups[0]["params"])  # alpha and beta belong to the head
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "adamw"])
+def test_attention_has_a_learning_rate_and_decay_of_its_own(recipe, algorithm):
+    optim = replace(recipe.optim, head_lr_factor=10.0, attention_lr_factor=3.0, attention_weight_decay=0.0)
+    network, _ = loop.build(recipe, registry.load("toy", None, "train").classes, None)
+    optimizer = loop.make_optimizer(network, replace(optim, algorithm=algorithm))
+    loop.set_learning_rate(optimizer, 0.02)
+    groups = optimizer.param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([0.02, 0.2, 0.6])
+    assert [group["weight_decay"] for group in groups] == [optim.weight_decay, optim.weight_decay, 0]
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert sorted(names[id(p)] for p in groups[2]["params"]) == [
+        "channel.attention.scale",
+        *(f"position.attention.{name}" for name in ("key.bias", "key.weight", "query.bias", "query.weight", "scale")),
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_attention_can_be_held_at_zero_throughout(recipe, tmp_path):
+    """The twin trained without attention: same parameters, seed and recipe."""
+    twin = replace(recipe, optim=replace(recipe.optim, steps=3, attention_lr_factor=0.0, weight_decay=0.01))
+    train(twin, RunOptions(tmp_path / "run", workers=0))
+    network = weights_file.load(tmp_path / "run/best.safetensors")[0]
+    assert network.position.attention.scale == network.channel.attention.scale == 0
+
+
+def test_batch_norm_of_the_backbone_can_be_frozen_at_first(recipe, tmp_path):
+    states = []
+    for epochs in (0, 1):
+        frozen = replace(recipe, optim=replace(recipe.optim, steps=2, ema=0.0, frozen_batch_norm=epochs))
+        train(frozen, RunOptions(tmp_path / str(epochs), workers=0))
+        states.append(state_of(tmp_path / str(epochs))["network"])
+    fresh = {key: float(key.endswith("running_var")) for key in states[1] if "running" in key}
+    changed = [
+        {key.split(".")[0] for key, value in fresh.items() if not (state[key] == value).all()} for state in states
+    ]
+    assert changed == [{"backbone", "position", "channel"}, {"position", "channel"}]
+
+
+def test_training_with_decoder_and_attention_loss_can_be_resumed(recipe, tmp_path, monkeypatch):
+    network = replace(recipe.network, decoder=True, output_stride=16, initial_scale=0.1)
+    optim = replace(recipe.optim, steps=4, algorithm="adamw", lr=0.001)
+    chosen = replace(recipe, network=network, optim=optim, loss=recipes.Loss(attention=0.4))
+    train(chosen, RunOptions(tmp_path / "whole", workers=0))
+    calls = itertools.count()
+    compute = loop.compute_gradients
+
+    def stopping(*args):
+        if next(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return compute(*args)
+
+    monkeypatch.setattr(loop, "compute_gradients", stopping)
+    assert train(chosen, RunOptions(tmp_path / "parts", workers=0)).stopped_by == signal.SIGINT
+    train(chosen, RunOptions(tmp_path / "parts", workers=0), resume=True)
+    states = [state_of(tmp_path / name)["network"] for name in ("whole", "parts")]
+    assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in states), strict=True))
+    assert "loss_attention" in (tmp_path / "whole/metrics.csv").read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

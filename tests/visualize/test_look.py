@@ -50,13 +50,14 @@ def image() -> np.ndarray:
 
 def features(predictor, image) -> torch.Tensor:
     inputs = torch.tensor(resize_long_side(image, predictor.card.size))[None]
-    return predictor.folded.backbone(normalize(inputs, predictor.card.mean, predictor.card.std))[-1]
+    network = predictor.folded
+    return network.split(network.backbone(normalize(inputs, predictor.card.mean, predictor.card.std)))[0]
 
 
-@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize(("stride", "decoder"), [(8, False), (16, False), (16, True)])
 @torch.inference_mode()
-def test_attention_of_a_point_is_its_row_of_the_full_matrix(classes, image, stride):
-    predictor = made(classes, output_stride=stride)
+def test_attention_of_a_point_is_its_row_of_the_full_matrix(classes, image, stride, decoder):
+    predictor = made(classes, output_stride=stride, decoder=decoder)
     inspection = predictor.inspect(image)
     assert inspection.grid == (-(-70 // stride), -(-93 // stride))
     branch = predictor.folded.position

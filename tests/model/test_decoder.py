@@ -1,0 +1,104 @@
+"""The gated decoder: sizes with every kind of backbone, what it reads, and invalid arguments."""
+
+import pytest
+import torch
+
+from danet import DANet, InputError
+from danet.model.backbone import build_pyramid
+from danet.model.decoder import DECODER_WIDTH, GatedFusion
+
+
+def tiny(**changes) -> DANet:
+    torch.manual_seed(0)
+    arguments = {"num_classes": 5, "backbone": "test_resnet", "width": 16, "output_stride": 16, "decoder": True}
+    return DANet(**arguments | changes)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        "test_convnext",
+        "mobilenetv2_100",
+        "mobilenetv4_conv_small_035",
+        "fastvit_t8",
+        pytest.param("davit_tiny", marks=pytest.mark.slow),
+        pytest.param("convnextv2_atto", marks=pytest.mark.slow),
+    ],
+)
+def test_fused_logits_have_stride_4_and_branches_that_of_the_grid(backbone):
+    network = tiny(backbone=backbone).eval()
+    images = torch.randn(1, 3, 96, 128)
+    small, full = network.logits(images), network(images)
+    assert [logits.shape[2:] for logits in small] == [(24, 32), (6, 8), (6, 8)]
+    assert all(logits.shape == (1, 5, 96, 128) for logits in full)
+    assert network(torch.randn(1, 3, 75, 101)).fused.shape == (1, 5, 75, 101)
+
+
+@pytest.mark.parametrize(("stride", "grid", "finer"), [(8, (12, 16), 1), (16, (6, 8), 2), (32, (3, 4), 3)])
+def test_output_stride_is_that_of_the_attention_grid(stride, grid, finer):
+    network = tiny(output_stride=stride)
+    outputs = network(torch.randn(2, 3, 96, 128), attention=True)
+    assert outputs.attention.grid == grid
+    assert outputs.attention.query.shape == outputs.attention.key.shape == (2, grid[0] * grid[1], 2)
+    assert len(network.decoder.fusions) == finer
+
+
+@pytest.mark.parametrize("modules", [{"position": False}, {"channel": False}, {"position": False, "channel": False}])
+def test_decoder_refines_every_ablation(modules):
+    outputs = tiny(**modules).eval()(torch.randn(1, 3, 64, 64))
+    assert outputs.fused.shape == (1, 5, 64, 64)
+    assert outputs.position is None
+
+
+def test_every_parameter_and_every_finer_map_is_used():
+    network = tiny(auxiliary=True, initial_scale=0.1)
+    sum(logits.sum() for logits in network(torch.randn(2, 3, 64, 64))[:4]).backward()
+    assert all(p.grad is not None for p in network.parameters())
+    stages = network.backbone(torch.randn(2, 3, 64, 64))
+    features, finer = network.split(stages)
+    assert features.shape[1] == stages[-1].shape[1] + stages[-2].shape[1]
+    assert [tuple(x.shape[2:]) for x in finer] == [(8, 8), (16, 16)]
+
+
+def test_a_closed_gate_leaves_out_the_fine_map():
+    fusion = GatedFusion(6, 8, DECODER_WIDTH, align_corners=False).eval()
+    coarse, (fine, other) = torch.randn(1, 8, 4, 5), torch.randn(2, 1, 6, 8, 10)
+    assert not torch.allclose(fusion(fine, coarse), fusion(other, coarse))
+    torch.nn.init.constant_(fusion.gate.bias, -1000)
+    torch.testing.assert_close(fusion(fine, coarse), fusion(other, coarse))
+
+
+def test_scales_start_as_asked_and_at_zero_by_default():
+    for initial in (0.0, 0.1):
+        network = tiny(initial_scale=initial)
+        assert network.position.attention.scale == network.channel.attention.scale == torch.tensor(initial)
+    assert tiny().position.attention.scale == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer4_dilations": (4, 8, 16)}, "layer4_dilations: multi-grid needs a dilated backbone"),
+        ({"output_stride": 4}, "output_stride: must be 8, 16 or 32, got 4"),
+        (
+            {"backbone": "vit_tiny_patch16_224"},
+            "backbone: features of .* have strides 16, .*; a decoder needs 4 and 16",
+        ),
+    ],
+)
+def test_invalid_arguments_are_errors(arguments, message):
+    with pytest.raises(InputError, match=message):
+        tiny(**arguments)
+
+
+def test_attention_of_a_network_without_position_attention_is_an_error():
+    with pytest.raises(InputError, match="attention: the network has no position attention"):
+        tiny(position=False)(torch.randn(2, 3, 64, 64), attention=True)
+
+
+def test_pyramid_takes_other_numbers_of_bands():
+    net, channels, strides = build_pyramid("test_resnet", 16, in_channels=5)
+    assert [tuple(x.shape[1:]) for x in net(torch.randn(1, 5, 64, 64))] == [
+        (c, 64 // s, 64 // s) for c, s in zip(channels, strides, strict=True)
+    ]
