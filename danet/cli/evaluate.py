@@ -35,6 +35,8 @@ class Evaluate:
     """folder of the dataset"""
     split: str = "val"
     """val, train, or another split of the dataset"""
+    attention: bool = False
+    """also measure where attention looks, against ground truth, and what it is worth"""
     protocol: str = "whole"
     """test-time protocol: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, released-multi,
     mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
@@ -75,11 +77,19 @@ def run(args: Sequence[str]) -> int:
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     check_classes(predictor.card, samples, str(options.weights))
+    if options.attention and not predictor.has_attention:
+        what = f"{options.weights} has no attention modules to inspect"
+        raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
     files = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
     with files as submitted, progress("evaluating") as advance:
         numbered = enumerate(predictor.predictions(samples, protocol), 1)
         predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
-        result = measure(predictions, samples, submitted)
+        result = measure(
+            predictions,
+            samples,
+            submitted,
+            lambda sample: predictor.inspect_pixels(sample.name, sample.image) if options.attention else None,
+        )
     if str(options.json) != "-":
         _print_scores(result)
         if options.submit is not None:
@@ -123,6 +133,8 @@ def _print_scores(result: "Evaluation") -> None:
     print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
     if (further := result.cityscapes_scores) is not None:
         print(", ".join(f"{name} {_percent(value)}" for name, value in further.means().items()))
+    if result.attention is not None:
+        print(result.attention.text())
 
 
 def _percent(value: float) -> str:

@@ -1,6 +1,6 @@
 """Evaluate predictions over full images. Commands: danet evaluate, and the validation of danet train."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +9,16 @@ import torch
 from jaxtyping import Integer
 
 from danet.data.classes import Classes
-from danet.data.samples import Samples
+from danet.data.samples import Sample, Samples
 from danet.errors import InputError
 from danet.evaluate import cityscapes
+from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.boundary import Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.submission import Submission
+from danet.predict.attention import Inspection
 from danet.predict.inference import predict_samples
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction
@@ -79,6 +81,7 @@ class Evaluation:
         classes: of the dataset.
         instances: for Cityscapes' iIoU; None without instance files.
         images: the scores of each image, in the order of the updates.
+        attention: of the images that were inspected; None without any.
     """
 
     classes: Classes
@@ -87,6 +90,7 @@ class Evaluation:
     boundary: Boundary = field(init=False)
     calibration: Calibration = field(default_factory=Calibration)
     images: list[ImageScores] = field(default_factory=list)
+    attention: AttentionMetrics | None = None
 
     def __post_init__(self):
         self.confusion, self.boundary = Confusion(len(self.classes)), Boundary(len(self.classes))
@@ -126,6 +130,7 @@ class Evaluation:
         names, further = self.classes.names, self.cityscapes_scores
         return {
             **self.confusion.scores().as_dict(names),
+            **({} if self.attention is None else {"attention": self.attention.as_dict()}),
             "confusion": self.confusion.matrix.tolist(),
             "boundary_f": self.boundary.scores().as_dict(names),
             "calibration": self.calibration.as_dict(),
@@ -133,13 +138,19 @@ class Evaluation:
         }
 
 
-def measure(predictions: Iterable[Prediction], samples: Samples, submission: Submission | None = None) -> Evaluation:
+def measure(
+    predictions: Iterable[Prediction],
+    samples: Samples,
+    submission: Submission | None = None,
+    inspect: Callable[[Sample], Inspection | None] = lambda _: None,
+) -> Evaluation:
     """Compute all metrics of predictions in one pass.
 
     Args:
         predictions: of the samples.
         samples: the dataset.
         submission: write each prediction into it too.
+        inspect: returns the attention of a sample, to be measured too, or None to leave it out.
 
     Raises:
         InputError: missing or invalid instance files; the submission cannot be written.
@@ -151,4 +162,7 @@ def measure(predictions: Iterable[Prediction], samples: Samples, submission: Sub
             submission.write(name, labels)
         ids = cityscapes.read_instances(instances[name], labels.shape) if instances else None
         evaluation.update(prediction, ids)
+        if (inspection := inspect(prediction.sample)) is not None:
+            evaluation.attention = evaluation.attention or AttentionMetrics(samples.classes)
+            evaluation.attention.update(inspection, prediction.sample.labels)
     return evaluation

@@ -20,7 +20,7 @@ from danet.model.danet import DANet
 from danet.model.device import resolve_device
 from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.attention import Inspection, inspect_pixels
-from danet.predict.inference import predict_samples, segment
+from danet.predict.inference import Inference, predict_samples
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction, Segmentation
 from danet.weights import file as weights_file
@@ -97,8 +97,8 @@ class Predictor:
             _check_size(size, pixels, protocol)
         long_side = card.size if size is None else size
         protocol = self.resolve_protocol(protocol)
-        labels, confidence = segment(self.logits, pixels, card.mean, card.std, self.device, long_side, protocol)
-        return Segmentation(name, pixels, labels, confidence, self.classes)
+        inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
+        return Segmentation(name, pixels, *inference.segment(pixels), self.classes)
 
     def predictions(
         self, samples: Samples, protocol: Protocol = WHOLE, indices: Iterable[int] | None = None
@@ -131,8 +131,17 @@ class Predictor:
         Raises:
             InputError: an unreadable image; a network that is not a `DANet`, such as an exported one or a baseline.
         """
-        name, pixels = read_pixels(image, self.card.bands)
+        return self.inspect_pixels(*read_pixels(image, self.card.bands))
+
+    def inspect_pixels(self, name: str, pixels: np.ndarray) -> Inspection:
+        """Inspect pixels, as `read_image` returns them for the card's bands; see `inspect`."""
         return inspect_pixels(self.folded, self.card, name, pixels)
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the network has attention modules to inspect."""
+        network = self.network
+        return isinstance(network, DANet) and not (network.position is None and network.channel is None)
 
 
 def load(path: Path | str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32) -> Predictor:

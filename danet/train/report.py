@@ -3,21 +3,29 @@
 Command: `danet report RUN` writes the final page again.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from danet.data import registry
 from danet.data.classes import Classes
+from danet.data.samples import Sample
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import check_classes, measure
 from danet.files import write_atomically
+from danet.predict.attention import Inspection
 from danet.predict.predictor import load
 from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.visualize import run_page
 
 FILE = "report.html"
+
+ATTENTION_IMAGES = 50
+"""Validation images, evenly spaced, on which attention is measured at the end."""
 
 
 def write(
@@ -65,4 +73,10 @@ def final_page(
     check_classes(predictor.card, samples, str(run))
     numbered = enumerate(predictor.predictions(samples), 1)
     counted = (advance(i, len(samples)) or prediction for i, prediction in numbered)
-    return run_page.page(content, measure(counted, samples), predictor, samples)
+    measured = set(np.linspace(0, len(samples) - 1, ATTENTION_IMAGES).astype(int)) if predictor.has_attention else set()
+    position = itertools.count()
+
+    def inspect(sample: Sample) -> Inspection | None:
+        return predictor.inspect_pixels(sample.name, sample.image) if next(position) in measured else None
+
+    return run_page.page(content, measure(counted, samples, inspect=inspect), predictor, samples)

@@ -38,6 +38,7 @@ def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: 
     parts = [
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),
+        *([] if evaluation.attention is None else [sections.attention(evaluation.attention)]),
         sections.trust(evaluation.calibration, evaluation.boundary),
         sections.images(evaluation.images, worst_images.drawn(predictor, samples, evaluation.images, protocol)),
         _method(about, {"sha256 of the tensors": card.sha256, "size": card.size} | asdict(protocol)),

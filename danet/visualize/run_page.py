@@ -73,6 +73,7 @@ def page(run: Run, evaluation: Evaluation, predictor: Predictor, samples: Sample
         _curves(run.recipe, run.history),
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),
+        *([] if evaluation.attention is None else [sections.attention(evaluation.attention)]),
         sections.trust(evaluation.calibration, evaluation.boundary),
         sections.images(evaluation.images, worst_images.drawn(predictor, samples, evaluation.images)),
         sections.settings(recipes.to_dict(run.recipe)),

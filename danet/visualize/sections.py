@@ -1,31 +1,34 @@
 """Sections shared by the pages of runs and evaluations: curves, class scores, confusion, calibration, images."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from danet.data.classes import Classes
+from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.boundary import TOLERANCES, Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.recipes import Recipe
-from danet.visualize.confusion_png import confusion_png
-from danet.visualize.html import Section, bar, data_uri, escape, percent, swatch, table
-from danet.visualize.svg import Series, lines, reliability
+from danet.visualize.html import Section, bar, escape, percent, swatch, table
+from danet.visualize.svg import Series, lines, matrix, reliability
 
 History = Sequence[Mapping[str, float]]
 """The rows of metrics.csv, one per validation."""
 
 SCALES = {"position_scale": "alpha (position)", "channel_scale": "beta (channel)"}
 
+_SHARES = {
+    "own class": "attention_own",
+    "by chance": "attention_chance",
+    "own class, beyond 5 x 5": "attention_own_beyond",
+}
+
 _CONFUSIONS, _IMAGES, _SETTINGS = 12, 10, 200  # maximum numbers of rows and lines
-_MATRIX_SCALE, _ZOOM = 0.5, 1.3  # of the confusion matrix: its size, and its pixels per CSS pixel
 _NEAR = TOLERANCES.index(3)
 
 
@@ -46,6 +49,9 @@ def run_curves(history: History, x: str) -> str:
         lines("Learning rate", [_series("learning rate", history, "lr", x)], x, "of the backbone"),
         lines("Attention scales", [_series(SCALES[c], history, c, x) for c in scales], x, "alpha and beta"),
     ]
+    if shares := [(label, column) for label, column in _SHARES.items() if column in history[-1]]:
+        own = [_series(label, history, column, x, 100) for label, column in shares]
+        charts.append(lines("Attention on the own class", own, x, "%"))
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
@@ -102,8 +108,8 @@ def confusion(confusion: Confusion, classes: Classes) -> Section:
         if wrong[true, predicted]
     ]
     head = ["true class → predicted", "% of the true class", "% of all errors", "pixels"]
-    matrix, errors = _matrix(confusion, classes), table(head, rows, "Largest confusions")
-    return Section("Confusion", f'<div class="beside"><div>{matrix}</div><div>{errors}</div></div>')
+    drawing, errors = matrix(counts, names), table(head, rows, "Largest confusions")
+    return Section("Confusion", f'<div class="beside"><div>{drawing}</div><div>{errors}</div></div>')
 
 
 def trust(calibration: Calibration, boundary: Boundary) -> Section:
@@ -113,6 +119,22 @@ def trust(calibration: Calibration, boundary: Boundary) -> Section:
     charts = [reliability(calibration.table(), calibration.error)]
     charts.append(lines("Boundary F, mean over the classes", [line], "tolerance in pixels", "%"))
     return Section("Calibration and boundaries", f'<div class="charts">{"".join(charts)}</div>')
+
+
+def attention(metrics: AttentionMetrics) -> Section:
+    """Return where attention looks, by class, and what it is worth."""
+    entries = metrics.as_dict()
+    position, parts = entries["position"], [f"<p>{escape(line)}</p>" for line in metrics.text().splitlines()]
+    if position is not None:
+        names = ("own", "chance", "own_beyond", "chance_beyond")
+        rows = [
+            [escape(name), *(percent(math.nan if row[key] is None else row[key]) for key in names)]
+            for name, row in position["classes"].items()
+        ]
+        head = ["class", "on the own class %", "by chance %", "beyond 5 x 5 positions %", "by chance %"]
+        about = "Share of the attention of a class's pixels that is on pixels of the same class, by ground truth"
+        parts.append(table(head, rows, about))
+    return Section("Attention", "".join(parts))
 
 
 def images(rows: Sequence[ImageScores], drawings: str) -> Section:
@@ -139,10 +161,3 @@ def settings(recipe: Mapping[str, Any]) -> Section:
 def _series(name: str, history: History, column: str, x: str, factor: float = 1.0) -> Series:
     """Return a column as a line; nan in rows without it."""
     return Series(name, [row[x] for row in history], [factor * row.get(column, float("nan")) for row in history])
-
-
-def _matrix(confusion: Confusion, classes: Classes) -> str:
-    png = confusion_png(confusion, classes, _MATRIX_SCALE)
-    width, height = (round(side / _ZOOM) for side in Image.open(io.BytesIO(png)).size)
-    size = f'width="{width}" height="{height}"'
-    return f'<div class="wide"><img alt="confusion matrix" {size} src="{data_uri(png)}"></div>'
