@@ -6,13 +6,13 @@ python -m benchmarks.attention --positions 2304 9216 --backward
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from benchmarks.measure import announce, environment, gemm, interleaved, peak_memory
 from danet.model import attention_kernels
 from danet.model.device import resolve_device
@@ -46,8 +46,7 @@ class Options:
     """runs of each implementation; at most 3 for N above 16,384"""
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

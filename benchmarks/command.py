@@ -2,13 +2,21 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
 
 from danet.cli.parsing import error_line, parse
 from danet.errors import InputError
 from danet.files import check_outputs, write_atomically, write_json
 
 Options = TypeVar("Options")
+
+JsonFile = Annotated[
+    Path | None, tyro.conf.arg(help="write all results to this file as well; - prints them instead of the table")
+]
+"""The option --json of a benchmark."""
 
 MINIMUM = {"positions": 1, "network_positions": 1, "repeats": 1, "pairs": 1, "channels": 8}  # query has channels // 8
 

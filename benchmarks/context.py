@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from danet import recipes
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
@@ -33,8 +34,7 @@ class Options:
 
     out: Path = Path("runs/context")
     """folder for the runs"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
     seeds: int = 3
     """number of seeds, at least 2"""
 

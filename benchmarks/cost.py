@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks import attention, command, plots
+from benchmarks.command import JsonFile
 from benchmarks.measure import announce, available_memory, environment, interleaved, peak_memory
 from danet.model.attention_kernels import attention_bytes
 from danet.model.danet import DANet
@@ -47,8 +48,7 @@ class Options:
     """runs of each, after a warm-up; one run for N above 16,384"""
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
     plot: Path | None = None
     """write the curves of time to this SVG file"""
 

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks import command, measure
+from benchmarks.command import JsonFile
 from danet.data.augment import Augmentation
 from danet.data.cache import open_cache
 from danet.data.classes import LabelMap
@@ -45,8 +46,7 @@ class Options:
     """number of generated images, used in turn"""
     repeats: int = 20
     """samples of each pipeline"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

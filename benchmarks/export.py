@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from benchmarks.measure import environment, interleaved
 from danet.data import registry
 from danet.evaluate.confusion import Confusion
@@ -49,8 +50,7 @@ class Options:
     """runs of each"""
     scores: bool = True
     """also measure the mIoU"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

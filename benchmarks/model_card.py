@@ -10,7 +10,7 @@ from functools import cache
 from textwrap import fill
 from typing import Any
 
-from benchmarks.tables import markdown, megabytes, percent, read
+from benchmarks.markdown import markdown, megabytes, percent, read
 from danet import recipes
 from danet.data.registry import DATASETS
 from danet.errors import InputError

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from benchmarks.measure import announce, environment, interleaved, peak_memory
 from danet.model.danet import DANet
 from danet.model.device import resolve_device
@@ -56,8 +56,7 @@ class Options:
     """also compile with torch.compile; takes a minute or more each"""
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

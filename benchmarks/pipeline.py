@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from danet import load
 from danet.data.images.read import read_image
 from danet.predict.folder import WRITERS, segment_images
@@ -37,8 +38,7 @@ class Options:
     """number of images"""
     rounds: int = 3
     """runs of each"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.tables import label
+from benchmarks.markdown import label
 from danet.files import write_atomically
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import danet
 from benchmarks import command
 from danet.model.fold_batchnorm import fold_batchnorm
-from danet.predict.inference import segment
+from danet.predict.inference import Inference
 from danet.predict.protocols import find_protocol
 from danet.predict.sliding_window import Logits
 
@@ -68,15 +68,8 @@ def run(options: Options) -> dict[str, Any]:
         protocol = replace(protocol, scales=tuple(options.scales))
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     before, start = _peak(), time.perf_counter()
-    labels, confidence = segment(
-        network,
-        image,
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        torch.device("cpu"),
-        protocol=protocol,
-        batch=options.batch,
-    )
+    mean, std, device = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.device("cpu")
+    labels, confidence = Inference(network, mean, std, device, protocol=protocol, batch=options.batch).segment(image)
     assert labels.shape == confidence.shape == (HEIGHT, WIDTH)
     return {
         "image": [HEIGHT, WIDTH],

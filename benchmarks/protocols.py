@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from benchmarks.measure import environment, interleaved, peak_memory
 from danet.model.danet import DANet
 from danet.model.device import resolve_device
@@ -43,8 +43,7 @@ class Options:
     """runs of the comparison with the released loop; the others run once"""
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 from benchmarks import command
+from benchmarks.command import JsonFile
 from danet import DANet
 from danet.data.datasets import camvid
 from danet.weights import file as weights_file
@@ -135,8 +136,7 @@ class Options:
     """number of pointer positions"""
     uploads: int = 200
     """number of simultaneous uploads"""
-    json: Path | None = None
-    """write all results to this file as well; - prints them instead of the table"""
+    json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from PIL import Image
 
 import danet
 from danet import InputError
-from danet.evaluate.confusion import Confusion
 from danet.train import loop
 
 ROOT = Path(__file__).parents[2]
@@ -57,15 +56,6 @@ def options(campaign, camvid, **more):
     return campaign.Options(camvid, camvid.parent / "runs", backbone="test_resnet", device="cpu", **more)
 
 
-def test_mean_iou_equals_the_confusion_matrix(load):
-    intervals = load("intervals")
-    confusion = Confusion(4)
-    confusion.matrix = np.array([[5, 1, 0, 0], [2, 7, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
-    assert intervals.mean_iou(confusion.matrix) == pytest.approx(confusion.scores().miou)
-    both = np.stack([confusion.matrix, 2 * confusion.matrix])
-    assert intervals.mean_iou(both) == pytest.approx([confusion.scores().miou] * 2)
-
-
 def test_interval_over_seeds_equals_students_t(load):
     intervals = load("intervals")
     from scipy.special import stdtrit
@@ -75,18 +65,6 @@ def test_interval_over_seeds_equals_students_t(load):
         gains = np.random.default_rng(count).normal(1, 2, count)
         half = stdtrit(count - 1, 0.975) * gains.std(ddof=1) / count**0.5
         assert intervals.by_seeds(gains.tolist()) == pytest.approx((gains.mean() - half, gains.mean() + half), rel=1e-3)
-
-
-def test_interval_over_images_is_paired(load):
-    intervals = load("intervals")
-    rng = np.random.default_rng(0)
-    easy = rng.integers(1, 9, (40, 3, 3))
-    better = easy + 2 * np.eye(3, dtype=int)
-    assert intervals.by_images([easy], [easy]) == (0, 0)
-    low, high = intervals.by_images([better, better], [easy, easy])
-    gain = intervals.mean_iou(better.sum(0)) - intervals.mean_iou(easy.sum(0))
-    assert 0 < low < gain < high < low + 0.05
-    assert intervals.by_images([easy], [better]) == pytest.approx((-high, -low))
 
 
 def test_a_killed_campaign_resumes_with_the_same_result(campaign, load, camvid, monkeypatch):
@@ -328,6 +306,6 @@ def test_plots_in_docs_show_the_committed_results(load):
 def test_model_card_rejects_an_evaluation_of_other_weights(load, monkeypatch):
     card = load("model_card")
     assert "**mIoU 70.4 %**" in card.scores()
-    monkeypatch.setattr(card, "read", lambda name: load("tables").read(name) | {"sha256": "0"})
+    monkeypatch.setattr(card, "read", lambda name: load("markdown").read(name) | {"sha256": "0"})
     with pytest.raises(InputError, match=r"measures other weights than default\.safetensors"):
         card.scores()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import tables
+from benchmarks.markdown import interval, percent
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,5 +21,5 @@ def test_robustness_text_without_attention_matches_the_results():
     (off,) = (network for network in networks if network["name"] == "both-off")
     assert off["seeds"] == [1]
     (entry,) = (entry for entry in off["differences"] if entry["against"] == "both")
-    text = f"{tables.percent(entry['mean'], 2, '+')} points {tables.interval(entry['by_images_95'], 2)}"
+    text = f"{percent(entry['mean'], 2, '+')} points {interval(entry['by_images_95'], 2)}"
     assert text in (ROOT / "docs/results.md").read_text()

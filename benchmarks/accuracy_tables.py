@@ -1,0 +1,147 @@
+"""The tables of accuracy in the docs: mIoU of the bundled weights, the ablations, the baselines and robustness."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from benchmarks.markdown import difference, interval, label, markdown, milliseconds, network_label, percent, read
+from danet.evaluate.corruptions import CORRUPTIONS
+
+
+def default_weights() -> str:
+    """Return mIoU and IoU of the bundled weights, and of those before them."""
+    now, earlier = read("default"), read("earlier_weights")["weights"]
+    names = [name.removesuffix("_symbol") for name in now["iou"]]
+    rows = [("**current**", now["miou"], now["iou"]), *((row["about"], row["miou"], row["iou"]) for row in earlier)]
+    return markdown(
+        ("", "mIoU, %", *names), [(about, percent(miou), *map(percent, iou.values())) for about, miou, iou in rows]
+    )
+
+
+def context() -> str:
+    """Return mIoU with and without both modules where only distant context decides."""
+    runs = read("context")["runs"]
+
+    def row(network: str) -> list[str]:
+        cells = [network]
+        for key in ("miou", "miou_of_cars"):
+            values = [run[key] for run in runs if run["network"] == network]
+            cells += [" / ".join(map(percent, values)), f"**{percent(mean(values))}**"]
+        return cells
+
+    head = ("network", "mIoU, %, seeds 1 / 2 / 3", "mean", "mIoU of the two car classes, %", "mean")
+    return markdown(head, [row(network) for network in dict.fromkeys(run["network"] for run in runs)])
+
+
+def ablation() -> str:
+    """Return Tables 1 and 2 of the paper on CamVid, compared with the FCN."""
+    head = ("", "mIoU, %, seeds 1 / 2", "gain over the FCN, points [95 % over images]", "alpha, beta")
+    return markdown((*head, "the paper's gain, ResNet-50 / -101", "parameters, M"), _ablation("ablation", 0))
+
+
+def ablation_resnet50() -> str:
+    """Return the same with ResNet-50, each row compared with the one before it."""
+    head = ("", "mIoU, %", "gain over the previous row, points [95 % over images]", "alpha, beta")
+    head = (*head, "the paper's gain over its FCN, ResNet-50 / -101", "parameters, M")
+    return markdown(head, _ablation("ablation_resnet50", -1))
+
+
+def baselines() -> str:
+    """Return accuracy, speed and memory of DANet and its baselines on one backbone."""
+    rows = sorted(read("baselines")["rows"], key=lambda row: -row["miou"])
+    head = ("", "mIoU, %", "difference to DANet, points [95 % over images]", "ms/image", "images/s, batch of 4")
+    return markdown(
+        (*head, "peak memory, MB", "parameters, M"),
+        [
+            (
+                network_label(row),
+                percent(row["miou"]),
+                difference(row["differences"], 0),
+                milliseconds(row["speed"]["latency"]["median_s"]),
+                f"{row['speed']['images_per_s']:.1f}",
+                f"{row['speed']['peak_bytes'] / 1e6:.0f}",
+                f"{row['parameters'] / 1e6:.2f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def without_attention() -> str:
+    """Return mIoU of the bundled weights with attention switched off at test time."""
+    whole, windows = read("without"), read("without_windows")
+    scales = ", ".join(
+        f"{name} {whole['scales'][key]:+.2f}" for name, key in (("alpha", "position"), ("beta", "channel"))
+    )
+    rows: list[tuple[str, ...]] = [(f"both ({scales})", percent(whole["miou"], 2), percent(windows["miou"], 2))]
+    for entries in zip(whole["rows"], windows["rows"], strict=True):
+        off = entries[0]["off"]
+        cells = [
+            f"{percent(row['miou'], 2)}, {percent(row['difference'], 2, '+')} {interval(row['by_images_95'], 2)}"
+            for row in entries
+        ]
+        rows.append((f"without {off[0] if len(off) == 1 else 'both'}", *cells))
+    head = ("attention at test time", "whole images: mIoU, %, difference in points [95 % over images]", "windows")
+    return markdown(head, rows)
+
+
+def robustness() -> str:
+    """Return mIoU on clean and on corrupted images."""
+    networks = sorted(read("robustness")["networks"], key=lambda network: -network["mean_miou"])
+
+    def of_kind(network: Mapping[str, Any], kind: str) -> float:
+        return mean(mean(mious) for name, mious in network["corruptions"].items() if CORRUPTIONS[name].kind == kind)
+
+    kinds = ("noise", "blur", "weather", "digital")
+    head = ("", "clean, mIoU, %", "corrupted", *kinds, "retained, %", "mCD, %")
+    return markdown(
+        (*head, "gain over the FCN on corrupted images, points [95 % over images]"),
+        [
+            (
+                network_label(network) if network["name"] != "both-off" else _attention_off(network, networks),
+                percent(network["clean"]),
+                percent(network["mean_miou"]),
+                *(percent(of_kind(network, kind)) for kind in kinds),
+                percent(network["kept"], 0),
+                percent(network["mean_degradation"], 0),
+                difference(network["differences"], 0),
+            )
+            for network in networks
+        ],
+    )
+
+
+def _attention_off(off: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> str:
+    """Return the label of a network without attention, with the numbers of the same seed with attention."""
+    (seed,) = off["seeds"]
+    both = next(network for network in networks if network["name"] == "both")
+    difference = next(entry for entry in off["differences"] if entry["against"] == "both")
+    clean, corrupted = off["clean"] - difference["mean_clean"], both["of_each"][both["seeds"].index(seed)]
+    return f"DANet, seed {seed}, attention off at test time (on: {percent(clean)}, {percent(corrupted)})"
+
+
+def _ablation(name: str, against: int) -> list[tuple[str, ...]]:
+    result = read(name)
+    fcn, best = result["rows"][0], max(row["miou"] or 0 for row in result["rows"])
+    rows = []
+    for row in result["rows"]:
+        if row["miou"] is None:
+            continue
+        mious = " / ".join(percent(run["miou"]) for run in result["runs"] if run["name"] == row["name"])
+        scales = ", ".join(f"{scale:+.2f}" if abs(scale) >= 0.005 else "0.00" for scale in row["scales"].values())
+        rows.append(
+            (
+                label(row),
+                f"**{mious}**" if row["miou"] == best else mious,
+                difference(row["differences"], against),
+                scales,
+                "" if row is fcn else _published_gains(row["published"], fcn["published"]),
+                f"{row['parameters'] / 1e6:.2f}",
+            )
+        )
+    return rows
+
+
+def _published_gains(row: Mapping[str, float], fcn: Mapping[str, float]) -> str:
+    gains = {backbone: f"{miou - fcn[backbone]:+.1f}" for backbone, miou in row.items()}
+    return " / ".join(gains.get(backbone, "-") for backbone in fcn) if gains else ""

@@ -1,0 +1,197 @@
+"""The tables of speed and memory in the docs: attention, whole networks, protocols, export, server and data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.markdown import latency, markdown, megabytes, percent, read
+from danet.weights import file as weights_file
+
+
+def attention() -> str:
+    """Return time, memory and error of exact position attention."""
+    names = {"plain": "plain", "tiled": "**tiled**", "fused": "torch's fused kernel, value in 8 heads"}
+    rows = []
+    for name in ("attention", "attention_backward", "attention_32768"):
+        result = read(name)
+        for size in result["sizes"]:
+            title = f"{size['positions']:,} {'forward + backward' if result['backward'] else 'forward'}"
+            for way, row in size["ways"].items():
+                seconds = row["median_s"]
+                rows.append(
+                    (
+                        title,
+                        names[way],
+                        f"{seconds:.3f}" if seconds < 10 else f"{seconds:.1f}",
+                        "1" if way == "plain" else f"{row['of_plain']:.2f}",
+                        f"{row['share_of_gemm_rate']:.0%}".replace("%", " %"),
+                        megabytes(row["peak_bytes"]),
+                        "" if result["backward"] else f"{row['largest_error']:.1e}".replace("e-0", "e-"),
+                    )
+                )
+                title = ""
+    head = ("N", "implementation", "s", "relative to plain", "of the matrix-product rate", "peak memory, MB")
+    return markdown((*head, "error against float64"), rows)
+
+
+def cost() -> str:
+    """Return time and memory of attention and of the whole network as images grow."""
+
+    def cell(entry: Mapping[str, Any], reason: str) -> str:
+        if "left_out" in entry:
+            return reason
+        seconds = entry["median_s"]
+        return f"{seconds:.{3 if seconds < 0.5 else 2 if seconds < 10 else 1}f} s, {megabytes(entry['peak_bytes'])} MB"
+
+    rows = [
+        (
+            f"{size['positions']:,}",
+            *(cell(size[name], "does not fit") for name in ("plain", "tiled")),
+            cell(size["network"], ""),
+        )
+        for size in read("cost")["sizes"]
+    ]
+    return markdown(("N", "plain attention", "tiled attention", "whole network"), rows)
+
+
+def network() -> str:
+    """Return the latency of the whole network, prepared in several ways."""
+    cases = read("network")["cases"]
+    ways = {
+        "eager": "as trained",
+        "channels_last": "channels_last",
+        "folded": "batch normalization folded (`danet predict`)",
+        "bfloat16": "and `--dtype bfloat16`",
+    }
+
+    def cell(row: Mapping[str, Any], way: str) -> str:
+        return latency(row["median_s"]) + (f", {row['speedup']:.2f} x" if way != "eager" else "")
+
+    rows = [(text, *(cell(case[way], way) for case in cases.values())) for way, text in ways.items()]
+    return markdown(("", *cases), rows)
+
+
+def protocols() -> str:
+    """Return time and memory of multi-scale testing."""
+    result = read("protocols")
+    loop, whole, largest = result["released_loop"], result["whole"], result["largest"]
+
+    def about(entry: Mapping[str, Any]) -> str:
+        height, width = entry["image"]
+        return f"{width} x {height}, {len(entry['scales'])} scales and flip, windows of {entry['crop']}"
+
+    ways = {
+        "released loop": f"{about(loop)}: the released loop",
+        "ours, same network": "ours, same network",
+        "ours": "ours, as `danet evaluate` runs it (folded, channels_last)",
+    }
+    rows = []
+    for name, text in ways.items():
+        row = loop["ways"][name]
+        rows.append((text, f"{row['median_s']:.1f}", "1" if row["speedup"] == 1 else f"{row['speedup']:.2f}", ""))
+    base = whole["ways"]["windows"]["seconds"]
+    for name, text in (("windows", about(whole)), ("whole", "whole images instead")):
+        row = whole["ways"][name]
+        speedup = "1" if name == "windows" else f"{base / row['seconds']:.1f}"
+        rows.append((text, f"{row['seconds']:.1f}", speedup, megabytes(row["peak_bytes"])))
+    height, width = largest["image"]
+    text = f"{width} x {height} whole at scale {largest['scale']}, N = {largest['positions']:,}"
+    rows.append((text, f"{largest['seconds']:.1f}", "", megabytes(largest["peak_bytes"])))
+    return markdown(("", "s", "speedup", "peak memory, MB"), rows)
+
+
+def export() -> str:
+    """Return latency, mIoU and file size of the exported bundled weights."""
+    ways = {
+        "PyTorch": "PyTorch",
+        "PyTorch, folded": "PyTorch, batch normalization folded",
+        "ONNX Runtime": "ONNX Runtime",
+        "OpenVINO": "OpenVINO",
+        "OpenVINO int8": "OpenVINO int8",
+    }
+    sizes = {"PyTorch": f"{megabytes(weights_file.DEFAULT.stat().st_size, 1)} (float16)"}
+    rows = []
+    for name, text in ways.items():
+        way = read("export")["ways"][name]
+        size = megabytes(way["bytes"], 1) if "bytes" in way else sizes.get(name, "")
+        rows.append((text, f"{way['milliseconds']:.0f}", percent(way["miou"], 2) if "miou" in way else "", size))
+    return markdown(("", "ms/image", "mIoU, %", "file, MB"), rows)
+
+
+def serve() -> str:
+    """Return latency, throughput and memory of the server."""
+    result = read("serve")
+    load, memory, health = result["load"], result["load"]["resident_mb"], result["load"]["health"]
+    wide, narrow = result["hover_width_512"], result["hover_width_64"]
+    height, width = wide["grid"]
+    statuses = ", ".join(f"{count} answered {status}" for status, count in load["statuses"].items())
+
+    def times(entry: Mapping[str, float]) -> str:
+        return f"median {entry['p50_ms']:.1f} ms, p95 {entry['p95_ms']:.1f} ms"
+
+    rows = [
+        (f"attention of the pixel under the pointer, {height} x {width} features, 512 channels", times(wide)),
+        ("the same, 64 channels", times(narrow)),
+        (
+            f"{load['uploads']} simultaneous uploads",
+            f"{statuses}; {load['images_a_second']:.1f} images/s, {load['images_a_batch']:.1f} images/batch",
+        ),
+        ("resident memory, idle and peak", f"{memory['idle']:,.0f} and {memory['most']:,.0f} MB"),
+        (
+            "/health during the uploads",
+            f"median {health['p50_ms']:.0f} ms, p95 {health['p95_ms']:.0f} ms, p99 {health['p99_ms']:.0f} ms",
+        ),
+    ]
+    return markdown(("", ""), rows)
+
+
+def data() -> str:
+    """Return the time to make a training sample."""
+    ways = {
+        "released": "the released code's steps",
+        "ours": "ours",
+        "cached": "ours, `--cache`",
+        "decoding alone": "decoding the two files, part of both",
+    }
+    rows = []
+    for name, text in ways.items():
+        row = read("data")["ways"][name]
+        share = row["of_released"]
+        rows.append(
+            (text, f"{1000 * row['median_s']:.1f}", "1" if share == 1 else f"{share:.{3 if share < 0.2 else 2}f}")
+        )
+    return markdown(("", "ms", "relative to the released pipeline"), rows)
+
+
+def highlights() -> str:
+    """Return three comparisons for the README."""
+    (size,) = read("attention_32768")["sizes"]
+    plain, tiled, fused = (size["ways"][name] for name in ("plain", "tiled", "fused"))
+    loop, whole = read("protocols")["released_loop"]["ways"], read("protocols")["whole"]["ways"]
+    speedup = whole["windows"]["seconds"] / whole["whole"]["seconds"]
+    ways = read("export")["ways"]
+    height, width = read("export")["image"]
+    int8, float32 = ways["OpenVINO int8"], ways["OpenVINO"]
+    loss = percent(float32["miou"] - int8["miou"])
+
+    def both(row: Mapping[str, Any]) -> str:
+        return f"{row['median_s']:.1f} s, {megabytes(row['peak_bytes'])} MB"
+
+    rows = [
+        (
+            f"exact position attention, a Cityscapes image at stride 8 (N = {size['positions']:,})",
+            both(tiled),
+            f"plain: {both(plain)}; torch's fused kernel: {both(fused)}",
+        ),
+        (
+            "testing with 8 scales and flip, same results within 2e-5",
+            f"{loop['ours']['median_s']:.1f} s",
+            f"the released loop: {loop['released loop']['median_s']:.1f} s; whole images, which now fit into memory, "
+            f"are {speedup:.1f} times as fast as windows",
+        ),
+        (
+            "int8 on a CPU, `danet export --int8`",
+            f"{int8['milliseconds']:.0f} ms per image of {width} x {height}",
+            f"OpenVINO float32: {float32['milliseconds']:.0f} ms, mIoU {loss} higher",
+        ),
+    ]
+    return markdown(("", "danet", "for comparison"), rows)

@@ -1,0 +1,26 @@
+"""Differences in mIoU, and their bootstrap intervals over images."""
+
+import numpy as np
+import pytest
+
+from danet.evaluate import intervals
+from danet.evaluate.confusion import Confusion
+
+
+def test_mean_iou_equals_the_confusion_matrix():
+    confusion = Confusion(4)
+    confusion.matrix = np.array([[5, 1, 0, 0], [2, 7, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
+    assert intervals.mean_iou(confusion.matrix) == pytest.approx(confusion.scores().miou)
+    both = np.stack([confusion.matrix, 2 * confusion.matrix])
+    assert intervals.mean_iou(both) == pytest.approx([confusion.scores().miou] * 2)
+
+
+def test_interval_over_images_is_paired():
+    rng = np.random.default_rng(0)
+    easy = rng.integers(1, 9, (40, 3, 3))
+    better = easy + 2 * np.eye(3, dtype=int)
+    assert intervals.by_images([easy], [easy]) == (0, 0)
+    low, high = intervals.by_images([better, better], [easy, easy])
+    gain = intervals.mean_iou(better.sum(0)) - intervals.mean_iou(easy.sum(0))
+    assert 0 < low < gain < high < low + 0.05
+    assert intervals.by_images([easy], [better]) == pytest.approx((-high, -low))
