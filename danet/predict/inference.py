@@ -1,6 +1,7 @@
 """Run a network on an image under a protocol: pixels -> scores -> labels and confidence at the image's own size."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,23 +17,12 @@ from danet.predict.sliding_window import Logits, averaged, upsampled
 from danet.weights.file import Card
 
 
-def scores(
-    logits: Logits,
-    image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    long_side: int | None = None,
-    protocol: Protocol = WHOLE,
-    batch: int | None = None,
-) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """Yield the averaged scores at the image's own size, a band of rows at a time.
-
-    They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
+@dataclass(frozen=True)
+class Inference:
+    """A network and how to run it on an image.
 
     Args:
         logits: the network.
-        image: pixels, 255 is white.
         mean: per channel, of images in [0, 1].
         std: per channel.
         device: of the network.
@@ -41,30 +31,41 @@ def scores(
         protocol: scales, windows and averaging.
         batch: maximum number of images per forward pass, flipped ones included; it does not affect the result. None: as
             suits the device, see `sliding_window.averaged`.
-
-    Raises:
-        InputError: an invalid protocol; exponentials that overflow.
     """
-    inputs = image if protocol.base(*image.shape[:2]) is not None else resize_long_side(image, long_side)
-    black = normalize(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=device), mean, std)
-    pixels = normalize(torch.tensor(inputs, device=device)[None], mean, std)
-    return averaged(logits, pixels, black, (image.shape[0], image.shape[1]), protocol, batch)
 
+    logits: Logits
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    long_side: int | None = None
+    protocol: Protocol = WHOLE
+    batch: int | None = None
 
-@torch.inference_mode()
-def segment(
-    logits: Logits,
-    image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    device: torch.device,
-    long_side: int | None = None,
-    protocol: Protocol = WHOLE,
-    batch: int | None = None,
-) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """Return the class of each pixel and its probability, at the image's own size. Arguments as for `scores`."""
-    bands = scores(logits, image, mean, std, device, long_side, protocol, batch)
-    return _most_probable(bands, (image.shape[0], image.shape[1]), protocol.average)
+    def scores(
+        self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
+        """Yield the averaged scores at the image's own size, a band of rows at a time.
+
+        They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
+
+        Args:
+            image: pixels, 255 is white.
+
+        Raises:
+            InputError: an invalid protocol; exponentials that overflow.
+        """
+        size, mean, std = image.shape[:2], self.mean, self.std
+        inputs = image if self.protocol.base(*size) is not None else resize_long_side(image, self.long_side)
+        black = normalize(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=self.device), mean, std)
+        pixels = normalize(torch.tensor(inputs, device=self.device)[None], mean, std)
+        return averaged(self.logits, pixels, black, size, self.protocol, self.batch)
+
+    @torch.inference_mode()
+    def segment(
+        self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
+    ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
+        """Return the class of each pixel and its probability, at the image's own size; see `scores`."""
+        return _most_probable(self.scores(image), image.shape[:2], self.protocol.average)
 
 
 @torch.inference_mode()
@@ -73,7 +74,7 @@ def labels_from_logits(
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
     """Return the class of each pixel and its probability from logits that the network has computed already.
 
-    The result is that of `segment` under the protocol WHOLE.
+    The result is that of `Inference.segment` under the protocol WHOLE.
 
     Args:
         logits: of one image, at the feature grid's or the input's size.
@@ -102,9 +103,10 @@ def predict_samples(
         indices: which samples; None: all.
         protocol: scales, windows and averaging, with the network's `align_corners`.
     """
+    inference = Inference(logits, card.mean, card.std, device, card.size, protocol)
     for index in range(len(samples)) if indices is None else indices:
         sample = samples[index]
-        yield Prediction(sample, *segment(logits, sample.image, card.mean, card.std, device, card.size, protocol))
+        yield Prediction(sample, *inference.segment(sample.image))
 
 
 def _most_probable(

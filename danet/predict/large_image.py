@@ -34,7 +34,7 @@ from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay
 from danet.predict.folder import Saved
-from danet.predict.inference import scores
+from danet.predict.inference import Inference
 from danet.predict.outputs import output_paths
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
@@ -165,7 +165,8 @@ def _add(
 ) -> None:
     """Add a window's weighted probabilities."""
     card, protocol = predictor.card, predictor.resolve_protocol(WHOLE)
-    for rows, band in scores(predictor.logits, pixels, card.mean, card.std, predictor.device, None, protocol):
+    inference = Inference(predictor.logits, card.mean, card.std, predictor.device, None, protocol)
+    for rows, band in inference.scores(pixels):
         weighted = torch.softmax(band, dim=0).cpu() * across  # K,n,w
         held[:, rows].addcmul_(weighted, down[rows, None])
 

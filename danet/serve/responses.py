@@ -11,7 +11,7 @@ from danet.model.danet import DANet
 from danet.predict import overlay
 from danet.predict.attention import Inspection
 from danet.predict.predictor import Predictor
-from danet.predict.segmentation import Segmentation
+from danet.predict.segmentation import Segmentation, describe_classes
 
 
 def model_card(predictor: Predictor) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def attention(inspection: Inspection, x: int, y: int) -> dict[str, Any]:
         "class": {"id": class_id, "name": names[class_id], "confidence": float(result.confidence[y, x])},
         "grid": grid(inspection),
         "weights": packed(weights),
-        "classes": [{"id": i, "name": names[i], "share": share} for i, share in inspection.classes_attended(weights)],
+        "classes": describe_classes(result.classes, inspection.classes_attended(weights)),
         "strongest": [{"x": x, "y": y, "weight": weight} for x, y, weight in inspection.strongest(weights)],
     }
 

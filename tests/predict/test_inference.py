@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from danet.data.images.channels import resize_long_side
 from danet.model.preprocess import normalize
-from danet.predict.inference import labels_from_logits, segment
+from danet.predict.inference import Inference, labels_from_logits
 from danet.predict.protocols import PROTOCOLS, WHOLE, Protocol
 from danet.predict.sliding_window import scaled_size
 
@@ -74,7 +74,7 @@ def test_every_pixel_is_covered_with_equal_weight(size, long_side, name, batch):
     scores = torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1)
     net = lambda images: scores.expand(len(images), 3, *images.shape[2:])  # noqa: E731
     image = np.zeros((*size, 3), np.uint8)
-    labels, confidence = segment(net, image, (0.5,) * 3, (0.2,) * 3, CPU, long_side, protocol, batch)
+    labels, confidence = Inference(net, (0.5,) * 3, (0.2,) * 3, CPU, long_side, protocol, batch).segment(image)
     assert (labels == 1).all()
     sharper = 2 if protocol.average == "exp" and protocol.flip else 1  # the sum of both logits
     np.testing.assert_allclose(confidence, torch.softmax(sharper * scores, 1)[0, 1].item(), rtol=1e-5)
@@ -90,7 +90,7 @@ def brightness_as_class(images: torch.Tensor) -> torch.Tensor:
 def test_labels_and_confidence_have_the_images_own_size(long_side):
     image = np.zeros((48, 64, 3), np.uint8)
     image[:, 32:] = 255
-    labels, confidence = segment(brightness_as_class, image, (0.0,) * 3, (1.0,) * 3, CPU, long_side)
+    labels, confidence = Inference(brightness_as_class, (0.0,) * 3, (1.0,) * 3, CPU, long_side).segment(image)
     assert labels.shape == confidence.shape == (48, 64)
     assert set(labels[:, :28].ravel()) == {0}
     assert set(labels[:, 36:].ravel()) == {2}
@@ -106,6 +106,6 @@ def test_labels_from_logits_equal_those_of_segment(long_side, align_corners):
     protocol = replace(WHOLE, align_corners=align_corners)
     inputs = resize_long_side(image, long_side)
     logits = brightness_as_class(normalize(torch.tensor(inputs)[None], (0.0,) * 3, (1.0,) * 3))
-    expected = segment(brightness_as_class, image, (0.0,) * 3, (1.0,) * 3, CPU, long_side, protocol)
+    expected = Inference(brightness_as_class, (0.0,) * 3, (1.0,) * 3, CPU, long_side, protocol).segment(image)
     for found, own in zip(labels_from_logits(logits, inputs.shape[:2], (48, 64), align_corners), expected, strict=True):
         assert np.array_equal(found, own)

@@ -25,8 +25,8 @@ from released import fill_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from danet import InputError
-from danet.predict import inference, protocols, resampling
-from danet.predict.inference import segment
+from danet.predict import protocols, resampling
+from danet.predict.inference import Inference
 from danet.predict.protocols import PROTOCOLS, Protocol
 from danet.predict.sliding_window import averaged, scaled_size, spans, visits
 
@@ -298,7 +298,7 @@ def test_overflowing_exponentials_are_rejected():
     assert whole_map(constant(44.5), image.double(), (6, 8), exp).isfinite().all()
     pixels = np.zeros((6, 8, 3), np.uint8)
     for value, expected in ((44.3, 1 / 3), (-44.3, 1 / 3), (-80.0, 0.0)):  # the last underflows
-        _, confidence = segment(constant(value), pixels, MEAN, STD, CPU, protocol=exp)
+        _, confidence = Inference(constant(value), MEAN, STD, CPU, protocol=exp).segment(pixels)
         np.testing.assert_allclose(confidence, expected, rtol=1e-5)
 
 
@@ -317,9 +317,9 @@ def test_labels_and_confidence_are_the_maximum_of_the_scores(name):
     elif len(protocol.scales) > 1:
         protocol = replace(protocol, short_side=32)
     image = np.random.default_rng(3).integers(0, 256, (33, 60, 3), np.uint8)
-    args = (sees_neighbors, image, MEAN, STD, CPU)
-    labels, confidence = segment(*args, protocol=protocol)
-    scores = torch.cat([band for _, band in inference.scores(*args, protocol=protocol)], dim=1)
+    inference = Inference(sees_neighbors, MEAN, STD, CPU, protocol=protocol)
+    labels, confidence = inference.segment(image)
+    scores = torch.cat([band for _, band in inference.scores(image)], dim=1)
     assert scores.shape == (CLASSES, 33, 60)
     assert np.array_equal(labels, scores.argmax(0).numpy())
     probabilities = scores.softmax(0) if protocol.average == "logits" else scores / scores.sum(0)
@@ -334,7 +334,7 @@ def test_a_protocol_with_a_base_size_ignores_the_long_side():
     def input_sizes(long_side, protocol):
         sizes = []
         net = lambda images: sizes.append(tuple(images.shape[2:])) or sees_neighbors(images)  # noqa: E731
-        labels, _ = segment(net, image, MEAN, STD, CPU, long_side, protocol)
+        labels, _ = Inference(net, MEAN, STD, CPU, long_side, protocol).segment(image)
         assert labels.shape == (30, 40)
         return sizes
 
