@@ -1,4 +1,4 @@
-"""Draw the confusion matrix as a PNG image, for print and for reports."""
+"""Draw the confusion matrix as a PNG image for print: `danet evaluate --confusion FILE.png`."""
 
 import io
 from math import ceil
@@ -15,21 +15,21 @@ _TITLE = "row: true class; column: predicted; in % of the row's pixels"
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def confusion_png(confusion: Confusion, classes: Classes, scale: float = 1.0) -> bytes:
+def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
     """Return a PNG of the confusion matrix: row = true class, column = predicted; darker cells have larger shares.
 
-    Cells show their share of the row's pixels in %, if it fits and is at least 0.5. Rows without pixels are gray.
+    Cells show their share of the row's pixels in %, if it fits and is at least 0.5. Rows without pixels are gray. The
+    size is meant for print at 300 dots per inch.
 
     Args:
         confusion: counts of pixels.
         classes: their names.
-        scale: factor of the image's size; 1 is meant for print, at 300 dots per inch.
     """
-    cell = round(scale * np.clip(_SIDE // len(classes), *_CELLS))
-    font, names = _font(min(0.75 * cell, 34 * scale)), [" ".join(name.split()) for name in classes.names]
+    cell = int(np.clip(_SIDE // len(classes), *_CELLS))
+    font, names = _font(min(0.75 * cell, 34)), [" ".join(name.split()) for name in classes.names]
     gap, side = max(cell // 3, 1), cell * len(classes)
     left = max(ceil(font.getlength(name)) for name in names) + 2 * gap
-    title, top = _font(28 * scale), left + round(56 * scale)
+    title, top = _font(28), left + 56
     page = Image.new("RGB", (max(left + side, round(title.getlength(_TITLE))) + gap, top + side + gap), "white")
     pen = ImageDraw.Draw(page)
     pen.text((gap, gap), _TITLE, fill="black", font=title)
@@ -44,10 +44,10 @@ def confusion_png(confusion: Confusion, classes: Classes, scale: float = 1.0) ->
     for edge in range(0, side + 1, cell):
         pen.line((left + edge, top, left + edge, top + side), _GRID)
         pen.line((left, top + edge, left + side, top + edge), _GRID)
-    if cell >= 26 * scale:
-        _write_numbers(pen, shares, (left, top), cell, _font(min(0.42 * cell, 30 * scale)))
+    if cell >= 26:
+        _write_numbers(pen, shares, (left, top), cell, _font(min(0.42 * cell, 30)))
     file = io.BytesIO()
-    page.save(file, "PNG", dpi=(300 * scale, 300 * scale))
+    page.save(file, "PNG", dpi=(300, 300))
     return file.getvalue()
 
 

@@ -128,7 +128,6 @@ a{color:var(--c0)}nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-size:.92
 figure{margin:0;min-width:0}figcaption b{color:var(--ink);font-weight:600}
 svg{display:block;max-width:100%;height:auto;overflow:visible}
 .wide{overflow-x:auto;margin:.4rem 0 1rem}
-.wide img{display:block;border-radius:3px}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child{text-align:left;font-weight:500}thead th{font-weight:600;vertical-align:bottom}
@@ -136,7 +135,8 @@ td.text,.pairs td{text-align:left}.pairs td{white-space:normal;overflow-wrap:any
 .number{display:inline-block;min-width:2.8em;text-align:right}
 .bar{display:inline-block;vertical-align:middle;width:10rem;height:.7em;border-radius:2px;
 background:linear-gradient(var(--c0) 0 0) 0 0/calc(100%*var(--w)) 100% no-repeat var(--line)}
-.beside{display:flex;flex-wrap:wrap;gap:0 3rem;align-items:flex-start}.beside>*{min-width:0}
+.beside{display:flex;flex-wrap:wrap;gap:0 3rem;align-items:flex-start}
+.beside>*{min-width:0}.beside .note{max-width:24rem}
 .slim .bar{width:4rem;height:.45em}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.45em;border:1px solid var(--line);border-radius:2px;
 vertical-align:-.05em}
@@ -160,6 +160,6 @@ columns:22rem}
 .drawings .scores,.drawings figure:nth-of-type(5){grid-column:1/-1}.bar{width:5rem}.facts div{flex:1 0 7rem}}
 @media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{max-width:none;padding:0;font-size:11px}
 nav{display:none}figure,tr,.drawings{break-inside:avoid}h2,h3{break-after:avoid}.wide{overflow:visible}
-.wide img{max-width:100%;height:auto}pre{white-space:pre-wrap}}
+pre{white-space:pre-wrap}}
 """
 )

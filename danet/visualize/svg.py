@@ -1,17 +1,21 @@
-"""Draw charts as SVG: line charts and a reliability diagram. Tooltips show the numbers."""
+"""Draw charts as SVG: line charts, a confusion matrix and a reliability diagram. Tooltips show the numbers."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from danet.evaluate.calibration import Bin
-from danet.visualize.html import CHART_STYLE, escape, percent
+from danet.visualize.html import CHART_STYLE, escape, percent, short
 
 _COLORS = 6
 _DASHES = (("solid", "none"), ("dashed", "7 4"), ("dotted", "2 3"))
 _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 40  # margins of a plot
 _POINTS, _TOOLTIPS, _DOTS = 1000, 100, 30  # maximum points of a line: drawn, with tooltips, and as visible dots
+_CELLS, _SIDES, _MATRIX = 4000, (7, 34), 680  # of the matrix: maximum cells, limits of their side, width
+_OPACITY = 0.55  # of the darkest cell: numbers stay readable in both themes
 
 
 class Series(NamedTuple):
@@ -115,6 +119,45 @@ def reliability(table: Sequence[Bin], error: float) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
 
 
+def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
+    """Return the confusion matrix. Cells show their share of the row's pixels in %, if it fits and is at least 0.5.
+
+    Correct pixels are blue, wrong ones orange, rows without pixels gray. Only the 4,000 cells with the largest shares
+    are drawn.
+
+    Args:
+        counts: K,K pixels; row = true class, column = predicted.
+        names: of the classes.
+    """
+    pixels = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(pixels, 1)
+    cell = min(max(_MATRIX // len(names), _SIDES[0]), _SIDES[1])
+    font, labels = min(11.5, cell - 1.0), [short(name, 22) for name in names]
+    left = round(0.62 * font * max(len(name) for name in labels)) + 10  # of the top as well: labels are rotated there
+    side = cell * len(names)
+    parts = []
+    for i, name in enumerate(labels):
+        middle, edge, style = left + (i + 0.5) * cell + font / 3, left + i * cell, f'style="font-size:{font:.1f}px"'
+        parts.append(f'<text {style} x="{left - 6}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
+        rotated = f'transform="translate({middle:.1f} {left - 6}) rotate(-90)"'
+        parts.append(f"<text {style} {rotated}>{escape(name)}</text>")
+        parts.append(f'<path class="grid" d="M{left} {edge}h{side}M{edge} {left}v{side}"/>')
+        if not pixels[i]:
+            row = f'<rect x="{left}" y="{edge}" width="{side}" height="{cell}" fill="var(--line)"/>'
+            parts.append(f"<g><title>{escape(names[i])}: no pixels</title>{row}</g>")
+    parts.append(f'<path class="grid" fill="none" d="M{left} {left + side}h{side}v{-side}"/>')
+    order = np.argsort(-shares, axis=None, kind="stable")[:_CELLS]
+    least = max(0.005, float(shares.flat[order[-1]]) if len(order) < shares.size else 0.0)
+    for row, column in (divmod(int(i), len(names)) for i in order if shares.flat[i] >= least):
+        tooltip = f"{short(names[row], 30)} predicted as {short(names[column], 30)}"
+        tooltip += f": {percent(shares[row, column])} %, {counts[row, column]:,} pixels"
+        corner = left + column * cell, left + row * cell
+        parts.append(_cell(shares[row, column], row == column, corner, cell, tooltip))
+    svg = _svg(left + side + 2, left + side + 2, "confusion matrix", "".join(parts))
+    note = f"Row: true class; column: predicted; in % of the row's pixels. Shares below {percent(least)} % are empty."
+    return f'<p class="note">{note}</p><div class="wide">{svg}</div>'
+
+
 def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Return at most seven round numbers that enclose [low, high]; with `whole`, whole numbers."""
     span = high - low or abs(high) or 1.0
@@ -142,6 +185,16 @@ def color(index: int) -> str:
 def key(index: int) -> str:
     """Return a line's sample for a legend, as HTML."""
     return f'<i class="key" style="border-top:2.5px {_DASHES[index // _COLORS % 3][0]} {color(index)}"></i>'
+
+
+def _cell(share: float, correct: bool, corner: tuple[int, int], side: int, tooltip: str) -> str:
+    box = f'x="{corner[0]}" y="{corner[1]}" width="{side}" height="{side}"'
+    fill = f'fill="{color(0 if correct else 1)}" fill-opacity="{_OPACITY * share**0.7:.2f}"'
+    number = ""
+    if side >= 24:
+        middle = f'x="{corner[0] + side / 2:.1f}" y="{corner[1] + side / 2 + 4:.1f}"'
+        number = f'<text {middle} text-anchor="middle">{100 * share:.0f}</text>'
+    return f"<g><title>{escape(tooltip, 120)}</title><rect {box} {fill}/>{number}</g>"
 
 
 def _line(line: Series, frame: Frame, index: int, x_title: str) -> str:

@@ -135,7 +135,7 @@ def test_the_page_of_a_run_holds_all_scores_of_its_best_weights(run):
         for place, index in enumerate(indices, 1):
             row = evaluation.images[index]
             assert f"<h3>{kind} {place}: {row.name}, mIoU {100 * row.miou:.1f} %" in page
-    assert len(images(page)) == 5 * (worst_images.WORST + worst_images.BEST) + 1  # the confusion matrix
+    assert len(images(page)) == 5 * (worst_images.WORST + worst_images.BEST)
     assert all(f"  {name}:" in page for name in ("backbone", "crop", "momentum"))
     total = sum(p.numel() for p in predictor.network.parameters())
     assert f"<dt>parameters<dd>{total / 1e6:.2f} M" in page
@@ -147,7 +147,7 @@ def test_no_attention_image_without_position_attention(other_run):
     page = (other_run / "report.html").read_text()
     check_page(page)
     assert "position attention: of the" not in page
-    assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST) + 1  # the confusion matrix
+    assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST)
 
 
 def test_attention_is_drawn_for_the_most_confident_wrong_pixel(run):
@@ -220,7 +220,8 @@ def test_the_page_of_a_validation_uses_no_random_numbers(tmp_path):
     page = (tmp_path / "report.html").read_text()
     check_page(page)
     assert "added at the end of the run" in page
-    assert len(images(page)) == 1  # the confusion matrix
+    assert images(page) == []
+    assert page.count('aria-label="confusion matrix"') == 1
     assert page.count("<polyline") == 3 + 3 + 1 + 2
 
 
@@ -340,7 +341,28 @@ def test_the_largest_confusions_are_listed():
     body = sections.confusion(confusion, Classes.named(("road", "car", "sign"))).body
     rows = re.findall(r'<th scope="row">([^<]+)<td>([^<]+)<td>([^<]+)<td>([^<]+)', body)
     assert rows == [("car → sign", "50.0", "83.3", "50"), ("road → car", "10.0", "16.7", "10")]
-    assert body.count("<img") == 1
+
+
+def test_confusion_cells_have_tooltips_numbers_and_theme_colors():
+    svg = charts.matrix(np.array([[90, 10, 0], [0, 996, 4], [0, 0, 0]]), ["road", "car", "a <sign>"])
+    cells = re.findall(r"<title>([^<]+)</title><rect [^>]*fill=\"([^\"]+)\"[^>]*/>(?:<text [^>]*>([^<]+))?", svg)
+    assert cells == [
+        ("a &lt;sign&gt;: no pixels", "var(--line)", ""),
+        ("car predicted as car: 99.6 %, 996 pixels", "var(--c0)", "100"),
+        ("road predicted as road: 90.0 %, 90 pixels", "var(--c0)", "90"),
+        ("road predicted as car: 10.0 %, 10 pixels", "var(--c1)", "10"),
+    ]
+    assert svg.count("a &lt;sign&gt;</text>") == 2
+    assert "Shares below 0.5 % are empty" in svg
+
+
+def test_large_confusion_matrices_draw_only_the_largest_shares():
+    counts = np.random.default_rng(0).integers(1, 100, (250, 250))
+    svg = charts.matrix(counts, [f"class {i}" for i in range(250)])
+    shares = counts / counts.sum(1, keepdims=True)
+    drawn = int((shares >= max(0.005, np.sort(shares, axis=None)[-4000])).sum())
+    assert svg.count("<rect") == min(drawn, 4000)
+    assert "<rect" in svg
 
 
 def test_the_comparison_of_runs_shows_results_and_differences(run, other_run, tmp_path, capsys):
