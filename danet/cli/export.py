@@ -24,7 +24,7 @@ class Export:
     to: Literal["onnx", "openvino"]
     """the format"""
     weights: tyro.conf.Positional[Path] = Path("default")
-    """a .safetensors file, or default: the bundled weights"""
+    """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
     """the file to write; default: next to the weights, for the bundled weights in this folder"""
     int8: bool = False

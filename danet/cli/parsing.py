@@ -5,10 +5,11 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import fields, is_dataclass, replace
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from danet.errors import InputError
 
@@ -44,7 +45,7 @@ def parse(
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(kind, prog=full, args=args, **given)
+            return tyro.cli(kind, prog=full, args=args, registry=_registry(), **given)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -62,6 +63,33 @@ def error_line(error: InputError) -> str:
 def printable(text: str) -> str:
     """Escape newlines, terminal control sequences and undecodable bytes, which file names may contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
+
+
+def _registry() -> ConstructorRegistry:
+    """Return rules with which tyro's help states the default of each option once."""
+    registry, pending = ConstructorRegistry(), []
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if pending or not is_dataclass(info.type):
+            return None  # tyro's own rules apply
+        pending.append(info)
+        spec = ConstructorRegistry.get_struct_spec(info)
+        pending.pop()
+        assert isinstance(spec, StructConstructorSpec)
+        return replace(spec, fields=tuple(map(_with_one_default, spec.fields)))
+
+    return registry
+
+
+def _with_one_default(field: StructFieldSpec) -> StructFieldSpec:
+    """Append "(default: VALUE)" to the text of an option only if it has a default that the text does not describe."""
+
+    def hint(value: str) -> str:
+        text = field.helptext() if callable(field.helptext) else field.helptext
+        return "" if value in ("", "''", "None") or "default:" in (text or "") else f"(default: {value})"
+
+    return replace(field, type=Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint)])
 
 
 def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:

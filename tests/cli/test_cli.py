@@ -1,7 +1,9 @@
 """The commands, run in this process: what they print, and one line for each user error."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -198,6 +200,18 @@ def test_help_is_quick_and_shows_the_defaults(command):
     if command == ["train", "toy"]:
         assert "--optim.momentum FLOAT    momentum of SGD (default: 0.9)" in done.stdout
     assert elapsed < (0.7 if os.environ.get("DANET_QUIET_MACHINE") else 3.0)  # 0.7 s on an idle machine
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["train", "toy"], ["train", "--resume", "run"]])
+def test_help_states_the_default_of_each_option_once(command, capsys):
+    with pytest.raises(SystemExit) if command != ["train"] else contextlib.nullcontext():
+        main([*command, "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    arguments = re.split(r"\n(?=--|╭)", "\n".join(lines))
+    assert command == ["train"] or len(arguments) > 2
+    for text in (" ".join(argument.split()) for argument in arguments):
+        assert not re.search(r"\(default: (None|''|)\)", text), text
+        assert text.count("default:") <= 1, text
 
 
 def test_help_imports_no_torch():

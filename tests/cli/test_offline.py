@@ -1,8 +1,7 @@
-"""No command makes a connection, unless weights are asked of the hub.
+"""No command makes a network connection, except to download pretrained weights from timm's hub.
 
-The commands run in a child, `test_offline.py FOLDER NAME...`, in which every connection and every look-up
-of a name is counted and refused: in Python by its audit hook and, where a network namespace may be made (unshare), for
-all libraries by the system's own counters.
+The commands run in a child process (`test_offline.py FOLDER NAME...`). An audit hook counts and blocks connections and
+name lookups in Python. If the system allows network namespaces (unshare), the kernel's counters cover all libraries.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-COMMANDS = {  # in this order; what a command writes a later one reads
+COMMANDS = {  # in this order: later commands read what earlier ones wrote
     "recipes": ["recipes"],
     "init": ["init", "mine"],
     "check": ["check", "mine", "--manifest", "hashes.json", "--json", "check.json"],
@@ -45,11 +44,11 @@ COUNTERS = {"Ip": ("OutRequests", "OutNoRoutes"), "Tcp": ("ActiveOpens",), "Udp"
 COUNTERS_6 = ("Ip6OutRequests", "Ip6OutNoRoutes")
 
 
-# the child
+# child process
 
 
-def watch() -> list[str]:
-    """What this process and the libraries written in Python try; it fails."""
+def block_connections() -> list[str]:
+    """Block connections and name lookups in Python; return a list to which each attempt is appended."""
     attempts: list[str] = []
     names = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"}
 
@@ -57,28 +56,28 @@ def watch() -> list[str]:
         if event not in names:
             return
         local = event not in ("socket.getaddrinfo", "socket.gethostbyname") and not isinstance(arguments[1], tuple)
-        if not local:  # a name in the file system, or none: between processes of this machine
+        if not local:  # addresses of local sockets are paths or missing
             attempts.append(f"{event} {arguments}")
-            raise OSError("no connections here")
+            raise OSError("connections are blocked")
 
     sys.addaudithook(hook)
     return attempts
 
 
-def sent() -> int:
-    """What the system counted in this network namespace: packets sent, or kept for want of a route."""
+def sent_packets() -> int:
+    """Return the kernel's count of packets in this network namespace: sent, or dropped because there is no route."""
     lines = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
     total = 0
     for names, values in zip(lines[::2], lines[1::2], strict=True):
-        found = dict(zip(names, values, strict=True))
-        total += sum(int(found[name]) for name in COUNTERS.get(names[0].rstrip(":"), ()))
-    newer = Path("/proc/self/net/snmp6")
-    rows = newer.read_text().split() if newer.exists() else []
+        fields = dict(zip(names, values, strict=True))
+        total += sum(int(fields[name]) for name in COUNTERS.get(names[0].rstrip(":"), ()))
+    snmp6 = Path("/proc/self/net/snmp6")
+    rows = snmp6.read_text().split() if snmp6.exists() else []
     return total + sum(int(value) for name, value in zip(rows[::2], rows[1::2], strict=True) if name in COUNTERS_6)
 
 
 def prepare(folder: Path) -> None:
-    """What the commands name, and recipes that end in seconds."""
+    """Create the files that the commands read, and shorten the recipes to seconds."""
     import torch
     from released import released_state
 
@@ -109,30 +108,31 @@ def prepare(folder: Path) -> None:
 
 
 def child(folder: Path, names: list[str]) -> None:
-    attempts = watch()
+    """Run commands, and print their exit statuses, the attempts and the packet counts as JSON."""
+    attempts = block_connections()
     prepare(folder)
     from danet.cli import main
 
-    status, counted = {}, {"the libraries": sent()}
+    status, packets = {}, {"imports": sent_packets()}
     for name in names:
-        before = sent()
+        before = sent_packets()
         with contextlib.redirect_stdout(sys.stderr):
             try:
                 status[name] = main(list(COMMANDS[name]))
             except SystemExit as stop:
                 status[name] = stop.code
-        counted[name] = sent() - before
+        packets[name] = sent_packets() - before
     if "onnx" in names:
-        time.sleep(10)  # ONNX Runtime would send some seconds after a session was made
-    counted["afterwards"] = sent() - sum(counted.values())
-    print(json.dumps({"status": status, "attempts": attempts, "sent": counted}))
+        time.sleep(10)  # ONNX Runtime sends telemetry some seconds after a session is created
+    packets["afterwards"] = sent_packets() - sum(packets.values())
+    print(json.dumps({"status": status, "attempts": attempts, "sent": packets}))
 
 
-# the parent
+# parent process
 
 
-def alone() -> list[str]:
-    """The command that runs another without a network, where that is allowed."""
+def without_network() -> list[str]:
+    """Return a command prefix that runs a program without a network; empty if that is not allowed."""
     call = ["unshare", "--user", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*call, "true"], capture_output=True, check=False).returncode:
         return []
@@ -140,6 +140,7 @@ def alone() -> list[str]:
 
 
 def run(folder: Path, *names: str) -> dict:
+    """Run commands in a child process, and return its results and its standard error."""
     home = folder / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
@@ -148,68 +149,68 @@ def run(folder: Path, *names: str) -> dict:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3])),
     }
-    call = [*alone(), sys.executable, "-W", "ignore", __file__, str(folder), *names]
+    call = [*without_network(), sys.executable, "-W", "ignore", __file__, str(folder), *names]
     done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]) | {"said": done.stderr}
+    return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_no_command_makes_a_connection(names, tmp_path):
-    found = run(tmp_path, *names)
-    assert found["status"] == dict.fromkeys(names, 0), found["said"][-3000:]
-    assert found["attempts"] == []
-    if alone():
-        assert set(found["sent"].values()) == {0}, found["sent"]
+    result = run(tmp_path, *names)
+    assert result["status"] == dict.fromkeys(names, 0), result["stderr"][-3000:]
+    assert result["attempts"] == []
+    if without_network():
+        assert set(result["sent"].values()) == {0}, result["sent"]
 
 
-def test_onnx_runtimes_telemetry_is_forbidden_before_it_is_imported(monkeypatch):
-    """That nothing is sent then is seen above, by the system's counters: it is no Python that sends."""
+def test_onnx_runtime_telemetry_is_disabled_before_import(monkeypatch):
+    """The test above checks by the kernel's counters that nothing is sent."""
     from danet.weights import runtimes
 
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     seen = []
 
-    def imported(name: str):
+    def import_module(name: str):
         seen.append((name, os.environ.get("ORT_DISABLE_TELEMETRY")))
         return sys
 
-    monkeypatch.setattr(runtimes, "import_module", imported)
+    monkeypatch.setattr(runtimes, "import_module", import_module)
     runtimes.import_optional("onnxruntime", "export", "a test")
     assert seen == [("onnxruntime", "1")]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_weights_of_the_hub_are_asked_of_the_hub_and_what_is_asked_is_seen(tmp_path):
-    found = run(tmp_path, "init", "hub")
-    assert found["status"] == {"init": 0, "hub": 2}
-    assert any("huggingface" in attempt for attempt in found["attempts"])
-    assert "cannot download the pretrained weights of" in found["said"]
+def test_pretrained_weights_are_requested_from_the_hub(tmp_path):
+    result = run(tmp_path, "init", "hub")
+    assert result["status"] == {"init": 0, "hub": 2}
+    assert any("huggingface" in attempt for attempt in result["attempts"])
+    assert "cannot download the pretrained weights of" in result["stderr"]
 
 
-SEEN_BELOW_PYTHON = """
+CONNECT_BY_CTYPES = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[1])
 import test_offline
-attempts, before = test_offline.watch(), test_offline.sent()
+attempts, before = test_offline.block_connections(), test_offline.sent_packets()
 libc = ctypes.CDLL(None, use_errno=True)
 descriptor = libc.socket(2, 2, 0)
 address = (2).to_bytes(2, sys.byteorder) + (53).to_bytes(2, "big") + bytes([192, 0, 2, 1]) + bytes(8)
 libc.sendto(descriptor, b"x", 1, 0, address, len(address))
 libc.connect(libc.socket(2, 1, 0), address, len(address))
-print(len(attempts), test_offline.sent() - before)
+print(len(attempts), test_offline.sent_packets() - before)
 """
 
 
-@pytest.mark.skipif(not alone(), reason="no network namespace may be made here")
-def test_the_systems_counters_see_what_python_does_not():
-    call = [*alone(), sys.executable, "-c", SEEN_BELOW_PYTHON, str(Path(__file__).parent)]
+@pytest.mark.skipif(not without_network(), reason="network namespaces are not allowed")
+def test_kernel_counters_detect_what_the_audit_hook_misses():
+    call = [*without_network(), sys.executable, "-c", CONNECT_BY_CTYPES, str(Path(__file__).parent)]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
-    by_python, by_the_system = map(int, done.stdout.split())
-    assert by_python == 0
-    assert by_the_system >= 1
+    by_hook, by_kernel = map(int, done.stdout.split())
+    assert by_hook == 0
+    assert by_kernel >= 1
 
 
 if __name__ == "__main__":
