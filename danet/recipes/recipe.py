@@ -77,6 +77,10 @@ class Data:
     """strength of random brightness, contrast and saturation"""
     photometric: bool = False
     """SSD's photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5"""
+    mean: tuple[float, ...] | None = None
+    """mean of each band that the network expects, from 0 to 1; default: that of the backbone's ImageNet weights"""
+    std: tuple[float, ...] | None = None
+    """standard deviation of each band that the network expects; default: that of the backbone's ImageNet weights"""
     size: int | None = None
     """resize the long side of images to this for validation and prediction; default: keep their size"""
 
@@ -197,6 +201,8 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
         ("data.largest_share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
         ("data.short_side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
+        ("data.mean", data.mean, all(0 <= value <= 1 for value in data.mean or ()), "from 0 to 1"),
+        ("data.std", data.std, all(0 < value <= 1 for value in data.std or ()), "above 0 and up to 1"),
         ("data.size", data.size, data.size is None or 32 <= data.size <= 8192, "from 32 to 8192 pixels"),
         ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
         ("optim.steps", optim.steps, optim.steps is None or optim.steps >= 1, "at least 1"),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from danet.recipes.recipe import Data, Network, Optim, Recipe
+from danet.recipes.recipe import Data, Loss, Network, Optim, Recipe
 
 # align_corners=True is off by up to one stride at the right and bottom edges unless the size is a multiple of the
 # stride plus 1. On small images this lowers the mIoU (docs/log.md).
@@ -11,10 +11,23 @@ _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 
 CAMVID = Recipe(
     about="CamVid street scenes, 11 classes; the recipe of the bundled weights",
-    network=_SMALL,
-    # twice the original size: at stride 16, poles, signs and people are too small otherwise (docs/log.md)
-    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.2, 3.0), jitter=0.3, size=960),
-    optim=Optim(epochs=40, lr=0.01, head_lr_factor=5.0, ema=0.998, warmup=100),
+    network=Network(
+        "mobilenetv2_100", output_stride=16, width=128, align_corners=False, decoder=True, initial_scale=0.1
+    ),
+    # twice the original size: poles, signs and people are too small otherwise (docs/log.md)
+    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.0, 2.8), jitter=0.3, size=960),
+    optim=Optim(
+        algorithm="adamw",
+        epochs=24,
+        lr=2.5e-4,
+        head_lr_factor=4.0,
+        weight_decay=0.01,
+        attention_weight_decay=0.0,
+        frozen_batch_norm=2,
+        ema=0.998,
+        warmup=100,
+    ),
+    loss=Loss(fused=1.0, position=0.4, channel=0.4, attention=0.4),
     validate_every=4,
 )
 FOLDER = Recipe(

@@ -54,10 +54,21 @@ def build(
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
     if initial_weights is not None and fresh:
         weights_file.load_into(network, initial_weights)
-    mean, std = normalization(recipe.network.backbone, bands.count)
+    mean, std = _normalization(recipe, bands.count)
     return network, weights_file.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )
+
+
+def _normalization(recipe: Recipe, bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the recipe's mean and standard deviation, or those of the backbone's ImageNet weights."""
+    mean, std = normalization(recipe.network.backbone, bands)
+    given = {"mean": recipe.data.mean, "std": recipe.data.std}
+    for name, values in given.items():
+        if values is not None and len(values) != bands:
+            what = f"has {len(values)} values, but images have {bands} bands"
+            raise InputError(f"data.{name}", what, "give a value for each band")
+    return given["mean"] or mean, given["std"] or std
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
