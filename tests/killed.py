@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import resource
+import runpy
 import select
 import signal
 import subprocess
@@ -154,6 +155,21 @@ def command(*args: str) -> int:
 
     _watch(Path(args[-1]).with_suffix(".order"))
     return main(list(args))
+
+
+def script(path: str, *args: str) -> None:
+    """Run a file as `python PATH ARGS`; what it prints goes to standard error."""
+    sys.argv = [path, *args]
+    runpy.run_path(path, run_name="__main__")
+
+
+def hold_lock(run: str) -> None:
+    """Lock a run folder until it is killed."""
+    from danet.train import run_folder
+
+    with run_folder.lock(Path(run)):
+        send("locked")
+        signal.pause()
 
 
 def serve(*args: str) -> int:

@@ -12,7 +12,6 @@ import random
 import resource
 import signal
 import struct
-import subprocess
 import sys
 import time
 import zlib
@@ -22,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import killed
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
@@ -448,21 +448,20 @@ class Result(NamedTuple):
     peak: int
 
 
-def fuzz(name: str, count: int, folder: Path) -> Result:
+def fuzz(warm: killed.Warm, name: str, count: int, folder: Path) -> Result:
     """Open `count` damaged files in child processes; after a crash, continue with the next file in a new one."""
     crashes: dict[int, str] = {}
     parts: list[dict] = []
     first, state = 0, folder / "state"
     while first < count:
-        call = [sys.executable, "-W", "ignore", __file__, name, str(first), str(count), str(state)]
-        environment = {**os.environ, "FUZZ_FOLDER": str(folder), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(call, capture_output=True, env=environment, check=False)
-        if done.returncode >= 0:
-            assert done.returncode == 0, done.stderr[-2000:].decode()
-            parts.append(json.loads(done.stdout.splitlines()[-1]))
+        arguments = [__file__, name, str(first), str(count), str(state)]
+        done = warm.start(killed.script, *arguments, errors=folder / "output", FUZZ_FOLDER=str(folder))
+        if done.wait() >= 0:
+            assert done.status == 0, done.stderr()[-2000:]
+            parts.append(json.loads(done.stderr().splitlines()[-1]))
             break
         index = int(state.read_text())
-        crashes[index] = signal.Signals(-done.returncode).name
+        crashes[index] = signal.Signals(-(done.status or 0)).name
         first = index + 1
     total = Counter()
     for part in parts:
@@ -490,10 +489,10 @@ COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_00
         *(pytest.param(kind, count, marks=pytest.mark.stress) for kind, count in COUNTS.items()),
     ],
 )
-def test_damaged_files_are_read_or_rejected(kind, count, tmp_path):
+def test_damaged_files_are_read_or_rejected(kind, count, warm, tmp_path):
     if kind in NEEDED and not all(map(find_spec, NEEDED[kind])):  # not imported here, see conftest.py
         pytest.skip(f"needs {' and '.join(NEEDED[kind])}")
-    result = fuzz(kind, count, tmp_path)
+    result = fuzz(warm, kind, count, tmp_path)
     print(f"{count} {kind}: {result}")
     assert result.crashes == {}, "crashed, or took over 5 s (SIGPROF)"
     assert result.exceptions == []

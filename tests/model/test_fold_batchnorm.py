@@ -126,8 +126,9 @@ def test_predictor_runs_the_folded_network(tiny_weights):
 
 
 @torch.inference_mode()
-def test_predictor_in_bfloat16_is_nearly_equal():
-    exact, bfloat16 = danet.load(device="cpu"), danet.load(device="cpu", dtype=torch.bfloat16)
+def test_predictor_in_bfloat16_is_nearly_equal(tiny_weights):
+    exact = danet.load(tiny_weights, device="cpu")
+    bfloat16 = danet.load(tiny_weights, device="cpu", dtype=torch.bfloat16)
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     expected, logits = exact.logits(images), bfloat16.logits(images)
     assert (expected.dtype, logits.dtype) == (torch.float32, torch.bfloat16)

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from killed import command, command_in_little_memory, save_forever
+from killed import command, command_in_little_memory, hold_lock, save_forever
 
 from danet import recipes
 from danet.data import registry
@@ -173,23 +173,12 @@ def test_invalid_run_folder_is_an_error_at_once(recipe, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_second_process_in_a_folder_names_the_first_ones_id(tmp_path):
-    locking = (
-        "import sys\nfrom pathlib import Path\nfrom danet.train import run_folder\n"
-        "with run_folder.lock(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
-    )
-    first = subprocess.Popen(
-        [sys.executable, "-c", locking, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert first.stdin is not None
-    assert first.stdout is not None
-    assert first.stdout.readline() == b"locked\n"
+def test_second_process_in_a_folder_names_the_first_ones_id(warm, tmp_path, tmp_path_factory):
+    first = warm.start(hold_lock, str(tmp_path), errors=tmp_path_factory.mktemp("errors") / "errors")
+    assert first.reaches("locked")
     with pytest.raises(InputError, match=f"in use by process {first.pid}; wait until"), run_folder.lock(tmp_path):
         pass
     first.kill()
-    first.wait()
-    first.stdin.close()
-    first.stdout.close()
     (tmp_path / ".danet-123-0.ckpt").write_text("half")
     with run_folder.lock(tmp_path):  # the lock was released when its owner died
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
@@ -376,7 +365,7 @@ def test_out_of_memory_names_largest_tensor_and_three_remedies(recipe, tmp_path,
         train(recipe, RunOptions(tmp_path / "run", workers=0))
     assert "the largest tensor is 4 x " in str(caught.value)
     assert all(
-        remedy in str(caught.value) for remedy in ("`optim.accumulate`", "`data.crop`", "`optim.precision` to bf16")
+        remedy in str(caught.value) for remedy in ("`optim.accumulate`", "`data.crop`", "`optim.precision` to bfloat16")
     )
 
 
