@@ -35,13 +35,13 @@ def context() -> str:
 
 def ablation() -> str:
     """Return Tables 1 and 2 of the paper on CamVid, compared with the FCN."""
-    head = ("", "mIoU, %, seeds 1 / 2", "gain over the FCN, points [95 % over images]", "alpha, beta")
+    head = ("", "mIoU, %, seeds 1 / 2", "gain over the FCN, points [95% over images]", "alpha, beta")
     return markdown((*head, "the paper's gain, ResNet-50 / -101", "parameters, M"), _ablation("ablation", 0))
 
 
 def ablation_resnet50() -> str:
     """Return the same with ResNet-50, each row compared with the one before it."""
-    head = ("", "mIoU, %", "gain over the previous row, points [95 % over images]", "alpha, beta")
+    head = ("", "mIoU, %", "gain over the previous row, points [95% over images]", "alpha, beta")
     head = (*head, "the paper's gain over its FCN, ResNet-50 / -101", "parameters, M")
     return markdown(head, _ablation("ablation_resnet50", -1))
 
@@ -49,7 +49,7 @@ def ablation_resnet50() -> str:
 def baselines() -> str:
     """Return accuracy, speed and memory of DANet and its baselines on one backbone."""
     rows = sorted(read("baselines")["rows"], key=lambda row: -row["miou"])
-    head = ("", "mIoU, %", "difference to DANet, points [95 % over images]", "ms/image", "images/s, batch of 4")
+    head = ("", "mIoU, %", "difference to DANet, points [95% over images]", "ms/image", "images/s, batch of 4")
     return markdown(
         (*head, "peak memory, MB", "parameters, M"),
         [
@@ -81,7 +81,7 @@ def without_attention() -> str:
             for row in entries
         ]
         rows.append((f"without {off[0] if len(off) == 1 else 'both'}", *cells))
-    head = ("attention at test time", "whole images: mIoU, %, difference in points [95 % over images]", "windows")
+    head = ("attention at test time", "whole images: mIoU, %, difference in points [95% over images]", "windows")
     return markdown(head, rows)
 
 
@@ -95,7 +95,7 @@ def robustness() -> str:
     kinds = ("noise", "blur", "weather", "digital")
     head = ("", "clean, mIoU, %", "corrupted", *kinds, "retained, %", "mCD, %")
     return markdown(
-        (*head, "gain over the FCN on corrupted images, points [95 % over images]"),
+        (*head, "gain over the FCN on corrupted images, points [95% over images]"),
         [
             (
                 network_label(network) if network["name"] != "both-off" else _attention_off(network, networks),

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.intervals import SEEDS
 from benchmarks.measure import environment
-from benchmarks.summary import GREEK, Measured, Row, summarize
+from benchmarks.summary import GREEK, SHARES, Measured, Row, summarize
 from benchmarks.validation import confusion_matrices
 from danet import recipes
 from danet.data import registry
@@ -62,7 +62,7 @@ class Options:
     """ImageNet weights of the backbone; default: timm's from the Hugging Face hub"""
     epochs: int | None = None
     """number of epochs; default: that of the recipe"""
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the training"""
     seeds: int = 1
     """number of seeds, 1 to 10"""
@@ -165,6 +165,7 @@ def _measure(row: Row, seed: int, options: Options) -> Measured:
         "scales": {
             name: 0.0 if name in row.off else last[f"{name}_scale"] for name in GREEK if f"{name}_scale" in last
         },
+        "attention": {} if row.off else {name: last[name] for name in SHARES if name in last},
         **confusion.scores().as_dict(read.card.classes.names),
     }
     return Measured(names.tolist(), matrices, facts)

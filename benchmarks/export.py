@@ -85,7 +85,7 @@ def table(result: dict[str, Any]) -> str:
     """Format the result."""
     lines, base = [], result["ways"]["PyTorch"]["milliseconds"]
     for name, way in result["ways"].items():
-        score = f", mIoU {100 * way['miou']:.2f} %" if "miou" in way else ""
+        score = f", mIoU {100 * way['miou']:.2f}%" if "miou" in way else ""
         lines.append(
             f"{name:16} {way['milliseconds']:7.1f} ms, {base / way['milliseconds']:.2f} x PyTorch's speed{score}"
         )

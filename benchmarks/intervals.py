@@ -1,4 +1,4 @@
-"""95 % intervals of differences over seeds; those over images are in danet.evaluate.intervals."""
+"""95% intervals of differences over seeds; those over images are in danet.evaluate.intervals."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SEEDS = len(_T975) + 1
 
 
 def by_seeds(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of paired differences, one per seed, by Student's t; None for one seed."""
+    """Return the 95% interval of the mean of paired differences, one per seed, by Student's t; None for one seed."""
     if len(differences) < 2:
         return None
     half = _T975[len(differences) - 2] * stdev(differences) / math.sqrt(len(differences))

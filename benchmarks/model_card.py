@@ -62,8 +62,8 @@ def scores() -> str:
     result = _evaluation()
     miou, pixels, classes = (percent(result[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy"))
     text = (
-        f"On CamVid's {result['images']} full validation images, at their original size: **mIoU {miou} %**, pixel "
-        f"accuracy {pixels} %, mean accuracy {classes} %."
+        f"On CamVid's {result['images']} full validation images, at their original size: **mIoU {miou}%**, pixel "
+        f"accuracy {pixels}%, mean accuracy {classes}%."
     )
     return f"\n{fill(text, 120)}\n\n"
 
@@ -84,8 +84,8 @@ def calibration() -> str:
     total = sum(row["pixels"] for row in bins)
     confidence = sum(row["pixels"] * row["confidence"] for row in bins) / total
     text = (
-        f"Mean confidence over all pixels {percent(confidence)} %, accuracy {percent(result['pixel_accuracy'])} %, "
-        f"expected calibration error over 15 bins **{percent(result['calibration']['ece'])} %**."
+        f"Mean confidence over all pixels {percent(confidence)}%, accuracy {percent(result['pixel_accuracy'])}%, "
+        f"expected calibration error over 15 bins **{percent(result['calibration']['ece'])}%**."
     )
     rows = [
         (
@@ -101,7 +101,7 @@ def calibration() -> str:
 def worst_classes() -> str:
     """Return the three classes with the lowest IoU."""
     rated = sorted((iou, name) for name, iou in _evaluation()["iou"].items() if iou is not None)
-    return f"\nThe worst classes are {', '.join(f'{name} (IoU {percent(iou)} %)' for iou, name in rated[:3])}.\n\n"
+    return f"\nThe worst classes are {', '.join(f'{name} (IoU {percent(iou)}%)' for iou, name in rated[:3])}.\n\n"
 
 
 @cache

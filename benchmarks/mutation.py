@@ -201,7 +201,7 @@ def main() -> None:
         count = sum(every[key][0].file == file for key in tried)
         print(f"{file:40} {count:4} tried, {sum(every[key][0].file == file for key in survivors):3} survived")
     if tried:
-        print(f"{len(tried)} of {len(every)} mutants tried, {100 - 100 * len(survivors) / len(tried):.1f} % killed")
+        print(f"{len(tried)} of {len(every)} mutants tried, {100 - 100 * len(survivors) / len(tried):.1f}% killed")
 
 
 if __name__ == "__main__":

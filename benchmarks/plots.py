@@ -85,7 +85,7 @@ def draw(name: str, result: dict[str, Any]) -> bytes:
 
 
 def ablation(result: dict[str, Any]) -> Figure:
-    """Draw each row's gain over the dilated FCN with its 95 % interval, and the paper's gain."""
+    """Draw each row's gain over the dilated FCN with its 95% interval, and the paper's gain."""
     rows = [row for row in result["rows"] if row["miou"] is not None]
     fcn = next(row for row in rows if row["name"] == "fcn")
     figure, axes = _figure(5.6, 1.2 + 0.36 * len(rows))
@@ -118,7 +118,7 @@ def ablation(result: dict[str, Any]) -> Figure:
     each = "One seed." if max(seeds) == 1 else "Dots: each seed."
     notes = [
         "gain over the dilated FCN on CamVid, points of mIoU",
-        f"Lines: 95 % interval over {sample}. {each}",
+        f"Lines: 95% interval over {sample}. {each}",
         "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and -101.",
     ]
     axes.set_xlabel("\n".join(notes))

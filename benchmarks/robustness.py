@@ -195,7 +195,7 @@ def compare(results: dict[tuple[str, int], Result]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Format the result, in %."""
-    lines = [f"{'mIoU, %':24}{'clean':>8}{'corrupted':>10}{'retained':>9}{'mCD':>7}  difference [95 % over images]"]
+    lines = [f"{'mIoU, %':24}{'clean':>8}{'corrupted':>10}{'retained':>9}{'mCD':>7}  difference [95% over images]"]
     for entry in result["networks"]:
         shares = (entry["clean"], entry["mean_miou"], entry["kept"], entry.get("mean_degradation", float("nan")))
         line = "{:24}{:8.1f}{:10.1f}{:9.1f}{:7.1f}".format(entry["about"], *(100 * share for share in shares))

@@ -14,6 +14,9 @@ from danet.recipes import Recipe
 GREEK = {"position": "alpha", "channel": "beta"}
 """Name in the paper of each module's scale (Eq. 2 and 4), which is 0 at the start."""
 
+SHARES = ("attention_own", "attention_chance", "attention_own_beyond", "attention_chance_beyond")
+"""Columns of metrics.csv: shares of attention on the own class, on a few validation images."""
+
 
 class Row(NamedTuple):
     """A row of a campaign's table.
@@ -77,6 +80,7 @@ def summarize(row: Row, measured: Mapping[tuple[str, int], Measured]) -> dict[st
         "parameters": facts[0]["parameters"],
         "seconds": _mean_of([fact["seconds"] for fact in facts]),
         "scales": {name: mean(fact["scales"][name] for fact in facts) for name in facts[0]["scales"]},
+        "attention": {name: mean(fact["attention"][name] for fact in facts) for name in facts[0]["attention"]},
         "differences": list(_differences(row, own, measured)),
     }
 
@@ -115,11 +119,17 @@ def _format_difference(entry: dict[str, Any]) -> str:
     return f"{100 * entry['mean']:+.2f} vs {entry['against']} {intervals}"
 
 
+def _shares(row: Mapping[str, Any]) -> str:
+    """Return the share of attention on the own class next to its value by chance, in %."""
+    shares = row.get("attention") or {}
+    return f"{100 * shares[SHARES[0]]:.0f} ({100 * shares[SHARES[1]]:.0f})" if shares else ""
+
+
 def table(entries: dict[str, Any]) -> str:
     """Format the result; mIoU and differences in %, and the paper's mIoU on Cityscapes."""
     lines = [
-        f"{'':36}{'mIoU, %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}"
-        "differences [95 % over seeds] [over images]"
+        f"{'':36}{'mIoU, %':>14}{'R50 / R101':>16}{'M param.':>10}{'s':>7}  {'scales':24}{'own class':12}"
+        "differences [95% over seeds] [over images]"
     ]
     for row in entries["rows"]:
         published = " / ".join(f"{value:.2f}" for value in row["published"].values())
@@ -132,5 +142,5 @@ def table(entries: dict[str, Any]) -> str:
         seconds = "n/a" if row["seconds"] is None else f"{row['seconds']:.0f}"
         cost = f"{row['parameters'] / 1e6:10.2f}{seconds:>7}"
         differences = "; ".join(_format_difference(entry) for entry in row["differences"])
-        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {scales:24}{differences}")
+        lines.append(f"{row['about']:36}{scores:>14}{published:>16}{cost}  {scales:24}{_shares(row):12}{differences}")
     return "\n".join(lines)

@@ -59,11 +59,11 @@ def run(options: Options) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """Format the result."""
     lines = [", ".join(f"{GREEK[name]} {value:+.2f}" for name, value in result["scales"].items())]
-    lines.append(f"with both{'':19} mIoU {100 * result['miou']:.2f} %")
+    lines.append(f"with both{'':19} mIoU {100 * result['miou']:.2f}%")
     for row in result["rows"]:
         low, high = (f"{100 * end:+.2f}" for end in row["by_images_95"])
         difference = f"{100 * row['difference']:+.2f} [{low} {high}]"
-        lines.append(f"without {' and '.join(row['off']):20} mIoU {100 * row['miou']:.2f} %, {difference}")
+        lines.append(f"without {' and '.join(row['off']):20} mIoU {100 * row['miou']:.2f}%, {difference}")
     return "\n".join(lines)
 
 

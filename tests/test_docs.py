@@ -120,8 +120,9 @@ def served() -> Iterator[str]:
 def run_command(line: str) -> None:
     """Run a line of a page: danet and torchrun in this process, the client with a server of its own."""
     words = shlex.split(line, comments=True)
-    if not words or words[:2] == ["pip", "install"] or words == ["danet", "serve", "--port", "8000"]:
-        return  # the README's first two commands are run by .ci/run
+    installs = words[:2] in (["pip", "install"], ["uv", "sync"])
+    if not words or installs or words == ["danet", "serve", "--port", "8000"]:
+        return  # the README's two commands with pip are run by .ci/run
     if words[0] == "torchrun":
         words = [*words[words.index("danet") :], "--dry-run"]
     if words[:2] == ["python", "examples/client.py"]:
@@ -180,10 +181,10 @@ def test_the_guides_snippets_give_what_they_name(workplace):
     assert names["foggy"].shape == (720, 1280, 3)
 
 
-def test_ci_runs_the_first_two_commands_of_the_readme():
-    first, second = (block.strip() for block in blocks(ROOT / "README.md", "bash")[:2])
+def test_ci_runs_the_first_and_last_command_of_the_readme():
+    first, *_, last = (block.strip() for block in blocks(ROOT / "README.md", "bash"))
     assert first == "pip install -q uv && uv run danet predict examples/street.jpg"
-    assert second == "pip install -q uv && uv run --all-extras pytest"
+    assert last == "pip install -q uv && uv run --all-extras pytest"
     assert "pip install -q uv && uv run $1" in (ROOT / ".ci/run").read_text()
 
 
@@ -223,7 +224,8 @@ def test_links_files_and_modules_named_by_a_page_exist(page):
             module
         )
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"'danet\[(\w+)\]'", text)) <= set(extras)
+    named = re.findall(r"'(?:danet|\.)\[(\w+)\]'|uv sync --extra (\w+)", text)
+    assert {name for pair in named for name in pair if name} <= set(extras)
 
 
 def test_code_named_by_the_paper_page_exists():

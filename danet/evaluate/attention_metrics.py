@@ -51,13 +51,16 @@ class RowMetrics(NamedTuple):
 
 
 @torch.inference_mode()
-def row_metrics(query: Tensor, key: Tensor, labels: UInt8[np.ndarray, "h w"]) -> RowMetrics:
+def row_metrics(
+    query: Tensor, key: Tensor, labels: UInt8[np.ndarray, "h w"], regions: Tensor | None = None
+) -> RowMetrics:
     """Measure the position attention of one image.
 
     Args:
         query: N,D, the queries of Eq. 1.
-        key: N,D, the keys of Eq. 1.
+        key: N,D, the keys of Eq. 1; of a DRANet, M,D.
         labels: ground truth of each position, 255 = ignore.
+        regions: M,N, of a DRANet, whose weights of centers are divided among the positions; see `Internals`.
     """
     device, (height, width) = query.device, labels.shape
     count = height * width
@@ -67,7 +70,8 @@ def row_metrics(query: Tensor, key: Tensor, labels: UInt8[np.ndarray, "h w"]) ->
     columns: dict[str, list[Tensor]] = {name: [] for name in (*_SHARES, "entropy")}
     directions = torch.zeros(count, dtype=torch.float64, device=device)  # the sum of all rows, each of length 1
     for at in torch.arange(count, device=device).split(max(1, _BLOCK // count)):
-        weights = attention_weights(query[None, at], key[None])[0]  # n,N
+        weights = attention_weights(query[None, at], key[None])[0]
+        weights = weights if regions is None else weights @ regions  # n,N
         same = (classes[at, None] == classes) & valid
         near = ((row[at, None] - row).abs() <= NEIGHBORHOOD) & ((column[at, None] - column).abs() <= NEIGHBORHOOD)
         far, own = weights.masked_fill(near, 0), weights * same
@@ -112,7 +116,8 @@ class AttentionMetrics:
         if not internals.scales:
             raise InputError("weights", "the network has no attention", "use weights of a DANet with attention modules")
         if internals.query is not None and internals.key is not None:
-            rows = row_metrics(internals.query, internals.key, grid_labels(inspection, labels))
+            labels_at_grid = grid_labels(inspection, labels)
+            rows = row_metrics(internals.query, internals.key, labels_at_grid, internals.regions)
             self._add("entropy", rows.entropy)
             self._add("cosine", rows.cosine)
             self._rows.append(_sums(rows, len(self.classes)))
@@ -135,23 +140,24 @@ class AttentionMetrics:
         """Return a few lines that a reader without this paper understands."""
         lines, metrics = [], self.as_dict()
         if (position := metrics["position"]) is not None:
-            shares = {name: "n/a" if position[name] is None else f"{100 * position[name]:.1f} %" for name in _SHARES}
+            shares = {name: "n/a" if position[name] is None else f"{100 * position[name]:.1f}%" for name in _SHARES}
             lines += [
                 f"attention on the pixel's own class: {shares['own']} (by chance {shares['chance']}); "
                 f"beyond its neighborhood: {shares['own_beyond']} (by chance {shares['chance_beyond']})",
                 f"entropy of a row: {position['entropy']:.3f} of log N; cosine between rows: {position['cosine']:.3f}",
             ]
         lines += [
-            f"{module} attention adds {100 * values['size']:.1f} % of its input's norm, "
-            f"{100 * values['varying']:.1f} % varying over the image (scale {values['scale']:+.3f})"
+            f"{module} attention adds {100 * values['size']:.1f}% of its input's norm, "
+            f"{100 * values['varying']:.1f}% varying over the image (scale {values['scale']:+.3f})"
             for module, values in metrics["modules"].items()
         ]
         for module, row in metrics["without"].items():
             if module != "none":
+                name = "both modules" if module == "both" else f"{module} attention"
                 low, high = (100 * end for end in row["by_images_95"])
                 lines.append(
-                    f"mIoU without {module} attention{'s' if module == 'both' else ''}: {100 * row['miou']:.2f} "
-                    f"({100 * row['difference']:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})"
+                    f"mIoU without {name}: {100 * row['miou']:.2f} "
+                    f"({100 * row['difference']:+.2f}, 95% interval {low:+.2f} to {high:+.2f})"
                 )
         return "\n".join(lines)
 
@@ -185,7 +191,7 @@ class AttentionMetrics:
         }
 
     def _without(self) -> dict[str, Any]:
-        """Return the mIoU with and without attention, with 95 % intervals of the differences, paired by image."""
+        """Return the mIoU with and without attention, with 95% intervals of the differences, paired by image."""
         whole = np.stack(self._matrices["with"])
         confusion = Confusion(len(self.classes))
         confusion.matrix = whole.sum(0)

@@ -8,7 +8,7 @@ boundary, neither in the labels nor in the prediction. Within d pixels, for each
     recall    = share of the labeled boundary pixels that lie at most d from a predicted one
     F         = 2 precision recall / (precision + recall)
 
-with Euclidean distances between pixel centers. Csurka et al. choose d as 0.75 % of the diagonal and average F over
+with Euclidean distances between pixel centers. Csurka et al. choose d as 0.75% of the diagonal and average F over
 images. Here d is in pixels, and the counts are summed over all images before the division, as for IoU: they are
 integers, and images without a class need no special rule.
 

@@ -1,4 +1,4 @@
-"""Calibration: of the pixels with confidence 0.8, are 80 % classified correctly?
+"""Calibration: of the pixels with confidence 0.8, are 80% classified correctly?
 
 Reliability table and expected calibration error (ECE) after Guo et al., "On Calibration of Modern Neural Networks"
 (ICML 2017): 15 bins of equal width, (0, 1/15], ..., (14/15, 1]. ECE is the mean over all pixels of

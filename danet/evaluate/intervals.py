@@ -20,7 +20,7 @@ def by_images(
     theirs: Sequence[np.ndarray],
     score: Callable[[np.ndarray], np.ndarray] = mean_iou,
 ) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval over the images of the mean difference in mIoU.
+    """Return the 95% bootstrap interval over the images of the mean difference in mIoU.
 
     The images are resampled with replacement, identically for both networks and all seeds.
 
@@ -43,7 +43,7 @@ def by_images(
 def paired_difference(
     ours: Integer[np.ndarray, "P K K"], theirs: Integer[np.ndarray, "P K K"]
 ) -> dict[str, float | tuple[float, float]]:
-    """Return the mIoU of `ours`, its difference to that of `theirs`, and the difference's 95 % interval by images."""
+    """Return the mIoU of `ours`, its difference to that of `theirs`, and the difference's 95% interval by images."""
     miou = float(mean_iou(ours.sum(0)))
     return {
         "miou": miou,

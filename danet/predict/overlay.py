@@ -51,7 +51,7 @@ def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
 def to_png(image: Image.Image) -> bytes:
     """Encode an image as PNG.
 
-    zlib only looks for runs: compared with its default level 6, overlays take a quarter of the time and 2 % more bytes,
+    zlib only looks for runs: compared with its default level 6, overlays take a quarter of the time and 2% more bytes,
     labels a third of the time and fewer bytes.
     """
     content = io.BytesIO()

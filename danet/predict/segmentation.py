@@ -34,6 +34,12 @@ class Segmentation:
     confidence: np.ndarray
     classes: Classes
 
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        largest = class_shares(self.labels, self.classes)[:3]
+        shares = ", ".join(f"{self.classes.names[i]} {share:.0%}" for i, share in largest)
+        return f"Segmentation({self.name!r}, {width} x {height}{': ' if shares else ''}{shares})"
+
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """Return the image blended with its classes' colors, with a legend of their names and shares."""
         legend = draw.share_legend(self.classes, class_shares(self.labels, self.classes))

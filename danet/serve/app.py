@@ -1,4 +1,4 @@
-"""The REST interface and the files of the web page. Command: `danet serve`; the operations are listed at /docs.
+"""The REST API and the files of the web page. Command: `danet serve`; the operations are listed at /docs.
 
     POST /v1/segment      an image -> classes as JSON, or labels or overlay as PNG
     POST /v1/attention    an image or a stored image's id, and a pixel -> attention weights of the pixel
@@ -9,8 +9,9 @@ torch runs in one thread, and images are decoded in another process. Nothing is 
 """
 
 import asyncio
+from http import HTTPStatus
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,10 +20,11 @@ from starlette.exceptions import HTTPException
 
 from danet import __version__
 from danet.errors import InputError
-from danet.predict.attention import Inspection, Module
+from danet.predict.attention import Module
 from danet.predict.predictor import Predictor
 from danet.serve import responses
 from danet.serve.guard import Guard, Limits
+from danet.serve.image_store import StoredImage
 from danet.serve.service import Service, max_pixels
 from danet.serve.uploads import cancel_on_disconnect, image_bytes
 
@@ -34,7 +36,7 @@ Output = Annotated[
 Keep = Annotated[bool, Query(description="Store the image for queries, and return its id. Only for json.")]
 Column = Annotated[int, Query(description="Column of the pixel, counted from 0.")]
 Row = Annotated[int, Query(description="Row of the pixel, counted from 0.")]
-StoredId = Annotated[str | None, Query(description="Id of a stored image. Send no body then.")]
+StoredId = Annotated[str | None, Query(description="Id of a stored image. If given, send no body.")]
 OldStoredId = Annotated[str | None, Query(alias="picture", include_in_schema=False)]  # vocabulary: old name
 ImageId = Annotated[str, Path(description="Id of a stored image: `image` in the response to `/v1/segment?keep=true`.")]
 Without = Annotated[Module | None, Query(description="Switch this module's attention off.")]
@@ -44,7 +46,7 @@ Count = Annotated[int, Query(ge=1, le=16, description="Number of channels.")]
 STORED, OLD_STORED = "/v1/images/{image}", "/v1/pictures/{image}"  # vocabulary: old name
 
 PARAMETERS = {"class_name": "class_id"}
-"""Parameters in errors of the library -> their names in the REST interface, if different."""
+"""Parameters in errors of the library -> their names in the REST API, if different."""
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "jpg": "image/jpeg", "svg": "image/svg+xml"}
 
@@ -84,11 +86,30 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}; see /docs"}, 422)
+        return JSONResponse({"error": f"{first['loc'][-1]}: {_describe_invalid(first)}; see /docs"}, 422)
 
     @app.exception_handler(HTTPException)
     async def _(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        what = error.detail
+        if what == HTTPStatus.NOT_FOUND.phrase:  # raised by the router, not by us
+            what = "no such page; see /docs"
+        elif what == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+            what = f"use {(error.headers or {}).get('Allow', 'another method')}; see /docs"
+        return JSONResponse({"error": what}, error.status_code, error.headers)
+
+
+def _describe_invalid(error: dict[str, Any]) -> str:
+    """Return what is wrong with a parameter, without its value."""
+    limits = error.get("ctx", {})
+    messages = {
+        "missing": "missing",
+        "int_parsing": "must be a whole number",
+        "bool_parsing": "must be true or false",
+        "literal_error": f"must be {limits.get('expected', '').replace(chr(39), '')}",
+        "greater_than_equal": f"must be at least {limits.get('ge')}",
+        "less_than_equal": f"must be at most {limits.get('le')}",
+    }
+    return messages.get(error["type"], error["msg"])
 
 
 def _add_predictions(app: FastAPI, service: Service) -> None:
@@ -126,18 +147,19 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     ) -> JSONResponse:
         """Return the position attention of one pixel.
 
-        `weights` holds its attention weights over the feature grid, as base64 of float16 values in row-major order.
-        They sum to 1. `classes` holds their sum over each class.
+        `weights` holds its attention weights over the feature grid, as base64-encoded float16 values in row-major
+        order. They sum to 1. `classes` holds their sum over each class as `share`, and the class's share of the image
+        as `image_share`.
 
         Send an image as for `/v1/segment`, or give the id of a stored image.
         """
         image_id = old_image if image is None else image
         if image_id is not None:
-            return await _attention(service, service.inspection(service.stored(image_id)), x, y)
+            return await _attention(service, service.stored(image_id), x, y)
         content = await image_bytes(request)
         with service.queue_slot():
             inspected = await cancel_on_disconnect(request, service.inspect(content, request))
-            return await _attention(service, service.inspection(inspected), x, y)
+            return await _attention(service, inspected, x, y)
 
 
 def _add_stored_images(app: FastAPI, service: Service) -> None:
@@ -164,7 +186,7 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
     async def channels(image: ImageId, class_id: ClassId, count: Count = 4) -> JSONResponse:
         """Return the channels that respond most to a class, and their maps.
 
-        Each map is base64 of float16 values over the feature grid, in row-major order.
+        Each map holds base64-encoded float16 values over the feature grid, in row-major order.
         """
         if class_id >= len(service.predictor.classes):
             last = len(service.predictor.classes) - 1
@@ -218,5 +240,6 @@ def _add_page(app: FastAPI) -> None:
         return respond(name)
 
 
-async def _attention(service: Service, inspection: Inspection, x: int, y: int) -> JSONResponse:
-    return JSONResponse(await service.query(responses.attention, inspection, x, y))
+async def _attention(service: Service, image: StoredImage, x: int, y: int) -> JSONResponse:
+    service.inspection(image)  # 409 if the network does not support it
+    return JSONResponse(await service.query(responses.attention, image, x, y))

@@ -4,11 +4,12 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 from danet.predict.attention import Inspection
-from danet.predict.segmentation import Segmentation
+from danet.predict.segmentation import Segmentation, class_shares
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,11 @@ class StoredImage:
 
     segmentation: Segmentation
     inspection: Inspection | None
+
+    @cached_property
+    def shares(self) -> dict[int, float]:
+        """The share of the image's pixels that each class in it has, by class id."""
+        return dict(class_shares(self.segmentation.labels, self.segmentation.classes))
 
     @property
     def nbytes(self) -> int:

@@ -142,7 +142,7 @@ class Service:
         """
         image = self.images.get(image_id)
         if image is None:
-            raise HTTPException(404, "no such image (only the latest ones are stored); send it again")
+            raise HTTPException(404, "image not found (only recent images are kept); send it again")
         return image
 
     def _segment(self, images: list[np.ndarray]) -> list[Segmentation]:

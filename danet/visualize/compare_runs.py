@@ -18,7 +18,7 @@ def page(runs: Sequence[Run]) -> bytes:
     """
     best = max(runs, key=lambda run: _comparable(_miou(run)))
     lead = (
-        f"Best validation mIoU: {percent(_miou(best), 2)} %, {escape(best.name)}. The scores are from each run's own"
+        f"Best validation mIoU: {percent(_miou(best), 2, '%')}, {escape(best.name)}. The scores are from each run's own"
         f" validations, over full images, for its best weights. The weights were selected by the same scores."
     )
     head = ["", *(f"{key(i)}{escape(run.name)}" for i, run in enumerate(runs))]

@@ -27,14 +27,14 @@ def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: 
         f"{escape(about['split'])}, by the protocol {escape(about['protocol'])}."
     )
     facts = [
-        ("mIoU", f"{percent(scores.miou, 2)} %"),
-        ("pixel accuracy", f"{percent(scores.pixel_accuracy, 2)} %"),
-        ("mean accuracy", f"{percent(scores.mean_accuracy, 2)} %"),
+        ("mIoU", percent(scores.miou, 2, "%")),
+        ("pixel accuracy", percent(scores.pixel_accuracy, 2, "%")),
+        ("mean accuracy", percent(scores.mean_accuracy, 2, "%")),
         *_boundary(evaluation),
-        ("calibration error", f"{percent(evaluation.calibration.error, 2)} %"),
+        ("calibration error", percent(evaluation.calibration.error, 2, "%")),
     ]
     if (cityscapes := evaluation.cityscapes_scores) is not None:
-        facts += [(name, f"{percent(value, 2)} %") for name, value in cityscapes.means().items()]
+        facts += [(name, percent(value, 2, "%")) for name, value in cityscapes.means().items()]
     parts = [
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),
@@ -50,7 +50,7 @@ def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: 
 def _boundary(evaluation: Evaluation) -> list[tuple[str, str]]:
     tolerance = TOLERANCES[2]
     value = float(evaluation.boundary.scores().mean_f[2])
-    return [(f"boundary F, {tolerance} pixels", f"{percent(value, 2)} %")]
+    return [(f"boundary F, {tolerance} pixels", percent(value, 2, "%"))]
 
 
 def _method(about: dict[str, str], details: dict[str, object]) -> Section:

@@ -56,9 +56,9 @@ def short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def percent(fraction: float, digits: int = 1) -> str:
-    """Return a fraction in percent, without the sign: 0.5 gives "50.0"; nan gives "n/a"."""
-    return "n/a" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+def percent(fraction: float, digits: int = 1, sign: str = "") -> str:
+    """Return a fraction in percent: 0.5 gives "50.0", or "50.0%" if `sign` is "%"; nan gives "n/a"."""
+    return "n/a" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}{sign}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:

@@ -49,14 +49,14 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
         sections.confusion(confusion, classes),
         sections.settings(recipes.to_dict(recipe)),
     ]
-    scores = [(f"{which} mIoU", f"{percent(row['miou'], 2)} %") for which, row in (("last", last), ("best", best))]
+    scores = [(f"{which} mIoU", percent(row["miou"], 2, "%")) for which, row in (("last", last), ("best", best))]
     return document(name, lead, [*scores, *_facts(recipe, history, best)], parts)
 
 
 def page(run: Run, evaluation: Evaluation, predictor: Predictor, samples: Samples) -> bytes:
     """Return the page of a run whose best weights have been evaluated on these samples."""
     best, scores, x = best_row(run.history), evaluation.confusion.scores(), sections.x_axis([run.recipe])
-    data, miou, recorded = run.recipe.data, f"{percent(scores.miou, 2)} %", f"{percent(best['miou'], 2)} %"
+    data, miou, recorded = run.recipe.data, percent(scores.miou, 2, "%"), percent(best["miou"], 2, "%")
     lead = (
         f"{escape(run.recipe.about, 300)}. The scores are those of best.safetensors, the weights of {x} {best[x]:.0f},"
         f" on the {len(samples)} full images of {escape(data.dataset)} {escape(data.val_split)}."
@@ -65,8 +65,8 @@ def page(run: Run, evaluation: Evaluation, predictor: Predictor, samples: Sample
         ("mIoU", miou),
         *([("in training", recorded)] if recorded != miou else []),
         *_facts(run.recipe, run.history, best),
-        ("pixel accuracy", f"{percent(scores.pixel_accuracy, 2)} %"),
-        ("calibration error", f"{percent(evaluation.calibration.error, 2)} %"),
+        ("pixel accuracy", percent(scores.pixel_accuracy, 2, "%")),
+        ("calibration error", percent(evaluation.calibration.error, 2, "%")),
         ("parameters", f"{run.parameters / 1e6:.2f} M"),
     ]
     parts = [

@@ -88,7 +88,7 @@ def classes(confusion: Confusion, classes: Classes, boundary: Boundary | None = 
         head.append(f"boundary F % ({TOLERANCES[_NEAR]} pixels)")
     absent = len(classes) - scores.counted
     note = f" Classes in neither ground truth nor prediction are n/a and not counted: {absent}." if absent else ""
-    about = f"mIoU {percent(scores.miou, 2)} % is the mean IoU of {scores.counted} classes, over full images.{note}"
+    about = f"mIoU {percent(scores.miou, 2, '%')} is the mean IoU of {scores.counted} classes, over full images.{note}"
     return Section("Classes", table(head, rows, about))
 
 

@@ -98,7 +98,7 @@ def reliability(table: Sequence[Bin], error: float) -> str:
     for row in (row for row in table if row.pixels):
         left, right, top = frame.x(row.low), frame.x(row.high), frame.y(row.accuracy)
         tooltip = (
-            f"confidence {row.low:.2f} to {row.high:.2f}: {row.pixels:,} pixels ({percent(row.pixels / total)} %), "
+            f"confidence {row.low:.2f} to {row.high:.2f}: {row.pixels:,} pixels ({percent(row.pixels / total)}%), "
             f"mean confidence {row.confidence:.3f}, accuracy {row.accuracy:.3f}"
         )
         box = f'x="{left + 0.5:.1f}" width="{right - left - 1:.1f}"'
@@ -113,7 +113,7 @@ def reliability(table: Sequence[Bin], error: float) -> str:
     caption = (
         f"<b>Reliability</b>: accuracy of the pixels by confidence; orange: their mean confidence. Bars below the"
         f" orange line: overconfident. Darker bars have more pixels. Expected calibration error (ECE): "
-        f"{percent(error, 2)} %."
+        f"{percent(error, 2, '%')}."
     )
     svg = _svg(frame.width, frame.height, "reliability diagram", "".join(parts))
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
@@ -150,11 +150,11 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
     least = max(0.005, float(shares.flat[order[-1]]) if len(order) < shares.size else 0.0)
     for row, column in (divmod(int(i), len(names)) for i in order if shares.flat[i] >= least):
         tooltip = f"{short(names[row], 30)} predicted as {short(names[column], 30)}"
-        tooltip += f": {percent(shares[row, column])} %, {counts[row, column]:,} pixels"
+        tooltip += f": {percent(shares[row, column])}%, {counts[row, column]:,} pixels"
         corner = left + column * cell, left + row * cell
         parts.append(_cell(shares[row, column], row == column, corner, cell, tooltip))
     svg = _svg(left + side + 2, left + side + 2, "confusion matrix", "".join(parts))
-    note = f"Row: true class; column: predicted; in % of the row's pixels. Shares below {percent(least)} % are empty."
+    note = f"Row: true class; column: predicted; in % of the row's pixels. Shares below {percent(least)}% are empty."
     return f'<p class="note">{note}</p><div class="wide">{svg}</div>'
 
 

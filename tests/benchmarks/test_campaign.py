@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import danet
-from danet import InputError
+from danet import InputError, recipes
 from danet.train import loop
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +162,16 @@ def test_attention_is_switched_off_only_at_test_time(campaign, load, camvid, mon
     assert windows["miou"] != result["miou"]
 
 
+def test_twins_differ_from_their_rows_only_in_the_rate_of_attention(campaign, load, camvid):
+    rows = {row.name: row.recipe for row in load("twins").rows(campaign.base(options(campaign, camvid)))}
+    for name, twin in (("paper", "twin"), ("decoder", "decoder-twin")):
+        optim = replace(rows[name].optim, attention_lr_factor=0.0)
+        assert rows[twin] == replace(rows[name], optim=optim)
+    assert rows["all"] == rows["all-off"] == replace(rows["started"], loss=recipes.Loss(attention=0.4))
+    assert rows["decoder-all"].network == replace(rows["all"].network, decoder=True)
+    assert {recipe.optim.epochs for recipe in rows.values()} == {rows["twin"].optim.epochs}
+
+
 def test_ablation_rows_differ_only_as_in_the_paper(campaign, load, camvid):
     rows = {row.name: row for row in load("ablation").rows(campaign.base(options(campaign, camvid)))}
     modules = {name: (row.recipe.network.position, row.recipe.network.channel) for name, row in rows.items()}
@@ -177,8 +187,8 @@ def test_ablation_rows_differ_only_as_in_the_paper(campaign, load, camvid):
     assert rows["scaling"].recipe.data.scale == pytest.approx((0.6, 1.6))
     plain = replace(rows["both"].recipe.network, position=False, channel=False)
     assert replace(rows["both"].recipe, network=plain) == rows["fcn"].recipe
-    halves = campaign.base(options(campaign, camvid, precision="bf16"))
-    assert {row.recipe.optim.precision for row in load("ablation").rows(halves)} == {"bf16"}
+    halves = campaign.base(options(campaign, camvid, precision="bfloat16"))
+    assert {row.recipe.optim.precision for row in load("ablation").rows(halves)} == {"bfloat16"}
     lite = replace(options(campaign, camvid), backbone="tf_efficientnet_lite0")
     rows = {row.name: row for row in load("ablation").rows(campaign.base(lite))}
     assert "multi-grid needs the layer4 of a ResNet" in rows["multi-grid"].left_out
@@ -305,7 +315,7 @@ def test_plots_in_docs_show_the_committed_results(load):
 
 def test_model_card_rejects_an_evaluation_of_other_weights(load, monkeypatch):
     card = load("model_card")
-    assert "**mIoU 70.4 %**" in card.scores()
+    assert "**mIoU 70.4%**" in card.scores()
     monkeypatch.setattr(card, "read", lambda name: load("markdown").read(name) | {"sha256": "0"})
     with pytest.raises(InputError, match=r"measures other weights than default\.safetensors"):
         card.scores()

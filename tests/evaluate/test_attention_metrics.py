@@ -114,7 +114,7 @@ def test_evaluate_reports_attention(tiny_weights, tmp_path, capsys):
     assert main([*command, "--report", str(report), "--json", str(scores)]) == 0
     printed = capsys.readouterr().out
     assert "attention on the pixel's own class" in printed
-    assert "mIoU without both attentions" in printed
+    assert "mIoU without both modules" in printed
     assert 0 < json.loads(scores.read_text())["attention"]["position"]["own"] < 1
     assert "<h2>Attention</h2>" in report.read_text()
 

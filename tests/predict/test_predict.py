@@ -1,6 +1,7 @@
 """Predictor and Segmentation: results, the files written, and files never overwritten."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -87,10 +88,21 @@ def test_saved_files_hold_the_labels_and_the_summary(predictor, image, tmp_path)
         assert entry["mean_confidence"] == pytest.approx(segmentation.confidence[mask].mean())
 
 
+def test_repr_names_the_essentials_on_one_line(predictor, image):
+    result, backbone = predictor(image), predictor.card.network["backbone"]
+    height, width = result.labels.shape
+    assert repr(predictor) == f"Predictor({backbone}, {len(result.classes)} classes, cpu)"
+    assert repr(result).startswith(f"Segmentation('image', {width} x {height}: ")
+    assert re.search(r": \w+ \d+%.*\)$", repr(result))
+    assert repr(predictor.inspect(image)).startswith("Inspection(Segmentation(")
+    unlabeled = replace(result, labels=np.full((2, 3), 255, np.uint8))
+    assert repr(unlabeled) == "Segmentation('image', 3 x 2)"
+
+
 def test_existing_files_are_overwritten_only_on_request(predictor, image, tmp_path):
     segmentation = predictor(image)
     (tmp_path / "image.json").write_text("mine")
-    with pytest.raises(InputError, match=r"image\.json: already exists; choose another `out`, or set `overwrite`"):
+    with pytest.raises(InputError, match=r"image\.json: already exists; choose another `out`, or add `overwrite`"):
         segmentation.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["image.json"]
     segmentation.save(tmp_path, overwrite=True)
@@ -100,7 +112,7 @@ def test_existing_files_are_overwritten_only_on_request(predictor, image, tmp_pa
 def test_conflicting_outputs_are_found_before_work_begins(tmp_path, image):
     for name in ("a.png", "a.jpg", "b.png"):
         Image.fromarray(image).save(tmp_path / name)
-    with pytest.raises(InputError, match=r"a\.png: has the same stem as .*a\.jpg"):
+    with pytest.raises(InputError, match=r"a\.png: would overwrite the results of .*a\.jpg; .* `out` folders"):
         find_images([tmp_path], tmp_path / "out")
     (tmp_path / "a.jpg").unlink()
     assert [path.name for path in find_images([tmp_path], tmp_path / "out")] == ["a.png", "b.png"]

@@ -176,6 +176,13 @@ def test_attention_follows_the_pointer_one_request_at_a_time(open_page, address,
     x, y = (int(n) for n in re.findall(r"\d+", place))
     assert f"x={x}&y={y}" in sent[-1], "the last request must be for the pointer's final position"
     assert (pixels(page, "heat") != first).any()
+    until(page, f"document.getElementById('own-share').textContent.includes('{other} covers')")
+    sentence = page.locator("#own-share").inner_text()
+    share, covered = re.fullmatch(
+        rf"(.+)% of this pixel's attention is on {other}; {other} covers (.+)% of .*", sentence
+    ).groups()
+    assert re.search(rf"{other}\s+{covered}%", page.locator("#legend").inner_text())
+    assert re.search(rf"{other}\s+{share}%", page.locator("#shares").inner_text())
     assert re.search(rf"{other} \d+%", page.locator("#tip").inner_text())
 
 
@@ -214,6 +221,13 @@ def test_modules_are_turned_off_and_channels_displayed(open_page, address):
     after = pixels(page, "overlay")
     assert changed > 0
     assert (before != after).any()
+    page.locator("label", has_text="Attention").first.click()
+    assert page.locator("#all-on").inner_text() == "Attention with all modules on"
+    assert page.locator("#with-all").is_visible()
+    assert page.get_by_label("Show only changed pixels").is_disabled()
+    assert page.locator("#opacity").is_hidden()
+    page.locator("label", has_text="Classes").first.click()
+    assert page.locator("#all-on").is_hidden()
     page.get_by_label("Show only changed pixels").check()
     assert (pixels(page, "overlay")[..., 3] > 0).mean() == pytest.approx(changed / 100, abs=0.001)
     page.get_by_label("Position attention").check()
@@ -308,7 +322,7 @@ def test_an_image_sent_again_is_segmented_with_both_modules(open_page, address, 
     before = pixels(page, "overlay")
     sent = []
     page.on("request", lambda request: sent.append(request.url) if "/v1/segment" in request.url else None)
-    dropped = {"status": 404, "json": {"error": "no such image"}}
+    dropped = {"status": 404, "json": {"error": "image not found"}}
     page.route("**/pixels?without=position", lambda route: route.fulfill(**dropped), times=1)
     page.get_by_label("Position attention").click()
     until(page, "document.getElementById('use-position').checked")
@@ -370,7 +384,12 @@ def test_everything_works_with_the_keyboard(open_page, address):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone(open_page, address, scheme):
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-    page = example(open_page(address, color_scheme=scheme, **options))
+    page = open_page(address, color_scheme=scheme, **options)
+    page.wait_for_selector("[data-model=ready]")
+    assert page.evaluate("getComputedStyle(document.getElementById('pixel')).opacity") == "0.45"
+    about = "document.getElementById('about')"
+    assert page.evaluate(f"{about}.scrollWidth <= {about}.clientWidth")
+    example(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.touchscreen.tap(*at(page, 0.2, 0.2))
     until(page, "document.getElementById('pixel-class').textContent === 'sky'")
@@ -408,6 +427,10 @@ def test_errors_are_displayed_in_plain_words(open_page, address, tmp_path):
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     page.set_input_files("#file", tmp_path / "moving.png")
     until(page, "document.getElementById('error').textContent.includes('still image')")
+    page.get_by_label("Close this message").click()
+    assert page.locator("#error").is_hidden()
+    page.set_input_files("#file", tmp_path / "note.jpg")
+    page.wait_for_selector("#error:not([hidden])")
     example(page)
     assert page.locator("#error").is_hidden()
 
@@ -435,7 +458,7 @@ def test_the_page_asks_for_a_required_token(open_page, tiny_weights):
         page.fill("#token", token)
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-model=ready]")
-        assert "6 classes" in page.locator("#about").inner_text()
+        assert "6 classes" in page.locator("#network").inner_text()
 
 
 def test_class_names_are_not_parsed_as_html(open_page, tmp_path):
@@ -452,7 +475,7 @@ def test_class_names_are_not_parsed_as_html(open_page, tmp_path):
         page.wait_for_selector("[data-model=ready]")
         page.click("#example")
         page.wait_for_selector("#legend li")
-        assert page.locator("#legend img, #legend b, #about i").count() == 0
+        assert page.locator("#legend img, #legend b, #network i, #own-share b").count() == 0
         assert re.search(r"<img src=x|<b>b", page.locator("#legend").inner_text())
 
 

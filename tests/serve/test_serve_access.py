@@ -92,7 +92,7 @@ def test_hosts_ports_and_tokens_are_checked():
     with run_server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         assert run_server.url(taken, "0.0.0.0") == f"http://127.0.0.1:{port}"
-        with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot listen there .*`port`"):
+        with pytest.raises(InputError, match=f"^port: {port} is already in use; choose another `port`"):
             run_server.listen("127.0.0.1", port)
         assert taken.proto == socket.IPPROTO_TCP, "otherwise asyncio does not set TCP_NODELAY"
     with pytest.raises(InputError, match=r"^host: 'no such host' is not an address of this machine"):
@@ -107,7 +107,7 @@ def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
         invalid = {
             "--host: other machines could reach": ["--host", "0.0.0.0"],
             "set --token or DANET_TOKEN": ["--host", "0.0.0.0"],
-            "cannot listen there": ["--port", str(taken.getsockname()[1])],
+            "is already in use": ["--port", str(taken.getsockname()[1])],
             "another --port, or 0": ["--port", str(taken.getsockname()[1])],
             "--max-mb: must be above 0 and at most 1024, got 0": ["--max-mb", "0", "--port", "0"],
             "no such file": ["--weights", "nowhere.safetensors", "--port", "0"],
@@ -137,5 +137,5 @@ def test_the_token_is_read_from_the_environment(tiny_weights, monkeypatch, capsy
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(run_server, "find_spec", lambda name: None if name == "uvicorn" else object())
-    with pytest.raises(InputError, match=r"uvicorn is not installed; pip install 'danet\[serve\]'"):
+    with pytest.raises(InputError, match=r"uvicorn is not installed; in a clone of danet, run: uv sync --extra serve"):
         run_server.require_packages()

@@ -66,6 +66,8 @@ def test_attention_equals_for_stored_and_sent_images(ask, predictor):
     np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-7)
     assert (result["grid"]["height"], result["grid"]["width"]) == inspection.grid
     assert result["classes"][0]["share"] == pytest.approx(inspection.classes_attended(expected)[0][1])
+    labels = inspection.segmentation.labels
+    assert all(entry["image_share"] == pytest.approx((labels == entry["id"]).mean()) for entry in result["classes"])
     assert result["class"]["id"] == inspection.segmentation.labels[30, 20]
     assert outside.status_code == 422
     assert "outside the image" in error_of(outside)
@@ -142,7 +144,16 @@ def test_unknown_ids_get_404_and_invalid_values_422(ask):
     for response in (no_x, no_number, no_output):
         assert response.status_code == 422
         assert "see /docs" in error_of(response)
+    assert error_of(no_x) == "x: missing; see /docs"
+    assert error_of(no_number) == "x: must be a whole number; see /docs"
+    assert error_of(no_output) == "output: must be json, labels or overlay; see /docs"
     assert "exe" not in no_output.text
+
+
+def test_unknown_paths_and_wrong_methods_are_explained(ask):
+    unknown, wrong = ask(send_all(("GET", "/v1/nothing", {}), ("GET", "/v1/segment", {})))
+    assert (unknown.status_code, error_of(unknown)) == (404, "no such page; see /docs")
+    assert (wrong.status_code, error_of(wrong)) == (405, "use POST; see /docs")
 
 
 def test_a_network_without_attention_serves_the_rest(ask, predictor):

@@ -15,7 +15,7 @@ from danet.visualize.confusion_png import confusion_png
 @pytest.mark.parametrize(("count", "cell"), [(2, 120), (15, 120), (18, 100), (69, 26), (70, 25), (113, 16)])
 def test_confusion_cells_show_their_share_as_color_and_number(count, cell):
     counted = Confusion(count)
-    counted.matrix[0, :2] = 996, 4  # 0.4 %: no number
+    counted.matrix[0, :2] = 996, 4  # 0.4%: no number
     counted.matrix[1, :2] = 5, 995
     counted.matrix[:2] *= 1000
     counted.matrix[2:, 2:] = np.eye(count - 2)  # rows of one pixel, which is right

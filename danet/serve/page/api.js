@@ -18,7 +18,7 @@ export async function request(path, options = {}) {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server does not respond. Is danet serve still running?", 0);
+    throw new ServerError("The server is not responding. Is danet serve still running?", 0);
   }
   if (response.status === 401) {
     token = await askToken();

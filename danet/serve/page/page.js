@@ -6,6 +6,10 @@ import { attentionScale, drawClasses, drawDot, drawHeat, drawSmall, fullScale } 
 
 const MAX_SIDE = 2048; // pixels; larger images are resized before they are sent
 const MAX_PINS = 6;
+const DATASETS = {
+  camvid: "CamVid", cityscapes: "Cityscapes", voc: "PASCAL VOC", context: "PASCAL Context", context59: "PASCAL Context",
+  "coco-stuff": "COCO-Stuff", ade20k: "ADE20K", toy: "synthetic scenes", "toy-context": "synthetic scenes", folder: "",
+};
 
 const $ = (id) => document.getElementById(id);
 const body = document.body, frame = $("frame"), stage = $("stage");
@@ -108,8 +112,17 @@ function clear() {
 function resetModules() {
   for (const id of ["use-position", "use-channel"]) $(id).checked = true;
   $("only-changes").checked = false;
-  $("only-changes").disabled = true;
   $("change").textContent = "Turn one off to see what it contributes.";
+  showModules();
+}
+
+/** Say that attention and channel maps do not change if a module is off, and offer changed pixels where they are shown. */
+function showModules() {
+  const off = disabledModule(), maps = view() === "channels" ? "Channel maps" : "Attention";
+  $("only-changes").disabled = !off || view() !== "classes";
+  $("with-all").hidden = !off;
+  $("all-on").hidden = !off || view() === "classes";
+  $("all-on").textContent = `${maps} with all modules on`;
 }
 
 // ---- the stage ------------------------------------------------------------------------------------------------
@@ -174,6 +187,7 @@ function moveTo(x, y, aloud = false) {
   $("pixel-place").textContent = `x ${point.x}, y ${point.y}`;
   placeTip(name, confidence, id);
   paintMarks();
+  paintOwnShare();
   if (model.attention.position) updateAttention(aloud);
   else if (aloud) announce(`${name}, ${percent(confidence)}`);
 }
@@ -231,6 +245,17 @@ function sameCell(at, other) {
 function paintPixel() {
   drawSmall($("mini"), image.photo, attention.scaled, attention.grid, attention);
   fillBars($("shares"), attention.classes.slice(0, 5));
+  paintOwnShare();
+}
+
+/** Say how much of the point's attention is on its own class, next to how much of the image has this class. */
+function paintOwnShare() {
+  if (!sameCell(point, attention)) return; // a response is on its way
+  const id = image.fullLabels[point.y * image.photo.width + point.x], name = model.classes.names[id];
+  const own = attention.classes.find((entry) => entry.id === id)?.share ?? 0;
+  const covered = image.summary.classes.find((entry) => entry.id === id)?.share ?? 0;
+  $("own-share").textContent =
+    `${percent(own)} of this pixel's attention is on ${name}; ${name} covers ${percent(covered)} of the image.`;
 }
 
 function describe(result) {
@@ -320,11 +345,11 @@ async function switchModules(event) {
     if (from !== image || off !== disabledModule()) return;
     Object.assign(from, pixels);
     const changed = from.labels.reduce((sum, id, i) => sum + (id !== from.fullLabels[i]), 0) / from.fullLabels.length;
-    $("only-changes").disabled = !off;
     if (!off) $("only-changes").checked = false;
     $("change").textContent = off
-      ? `Without ${off} attention, ${percent(changed, 1)} of the pixels change class.`
+      ? `Without ${off} attention, ${percent(changed, 1)} of pixels change class.`
       : "Turn one off to see what it contributes.";
+    showModules();
     announce($("change").textContent);
     paintClasses();
     if (point) moveTo(point.x, point.y);
@@ -387,7 +412,8 @@ const view = () => document.querySelector("[name=view]:checked").value;
 function setView(name) {
   document.querySelector(`[name=view][value=${name}]`).checked = true;
   stage.dataset.view = name;
-  $("opacity").disabled = name !== "classes";
+  $("opacity-field").hidden = name !== "classes";
+  showModules();
   if (name === "channels" && !channel) $("maps").firstElementChild?.click();
   paintHeat();
 }
@@ -464,7 +490,7 @@ let errorTimer;
 function setError(text, forMilliseconds) {
   clearTimeout(errorTimer);
   $("error").hidden = !text;
-  $("error").textContent = text ?? "";
+  $("error").querySelector("span").textContent = text ?? "";
   if (forMilliseconds) errorTimer = setTimeout(() => setError(null), forMilliseconds);
 }
 
@@ -508,6 +534,7 @@ $("use-position").addEventListener("change", switchModules);
 $("use-channel").addEventListener("change", switchModules);
 $("channel-class").addEventListener("change", fillChannels);
 $("pin").addEventListener("click", pin);
+$("close-error").addEventListener("click", () => setError(null));
 $("save-overlay").addEventListener("click", saveOverlay);
 $("save-labels").addEventListener("click", saveLabels);
 $("save-json").addEventListener("click", saveJson);
@@ -533,7 +560,7 @@ document.addEventListener("drop", (event) => {
   frame.classList.remove("over");
   const file = event.dataTransfer.files[0];
   if (file) open(file);
-  else setError("Only files can be dropped here. Save the image first, or copy and paste it.");
+  else setError("Drop an image file, or paste an image.");
 });
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];
@@ -555,7 +582,8 @@ async function start() {
   const available = { position, channel: channels, module: position && channels };
   for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !available[element.dataset.needs];
   const count = model.classes.names.length;
-  $("about").textContent = [model.network.backbone, `${count} classes`, model.dataset && `trained on ${model.dataset}`].filter(Boolean).join(" · ");
+  const data = DATASETS[model.dataset] ?? model.dataset;
+  $("network").textContent = [model.network.backbone, `${count} classes`, data && `trained on ${data}`].filter(Boolean).join(", ");
   body.dataset.model = "ready";
 }
 
