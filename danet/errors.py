@@ -1,7 +1,10 @@
 """The exception for users' mistakes. `danet.cli` prints it as `error: WHERE: WHAT; REMEDY` and exits with status 2."""
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -24,10 +27,49 @@ class InputError(ValueError):
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
+def missing_package(where: object, what: str, extra: str) -> InputError:
+    """Return the error for a package that belongs to an extra of danet and is not installed.
+
+    Args:
+        where: the file or parameter that needs it.
+        what: which package is missing, or needed.
+        extra: the extra.
+    """
+    return InputError(where, what, f"in a clone of danet, run: uv sync --extra {extra}")
+
+
+def missing_file(path: Path | str, remedy: str = "check the path") -> InputError:
+    """Return the error for a path that is no file. A URL, whose slashes `Path` has joined, is recognized."""
+    if url := re.match(r"(https?|ftp|s3|gs):/+", str(path)):
+        what = "danet does not download files"
+        return InputError(f"{url[1]}://{str(path)[url.end() :]}", what, "download it and specify its path")
+    return InputError(path, "not a file" if Path(path).exists() else "no such file", remedy)
+
+
+def missing_folder(path: Path, remedy: str = "check the path") -> InputError:
+    """Return the error for a path that is no folder."""
+    return InputError(path, "not a folder" if path.exists() else "no such folder", remedy)
+
+
 def join_messages(messages: Sequence[str], count: int = 3) -> str:
     """Join the first `count` messages into one line and say how many more there are."""
     more = f"; and {len(messages) - count} more" if len(messages) > count else ""
     return "; ".join(messages[:count]) + more
+
+
+def unknown_name(where: object, name: str, known: Iterable[str], remedy: str = "") -> InputError:
+    """Return the error for a name that is not known; it suggests the closest one.
+
+    Args:
+        where: the parameter.
+        name: the unknown name.
+        known: the valid names.
+        remedy: what to do if no name is close; by default, the names are listed.
+    """
+    known = tuple(known)
+    near = get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else remedy or f"use one of {', '.join(known)}"
+    return InputError(where, f"{name!r} is unknown", remedy)
 
 
 def list_names(names: Sequence[str], count: int = 10) -> str:

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def check_writable(folder: Path) -> Path:
     return existing
 
 
-def check_new(*paths: Path, overwrite: bool = False, remedy: str = "choose another `out`, or set `overwrite`") -> None:
+def check_new(*paths: Path, overwrite: bool = False, remedy: str = "choose another `out`, or add `overwrite`") -> None:
     """Check that output files do not exist yet.
 
     Raises:
@@ -154,8 +155,12 @@ def read_yaml(file: Path) -> Any:
             if depth > _MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
                 raise ValueError(f"nested deeper than {_MAX_YAML_DEPTH} levels, or an alias (*NAME)")
         return yaml.safe_load(content)
+    except yaml.MarkedYAMLError as error:
+        line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = re.sub(r",? but (got|found) .*", "", " ".join((error.problem or "syntax error").split()))
+        raise ValueError(f"invalid YAML{line}: {problem[:300]}") from error
     except Exception as error:  # PyYAML raises a dozen exception types, for example for the date 2001-99-99
-        raise ValueError(" ".join(str(error).split())[:500]) from error
+        raise ValueError(f"invalid YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def format_bytes(count: float) -> str:

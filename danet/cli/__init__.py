@@ -23,10 +23,10 @@ COMMANDS = {
     "look": "draw where pixels attend, what channels respond to, and what each module changes",
     "evaluate": "score weights on a dataset: mean IoU, IoU of each class, boundary F, calibration",
     "robustness": "score weights on images corrupted by noise, blur, weather and compression",
-    "report": "write the page of a run, or compare several runs",
+    "report": "write an HTML report of a run, or compare several runs",
     "convert": "convert a released DANet checkpoint to .safetensors",
     "export": "export weights to ONNX or OpenVINO, float32 or int8, and verify them",
-    "serve": "serve a page that shows attention, and a REST interface",
+    "serve": "start a web page that shows attention, and a REST API",
     "recipes": "list what can be trained",
 }
 """Command -> summary. The function is `run` of the module with that name."""
@@ -39,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     args = [arg for arg in args if arg != "--debug"]
     warnings.showwarning = _note
     try:
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
         if not args or args[0] in ("-h", "--help"):
             print(_usage())
             return 0
@@ -107,6 +109,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "danet COMMAND --help lists the options of a command. --debug shows the traceback of an error.",
+            "danet COMMAND --help lists the options of a command, danet --version prints the version.",
+            "--debug shows the traceback of an error.",
         ]
     )

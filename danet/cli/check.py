@@ -8,14 +8,16 @@ from pathlib import Path
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import parse, printable
+from danet.cli.parsing import parse, printable, with_flags
 from danet.errors import InputError
 from danet.files import check_outputs, write_json
 
 
 @dataclass(frozen=True)
 class Check:
-    """Find every problem of a dataset in one run: files, pairs, sizes, mask values, counts. Exit status 2 if any.
+    """Find every problem in a dataset in one run: files, pairs, sizes, mask values, counts.
+
+    The exit status is 2 if there are any.
 
     Examples: danet check my_images; danet check --dataset cityscapes --root DIR
     """
@@ -23,7 +25,7 @@ class Check:
     folder: tyro.conf.Positional[Path | None] = None
     """your own folder, with its dataset.yaml (danet init writes one)"""
     dataset: str | None = None
-    """or a public dataset: camvid, cityscapes, voc, context, context59, coco-stuff, ade20k"""
+    """name of a public dataset, instead of FOLDER: camvid, cityscapes, voc, context, context59, coco-stuff or ade20k"""
     root: Path | None = None
     """folder of the public dataset"""
     json: Path | None = None
@@ -40,17 +42,17 @@ def run(args: Sequence[str]) -> int:
     from danet.data.custom.verify import hash_files, list_files, read_manifest, verify_hashes
 
     if (options.folder is None) == (options.dataset is None):
-        raise InputError("danet check", "needs either a folder or --dataset", "give DIR, or --dataset NAME --root DIR")
-    root = options.folder or options.root
-    if root is None:
-        raise InputError("root", "missing", f"give the folder of {options.dataset}")
+        raise InputError(
+            "danet check", "needs either FOLDER or --dataset", "specify FOLDER, or --dataset NAME --root DIR"
+        )
+    root = options.folder or options.root or Path()
     recorded = options.manifest is not None and options.manifest.exists()
     check_outputs(options.json, None if recorded else options.manifest)
     with progress("checking") as advance:
         if options.dataset is None:
             report = check_folder(root, advance)
         else:
-            report = check_dataset(options.dataset, root, advance)
+            report = check_dataset(options.dataset, options.root, advance)
     if options.manifest is not None and recorded:
         changed = verify_hashes(root, read_manifest(options.manifest))
         report = replace(report, problems=(*report.problems, *changed))
@@ -60,7 +62,7 @@ def run(args: Sequence[str]) -> int:
         write_json(options.manifest, hashes)
         lines.append(f"wrote {options.manifest}: hashes of {len(hashes)} files")
     for line in lines:
-        print(printable(line), file=sys.stderr if str(options.json) == "-" else sys.stdout)
+        print(printable(with_flags(line)), file=sys.stderr if str(options.json) == "-" else sys.stdout)
     if options.json is not None:
         write_json(options.json, report.as_dict())
     return 2 if report.problems else 0

@@ -16,7 +16,7 @@ class Convert:
 
     No code in the checkpoint is run.
 
-    For example: danet convert DANet101.pth.tar danet101.safetensors
+    Example: danet convert DANet101.pth.tar danet101.safetensors
     """
 
     source: tyro.conf.Positional[Path]
@@ -24,16 +24,16 @@ class Convert:
     destination: tyro.conf.Positional[Path]
     """the .safetensors file to write"""
     layer4_dilations: tuple[int, ...] | None = None
-    """dilations of layer4 in training; default: as in the config in the file, else 4 8 16 (released code) or 2 4 4
-    (mmsegmentation)"""
+    """dilations of layer4 in training; default: taken from the config stored in the checkpoint; otherwise 4 8 16
+    (released code) or 2 4 4 (mmsegmentation)"""
     align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
-    """the network was trained with align_corners; default: as in the config in the file, else yes for the released
-    code and for file names with 769x769"""
+    """the network was trained with align_corners; default: taken from the config stored in the checkpoint;
+    otherwise on for the released code and for file names containing 769x769"""
     no_align_corners: tyro.conf.FlagCreatePairsOff[bool] = False
     """the network was trained without align_corners"""
     classes: str | None = None
-    """use the class names and colors of this dataset; default: those in the file, else those of the dataset with as
-    many classes"""
+    """use the class names and colors of this dataset; default: those stored in the checkpoint; otherwise those of
+    the known dataset with the same number of classes"""
 
 
 def run(args: Sequence[str]) -> int:

@@ -49,9 +49,9 @@ class Evaluate:
     report: Path | None = None
     """write all results to this HTML file, with the worst and best images"""
     submit: Path | None = None
-    """write the files for the server of cityscapes or voc into this new folder"""
+    """write submission files for the Cityscapes or VOC test server to this new folder"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
 

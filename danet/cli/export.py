@@ -16,9 +16,10 @@ from danet.errors import InputError
 class Export:
     """Export a network to ONNX (one file) or OpenVINO (a pair .xml + .bin; keep them together).
 
-    The file includes everything needed to use it, and every command accepts it in place of a weights file.
+    The file includes everything needed to use it: danet predict, evaluate, robustness and serve accept it in place of a
+    weights file.
 
-    For example: danet export runs/camvid/best.safetensors --to onnx
+    Example: danet export runs/camvid/best.safetensors --to onnx
     """
 
     to: Literal["onnx", "openvino"]
@@ -26,7 +27,7 @@ class Export:
     weights: tyro.conf.Positional[Path] = Path("default")
     """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
-    """the file to write; default: next to the weights, for the bundled weights in this folder"""
+    """the file to write; default: next to the weights file (current folder for the bundled weights)"""
     int8: bool = False
     """quantize the convolutions to int8 (OpenVINO): faster on CPUs with VNNI or AMX"""
     calibration: Path | None = None
@@ -49,6 +50,9 @@ def run(args: Sequence[str]) -> int:
         raise InputError("--int8", "needs calibration images", "add --calibration FOLDER")
     if options.calibration is not None and not options.int8:
         raise InputError("--calibration", "needs --int8", "add --int8")
+    if options.calibration_count < 1:
+        what = f"must be at least 1, got {options.calibration_count}"
+        raise InputError("calibration_count", what, "for example, use 100")
     from danet.weights.export import export
 
     report = export(

@@ -18,7 +18,7 @@ class Init:
     """
 
     folder: tyro.conf.Positional[Path]
-    """folder that contains the images and masks"""
+    """the folder that contains the images and masks"""
     ignore: int | None = None
     """mask value of unlabeled pixels, if you know it"""
 

@@ -14,7 +14,7 @@ from danet.files import check_outputs, write_json
 
 @dataclass(frozen=True)
 class Look:
-    """Show the attention of a network: where points of an image attend, what channels respond to, what modules change.
+    """Show where points of an image attend, what channels respond to, and what each module changes.
 
     For one image, write a page with a map for each point, channel maps and, with --without, the prediction without each
     module. For several images, write one row per image, like Figure 6 of the paper.
@@ -24,7 +24,7 @@ class Look:
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """one or more images"""
-    point: tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]] = ()
+    point: Annotated[tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]], tyro.conf.arg(metavar="X Y")] = ()
     """x and y of a point in pixels of the image; repeatable; default: a point in each of the two largest classes"""
     channels: tuple[int, ...] = ()
     """channel maps to show, numbered from 0; default: those that respond most to the points' classes in the first
@@ -36,7 +36,7 @@ class Look:
     truth: tuple[Path, ...] = ()
     """ground truth masks of class ids, one per image, to mark what each module corrects"""
     ignore: int = 255
-    """value in these masks that means no class"""
+    """mask value of unlabeled pixels"""
     weights: Path | None = None
     """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
@@ -46,14 +46,14 @@ class Look:
     overwrite: bool = False
     """replace existing files"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Look, args, "look")
     if not options.images:
-        raise InputError("images", "none given", "name one or more images")
+        raise InputError("danet look", "no images given", "specify one or more images")
     one = len(options.images) == 1
     out = options.out or Path(f"{options.images[0].stem}_look.png" if one else "look.png")
     if out.suffix.lower() not in (".png", ".html"):
@@ -62,8 +62,8 @@ def run(args: Sequence[str]) -> int:
         raise InputError("class_name", "conflicts with `channels`", "use only one of them")
     if options.truth and len(options.truth) != len(options.images):
         what = f"{len(options.truth)} masks for {len(options.images)} images"
-        raise InputError("truth", what, "give one mask per image")
-    check_outputs(out, options.json, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
+        raise InputError("truth", what, "specify one mask per image")
+    check_outputs(out, options.json, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
     from danet.files import write_atomically
     from danet.predict.predictor import load
     from danet.visualize.attention_answers import look_at

@@ -3,10 +3,13 @@
 import contextlib
 import io
 import re
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass, replace
-from typing import Annotated, Any, TypeVar, get_type_hints
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -16,6 +19,59 @@ from danet.errors import InputError
 Parsed = TypeVar("Parsed")
 
 _FLAGS: ContextVar[dict[str, str]] = ContextVar("flags", default={})  # noqa: B039 (never mutated)
+
+_METAVARS = {
+    "images": "IMAGE",
+    "weights": "WEIGHTS",
+    "initial_weights": "WEIGHTS",
+    "runs": "RUN",
+    "resume": "RUN",
+    "names": "NAME",
+    "folder": "FOLDER",
+    "source": "SOURCE",
+    "destination": "DESTINATION",
+    **dict.fromkeys(("root", "cache", "calibration", "submit"), "DIR"),
+    "device": "DEVICE",
+    "host": "HOST",
+    "allow_host": "HOST",
+    "token": "TOKEN",
+    "about": "TEXT",
+}
+"""Field -> how help calls its value, if not by its type."""
+
+_TYPES = {
+    int: ("N", "a whole number", "whole numbers"),
+    float: ("X", "a number", "numbers"),
+    Path: ("FILE", "a path", "paths"),
+    str: ("NAME", "a text", "texts"),
+}
+"""Type of a value -> its name in help, and its description in errors, in the singular and in the plural."""
+
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+_FORMER_VALUES = {"bf16": "bfloat16"}
+"""Spellings of choices that are still accepted."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option of a command.
+
+    Args:
+        names: the parameters that it sets: its own name, and that with the names of its sections.
+        flag: --FLAG, or the name of a positional argument.
+        kind: its type, without None.
+        default: its default value, or MISSING.
+    """
+
+    names: tuple[str, str]
+    flag: str
+    kind: Any
+    default: Any
+
+    @property
+    def switch(self) -> bool:
+        """Whether the option is a flag that is off by default."""
+        return self.kind is bool and self.default is False
 
 
 def parse(
@@ -39,25 +95,30 @@ def parse(
     Raises:
         InputError: an unknown option, a missing or invalid value.
     """
-    _FLAGS.set({**dict(_flags(kind)), **(aliases or {})})
+    options = list(_options(kind, default))
+    _FLAGS.set({**{name: option.flag for option in options for name in option.names}, **(aliases or {})})
     given: dict[str, Any] = {} if default is None else {"default": default}
-    full = f"{program} {command}"
-    messages = io.StringIO()
+    full, texts, messages = f"{program} {command}", {}, io.StringIO()
+    args = ["--help"] if {"-h", "--help"} & set(args) else _normalized(args, options)
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(kind, prog=full, args=args, registry=_registry(), **given)
+            return tyro.cli(kind, prog=full, args=args, registry=_registry(texts), **given)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise _option_error(messages.getvalue(), full) from None
+        raise _option_error(messages.getvalue(), full, args, options, texts) from None
 
 
 def error_line(error: InputError) -> str:
     """Format an error as one line, with the parameters it names written as flags of the parsed command."""
+    where = _FLAGS.get().get(error.where, error.where) if isinstance(error.where, str) else error.where
+    return printable(f"error: {where}: {with_flags(f'{error.what}; {error.remedy}')}")
+
+
+def with_flags(text: str) -> str:
+    """Replace the parameters in backticks by the flags of the parsed command."""
     flags = _FLAGS.get()
-    where = flags.get(error.where, error.where) if isinstance(error.where, str) else error.where
-    text = re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), f"{error.what}; {error.remedy}")
-    return printable(f"error: {where}: {text}")
+    return re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), text)
 
 
 def printable(text: str) -> str:
@@ -65,8 +126,62 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
 
 
-def _registry() -> ConstructorRegistry:
-    """Return rules with which tyro's help states the default of each option once."""
+def _options(kind: type, default: Any = None, prefix: str = "") -> Iterator[_Option]:
+    """Yield the options of a dataclass; those of its sections first.
+
+    A field annotated with tyro.conf.arg(name="") adds no prefix.
+    """
+    types_by_name = get_type_hints(kind, include_extras=True)
+    own = []
+    for field in fields(kind):  # pyright: ignore[reportArgumentType]
+        inner, *notes = [types_by_name[field.name], *getattr(types_by_name[field.name], "__metadata__", ())]
+        inner = getattr(inner, "__origin__", inner) if notes else inner
+        value = field.default if default is None else getattr(default, field.name)
+        if is_dataclass(inner) and isinstance(inner, type):
+            unnamed = any(getattr(note, "name", None) == "" for note in notes)
+            yield from _options(
+                inner, None if value is MISSING else value, prefix if unnamed else f"{prefix}{field.name}."
+            )
+            continue
+        name = next((note.name for note in notes if getattr(note, "name", None)), field.name)  # tyro.conf.arg(name=...)
+        flag = f"--{prefix}{name}".replace("_", "-")
+        if any("Positional" in repr(note) for note in notes):
+            flag = _METAVARS[field.name]
+        own.append(_Option((field.name, f"{prefix}{field.name}"), flag, _without_none(inner), value))
+    yield from own
+
+
+def _without_none(kind: Any) -> Any:
+    """Return X for `X | None`."""
+    others = [arg for arg in get_args(kind) if arg is not types.NoneType]
+    return others[0] if isinstance(kind, types.UnionType) and len(others) == 1 else kind
+
+
+def _negation(flag: str) -> str:
+    """Return --a.no-b for --a.b, as tyro does."""
+    section, _, name = flag.removeprefix("--").rpartition(".")
+    return f"--{section}{'.' * bool(section)}no-{name}"
+
+
+def _normalized(args: Sequence[str], options: Sequence[_Option]) -> list[str]:
+    """Replace former spellings of choices, and drop the negations of flags that are off anyway."""
+    flags = {option.flag for option in options}
+    needless = {_negation(option.flag) for option in options if option.switch} - flags
+    choices = {option.flag for option in options if set(_FORMER_VALUES.values()) & set(get_args(option.kind))}
+    normalized: list[str] = []
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if flag in choices and equals:
+            normalized.append(f"{flag}={_FORMER_VALUES.get(value, value)}")
+        elif normalized and normalized[-1] in choices:
+            normalized.append(_FORMER_VALUES.get(arg, arg))
+        elif arg not in needless:
+            normalized.append(arg)
+    return normalized
+
+
+def _registry(texts: dict[str, str]) -> ConstructorRegistry:
+    """Return rules for a shorter help of tyro, which also collect the text of each option in `texts`."""
     registry, pending = ConstructorRegistry(), []
 
     @registry.struct_rule
@@ -77,58 +192,124 @@ def _registry() -> ConstructorRegistry:
         spec = ConstructorRegistry.get_struct_spec(info)
         pending.pop()
         assert isinstance(spec, StructConstructorSpec)
-        return replace(spec, fields=tuple(map(_with_one_default, spec.fields)))
+        return replace(spec, fields=tuple(_simplified(field, texts) for field in spec.fields))
 
     return registry
 
 
-def _with_one_default(field: StructFieldSpec) -> StructFieldSpec:
-    """Append "(default: VALUE)" to the text of an option only if it has a default that the text does not describe."""
+def _simplified(field: StructFieldSpec, texts: dict[str, str]) -> StructFieldSpec:
+    """Return an option whose help is one paragraph without Python's types, and states each default once.
+
+    "(default: VALUE)" is added only if the option has a default that its text does not describe.
+    """
+    text = field.helptext() if callable(field.helptext) else field.helptext
+    text = texts[field.name] = " ".join((text or "").split())
 
     def hint(value: str) -> str:
-        text = field.helptext() if callable(field.helptext) else field.helptext
-        return "" if value in ("", "''", "None") or "default:" in (text or "") else f"(default: {value})"
+        return "" if value in ("", "''", "None", "False") or "default:" in text else f"(default: {value})"
 
-    return replace(field, type=Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint)])
-
-
-def _flags(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Map the parameters behind the options of a dataclass to flags; nested ones by their own and their dotted names.
-
-    A field annotated with tyro.conf.arg(name="") adds no prefix. Options override fields of the same name in sections.
-    """
-    types = get_type_hints(kind, include_extras=True)
-    own = []
-    for field in fields(kind):  # pyright: ignore[reportArgumentType]
-        inner, *notes = [types[field.name], *getattr(types[field.name], "__metadata__", ())]
-        inner = getattr(inner, "__origin__", inner) if notes else inner
-        if is_dataclass(inner) and isinstance(inner, type):
-            unnamed = any(getattr(note, "name", None) == "" for note in notes)
-            yield from _flags(inner, prefix if unnamed else f"{prefix}{field.name}.")
-            continue
-        positional = any("Positional" in repr(note) for note in notes)
-        name = next((note.name for note in notes if getattr(note, "name", None)), field.name)  # tyro.conf.arg(name=...)
-        flag = field.name.upper() if positional else f"--{prefix}{name}".replace("_", "-")
-        own += [(field.name, flag), (f"{prefix}{field.name}", flag)]
-    yield from own
+    notes = getattr(field.type, "__metadata__", ())
+    inner = getattr(field.type, "__origin__", field.type) if notes else field.type
+    positional = any("Positional" in repr(note) for note in notes)
+    named = any(getattr(note, "metavar", None) for note in notes)
+    metavar = None if named else _metavar(field.name, inner, positional, field.default)
+    kind: Any = Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)]
+    if inner is bool and field.default is False:
+        kind = tyro.conf.FlagCreatePairsOff[kind]
+    return replace(field, type=kind, helptext=text or None)
 
 
-def _option_error(message: str, program: str) -> InputError:
+def _metavar(name: str, kind: Any, positional: bool, default: Any) -> str | None:
+    """Return how help calls the value of an option; None for flags and sections."""
+    kind = _without_none(kind)
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, arguments))}}}"
+    element = arguments[0] if get_origin(kind) is tuple else kind
+    if element not in _TYPES:
+        return None
+    word = _METAVARS.get(name, _TYPES[element][0]) if positional or name != "images" else "FILE"
+    if get_origin(kind) is tuple:
+        word = f"{word} [{word} ...]" if Ellipsis in arguments else " ".join([word] * len(arguments))
+    optional = positional and (default is None or isinstance(default, str | Path | tuple))
+    return f"[{word}]" if optional else word
+
+
+def _option_error(
+    message: str, program: str, args: Sequence[str], options: Sequence[_Option], texts: Mapping[str, str]
+) -> InputError:
+    """Return the error for what tyro prints."""
     lines = [line.strip(" │╭╮╰╯|+") for line in message.splitlines()]  # a box, in ASCII on some terminals
     lines = [line for line in lines if line.strip("─-")][1:]  # the first is the box's title
-    text = " ".join(lines)
-    near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-    remedy = f"did you mean {near[1]}?" if near else f"see {program} --help"
+    text, seek = " ".join(lines), f"see {program} --help"
+    by_flag = {option.flag: option for option in options}
     if unknown := re.match(r"Unrecognized options: ([^\s,]+)", text):
-        return InputError(unknown[1], "unknown option", remedy)
+        return _unknown_option(unknown[1], text, by_flag, seek)
     if choice := re.match(r"invalid choice (.*?) for argument '(\S+)'\. Expected one of \((.*?)\)", text):
         names = choice[3].rstrip(",").replace("'", "")
         return InputError(choice[2], f"{choice[1]} is unknown", f"use one of {names}")
     if short := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+) values?", text):
-        return InputError(short[1], f"its value is missing (expected {short[2]})", remedy)
-    if wrong := re.match(r"Error parsing (\S+): (.*?)(?= Argument helptext| For full|$)", text):
-        return InputError(wrong[1], wrong[2], remedy)
-    if missing := re.match(r"Missing from .*?: (.*?)(?= For full|$)", text):
-        return InputError(program, f"{missing[1]} is missing", remedy)
-    option = re.search(r"--[\w.-]+", text)
-    return InputError(option[0] if option else program, lines[0] if lines else "invalid arguments", remedy)
+        count, given = int(short[2]), len(_values(args, short[1]))
+        return InputError(short[1], f"needs {count} values, got {given}" if count > 1 else "needs a value", seek)
+    if (wrong := re.match(r"Error parsing (\S+): ", text)) and (option := by_flag.get(wrong[1])):
+        return _wrong_type(option, _values(args, option.flag), seek)
+    if text.startswith("Missing from"):
+        required = [option for option in options if option.default is MISSING]
+        missing = [option for option in required if any(re.match(rf"{option.flag}( |$)", line) for line in lines)]
+        if missing:
+            return _missing(missing, program, texts, seek)
+    named = re.search(r"--[\w.-]+", text)
+    return InputError(named[0] if named else program, lines[0] if lines else "invalid arguments", seek)
+
+
+def _unknown_option(name: str, text: str, by_flag: Mapping[str, _Option], seek: str) -> InputError:
+    if not name.startswith("-"):
+        return InputError(name, "unexpected argument", seek)
+    positive = f"--{name.removeprefix('--no-')}"
+    if name.startswith("--no-") and positive in by_flag and by_flag[positive].kind is bool:
+        return InputError(name, "unknown option", f"did you mean {_negation(positive)}?")
+    near = get_close_matches(name, by_flag, n=1, cutoff=0.8)
+    listed = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
+    suggestion = near[0] if near else listed[1] if listed else None
+    return InputError(name, "unknown option", f"did you mean {suggestion}?" if suggestion else seek)
+
+
+def _values(args: Sequence[str], flag: str) -> list[str]:
+    """Return the words after the last occurrence of a flag."""
+    values: list[str] = []
+    collecting = False
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if name.startswith("--"):
+            if collecting := name.replace("_", "-") == flag:
+                values = [value] if equals else []
+        elif collecting:
+            values.append(arg)
+    return values
+
+
+def _wrong_type(option: _Option, values: Sequence[str], seek: str) -> InputError:
+    kind = option.kind
+    while get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is tuple:  # may be repeated
+        kind = get_args(kind)[0]
+    arguments = get_args(kind)
+    element = arguments[0] if arguments else kind
+    _, one, several = _TYPES.get(element, _TYPES[str])
+    fixed = bool(arguments) and Ellipsis not in arguments
+    expected = (
+        one if not arguments else f"{_COUNTS.get(len(arguments), len(arguments))} {several}" if fixed else several
+    )
+    values = values[: len(arguments)] if fixed else values if arguments else values[:1]
+    return InputError(option.flag, f"must be {expected}, got {' '.join(map(repr, values))}", seek)
+
+
+def _missing(missing: Sequence[_Option], program: str, texts: Mapping[str, str], seek: str) -> InputError:
+    if len(missing) > 1:
+        return InputError(program, f"{' and '.join(option.flag for option in missing)} are missing", seek)
+    option = missing[0]
+    choices = get_args(option.kind) if get_origin(option.kind) is Literal else ()
+    remedy = " or ".join(f"{option.flag} {choice}" for choice in choices)
+    text = texts.get(option.names[0], "")
+    return InputError(
+        program, f"{option.flag} is missing", f"use {remedy}" if remedy else f"specify {text}" if text else seek
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -36,7 +36,7 @@ class Predict:
     """images, videos, or folders of images"""
     weights: Path | None = None
     """a .safetensors file, or an exported model (.onnx, .xml); default: the bundled weights"""
-    out: Path = Path("segmented")
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("segmented")
     """folder for the results"""
     overwrite: bool = False
     """replace existing results"""
@@ -44,11 +44,11 @@ class Predict:
     """resize images to this long side, in pixels, before the network; for images of more than 64 million pixels, the
     side of the windows; default: the size used in training"""
     protocol: str = "whole"
-    """test-time protocol: whole (once, fastest), paper-multi (8 scales, flipped and averaged), released-multi,
-    released-single-cityscapes, released-multi-cityscapes, mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi,
-    mmseg-slide-769 or mmseg-slide-769-multi"""
+    """test-time protocol: whole (once, fastest), paper-multi (8 scales, flipped and averaged),
+    released-single-cityscapes, released-multi-cityscapes, released-multi, mmseg-whole, mmseg-whole-512,
+    mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
 
@@ -64,7 +64,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.protocols import find_protocol
 
     if not options.images:
-        raise InputError("images", "none given", "name images, videos or folders of images")
+        raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
@@ -81,8 +81,7 @@ def run(args: Sequence[str]) -> int:
                 failed += 1
                 print(error_line(result), file=sys.stderr)
     if failed:
-        total = InputError(f"{failed} of {len(files)} files", "could not be segmented", "see the errors above")
-        print(error_line(total), file=sys.stderr)
+        print(f"error: {failed} of {len(files)} files could not be segmented; see the errors above", file=sys.stderr)
     for throughput in speeds:
         if throughput.count > 1:
             print(throughput.line(), file=sys.stderr)

@@ -14,11 +14,11 @@ from danet.files import format_bytes
 
 @dataclass(frozen=True)
 class Recipes:
-    """List the recipes that danet train can run: those of the paper, of mmsegmentation, and small ones.
+    """List the recipes that danet train can run: those of the paper, of DRANet, of mmsegmentation, and small ones.
 
     With names, also show the estimated GPU memory of these recipes.
 
-    For example: danet recipes camvid cityscapes-danet101
+    Example: danet recipes camvid cityscapes-danet101
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
@@ -28,8 +28,8 @@ class Recipes:
 def run(args: Sequence[str]) -> int:
     """Run `danet recipes`."""
     options = parse(Recipes, args, "recipes")
-    for name in options.names or recipes.RECIPES:
-        recipe = recipes.find(name)
+    found = {name: recipes.find(name) for name in options.names or recipes.RECIPES}  # before the first is printed
+    for name, recipe in found.items():
         lines = [*_describe(name, recipe), *([_memory(recipe)] if options.names else [])]
         print(name, *lines, sep="\n    ")
     if not options.names:
@@ -55,7 +55,8 @@ def _describe(name: str, recipe: recipes.Recipe) -> Iterator[str]:
     )
     if name in recipes.PUBLISHED:
         row = recipes.PUBLISHED[name]
-        source = "mmsegmentation" if row.table == "mmseg" else f"Table {row.table} of the paper"
+        others = {"mmseg": "mmsegmentation", "dranet": "the README of DRANet's code"}
+        source = others.get(row.table, f"Table {row.table} of the paper")
         yield f"mIoU {row.miou} in {source}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}"
 
 

@@ -31,7 +31,7 @@ class Report:
     root: Path | None = None
     """for one run: the dataset's folder, if it has moved since the training"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -43,15 +43,15 @@ def run(args: Sequence[str]) -> int:
     from danet.visualize import compare_runs
 
     if not options.runs:
-        raise InputError("runs", "none given", "name one or more run folders")
-    check_outputs(options.out, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
+        raise InputError("danet report", "no run folders given", "specify one or more")
+    check_outputs(options.out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
     if len(options.runs) == 1:
         out = options.out or options.runs[0] / FILE
         with progress("evaluating") as advance:
             page = final_page(options.runs[0], options.device, options.root, advance)
     else:
         out = options.out or Path("comparison.html")
-        check_outputs(out, overwrite=options.overwrite, remedy="choose another name, or set `overwrite`")
+        check_outputs(out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
         page = compare_runs.page([run_folder.read(run) for run in options.runs])
     write_atomically(out, page)
     print(printable(str(out)))

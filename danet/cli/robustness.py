@@ -35,18 +35,18 @@ class RobustnessOptions:
     split: str = "val"
     """val, train, or another split of the dataset"""
     corruptions: tuple[str, ...] | None = None
-    """some of gaussian-noise, shot-noise, impulse-noise, defocus-blur, glass-blur, motion-blur, snow, fog, brightness,
-    contrast, pixelate and jpeg; default: all"""
+    """one or more of gaussian-noise, shot-noise, impulse-noise, defocus-blur, glass-blur, motion-blur, snow, fog,
+    brightness, contrast, pixelate and jpeg; default: all"""
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """some of 1 to 5"""
+    """severities from 1 to 5"""
     seed: int = 0
-    """seed of the random numbers"""
+    """random seed of the corruptions"""
     protocol: str = "whole"
     """test-time protocol, see danet evaluate"""
     json: Path | None = None
     """write all results to this file as well; - prints them instead of the table"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
 
@@ -64,9 +64,9 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.protocols import find_protocol
 
     if not options.weights:
-        raise InputError("weights", "none given", "name a file, or default")
+        raise InputError("danet robustness", "no weights given", "specify a .safetensors file, or default")
     if len(set(options.weights)) != len(options.weights):
-        raise InputError("weights", "a file is given twice", "name each file once")
+        raise InputError("weights", "a file is given twice", "list each file once")
     check_outputs(options.json)
     corruptions = tuple(CORRUPTIONS) if options.corruptions is None else options.corruptions
     conditions = list_conditions(corruptions, options.severities)

@@ -11,11 +11,11 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve a network over HTTP: a web page that shows its attention, and a REST interface (listed at /docs).
+    """Serve a network over HTTP: a web page that shows its attention, and a REST API (listed at /docs).
 
     By default, only this machine can reach the server. With another --host, it requires a token.
 
-    For example: danet serve --port 8000
+    Example: danet serve --port 8000
     """
 
     weights: Path | None = None
@@ -25,13 +25,14 @@ class Serve:
     port: int = 8000
     """port to listen on; 0 picks a free port"""
     token: str | None = None
-    """require "Authorization: Bearer TOKEN" in requests; better set DANET_TOKEN, which other users cannot see"""
+    """require "Authorization: Bearer TOKEN" in requests; prefer the DANET_TOKEN environment variable: other users
+    can see command lines"""
     allow_host: tuple[str, ...] = ()
-    """host names by which browsers reach the server, if not localhost or an IP address"""
+    """additional host names under which browsers may reach the server"""
     max_mb: float = 20
     """maximum size of an upload in megabytes"""
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -43,7 +44,7 @@ def run(args: Sequence[str]) -> int:
     run_server.require_packages()
     run_server.check_token(options.host, token)
     if not 0 < options.max_mb <= 1024:
-        raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "use for example 20")
+        raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "for example, use 20")
     with run_server.listen(options.host, options.port) as socket:
         from danet.predict.predictor import load
         from danet.serve.app import create_app

@@ -16,7 +16,7 @@ from danet.errors import InputError, warn_renamed
 if TYPE_CHECKING:
     from danet.train.run_folder import RunOptions
 
-_ALIASES = {"split": "--data.train-split or --data.val-split", "folder": "--out"}
+_ALIASES = {"folder": "--out"}
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Execution:
     """How to run it. None of these options affects the result."""
 
     device: str | None = None
-    """cpu or cuda; default: a GPU if available"""
+    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     workers: int = 1
     """processes that load images"""
     cache: Path | None = None
     """keep decoded training images in this folder and read only the crops; helps if image decoding is the bottleneck"""
     tensorboard: bool = False
-    """also write the curves to RUN/tensorboard (pip install 'danet[track]')"""
+    """also write the curves to RUN/tensorboard; needs the extra track (uv sync --extra track)"""
     deterministic: bool = False
     """make runs on this device reproducible to the bit; an operation that prevents this is an error"""
 
@@ -45,14 +45,16 @@ class Train:
     """
 
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
-    out: Path | None = None
-    """the run folder; default: runs/RECIPE, with a number if it exists"""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """the run folder; default: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists"""
     initial_weights: Path | None = None
-    """fine-tune these weights: a .safetensors file of the same network"""
+    """start from these weights: a .safetensors file of a network with the same architecture and classes"""
     backbone_weights: Path | None = None
-    """ImageNet weights of the backbone, a .safetensors file with timm's keys; default: download them from timm's hub"""
+    """ImageNet weights of the backbone: a .safetensors file with timm's parameter names; default: download them from
+    the Hugging Face Hub"""
     dry_run: bool = False
-    """print the settings, data, steps and required memory, and check everything, but do not train"""
+    """print the settings, data, steps and required memory without training; does not read the masks (use danet check
+    for that)"""
     execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
 
 
@@ -78,7 +80,9 @@ def run(args: Sequence[str]) -> int:
         if set(args) & {"-h", "--help"}:
             print(_help())
             return 0
-        raise InputError("RECIPE", "missing", "see danet train --help")
+        raise InputError(
+            "danet train", "RECIPE is missing", "specify a recipe, for example toy; see danet train --help"
+        )
     args = _spell_out_loss(args)
     return _start(parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES), args[0])
 
@@ -100,9 +104,14 @@ def _start(options: Train, name: str) -> int:
     folder = options.out or _unused_folder(name)
     run_options = RunOptions(folder, options.backbone_weights, options.initial_weights, **vars(options.execution))
     if options.dry_run:
+        from danet.data import registry
         from danet.train.dry_run import describe
 
         print(describe(options.recipe, run_options))
+        data = options.recipe.data
+        if data.root is None and not registry.DATASETS[data.dataset].synthetic:
+            note = f"note: --data.root is missing; training needs the folder of the {data.dataset} dataset"
+            print(note, file=sys.stderr)
         return 0
     return _train(options.recipe, run_options, resume=False)
 
@@ -128,7 +137,7 @@ def _train(recipe: recipes.Recipe, options: "RunOptions", resume: bool) -> int:
 
 def _unused_folder(name: str) -> Path:
     if "WORLD_SIZE" in os.environ:
-        raise InputError("out", "missing; all processes of torchrun use one folder", "set `out`")
+        raise InputError("out", "missing; all processes of torchrun use one folder", "add `out`")
     numbered = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(folder for folder in numbered if not folder.exists())
 

@@ -12,12 +12,12 @@ from danet.data.classes import LabelMap
 from danet.data.custom.check import Part, check_folder, check_parts, pair_folders
 from danet.data.custom.layout import SPLITS
 from danet.data.custom.verify import Advance, Problem, Report, collect_problems
-from danet.data.registry import DATASETS, Dataset
+from danet.data.registry import DATASETS, Dataset, missing_root
 from danet.data.samples import PairedFiles
-from danet.errors import InputError
+from danet.errors import InputError, unknown_name
 
 
-def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Report:
+def check_dataset(name: str, root: Path | None, advance: Advance | None = None) -> Report:
     """Return all problems of a dataset: missing files, wrong numbers of images, and what `verify_pairs` finds.
 
     Args:
@@ -26,13 +26,17 @@ def check_dataset(name: str, root: Path, advance: Advance | None = None) -> Repo
         advance: called with (done, total) after each pair of a split.
 
     Raises:
-        InputError: the dataset is unknown or has no files.
+        InputError: the dataset is unknown or has no files; no `root`.
     """
-    if name == "folder":
+    if name == "folder" and root is not None:
         return check_folder(root, advance)
     public = {name: dataset for name, dataset in DATASETS.items() if dataset.download}
-    if name not in public:
-        raise InputError("dataset", f"{name!r} has no files to check", f"use folder, {', '.join(public)}")
+    if name not in ("folder", *public):
+        if name in DATASETS:
+            raise InputError("dataset", f"{name!r} has no files to check", f"use folder, {', '.join(public)}")
+        raise unknown_name("dataset", name, ("folder", *public))
+    if root is None:
+        raise missing_root(name)
     dataset, parts, checked = public[name], [], set()
     assert dataset.classes is not None
     for split, expected in dataset.counts.items():

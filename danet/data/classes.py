@@ -1,6 +1,6 @@
 """Classes, with their names and colors, and label maps from mask values to train ids."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +31,14 @@ class Classes:
 
     def __post_init__(self):
         if not 1 <= len(self.names) <= IGNORE:
-            remedy = f"give 1 to {IGNORE} of them ({IGNORE} means ignore)"
+            remedy = f"use 1 to {IGNORE} of them ({IGNORE} means ignore)"
             raise InputError("classes", f"{len(self.names)} names", remedy)
         if len(set(self.names)) < len(self.names):
             names = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise InputError("classes", f"duplicate names: {', '.join(names)}", "give each class its own name")
+            raise InputError("classes", f"duplicate names: {', '.join(names)}", "use a different name for each class")
         if len(self.palette) != len(self.names):
             what = f"{len(self.palette)} colors for {len(self.names)} classes"
-            raise InputError("palette", what, "give one [r, g, b] per class")
+            raise InputError("palette", what, "use one [r, g, b] per class")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,12 +91,13 @@ class LabelMap:
         """Return the map from each class to itself, and from one file value to ignore."""
         return cls({**{i: i for i in range(classes)}, ignore: IGNORE}, classes)
 
-    def apply(self, mask: np.ndarray, file: Path | str) -> np.ndarray:
+    def apply(self, mask: np.ndarray, file: Path | str, remedy: Callable[[int], str] | None = None) -> np.ndarray:
         """Return the H,W uint8 train ids of a mask.
 
         Args:
             mask: H,W integers as read from a file.
             file: its name, for messages.
+            remedy: what to do about an unknown value of a mask of class ids; None: correct dataset.yaml.
 
         Raises:
             InputError: an unknown value, with the number of its pixels and the position of the first.
@@ -113,10 +114,10 @@ class LabelMap:
             value = int(mask[y, x])
             others = np.setdiff1d(mask[unknown], value)
             pixels = int((mask == value).sum())
-            what = f"value {value} is not one of the {self.classes} classes: "
-            what += f"{pixels} pixel{'s' * (pixels != 1)}, the first at x={x}, y={y}"
+            known = f"a class id (0 to {self.classes - 1}) in" if remedy else f"one of the {self.classes} classes:"
+            what = f"value {value} is not {known} {pixels:,} pixel{'s' * (pixels != 1)}, the first at x={x}, y={y}"
             what += f" (and {len(others)} other such value{'s' * (len(others) != 1)})" if len(others) else ""
-            raise InputError(file, what, _remedy(value, self.classes, np.unique(mask)))
+            raise InputError(file, what, remedy(value) if remedy else _remedy(value, self.classes, np.unique(mask)))
         return labels.astype(np.uint8)
 
 
@@ -126,7 +127,7 @@ _CITYSCAPES = 19  # classes, with label ids up to 33
 
 def _remedy(value: int, classes: int, values: np.ndarray) -> str:
     if set(values.tolist()) <= {0, 255} and classes == 2:
-        return "a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
+        return "this is a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
     ids = set(values.tolist()) - {IGNORE}
     if ids <= set(range(1, classes + 1)) and classes in ids:
         what = ", ".join(f"{i + 1}: {i}" for i in range(min(classes, 3))) + (", ..." if classes > 3 else "")
@@ -134,7 +135,7 @@ def _remedy(value: int, classes: int, values: np.ndarray) -> str:
     if classes == _CITYSCAPES and classes <= value <= 33 and max(ids) <= 33:
         return "if these are Cityscapes label ids, let danet init write their label_map, or set `dataset` to cityscapes"
     if value > 1000:
-        return "if this is an instance map, give the class map instead (Cityscapes: *_labelIds.png)"
+        return "if this is an instance map, use the class map instead (Cityscapes: *_labelIds.png)"
     if value == IGNORE:
-        return f"add {IGNORE}: {IGNORE} to label_map to ignore it"
-    return f"add {value}: CLASS to label_map (or {value}: {IGNORE} to ignore it), or correct the mask"
+        return f"add {IGNORE}: {IGNORE} to label_map in dataset.yaml to ignore it"
+    return f"add {value}: CLASS to label_map in dataset.yaml (or {value}: {IGNORE} to ignore it), or correct the mask"

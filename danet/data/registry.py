@@ -8,7 +8,7 @@ from danet.data.classes import Classes, LabelMap
 from danet.data.custom import dataset_yaml
 from danet.data.datasets import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc, synthetic
 from danet.data.samples import Samples
-from danet.errors import InputError
+from danet.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,13 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
+def missing_root(name: str) -> InputError:
+    """Return the error for a dataset without a folder."""
+    return InputError(
+        "root", "missing", f"specify the folder of {'your' if name == 'folder' else f'the {name}'} dataset"
+    )
+
+
 def load(name: str, root: Path | None, split: str) -> Samples:
     """Load one split of a dataset.
 
@@ -64,7 +71,7 @@ def load(name: str, root: Path | None, split: str) -> Samples:
         InputError: an unknown dataset or split; no `root` where one is needed; missing files.
     """
     if name not in DATASETS:
-        raise InputError("dataset", f"{name!r} is unknown", f"use one of {', '.join(DATASETS)}")
+        raise unknown_name("dataset", name, DATASETS)
     if root is None and not DATASETS[name].synthetic:
-        raise InputError("root", f"missing; {name} is read from a folder", "set `root` to that folder")
+        raise missing_root(name)
     return DATASETS[name].load(Path() if root is None else root, split)

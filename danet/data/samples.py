@@ -138,6 +138,19 @@ def pair_files(
     return pairs
 
 
+def root_remedy(contents: str, split: str, splits: Iterable[str]) -> str:
+    """Return what to do if a split of a public dataset is not found: correct the root, or an unknown split.
+
+    Args:
+        contents: what the root contains.
+        split: the split.
+        splits: the known splits.
+    """
+    known = tuple(splits)
+    other = "" if split in known else f", and `split` to one of {', '.join(known)}"
+    return f"set `root` to the folder that contains {contents}{other}"
+
+
 def read_list(file: Path, remedy: str) -> list[str]:
     """Read the list of a split: one image stem per line.
 

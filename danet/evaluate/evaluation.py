@@ -44,9 +44,10 @@ def check_classes(card: Card, samples: Samples, source: str) -> None:
     names, expected = card.classes.names, samples.classes.names
     if names != expected:
         pairs = enumerate(zip(names, expected, strict=False))
-        first = next((f"class {i} is {a!r}, but {b!r} in the dataset" for i, (a, b) in pairs if a != b), "")
-        what = first or f"the network has {len(names)} classes, but the dataset has {len(expected)}"
-        raise InputError(source, what, "evaluate on the dataset it was trained for")
+        differing = next((f"class {i} is {a!r} here, {b!r} there" for i, (a, b) in pairs if a != b), "")
+        counts = f"{len(names)} here, {len(expected)} there" if len(names) != len(expected) else ""
+        what = f"its classes differ from the dataset's ({'; '.join(filter(None, (counts, differing)))})"
+        raise InputError(source, what, "evaluate on a dataset with the same classes")
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from danet.data.classes import Classes
 from danet.data.samples import Samples
-from danet.errors import InputError
+from danet.errors import InputError, unknown_name
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion, nan_mean, to_json
 from danet.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -34,12 +34,12 @@ def list_conditions(corruptions: Sequence[str], severities: Sequence[int]) -> li
         InputError: an unknown corruption, a severity outside 1 to 5, or an empty list.
     """
     if unknown := sorted(set(corruptions) - set(CORRUPTIONS)):
-        raise InputError("corruptions", f"{unknown[0]} is unknown", f"use {', '.join(CORRUPTIONS)}")
+        raise unknown_name("corruptions", unknown[0], CORRUPTIONS)
     if invalid := sorted(set(severities) - set(SEVERITIES)):
         raise InputError("severities", f"must be from 1 to 5, got {invalid[0]}", "choose from 1 2 3 4 5")
     for name, values in (("corruptions", corruptions), ("severities", severities)):
         if not values:
-            raise InputError(name, "is empty", "give at least one value, or omit it for all")
+            raise InputError(name, "needs at least one value", "omit the option to use all")
     ordered = [name for name in CORRUPTIONS if name in corruptions]
     return [CLEAN, *(Condition(name, severity) for name in ordered for severity in sorted(set(severities)))]
 

@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +15,7 @@ from danet.errors import InputError
 class Network:
     """The network: its architecture and the arguments of `danet.DANet`.
 
-    Baselines use the arguments that do not belong to DANet's head.
+    Baselines ignore the options of DANet's head.
     """
 
     backbone: str = "resnet50"
@@ -39,14 +39,14 @@ class Network:
     auxiliary: bool = False
     """also train an FCN head on the backbone's second-to-last stage, as in mmsegmentation"""
     pretrained: bool = True
-    """start from ImageNet weights, downloaded from timm's hub unless a file is given"""
+    """start from ImageNet weights, downloaded from the Hugging Face Hub unless a file is given"""
     decoder: bool = False
     """keep the backbone undilated and refine the result up to stride 4; the paper has no decoder"""
     initial_scale: float = 0.0
     """alpha and beta of the attention modules at the start; 0 in the paper"""
     architecture: str = "danet"
-    """danet, or a baseline: smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (pip install
-    'danet[compare]')"""
+    """danet, dranet, or a baseline: smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (with the
+    extra compare: uv sync --extra compare)"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Data:
     """The dataset and its augmentation."""
 
     dataset: str = "folder"
-    """a dataset's name"""
+    """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
     """the folder of the dataset"""
     train_split: str = "train"
@@ -111,8 +111,8 @@ class Optim:
     """compute each batch in this many parts, to save memory"""
     ema: float = 0.0
     """decay of an exponential moving average of the weights, which is then validated and saved; 0: none"""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16: use autocast in the forward pass"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: use autocast in the forward pass"""
     algorithm: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum as in the paper, or AdamW, with a learning rate of about 0.001"""
     attention_lr_factor: float = 1.0
@@ -144,7 +144,7 @@ class Recipe:
     """A training run: everything that determines its result, except the initial weights and the machine."""
 
     about: str = "your own folder of images"
-    """one line of description"""
+    """description stored in recipe.yaml"""
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
@@ -158,7 +158,7 @@ class Recipe:
     skip_bad: int = 0
     """number of unreadable images that may be skipped; one more stops the run"""
     fine_tunes: str = ""
-    """the recipe whose weights are the initial weights of this one"""
+    """name of the recipe that this one fine-tunes (informational; pass the weights with --initial-weights)"""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Published:
     """A published result.
 
     Args:
-        table: the number of the paper's table; "mmseg" for results of mmsegmentation.
+        table: the number of the paper's table; "dranet" for results of DRANet, "mmseg" for those of mmsegmentation.
         miou: as published, in %.
         protocol: the testing protocol, a key of `danet.predict.protocols.PROTOCOLS`.
         ports: mIoU of other implementations, in %, with their settings.
@@ -190,11 +190,13 @@ def check(recipe: Recipe, processes: int = 1) -> None:
     Raises:
         InputError: an invalid value; the message names the field.
     """
-    data, optim, share = recipe.data, recipe.optim, processes * recipe.optim.accumulate
+    data, optim, scale = recipe.data, recipe.optim, recipe.network.initial_scale
     decay, losses = optim.attention_weight_decay, asdict(recipe.loss)
-    positional = recipe.network.architecture == "danet" and recipe.network.position
+    architecture, at_once = recipe.network.architecture, data.batch // max(1, optim.accumulate)
+    positional = architecture == "danet" and recipe.network.position
     rules = [
-        ("data.batch", data.batch, data.batch >= 1 and data.batch % share == 0, f"a multiple of {share}"),
+        ("data.batch", data.batch, data.batch >= 1, "at least 1"),
+        ("data.batch", data.batch, at_once > 1 or architecture != "dranet", "2 images or more at once for dranet"),
         ("data.crop", data.crop, min(data.crop) >= 32, "two numbers of at least 32 pixels"),
         ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two increasing factors above 0"),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "from 0 to 1"),
@@ -209,7 +211,12 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
         ("optim.lr_floor", optim.lr_floor, 0 <= optim.lr_floor <= optim.lr, "from 0 to the learning rate"),
         ("optim.head_lr_factor", optim.head_lr_factor, 0 < optim.head_lr_factor < float("inf"), "a number above 0"),
-        ("optim.attention_lr_factor", optim.attention_lr_factor, optim.attention_lr_factor >= 0, "0 or more"),
+        (
+            "optim.attention_lr_factor",
+            optim.attention_lr_factor,
+            0 <= optim.attention_lr_factor < float("inf"),
+            "0 or more",
+        ),
         ("optim.frozen_batch_norm", optim.frozen_batch_norm, optim.frozen_batch_norm >= 0, "0 or more epochs"),
         ("optim.momentum", optim.momentum, 0 <= optim.momentum < 1, "from 0 to below 1"),
         ("optim.weight_decay", optim.weight_decay, 0 <= optim.weight_decay < 1, "from 0 to below 1"),
@@ -225,11 +232,42 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
         ("network.width", recipe.network.width, recipe.network.width in (None, *range(8, 4097)), "from 8 to 4096"),
+        ("network.initial_scale", scale, abs(scale) < float("inf"), "a finite number"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),
     ]
     for name, value, valid, expected in rules:
         if not valid:
-            raise InputError(name, f"must be {expected}, got {value}", f"change `{name}`")
+            raise InputError(name, f"must be {expected}, got {_as_typed(value)}", _example(name))
+    for name, value, choices in _choices(recipe):
+        if value not in choices:
+            raise InputError(name, f"{value!r} is unknown", f"use one of {', '.join(map(str, choices))}")
+    if data.batch % (share := processes * optim.accumulate):
+        parts = [f"`optim.accumulate` {optim.accumulate}"] if optim.accumulate > 1 else []
+        parts += [f"{processes} processes"] if processes > 1 else []
+        what = f"{data.batch} cannot be divided by {' times '.join(parts)}"
+        raise InputError("data.batch", what, f"use a multiple of {share}")
+
+
+def _choices(part: Any, prefix: str = "") -> Iterator[tuple[str, Any, tuple]]:
+    """Yield the name, the value and the choices of each field that has choices, of a recipe or a section of it."""
+    for name, kind in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if is_dataclass(kind):
+            yield from _choices(value, f"{prefix}{name}.")
+        elif get_origin(kind) is Literal:
+            yield prefix + name, value, get_args(kind)
+
+
+def _example(name: str) -> str:
+    """Return a remedy that names a valid value: the default."""
+    value: Any = Recipe()
+    for part in name.split("."):
+        value = getattr(value, part)
+    return f"leave `{name}` out" if value is None else f"for example, use {_as_typed(value)}"
+
+
+def _as_typed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -250,6 +288,9 @@ def from_dict(entries: Mapping[str, Any], source: str) -> Recipe:
     if isinstance(entries, Mapping) and isinstance(entries.get("loss"), list):  # written by danet 0.1.0
         names = [f.name for f in fields(Loss)]
         entries = {**entries, "loss": dict(zip(names, entries["loss"], strict=False))}
+    optim = entries.get("optim") if isinstance(entries, Mapping) else None
+    if isinstance(optim, Mapping) and optim.get("precision") == "bf16":  # the former name
+        entries = {**entries, "optim": {**optim, "precision": "bfloat16"}}
     return _build(Recipe, entries, source, "")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import safetensors
 import safetensors.torch
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 
 from danet import recipes
+from danet.data import registry
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
-from danet.errors import InputError
+from danet.data.samples import Samples
+from danet.errors import InputError, missing_file
 from danet.model.backbone import load_backbone, normalization
-from danet.model.baselines import Baseline, build_network
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork, build_network
 from danet.recipes import Recipe
 from danet.weights import file as weights_file
 
@@ -26,7 +28,7 @@ def build(
     initial_weights: Path | None = None,
     fresh: bool = True,
     bands: Bands = RGB,
-) -> tuple[DANet | Baseline, weights_file.Card]:
+) -> tuple[AnyNetwork, weights_file.Card]:
     """Return a recipe's network with its initial weights, and the card to save it with.
 
     Args:
@@ -42,7 +44,7 @@ def build(
     """
     if recipe.fine_tunes and fresh and initial_weights is None:
         what = f"missing, but this recipe fine-tunes the weights of {recipe.fine_tunes}"
-        remedy = "give that run's best.safetensors, or set `fine_tunes` to '' to start without them"
+        remedy = "specify that run's best.safetensors, or set `fine_tunes` to '' to start without them"
         raise InputError("initial_weights", what, remedy)
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
@@ -60,6 +62,25 @@ def build(
     )
 
 
+def load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root: Path | None = None) -> Samples:
+    """Return the samples of a recipe's split.
+
+    Args:
+        recipe: with the dataset, its folder and the names of the splits.
+        field: of `recipe.data`.
+        root: another folder.
+
+    Raises:
+        InputError: see `registry.load`; about the split, it names the field.
+    """
+    data = recipe.data
+    try:
+        return registry.load(data.dataset, root or data.root, getattr(data, field))
+    except InputError as error:
+        where = f"data.{field}" if error.where == "split" else error.where
+        raise InputError(where, error.what, error.remedy.replace("`split`", f"`data.{field}`")) from error
+
+
 def _normalization(recipe: Recipe, bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the recipe's mean and standard deviation, or those of the backbone's ImageNet weights."""
     mean, std = normalization(recipe.network.backbone, bands)
@@ -67,13 +88,14 @@ def _normalization(recipe: Recipe, bands: int) -> tuple[tuple[float, ...], tuple
     for name, values in given.items():
         if values is not None and len(values) != bands:
             what = f"has {len(values)} values, but images have {bands} bands"
-            raise InputError(f"data.{name}", what, "give a value for each band")
+            raise InputError(f"data.{name}", what, "specify a value for each band")
     return given["mean"] or mean, given["std"] or std
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise missing_file(path)
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        what = f"cannot read it as .safetensors ({error})"
-        raise InputError(path, what, "give weights of the backbone under timm's keys") from error
+        raise weights_file.not_safetensors(path) from error

@@ -129,7 +129,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(path, f"cannot read it ({error.strerror})", "give the folder of an interrupted run") from error
+        raise InputError(
+            path, f"cannot read it ({error.strerror})", "specify the folder of an interrupted run"
+        ) from error
     if not _is_complete(content):
         what = f"damaged: its {len(content)} bytes do not match its checksum"
         raise InputError(path, what, "restore it from a copy")

@@ -19,7 +19,7 @@ from danet.files import check_writable, format_bytes
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
-from danet.train.build import build
+from danet.train.build import build, load_split
 from danet.train.estimate import Estimate, estimate
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
@@ -100,7 +100,7 @@ def _inspect_data(recipe: Recipe, options: RunOptions | None, skipped: SkippedIm
         train, val = (dataset.counts.get(split) for split in (recipe.data.train_split, recipe.data.val_split))
         if train is not None and val is not None:
             return _DataFacts(dataset.classes, RGB, train, val, None, published=True)
-    train, val = (registry.load(name, root, split) for split in (recipe.data.train_split, recipe.data.val_split))
+    train, val = load_split(recipe, "train_split"), load_split(recipe, "val_split")
     if options is not None and options.cache is not None:
         plan_cache(train, options.cache, skipped.add)
     check_labeled(train)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from danet.model.baselines import Baseline, build_network
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork, build_network
+from danet.model.dranet import AttentionNetwork
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
 
@@ -59,12 +59,12 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
         InputError: the network cannot be built.
     """
     arguments = asdict(recipe.network) | {"pretrained": False, "num_classes": num_classes, "in_channels": in_channels}
-    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
+    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.optim.precision == "bfloat16"):
         network = build_network(**arguments).train()
         kept, largest = _kept_bytes(network, recipe, in_channels, _IMAGES)
         with torch.no_grad():
             stages = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))
-            grid = (network.split(stages)[0] if isinstance(network, DANet) else stages[-1]).shape[-2:]
+            grid = (network.split(stages)[0] if isinstance(network, AttentionNetwork) else stages[-1]).shape[-2:]
     parameters = sum(p.numel() for p in network.parameters())
     moments = 2 if recipe.optim.algorithm == "adamw" else 1
     copies = 2 + moments + bool(recipe.optim.ema)  # float32 weights, gradients, moments and moving average
@@ -78,7 +78,7 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
     )
 
 
-def _kept_bytes(network: DANet | Baseline, recipe: Recipe, channels: int, images: int) -> tuple[int, tuple[int, ...]]:
+def _kept_bytes(network: AnyNetwork, recipe: Recipe, channels: int, images: int) -> tuple[int, tuple[int, ...]]:
     """Return the bytes kept for the backward pass, counting the largest tensor twice, and that tensor's shape.
 
     The largest tensor counts twice because its gradient has the same size. The shape is without the batch dimension.

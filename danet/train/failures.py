@@ -75,5 +75,5 @@ def _out_of_memory(recipe: Recipe, processes: int, cost: Estimate) -> InputError
     return InputError(
         "data.crop",
         f"out of memory: {crops} need about {format_bytes(cost.bytes(images))}, the largest tensor is {tensor}",
-        "increase `optim.accumulate`, reduce `data.crop`, or set `optim.precision` to bf16",
+        "increase `optim.accumulate`, reduce `data.crop`, or set `optim.precision` to bfloat16",
     )

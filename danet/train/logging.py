@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from danet.errors import InputError
+from danet.errors import missing_package
 
 
 class TrainingProgress:
@@ -83,7 +83,7 @@ def require_tensorboard() -> None:
         InputError: it is not.
     """
     if find_spec("tensorboard") is None:
-        raise InputError("tensorboard", "needs the package tensorboard", "pip install 'danet[track]'")
+        raise missing_package("tensorboard", "needs the package tensorboard", "track")
 
 
 class TensorBoardLog:

@@ -23,20 +23,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from danet import recipes
-from danet.data import registry
 from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.model.baselines import Baseline
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, report, run_folder
 from danet.train.batches import Batch, batches
-from danet.train.build import build
+from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
@@ -126,10 +124,10 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     """Load the data, build the network, and create the run folder or restore the newest checkpoint."""
     recipes.check(recipe, process.world)
     skipped = SkippedImages(options.folder, recipe.skip_bad)
-    samples = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.train_split)
+    samples = load_split(recipe, "train_split")
     if options.cache is not None:
         samples = _open_cache(samples, options.cache, process, skipped)
-    validation_samples = registry.load(recipe.data.dataset, recipe.data.root, recipe.data.val_split)
+    validation_samples = load_split(recipe, "val_split")
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
@@ -247,7 +245,7 @@ def compute_gradients(
         images, labels = part.images.to(process.device), part.labels.to(process.device)
         accumulating = i < len(parts) - 1 and isinstance(network, DistributedDataParallel)
         with network.no_sync() if accumulating else contextlib.nullcontext():  # pyright: ignore[reportCallIssue]
-            with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bf16"):
+            with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bfloat16"):
                 options = {"attention": True} if recipe.loss.attention else {}
                 outputs = network(normalize(images, card.mean, card.std), **options)
             total, by_name = multi_loss(outputs, labels, asdict(recipe.loss), valid, weights)
@@ -262,7 +260,7 @@ def _validate(
 ) -> bool:
     """Validate, and write the results; return False if interrupted."""
     network = run.network if run.average is None else run.average.module
-    assert isinstance(network, DANet | Baseline)
+    assert isinstance(network, AnyNetwork)
     confusion = validate(network, run.card, run.validation_samples, run.process, interruption)
     if interruption.agreed(run.process):
         return False

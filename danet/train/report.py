@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from danet.data import registry
 from danet.data.classes import Classes
 from danet.data.samples import Sample
 from danet.evaluate.confusion import Confusion
@@ -20,6 +19,7 @@ from danet.predict.attention import Inspection
 from danet.predict.predictor import load
 from danet.recipes import Recipe
 from danet.train import run_folder
+from danet.train.build import load_split
 from danet.visualize import run_page
 
 FILE = "report.html"
@@ -68,8 +68,7 @@ def final_page(
         InputError: not the folder of a run with a validation, or its dataset is missing.
     """
     content, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
-    data = content.recipe.data
-    samples = registry.load(data.dataset, root or data.root, data.val_split)
+    samples = load_split(content.recipe, "val_split", root)
     check_classes(predictor.card, samples, str(run))
     numbered = enumerate(predictor.predictions(samples), 1)
     counted = (advance(i, len(samples)) or prediction for i, prediction in numbered)

@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from danet import recipes
-from danet.errors import InputError
+from danet.errors import InputError, missing_folder
 from danet.files import read_yaml, write_atomically, write_json
 from danet.recipes import Recipe
 from danet.train import checkpoint
@@ -46,7 +46,7 @@ class RunOptions:
     Args:
         folder: the run folder.
         backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's keys, used instead of
-            timm's hub.
+            the Hugging Face Hub.
         initial_weights: a weights file of the same network to start from, for fine-tuning.
         device: "cpu" or "cuda"; None: a GPU if available.
         workers: number of processes that load images, for each training process.
@@ -55,6 +55,9 @@ class RunOptions:
         tensorboard: also write the numbers of metrics.csv to FOLDER/tensorboard.
         deterministic: reject operations whose results vary between runs on a GPU. On a CPU, results are always
             reproducible with the same number of threads.
+
+    Raises:
+        InputError: a negative number.
     """
 
     folder: Path
@@ -66,6 +69,15 @@ class RunOptions:
     cache: Path | None = None
     tensorboard: bool = False
     deterministic: bool = False
+
+    def __post_init__(self):
+        if self.workers < 0:
+            what = f"must be 0 or more, got {self.workers}"
+            raise InputError("workers", what, "use 0 to load images in the main process")
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(
+                "checkpoint_seconds", f"must be 0 or more, got {self.checkpoint_seconds}", "for example, use 60"
+            )
 
 
 @contextmanager
@@ -177,10 +189,14 @@ def read_recipe(folder: Path) -> Recipe:
     file = folder / RECIPE
     try:
         entries = read_yaml(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"not a run folder (no {RECIPE})" if folder.is_dir() else None
+        remedy = "specify a folder written by danet train"
+        raise InputError(folder, what, remedy) if what else missing_folder(folder, remedy) from error
     except OSError as error:
-        raise InputError(file, f"cannot read it ({error.strerror})", "give the folder of a run") from error
+        raise InputError(file, f"cannot be read ({error.strerror})", "check its permissions") from error
     except ValueError as error:
-        raise InputError(file, f"is not valid YAML ({error})", "restore it from a copy") from error
+        raise InputError(file, str(error), "restore it from a copy") from error
     return recipes.from_dict(entries, str(file))
 
 

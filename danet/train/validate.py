@@ -14,8 +14,8 @@ from danet.data.samples import Samples
 from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import evaluate
-from danet.model.baselines import Baseline
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork
+from danet.model.dranet import AttentionNetwork
 from danet.predict.attention import inspect_pixels
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
@@ -28,7 +28,7 @@ ATTENTION_IMAGES = 8
 
 
 def validate(
-    network: DANet | Baseline,
+    network: AnyNetwork,
     card: weights_file.Card,
     samples: Samples,
     process: Process,
@@ -54,7 +54,7 @@ def validate(
     return confusion
 
 
-def attention_summary(network: DANet | Baseline, card: weights_file.Card, samples: Samples) -> dict[str, float]:
+def attention_summary(network: AnyNetwork, card: weights_file.Card, samples: Samples) -> dict[str, float]:
     """Return where the position attention of a network looks, on a few validation images; see `AttentionMetrics`.
 
     Args:
@@ -62,7 +62,7 @@ def attention_summary(network: DANet | Baseline, card: weights_file.Card, sample
         card: its card.
         samples: the validation samples, of which at most `ATTENTION_IMAGES`, evenly spaced, are used.
     """
-    if not isinstance(network, DANet) or network.position is None:
+    if not isinstance(network, AttentionNetwork) or network.position is None:
         return {}
     metrics = AttentionMetrics(samples.classes)
     for index in np.unique(np.linspace(0, len(samples) - 1, ATTENTION_IMAGES).astype(int)):

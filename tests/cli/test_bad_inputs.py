@@ -202,25 +202,25 @@ def with_large_text() -> bytes:
 
 
 REJECTED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "1-truncated-jpeg": (lambda: encode(gradient(4), "JPEG")[:1000], "truncated or damaged .*; copy it again"),
-    "2-jpeg-without-end-marker": (lambda: encode(gradient(4), "JPEG")[:-2], "truncated or damaged .*; copy it again"),
+    "1-truncated-jpeg": (lambda: encode(gradient(4), "JPEG")[:1000], "truncated or damaged; copy it again"),
+    "2-jpeg-without-end-marker": (lambda: encode(gradient(4), "JPEG")[:-2], "truncated or damaged; copy it again"),
     "4-png-with-wrong-header-checksum": (
         lambda: with_flipped_bit(encode(gradient(4), "PNG"), 32),
-        "truncated or damaged .*; copy it again",
+        "truncated or damaged; copy it again",
     ),
     "4-png-with-a-wrong-byte": (
         lambda: with_flipped_bit(encode(gradient(4), "PNG"), 150),
-        "truncated or damaged .*; copy it again",
+        "truncated or damaged; copy it again",
     ),
     "4-png-with-a-wrong-checksum": (
         lambda: with_flipped_bit(encode(gradient(4), "PNG"), -13),
-        "checksum .* wrong.; copy it again",
+        "truncated or damaged; copy it again",
     ),
     "4-16-bit-png-with-a-wrong-checksum": (
         lambda: with_flipped_bit(png_16_bit([[0, 257, 40_000], [65_535, 1, 514]]), -13),
-        "checksum .* is wrong.; copy it again",
+        "truncated or damaged; copy it again",
     ),
-    "5-truncated-png": (lambda: encode(gradient(4), "PNG")[:160], "truncated or damaged .*; copy it again"),
+    "5-truncated-png": (lambda: encode(gradient(4), "PNG")[:160], "truncated or damaged; copy it again"),
     "32-png-header-of-60,000-x-60,000": (lambda: png(60_000, 60_000, 8, 2, None), "damaged|more pixels .*; make it"),
     "33-jpeg-header-of-65,500-x-65,500": (lambda: jpeg_of_size(65_500, 65_500), "damaged|more pixels"),
     "34-png-text-of-80-MB": (with_large_text, "contains text that .*; save it without"),
@@ -435,7 +435,7 @@ def test_35_special_files_are_rejected_at_once(kind, tiny_weights, tmp_path, cap
         else:
             Path("a.jpg").symlink_to("/dev/zero")
         error = expect_error(capsys, "predict", "a.jpg", "--weights", tiny_weights)
-    assert error == "error: a.jpg: is not a regular file; give an image\n"
+    assert error == "error: a.jpg: is not a regular file; specify an image\n"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""No command makes a network connection, except to download pretrained weights from timm's hub.
+"""No command makes a network connection, except to download pretrained weights from the Hugging Face Hub.
 
 The commands run in a child process (`test_offline.py FOLDER NAME...`). An audit hook counts and blocks connections and
 name lookups in Python. If the system allows network namespaces (unshare), the kernel's counters cover all libraries.

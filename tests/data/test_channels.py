@@ -124,7 +124,7 @@ def test_a_fourth_band_is_not_alpha_if_four_bands_are_expected(tmp_path):
         (
             random_image(3, np.uint8),
             Bands(4),
-            "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network or dataset.yaml requires",
+            "has 3 bands of 8 bits, not 4; use images of 4 bands, as the network or dataset.yaml requires",
         ),
         (random_image(1), Bands(4), "has 1 band of 16 bits, not 4"),
         (random_image(5), Bands(), "has 5 bands of 16 bits, not RGB"),
@@ -186,7 +186,7 @@ def test_without_rasterio_only_files_that_need_it_fail(tmp_path, monkeypatch):
     plain, many = write(tmp_path / "a.tif", random_image(4, np.uint8)), write(tmp_path / "b.tif", random_image(5))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert read_image(plain, bands=Bands(4)).shape == (20, 24, 4)
-    with pytest.raises(InputError, match=r"b\.tif: .*rasterio is not installed; pip install 'danet\[geo\]'"):
+    with pytest.raises(InputError, match=r"b\.tif: .*rasterio is not installed; .* uv sync --extra geo"):
         read_image(many, bands=Bands(5))
 
 
@@ -290,7 +290,7 @@ def test_images_with_other_bands_are_one_line_errors(tmp_path, four_bands, tiny_
         (
             rgb,
             four_bands,
-            "has 3 bands of 8 bits, not 4; give images of 4 bands, as the network or dataset.yaml requires",
+            "has 3 bands of 8 bits, not 4; use images of 4 bands, as the network or dataset.yaml requires",
         ),
         (four, tiny_weights, "has 4 bands of 8 bits, not RGB"),
     ):

@@ -1,6 +1,7 @@
 """danet check reports every bad file in one run, and no good one."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_too_few_images_to_divide_are_a_problem(tmp_path):
 
 
 def test_a_missing_dataset_yaml_suggests_danet_init(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere: no such folder; check the path"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; use the folder that contains dataset\.yaml"):
         check_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dataset\.yaml: no such file; run danet init .* to create it"):
         check_folder(tmp_path)
@@ -296,9 +297,12 @@ def test_a_dataset_with_missing_files_is_checked_completely(tmp_path):
         pascal_voc.load(tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", ["toy", "camvidd"])
-def test_a_dataset_without_files_is_an_error(tmp_path, name):
-    with pytest.raises(InputError, match="has no files to check; use folder, camvid"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("toy", "has no files to check; use folder, camvid"), ("camvidd", "'camvidd' is unknown; did you mean camvid?")],
+)
+def test_a_dataset_without_files_is_an_error(tmp_path, name, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         check_dataset(name, tmp_path)
 
 

@@ -56,13 +56,18 @@ def test_a_class_keeps_its_color_if_others_are_added(first, second):
     assert distinct_palette(more)[:fewer] == distinct_palette(fewer)
 
 
+def test_a_mask_of_class_ids_gets_the_remedy_of_its_caller():
+    with pytest.raises(InputError, match=r"value 12 is not a class id \(0 to 10\) in 1,200 pixels, .*; set 12"):
+        LabelMap.identity(11).apply(np.full((30, 40), 12), "m.png", lambda value: f"set {value}")
+
+
 def test_an_unknown_value_is_reported_with_count_and_position():
     mask = np.array([[0, 1, 1], [12, 12, 200], [255, 12, 0]])
     with pytest.raises(InputError) as error:
         LabelMap.identity(11).apply(mask, "masks/a.png")
     assert str(error.value) == (
         "masks/a.png: value 12 is not one of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such value); "
-        "add 12: CLASS to label_map (or 12: 255 to ignore it), or correct the mask"
+        "add 12: CLASS to label_map in dataset.yaml (or 12: 255 to ignore it), or correct the mask"
     )
 
 

@@ -80,8 +80,8 @@ def test_settings_map_mask_values_to_classes(tmp_path):
         ("classes: [a, b]\nval: 2", "val: must be a number between 0 and 1, got 2"),
         ("classes: [a, b]\nimages: 3", "images: must be a folder name, got 3"),
         ("classes: [a, b]\nimages: nowhere", "no such folder"),
-        ("classes: [a", "cannot be read"),
-        ("!!python/object/apply:os.system ['true']", "cannot be read"),
+        ("classes: [a", "invalid YAML at line 1: expected ',' or ']'; correct it"),
+        ("!!python/object/apply:os.system ['true']", "invalid YAML at line 1"),
         ("- a", "contains no lines of the form KEY: VALUE"),
     ],
 )
@@ -147,7 +147,7 @@ def test_camvid_as_distributed(camvid_folder):
 
 @pytest.mark.parametrize(
     ("name", "root", "message"),
-    [("camvidd", None, "unknown"), ("camvid", None, "missing; camvid is read from a folder")],
+    [("camvidd", None, "unknown"), ("camvid", None, "missing; specify the folder of the camvid dataset")],
 )
 def test_unknown_datasets_and_missing_roots_are_errors(name, root, message):
     with pytest.raises(InputError, match=message):

@@ -414,7 +414,7 @@ def test_a_split_without_masks_is_not_used(tmp_path):
 
 def test_the_folder_of_images_suggests_its_parent(tmp_path):
     build(tmp_path, [stripes(0, 1)])
-    with pytest.raises(InputError, match=rf"images: contains no .*; give {re.escape(str(tmp_path))}$"):
+    with pytest.raises(InputError, match=rf"images: contains no .*; use {re.escape(str(tmp_path))}$"):
         propose(tmp_path / "images")
 
 
@@ -451,16 +451,16 @@ def test_a_color_may_mean_unlabeled(tmp_path):
             "missing_masks: drop",
             "missing_masks: must be skip, got 'drop'; write missing_masks: skip, or remove the line",
         ),
-        ("splits: {trai: a}", "splits: must name the train and val folders, got {'trai': 'a'}; write for example"),
+        ("splits: {trai: a}", "splits: must name the train and val folders, got {'trai': 'a'}; for example:"),
         ("splits: training", "splits: must name the train and val folders, got 'training'"),
-        ("splits: {train: val}", "splits: train and val are the same folder, val; name two folders"),
+        ("splits: {train: val}", "splits: train and val are the same folder, val; use two folders"),
         ("mask_suffix: png", "mask_suffix: must end in .png, .bmp, .tif, .tiff, .gif, got 'png'"),
         ("mask_suffix: _mask.jpg", "gif, got '_mask.jpg'"),
         ("image_suffix: .jpg", "image_suffix: must not include the file extension, got '.jpg'; remove the line"),
         ('masks: "{split}_masks"', "masks: {split}_masks has train and val folders, but the images have none; add"),
         ("image_suffix: _sat.jpg", "the file extension, got '_sat.jpg'; write image_suffix: _sat"),
-        ("image_suffix: 3", "image_suffix: must be a file name suffix, got 3; write for example image_suffix: _image"),
-        ("mask_suffix: 3", "mask_suffix: must be a file name suffix, got 3; write for example mask_suffix: .png"),
+        ("image_suffix: 3", "image_suffix: must be a file name suffix, got 3; for example: image_suffix: _image"),
+        ("mask_suffix: 3", "mask_suffix: must be a file name suffix, got 3; for example: mask_suffix: .png"),
     ],
 )
 def test_an_invalid_setting_is_an_error(tmp_path, text, message):
@@ -500,7 +500,7 @@ def test_unpaired_files_and_unreadable_masks_are_noted(tmp_path):
             "images/train",
             "masks/val",
             ".png",
-            "images are in train, but masks are in val; give the folders of the masks the same",
+            "images are in train, but masks are in val; use the same names for the folders of the masks",
         ),
         ("images", "masks", ".jpg", r"a mask in a lossy format \(JPEG\)"),
     ],

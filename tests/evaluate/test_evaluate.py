@@ -119,7 +119,7 @@ def test_image_scores_equal_those_of_each_image_alone():
 def test_other_classes_are_rejected_naming_the_first_difference():
     check_classes(CARD, RandomSamples(), "w.safetensors")
     other = Card({}, Classes.named(("road", "bus", "sign")), CARD.mean, CARD.std)
-    with pytest.raises(InputError, match="class 1 is 'bus', but 'car' in the dataset"):
+    with pytest.raises(InputError, match="class 1 is 'bus' here, 'car' there"):
         check_classes(other, RandomSamples(), "w.safetensors")
     fewer = Card({}, Classes.named(("road", "car")), CARD.mean, CARD.std)
     with pytest.raises(InputError, match="the network has 2 classes, but the dataset has 3"):

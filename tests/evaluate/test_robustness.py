@@ -141,8 +141,8 @@ def test_unknown_corruptions_and_severities_are_rejected():
     for names, severities, message in (
         (["fogg"], [1], "corruptions: fogg is unknown; use gaussian-noise"),
         (["fog"], [0], "severities: must be from 1 to 5, got 0"),
-        ([], [1], "corruptions: is empty"),
-        (["fog"], [], "severities: is empty"),
+        ([], [1], "corruptions: needs at least one value"),
+        (["fog"], [], "severities: needs at least one value"),
     ):
         with pytest.raises(InputError) as caught:
             list_conditions(names, severities)
@@ -259,11 +259,14 @@ class TestTheCommand:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            ([], "WEIGHTS: none given"),
+            ([], "danet robustness: no weights given"),
             (["{w}", "{w}"], "WEIGHTS: a file is given twice"),
             (["{w}", "--corruptions", "rain"], "--corruptions: rain is unknown"),
             (["{w}", "--severities", "6"], "--severities: must be from 1 to 5, got 6"),
-            (["default"], "default: class 2 is 'pole', but 'road' in the dataset"),
+            (
+                ["default"],
+                "default: its classes differ from the dataset's",
+            ),
         ],
     )
     def test_rejects_invalid_options(self, samples, tiny_weights, capsys, args, message):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from danet import recipes
+from danet import InputError, recipes
 from danet.cli import main
 from danet.data.registry import DATASETS
 from danet.files import format_bytes, read_yaml
@@ -85,7 +85,9 @@ def test_every_row_of_the_paper_has_its_numbers(row):
 
 
 def test_recipes_are_all_rows_of_the_paper_in_order():
-    assert [row[1] for row in PAPER] == [name for name, row in PUBLISHED.items() if row.table != "mmseg"]
+    assert [row[1] for row in PAPER] == [
+        name for name, row in PUBLISHED.items() if row.table not in ("dranet", "mmseg")
+    ]
 
 
 def test_gains_in_the_text_of_the_paper_match_its_rows():
@@ -146,13 +148,13 @@ def test_tables_of_the_paper_page_equal_the_recipes():
     assert [(line[0], line[1], line[2], float(line[3]), *line[4:]) for line in cells(1)] == [
         (row.table, name, row.recipe.network.backbone, row.miou, row.ports, row.protocol)
         for name, row in PUBLISHED.items()
-        if row.table != "mmseg"
+        if row.table not in ("dranet", "mmseg")
     ]
 
 
 def test_mmsegmentation_table_of_the_page_equals_the_recipes():
     found = []
-    for name, backbone, miou, several, others, protocol in cells(0):
+    for name, backbone, miou, several, others, protocol in (row for row in cells(0) if row[0].startswith("mmseg")):
         tested = several and f"{several} with six scales and flip (--protocol {protocol}-multi)"
         assert not several or f"{protocol}-multi" in PROTOCOLS
         found.append((name, backbone, float(miou), "; ".join(filter(None, (tested, others))), protocol))
@@ -163,13 +165,44 @@ def test_mmsegmentation_table_of_the_page_equals_the_recipes():
     ]
 
 
+def test_dranet_recipe_has_the_released_settings_and_its_row_on_the_page():
+    row = PUBLISHED["cityscapes-dranet101"]
+    assert row.recipe == Recipe(
+        about=row.recipe.about,
+        network=Network("resnet101s", 8, MULTI_GRID, auxiliary=True, architecture="dranet"),
+        data=replace(CITYSCAPES, scale=(0.5, 2.0)),
+        optim=Optim(240, None, 0.004 / 16 * 8, head_lr_factor=10.0, momentum=0.9, weight_decay=1e-4, power=0.9),
+        loss=Loss(1.0, 1.0, 1.0, 0.2, 0.0),
+        validate_every=10,
+    )
+    assert row.table == "dranet"
+    on_page = [line for line in cells(0) if line[0] == "cityscapes-dranet101"]
+    assert on_page == [["cityscapes-dranet101", "resnet101s", str(row.miou), row.ports, row.protocol]]
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "valid"), [(2, 1, True), (8, 4, True), (1, 1, False), (8, 8, False)])
+def test_dranet_needs_two_images_at_once(batch, accumulate, valid):
+    recipe = replace(
+        recipes.TOY,
+        network=replace(recipes.TOY.network, architecture="dranet"),
+        data=replace(recipes.TOY.data, batch=batch),
+        optim=replace(recipes.TOY.optim, accumulate=accumulate),
+    )
+    if valid:
+        recipes.check(recipe)
+    else:
+        with pytest.raises(InputError, match=r"data\.batch: must be 2 images or more at once for dranet"):
+            recipes.check(recipe)
+    recipes.check(replace(recipe, network=recipes.TOY.network))
+
+
 def test_commands_on_the_page_match_their_recipes():
     """Datasets and splits are those of the recipe, all names exist, and every table has its commands."""
     named_on_page = set()
     for section in PAGE.split("\n### ")[1:]:
         commands = [shlex.split(line) for line in section.splitlines() if line.startswith("danet ")]
         named = re.findall(r"^\| \d \| `([\w-]+)` \| resnet", section, re.MULTILINE)
-        named += re.findall(r"^\| `(mmseg-[\w-]+)` \| resnet", section, re.MULTILINE)
+        named += re.findall(r"^\| `((?:mmseg-|cityscapes-dranet)[\w-]+)` \| resnet", section, re.MULTILINE)
         named_on_page.update(named)
         assert [command[1] for command in commands] == ["train", "evaluate"] * (len(commands) // 2)
         assert bool(commands) >= bool(named)

@@ -47,8 +47,8 @@ def test_estimate_grows_linearly_in_the_number_of_positions():
     assert sides[1] / sides[0] == pytest.approx(4, rel=0.02)  # an N x N map would grow sixteenfold
 
 
-def test_bf16_needs_less_memory():
-    half = replace(TINY, optim=Optim(precision="bf16"))
+def test_bfloat16_needs_less_memory():
+    half = replace(TINY, optim=Optim(precision="bfloat16"))
     assert estimate(half, 5).per_image < 0.8 * estimate(TINY, 5).per_image
 
 
@@ -94,7 +94,10 @@ def test_dry_run_checks_all_options_and_changes_nothing(capsys, tmp_path):
         (["--out", str(tmp_path / "full")], "is not empty: it contains notes.txt; choose another --out"),
         (["--out", str(tmp_path / "full" / "notes.txt" / "run")], "notes.txt is not a folder"),
         (["--device", "abacus"], "--device: 'abacus' is not available; use 'cpu' or 'cuda'"),
-        (["--backbone-weights", str(tmp_path / "missing.safetensors")], "cannot read it as .safetensors"),
+        (
+            ["--backbone-weights", str(tmp_path / "missing.safetensors")],
+            "missing.safetensors: no such file",
+        ),
         (["--initial-weights", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"),
         (["--cache", str(tmp_path / "cache")], "synthetic scenes are not read from files"),
     ):

@@ -98,7 +98,7 @@ MOMENTS = (("part", (1, 3, 5)), ("part", (2, 4)), ("validation", (1, 2, 3, 4)), 
     [
         (0, "float32", 2),
         (2, "float32", 2),
-        *(pytest.param(w, p, 25, marks=stress) for w in (0, 2) for p in ("float32", "bf16")),
+        *(pytest.param(w, p, 25, marks=stress) for w in (0, 2) for p in ("float32", "bfloat16")),
     ],
 )
 def test_run_killed_at_any_moment_equals_uninterrupted(warm, uninterrupted, tmp_path, workers, precision, kills):

@@ -385,15 +385,18 @@ def test_recipe_yaml_accepts_numbers_like_1e_3(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("group", "change", "message"),
     [
-        ("data", {"batch": 0}, "data.batch: must be a multiple of 1, got 0"),
+        ("data", {"batch": 0}, "data.batch: must be at least 1, got 0; for example, use 8"),
         ("data", {"crop": (64, 0)}, "^data.crop: must be "),
         ("data", {"scale": (2.0, 1.0)}, "^data.scale: must be "),
         ("data", {"size": 9000}, "data.size: must be from 32 to 8192 pixels, got 9000"),
         ("network", {"width": 0}, "network.width: must be from 8 to 4096, got 0"),
         ("optim", {"lr": float("nan")}, "optim.lr: must be a number above 0, got nan"),
         ("optim", {"lr": -1.0}, "^optim.lr: must be "),
-        ("optim", {"accumulate": 3}, "data.batch: must be a multiple of 3, got 4"),
+        ("optim", {"accumulate": 3}, "data.batch: 4 cannot be divided by `optim.accumulate` 3; use a multiple of 3"),
         ("optim", {"ema": 1.0}, "^optim.ema: must be "),
+        ("optim", {"precision": "bf16"}, "optim.precision: 'bf16' is unknown; use one of float32, bfloat16"),
+        ("loss", {"attention": -1.0}, "loss.attention: must be 0 or more"),
+        ("data", {"std": (0.0,)}, "data.std: must be above 0"),
     ],
 )
 def test_invalid_values_are_named_by_their_parameter(recipe, group, change, message):

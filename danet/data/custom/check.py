@@ -66,7 +66,7 @@ def _class_shares(report: Report) -> list[str]:
     width = max(24, *map(len, rows))
     lines = [f"{'share of pixels':{width}}" + "".join(f"{split:>10}" for split in report.splits)]
     for name, row in rows.items():
-        shares = (f"{100 * pixels / total:8.2f} %" for pixels, total in zip(row, totals, strict=True))
+        shares = (f"{100 * pixels / total:8.2f}%" for pixels, total in zip(row, totals, strict=True))
         lines.append(f"{name:{width}}" + "".join(shares))
     return lines
 

@@ -43,7 +43,7 @@ from danet.data.images.channels import MAX_CHANNELS, Bands
 from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import ARRAYS, SUFFIXES, read_mask
 from danet.data.samples import LOSSLESS, Naming, PairedFiles, pair_files
-from danet.errors import InputError, warn_renamed
+from danet.errors import InputError, missing_folder, warn_renamed
 from danet.files import read_yaml
 
 _KEYS = (
@@ -141,7 +141,7 @@ def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
     )
     val = values.get("val", 0.2)
     if isinstance(val, bool) or not isinstance(val, int | float) or not 0 < val < 1:
-        raise InputError(file, f"val: must be a number between 0 and 1, got {val!r}", "write for example val: 0.2")
+        raise InputError(file, f"val: must be a number between 0 and 1, got {val!r}", "for example: val: 0.2")
     bands = Bands(_number(file, values, "channels", MAX_CHANNELS), _number(file, values, "white", _MAX_VALUE))
     missing = values.get("missing_masks")
     if missing not in (None, "skip"):
@@ -157,7 +157,7 @@ def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
         remedy = f"remove {both[0]}: colors define the class of each pixel, and its display color"
         raise InputError(file, f"{both[0]} and colors exclude each other", remedy)
     if len(set(classes.palette)) < len(classes):
-        raise InputError(file, "colors: two classes have the same color", "give each class its own color")
+        raise InputError(file, "colors: two classes have the same color", "use a different color for each class")
     reader = partial(read_colored_mask, colors=classes.palette, ignore=_ignored_color(file, values))
     return Settings(classes, LabelMap.identity(len(classes)), reader, *rest)
 
@@ -170,14 +170,18 @@ def _read(file: Path) -> dict[str, Any]:
     """Read the keys and values, under their present names."""
     try:
         values = read_yaml(file)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if not file.parent.is_dir():
-            raise InputError(file.parent, "no such folder", "check the path") from error
+            raise missing_folder(file.parent, "use the folder that contains dataset.yaml") from error
+        if (above := file.parents[1]) != file.parent and (above / file.name).is_file():
+            raise InputError(file, f"no such file, but {above / file.name} exists", f"use {above} instead") from error
         raise InputError(
             file, "no such file", f"run danet init {shlex.quote(str(file.parent))} to create it"
         ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(file, f"cannot be read ({error})", "correct the YAML") from error
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", "check its permissions") from error
+    except ValueError as error:
+        raise InputError(file, str(error), "correct it") from error
     if not isinstance(values, Mapping):
         raise InputError(
             file, "contains no lines of the form KEY: VALUE", "write at least classes: [background, crack]"
@@ -209,7 +213,7 @@ def _classes(file: Path, values: Mapping[str, Any], palette_key: str) -> Classes
         return Classes.named(tuple(names))
     if not isinstance(palette, list) or not all(_is_color(color) for color in palette):
         what = f"{palette_key}: must be a list of colors [r, g, b] with values from 0 to 255"
-        raise InputError(file, what, f"write for example {palette_key}: [[0, 0, 0], [255, 0, 0]]")
+        raise InputError(file, what, f"for example: {palette_key}: [[0, 0, 0], [255, 0, 0]]")
     if len(palette) != len(names):
         what = f"{palette_key}: must have one color for each of the {len(names)} classes, got {len(palette)}"
         raise InputError(file, what, "write one [r, g, b] per class")
@@ -226,7 +230,7 @@ def _ignored_color(file: Path, values: Mapping[str, Any]) -> Color | None:
         return None
     if not _is_color(ignore) or ignore in values["colors"]:
         what = f"ignore: must be a color [r, g, b] that no class has, got {ignore!r}"
-        raise InputError(file, what, "write for example ignore: [255, 255, 255]")
+        raise InputError(file, what, "for example: ignore: [255, 255, 255]")
     return ignore[0], ignore[1], ignore[2]
 
 
@@ -234,13 +238,13 @@ def _label_map(file: Path, values: Mapping[str, Any], count: int) -> LabelMap:
     ignore = values.get("ignore", IGNORE)
     if type(ignore) is not int or not 0 <= ignore <= _MAX_VALUE:
         what = f"ignore: must be a mask value from 0 to {_MAX_VALUE}, got {ignore!r}"
-        raise InputError(file, what, "write for example ignore: 255")
+        raise InputError(file, what, "for example: ignore: 255")
     mapping = values.get("label_map")
     if mapping is None:
         return LabelMap.identity(count, ignore)
     if not isinstance(mapping, Mapping) or not all(type(v) is int for pair in mapping.items() for v in pair):
         what = f"label_map: must map mask values to class ids, got {mapping!r}"
-        raise InputError(file, what, "write for example label_map: {0: 0, 255: 1}")
+        raise InputError(file, what, "for example: label_map: {0: 0, 255: 1}")
     return LabelMap({ignore: IGNORE, **mapping}, count)
 
 
@@ -248,7 +252,7 @@ def _text(file: Path, values: Mapping[str, Any], key: str, default: str) -> str:
     value = values.get(key, default)
     if not isinstance(value, str):
         what = "file name suffix" if key.endswith("suffix") else "folder name"
-        remedy = f"write for example {key}: {default or '_image'}"
+        remedy = f"for example: {key}: {default or '_image'}"
         raise InputError(file, f"{key}: must be a {what}, got {value!r}", remedy)
     return value
 
@@ -266,7 +270,7 @@ def _mask_suffix(file: Path, values: Mapping[str, Any]) -> str:
     suffix = _text(file, values, "mask_suffix", ".png")
     if "/" in suffix or not suffix.lower().endswith(LOSSLESS):
         what = f"mask_suffix: must end in {', '.join(LOSSLESS)}, got {suffix!r}"
-        raise InputError(file, what, "write for example mask_suffix: _mask.png")
+        raise InputError(file, what, "for example: mask_suffix: _mask.png")
     return suffix
 
 
@@ -275,11 +279,11 @@ def _splits(file: Path, values: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(names, Mapping) or not all(
         split in SPLITS and isinstance(name, str) and name for split, name in names.items()
     ):
-        remedy = "write for example splits: {train: training, val: validation}"
+        remedy = "for example: splits: {train: training, val: validation}"
         raise InputError(file, f"splits: must name the train and val folders, got {names!r}", remedy)
     splits = {split: names.get(split, split) for split in SPLITS}
     if len(set(splits.values())) < len(splits):
-        raise InputError(file, f"splits: train and val are the same folder, {splits['train']}", "name two folders")
+        raise InputError(file, f"splits: train and val are the same folder, {splits['train']}", "use two folders")
     return splits
 
 

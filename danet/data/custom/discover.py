@@ -13,7 +13,7 @@ from string import digits
 from danet.data.custom.layout import PLACEHOLDER, SPLITS, Layout, holds_images, image_files, image_files_or_arrays
 from danet.data.images.read import SUFFIXES
 from danet.data.samples import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
-from danet.errors import InputError, list_names
+from danet.errors import InputError, list_names, missing_folder
 
 # folder names in lower case, without punctuation; the most usual first
 _IMAGES = (
@@ -51,7 +51,7 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
         InputError: no such folder, no images, no masks, or no mask that is named after an image.
     """
     if not root.is_dir():
-        raise InputError(root, "no such folder", "give the folder that contains the images and masks")
+        raise missing_folder(root, "specify the folder that contains the images and masks")
     groups = _group_folders(root, _MAX_DEPTH)
     chosen = _find_usual_names(groups) or _find_shared_folder(groups) or _find_matching_files(groups)
     if chosen is None:
@@ -188,13 +188,13 @@ def _naming_in(folders: Mapping[str, Path]) -> Naming | None:
 def _not_found(root: Path, groups: Groups) -> InputError:
     name = root.resolve().name
     if _kind(name) in _IMAGES + _MASKS or _partition_split(name)[1]:
-        above = root.resolve().parent
+        above = root.parent if root.name not in ("", "..") else root.resolve().parent
         for folder in (above, above.parent):
             if _find_usual_names(_group_folders(folder, 2)):
-                return InputError(root, "contains no images with masks", f"give {folder}")
+                return InputError(root, "contains no images with masks", f"use {folder}")
     if not groups:
         what = f"contains no images ({', '.join(SUFFIXES)})"
-        return InputError(root, what, "give the folder that contains the images and masks")
+        return InputError(root, what, "specify the folder that contains the images and masks")
     places = list_names([pattern or "the folder itself" for pattern in groups], 6)
     remedy = f"name the two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand"
     return InputError(root, f"found images in {places}, but no pair of images and masks among them", remedy)
@@ -208,7 +208,7 @@ def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[L
         what = (
             f"images are in {list_names(list(image_folders), 4)}, but masks are in {list_names(list(mask_folders), 4)}"
         )
-        raise InputError(root, what, "give the folders of the masks the same names as those of the images")
+        raise InputError(root, what, "use the same names for the folders of the masks as for those of the images")
     by_split = {
         split: next((name for usual in _SPLIT_NAMES[split] for name in paired if name.lower() == usual), None)
         for split in SPLITS

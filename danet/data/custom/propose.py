@@ -222,7 +222,7 @@ def _lines(proposal: Proposal) -> list[str]:
         "#",
         f"# {'Colors' if proposal.kind == 'colors' else 'Values'} in the masks, and their share of all pixels:",
     ]
-    lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f} %" for v, pixels in proposal.values.items()]
+    lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f}%" for v, pixels in proposal.values.items()]
     lines += ["", *_folder_lines(proposal.layout)]
     if proposal.channels is not None:
         lines.append(f"channels: {proposal.channels}   # number of bands of each image")

@@ -249,7 +249,7 @@ def hash_files(root: Path, files: Sequence[Path]) -> dict[str, str]:
     """
     outside = [file for file in files if not file.is_relative_to(root)]
     if outside:
-        raise InputError(outside[0], f"is not below {root}", "give the folder that contains all files")
+        raise InputError(outside[0], f"is not below {root}", "specify the folder that contains all files")
     hashes = map_in_threads(_sha256, files)
     return {file.relative_to(root).as_posix(): digest for file, digest in zip(files, hashes, strict=True)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.read import list_images
-from danet.data.samples import Pair, PairedFiles, pair_files
+from danet.data.samples import Pair, PairedFiles, pair_files, root_remedy
 from danet.errors import InputError
 
 COUNTS = {"train": 20210, "val": 2000}
@@ -62,7 +62,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     name = _FOLDERS.get(split, split)
     folder = root / "images" / name
     if not folder.is_dir():
-        remedy = f"set `root` to the unpacked ADEChallengeData2016, and `split` to one of {', '.join(COUNTS)}"
+        remedy = root_remedy("images and annotations (ADEChallengeData2016)", split, COUNTS)
         raise InputError(folder, "no such folder", remedy)
     pairs = pair_files(list_images(folder), masks := root / "annotations" / name, folder, complete=complete)
     if not complete and masks.is_dir():

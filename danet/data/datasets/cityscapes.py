@@ -13,7 +13,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap
-from danet.data.samples import Pair, PairedFiles
+from danet.data.samples import Pair, PairedFiles, root_remedy
 from danet.errors import InputError
 
 COUNTS = {"train": 2975, "val": 500, "test": 1525}
@@ -66,7 +66,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     folder, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     pairs = [_pair(image, masks) for image in sorted(folder.glob("*/[!.]*_leftImg8bit.png"))]
     if not pairs:
-        remedy = f"set `root` to the folder that contains leftImg8bit and gtFine, and `split` to {', '.join(COUNTS)}"
+        remedy = root_remedy("leftImg8bit and gtFine", split, COUNTS)
         raise InputError(folder, "contains no CITY/*_leftImg8bit.png", remedy)
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.matlab import read_mat
-from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list
+from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list, root_remedy
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
 DOWNLOAD = (
@@ -57,7 +57,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
         InputError: the list of the split does not exist; images or masks are missing.
     """
     source = root / "imageLists" / f"{'test' if split == 'val' else split}.txt"
-    remedy = f"set `root` to the folder that contains imageLists, and `split` to one of {', '.join(COUNTS)}"
+    remedy = root_remedy("imageLists", split, COUNTS)
     images = listed_images(root / "images", read_list(source, remedy), source, complete)
     pairs = pair_files(images, root / "annotations", source, Naming(".mat"), complete)
     ids = (i for i in range(1, _LAST_ID + 1) if i not in _NEVER_LABELED)

@@ -90,4 +90,4 @@ def _stems_of_phase(merged: Path, phase: str) -> list[str]:
         images = json.loads(merged.read_bytes())["images"]
         return [Path(image["file_name"]).stem for image in images if image["phase"] == phase]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(merged, f"truncated or damaged ({error})", "download it again") from error
+        raise InputError(merged, "truncated or damaged", "download it again") from error

@@ -16,7 +16,7 @@ import numpy as np
 from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.images.matlab import read_mat
 from danet.data.images.read import image_size, read_mask
-from danet.data.samples import Naming, Pair, PairedFiles, listed_images, pair_files, read_list
+from danet.data.samples import Naming, Pair, PairedFiles, listed_images, pair_files, read_list, root_remedy
 
 COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
 DOWNLOAD = (
@@ -49,7 +49,7 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     """
     voc, label_map = devkit(root, "VOC2012"), LabelMap.identity(len(CLASSES))
     source = voc / _LISTS / f"{'train' if split == 'trainaug' else split}.txt"
-    remedy = f"set `root` to the folder that contains VOCdevkit, and `split` to one of {', '.join(COUNTS)}"
+    remedy = root_remedy("VOCdevkit", split, COUNTS)
     images = listed_images(voc / "JPEGImages", read_list(source, remedy), source, complete)
     if split == "test":
         return PairedFiles(CLASSES, [Pair(p.stem, p, p) for p in images], label_map, _unlabeled)

@@ -97,10 +97,10 @@ def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
     count, bits = stored.shape[2], 8 * stored.dtype.itemsize
     if count != bands.count and (bands.channels is not None or count != 1):
         wanted = "RGB" if bands.channels is None else f"{bands.channels}"
-        remedy = f"give images of {bands.count} bands, as the network or dataset.yaml requires"
+        remedy = f"use images of {bands.count} bands, as the network or dataset.yaml requires"
         raise InputError(name, f"has {count} band{'s' * (count != 1)} of {bits} bits, not {wanted}", remedy)
     if bits == 8 and (bands.white or 255) > 255:
-        raise InputError(name, f"has 8 bits per value, which cannot reach white: {bands.white}", "give 16-bit images")
+        raise InputError(name, f"has 8 bits per value, which cannot reach white: {bands.white}", "use 16-bit images")
     stored = np.repeat(stored, bands.count, axis=2) if count != bands.count else stored
     if bits == 8 and bands.white in (None, 255):
         return np.asarray(stored)

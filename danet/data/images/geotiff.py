@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from danet.data.classes import Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands, Header, as_pixels, check_size, check_type
-from danet.errors import InputError
+from danet.errors import InputError, missing_package
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
@@ -83,7 +83,7 @@ def open_raster(
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning
     except ImportError as error:
-        raise InputError(path, f"{reason}, and rasterio is not installed", "pip install 'danet[geo]'") from error
+        raise missing_package(path, f"{reason}, and rasterio is not installed", "geo") from error
     start = file.read(4)
     file.seek(0)
     driver = next((driver for head, driver in _DRIVERS.items() if start.startswith(head)), None)
@@ -204,14 +204,14 @@ def _read_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError) as error:
-        raise InputError(path, f"truncated or damaged ({error.__cause__ or error})", "copy it again") from error
+        raise InputError(path, "truncated or damaged", "copy it again") from error
 
 
 def _check(source: "DatasetReader", path: Path | str) -> None:
     for kind in source.dtypes:
         check_type(kind, path)
     if source.count > MAX_CHANNELS:
-        raise InputError(path, f"{source.count} bands", f"give at most {MAX_CHANNELS}")
+        raise InputError(path, f"{source.count} bands", f"use at most {MAX_CHANNELS}")
     height, width = source.block_shapes[0]
     if (stored := height * width * source.count * np.dtype(source.dtypes[0]).itemsize) > _MAX_STORED:
         what = f"stored in blocks of {stored:,} bytes, which must be decoded as a whole"

@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from danet.errors import InputError
+from danet.errors import InputError, missing_file
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # in Pillow's spelling
 
 _MAGIC = {
     b"\x89PNG": "PNG",
@@ -58,19 +58,23 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise InputError(path, "no such file", "check the path") from error
+        raise missing_file(path) from error
     except (OSError, ValueError) as error:
-        raise InputError(path, f"cannot be opened ({error})", "check the path") from error
+        raise InputError(
+            path, f"cannot be opened ({getattr(error, 'strerror', None) or error})", "check the path"
+        ) from error
     if stat.S_ISDIR(mode):
-        raise InputError(path, "is a folder", "give an image")
+        raise InputError(path, "is a folder", "specify an image")
     if not stat.S_ISREG(mode):  # opening a FIFO would wait forever
-        raise InputError(path, "is not a regular file", "give an image")
+        raise InputError(path, "is not a regular file", "specify an image")
     try:
         file = open(path, "rb")  # noqa: SIM115
     except PermissionError as error:
         raise InputError(path, "no permission to read it", "change its permissions") from error
     except OSError as error:
-        raise InputError(path, f"cannot be opened ({error})", "check the path") from error
+        raise InputError(
+            path, f"cannot be opened ({getattr(error, 'strerror', None) or error})", "check the path"
+        ) from error
     with file:
         yield file
 
@@ -146,16 +150,17 @@ def damage_errors(path: Path | str) -> Iterator[None]:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a dozen types, such as tokenize.TokenError for the header of an array
-            raise InputError(path, f"truncated or damaged ({error})", "copy it again") from error
+            raise InputError(path, "truncated or damaged", "copy it again") from error
 
 
 def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> InputError:
     """Return the error for a file that Pillow does not recognize, from its first 16 bytes."""
     if any(start.startswith(head) and kind in formats for head, kind in _MAGIC.items()):
-        return InputError(path, "truncated or damaged (its header cannot be read)", "copy it again")
+        return InputError(path, "truncated or damaged", "copy it again")
     if start[4:8] == b"ftyp":
-        what, remedy = "a HEIC, AVIF or video file", "convert it to JPEG or PNG"
-    else:
-        unknown = f"begins with {start[:4]!r}", f"give {', '.join(formats)}"
-        what, remedy = next((text for head, text in _FOREIGN.items() if start.startswith(head)), unknown)
-    return InputError(path, f"not an image ({what})", remedy)
+        return InputError(path, "not an image (a HEIC, AVIF or video file)", "convert it to JPEG or PNG")
+    for head, (what, remedy) in _FOREIGN.items():
+        if start.startswith(head):
+            return InputError(path, f"not an image ({what})", remedy)
+    *others, last = (kind.replace("WEBP", "WebP") for kind in formats)
+    return InputError(path, "not an image", f"use {', '.join(others)} or {last}" if others else f"use {last}")

@@ -25,7 +25,7 @@ from danet.data.images.pillow import (
     open_stream,
     regular_file,
 )
-from danet.errors import InputError
+from danet.errors import InputError, missing_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ARRAYS = (".npy",)
@@ -71,7 +71,7 @@ def decode_image(
     """
     with open_stream(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with a preview
-            raise InputError(name, "is an animation", "give a still image")
+            raise InputError(name, "is an animation", "use a still image")
     return _read(io.BytesIO(content), name, max_pixels, bands)
 
 
@@ -192,14 +192,14 @@ def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
         InputError: the folder does not exist, cannot be read, or contains no images.
     """
     if not folder.is_dir():
-        raise InputError(folder, "no such folder", "give a folder with images")
+        raise missing_folder(folder, "specify a folder that contains images")
     suffixes = SUFFIXES if bands.channels is None else SUFFIXES + ARRAYS
     try:
         images = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     except OSError as error:
         raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
     if not images:
-        raise InputError(folder, f"contains no images ({', '.join(suffixes)})", "give a folder with images")
+        raise InputError(folder, f"contains no images ({', '.join(suffixes)})", "specify a folder that contains images")
     return images
 
 
