@@ -1,4 +1,4 @@
-"""Time and memory of position attention and of the whole network as images grow, and where the curves cross.
+"""Time and memory of position attention and of whole networks as images grow, and where the curves cross.
 
 python -m benchmarks.cost --positions 1024 4096 --plot cost.svg
 """
@@ -17,13 +17,17 @@ from benchmarks import attention, command, plots
 from benchmarks.command import JsonFile
 from benchmarks.measure import announce, available_memory, environment, interleaved, peak_memory
 from danet.model.attention_kernels import attention_bytes
-from danet.model.danet import DANet
+from danet.model.baselines import build_network
 from danet.model.device import resolve_device
+from danet.model.dranet import CompactPositionAttention
 
 Curve = Sequence[tuple[float, float]]
 
 STRIDE = 8
 """Pixels of the image per position, in each direction."""
+
+NETWORKS = {"network": "danet", "dranet": "dranet"}
+"""Name in the result -> architecture."""
 
 MEMORIES = (4e9, 8e9, 16e9, 24e9, 80e9)
 """Memory sizes in bytes; the result says which N fills them with plain attention."""
@@ -31,7 +35,7 @@ MEMORIES = (4e9, 8e9, 16e9, 24e9, 80e9)
 
 @dataclass(frozen=True)
 class Options:
-    """Measure position attention and the whole network as images grow: time, memory, crossing points.
+    """Measure position attention and whole networks as images grow: time, memory, crossing points.
 
     Example: python -m benchmarks.cost --positions 1024 4096 --plot cost.svg
     """
@@ -43,7 +47,7 @@ class Options:
     channels: int = 512
     """channels of the attention"""
     network_positions: int = 16384
-    """run the whole network for square N up to this one"""
+    """run the whole networks for square N up to this one"""
     repeats: int = 3
     """runs of each, after a warm-up; one run for N above 16,384"""
     device: str | None = None
@@ -54,11 +58,14 @@ class Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Time forward passes of plain and tiled attention, and of DANet on an image with the same number of positions.
+    """Time forward passes of position attention, and of whole networks on an image with as many positions.
+
+    "plain" and "tiled" are DANet's attention, given query, key and value. "compact" is the module of DRANet, which
+    makes them itself. "network" is DANet and "dranet" is DRANet, with the same backbone and channels.
 
     Returns:
-        `{"environment", "backbone", "channels", "sizes": [{"positions", "plain", "tiled", "network"}], "crossings",
-        "plain_fills"}`; what was not run is `{"left_out": reason}`.
+        `{"environment", "backbone", "channels", "sizes": [{"positions", "plain", "tiled", "compact", "network",
+        "dranet"}], "crossings", "plain_fills"}`; what was not run is `{"left_out": reason}`.
     """
     device, backbone, channels = str(resolve_device(options.device)), options.backbone, options.channels
     sizes = []
@@ -71,10 +78,11 @@ def run(options: Options) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Format the result."""
-    lines = [f"{'N':>7}  " + "".join(f"{name:>24}" for name in ("plain s, MB", "tiled s, MB", "network s, MB"))]
+    names = ("plain", "tiled", "compact", "network", "dranet")
+    lines = [f"{'N':>7}  " + "".join(f"{f'{name} s, MB':>20}" for name in names)]
     for size in result["sizes"]:
-        cells = [_cell(size[name]) for name in ("plain", "tiled", "network")]
-        lines.append(f"{size['positions']:>7,}  " + "".join(f"{cell:>24}" for cell in cells))
+        cells = [_cell(size[name]) for name in names]
+        lines.append(f"{size['positions']:>7,}  " + "".join(f"{cell:>20}" for cell in cells))
     for text, n in result["crossings"].items():
         lines.append(f"{text}: " + ("at none of these sizes" if n is None else f"from N = {n:,.0f}"))
     filled = ", ".join(f"{size / 1e9:g} GB at N = {n:,}" for size, n in result["plain_fills"].items())
@@ -131,10 +139,20 @@ def filled_at(memory: float, channels: int) -> int:
     return low
 
 
-def prepare(n: int, backbone: str, channels: int, device: str) -> Callable[[], object]:
+def prepare_compact(n: int, channels: int, device: str) -> Callable[[], object]:
+    """Return the forward pass of DRANet's position attention over about n positions, for `peak_memory`."""
+    torch.manual_seed(0)
+    module = CompactPositionAttention(channels).eval().to(device)
+    height = math.isqrt(n)
+    x = torch.randn(1, channels, height, n // height, device=device)
+    return torch.inference_mode()(lambda: module(x))
+
+
+def prepare(n: int, architecture: str, backbone: str, channels: int, device: str) -> Callable[[], object]:
     """Return the forward pass of a square image with n positions, for `peak_memory`."""
     torch.manual_seed(0)
-    network = DANet(19, backbone, output_stride=STRIDE, width=channels).eval().to(device)
+    arguments = {"num_classes": 19, "backbone": backbone, "output_stride": STRIDE, "width": channels}
+    network = build_network(architecture, **arguments).eval().to(device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     side = STRIDE * math.isqrt(n)
     image = torch.randn(1, 3, side, side, device=device).to(memory_format=torch.channels_last)
@@ -153,11 +171,14 @@ def _size(n: int, backbone: str, channels: int, with_network: bool, repeats: int
         else:
             calls[name] = attention.call(name, tensors, False)
             fresh[name] = (attention.prepare, name, n, channels, False, device)
-    if not with_network or math.isqrt(n) ** 2 != n:
-        rows["network"] = {"left_out": "too large" if not with_network else "N is not a square"}
-    else:
-        calls["network"] = prepare(n, backbone, channels, device)
-        fresh["network"] = (prepare, n, backbone, channels, device)
+    calls["compact"] = prepare_compact(n, channels, device)
+    fresh["compact"] = (prepare_compact, n, channels, device)
+    for name, architecture in NETWORKS.items():
+        if not with_network or math.isqrt(n) ** 2 != n:
+            rows[name] = {"left_out": "too large" if not with_network else "N is not a square"}
+        else:
+            calls[name] = prepare(n, architecture, backbone, channels, device)
+            fresh[name] = (prepare, n, architecture, backbone, channels, device)
     small = n <= 16384
     timings = interleaved(calls, repeats if small else 1, warmup=int(small), device=device)
     for name, timing in timings.items():

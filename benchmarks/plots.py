@@ -183,14 +183,15 @@ def robustness(result: dict[str, Any]) -> Figure:
 
 
 def cost(result: dict[str, Any]) -> Figure:
-    """Draw the time of plain and tiled attention and of the whole network, over the number of positions."""
+    """Draw the time of position attention and of whole networks, over the number of positions."""
     figure, axes = _figure(6.8, 4.4)
-    curves = {"plain": "plain attention", "tiled": "tiled attention", "network": "whole network"}
-    for (name, text), color in zip(curves.items(), (ORANGE, BLUE, GRAY), strict=True):
-        sizes = [size for size in result["sizes"] if "median_s" in size[name]]
+    colors = {"plain": ORANGE, "tiled": BLUE, "compact": BLUE, "network": GRAY, "dranet": GRAY}
+    for name, text in COST_CURVES.items():
+        sizes = [size for size in result["sizes"] if "median_s" in size.get(name, ())]
         if sizes:
             points = [size["positions"] for size in sizes], [size[name]["median_s"] for size in sizes]
-            axes.plot(*points, "o-", color=color, label=text, markersize=5)
+            style = "o--" if name in ("compact", "dranet") else "o-"
+            axes.plot(*points, style, color=colors[name], label=text, markersize=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks([size["positions"] for size in result["sizes"]])
@@ -203,6 +204,15 @@ def cost(result: dict[str, Any]) -> Figure:
     axes.legend()
     return figure
 
+
+COST_CURVES = {
+    "plain": "plain attention",
+    "tiled": "tiled attention",
+    "compact": "compact attention",
+    "network": "whole network",
+    "dranet": "whole DRANet",
+}
+"""Name in the sizes of cost.json -> text."""
 
 PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "ablation": ablation,

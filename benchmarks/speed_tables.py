@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.cost import NETWORKS
 from benchmarks.markdown import latency, markdown, megabytes, percent, read
+from benchmarks.plots import COST_CURVES
 from danet.weights import file as weights_file
 
 
@@ -34,7 +36,7 @@ def attention() -> str:
 
 
 def cost() -> str:
-    """Return time and memory of attention and of the whole network as images grow."""
+    """Return time and memory of attention and of whole networks as images grow."""
 
     def cell(entry: Mapping[str, Any], reason: str) -> str:
         if "left_out" in entry:
@@ -42,15 +44,16 @@ def cost() -> str:
         seconds = entry["median_s"]
         return f"{seconds:.{3 if seconds < 0.5 else 2 if seconds < 10 else 1}f} s, {megabytes(entry['peak_bytes'])} MB"
 
+    sizes = read("cost")["sizes"]
+    curves = {name: text for name, text in COST_CURVES.items() if name in sizes[0]}
     rows = [
         (
             f"{size['positions']:,}",
-            *(cell(size[name], "does not fit") for name in ("plain", "tiled")),
-            cell(size["network"], ""),
+            *(cell(size[name], "" if name in NETWORKS else "does not fit") for name in curves),
         )
-        for size in read("cost")["sizes"]
+        for size in sizes
     ]
-    return markdown(("N", "plain attention", "tiled attention", "whole network"), rows)
+    return markdown(("N", *curves.values()), rows)
 
 
 def network() -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from danet.errors import InputError
     from danet.model.attention import ChannelAttention, PositionAttention
     from danet.model.danet import DANet, Outputs
+    from danet.model.dranet import DRANet
     from danet.predict.predictor import Predictor, load
     from danet.predict.segmentation import Segmentation
 
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ChannelAttention",
     "DANet",
+    "DRANet",
     "InputError",
     "Outputs",
     "PositionAttention",
@@ -35,6 +37,7 @@ _HOMES = {
     "ChannelAttention": "danet.model.attention",
     "PositionAttention": "danet.model.attention",
     "DANet": "danet.model.danet",
+    "DRANet": "danet.model.dranet",
     "Outputs": "danet.model.danet",
     "Predictor": "danet.predict.predictor",
     "Segmentation": "danet.predict.segmentation",

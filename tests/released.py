@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-from danet import DANet
-from danet.weights.key_maps import MMSEG, RELEASED, KeyMap
+from danet import DANet, DRANet
+from danet.weights.key_maps import MMSEG, RELEASED, RELEASED_DRANET, KeyMap
 
 
 def released_state(network: DANet) -> OrderedDict:
@@ -19,6 +19,12 @@ def released_state(network: DANet) -> OrderedDict:
     return state
 
 
+def released_dranet_state(network: DRANet) -> OrderedDict:
+    """The network's weights with the released names and shapes."""
+    state = _renamed(network, RELEASED_DRANET)
+    return OrderedDict((key, t.reshape(1) if key.endswith(("gamma", "scale")) else t) for key, t in state.items())
+
+
 def mmseg_state(network: DANet) -> OrderedDict:
     """A V1c network's weights with mmsegmentation's names, and its auxiliary head."""
     state = _renamed(network, MMSEG)
@@ -26,7 +32,7 @@ def mmseg_state(network: DANet) -> OrderedDict:
     return state
 
 
-def _renamed(network: DANet, key_map: KeyMap) -> OrderedDict:
+def _renamed(network: DANet | DRANet, key_map: KeyMap) -> OrderedDict:
     state = OrderedDict()
     for key, tensor in network.state_dict().items():
         theirs, ours = next((t, o) for t, o in key_map.prefixes.items() if key.startswith(o))

@@ -12,7 +12,7 @@ from danet.errors import InputError
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a DANet checkpoint of the released code (.pth.tar) or of mmsegmentation (.pth) to a .safetensors file.
+    """Convert a DANet or DRANet checkpoint of the released code, or one of mmsegmentation, to a .safetensors file.
 
     No code in the checkpoint is run.
 

@@ -144,15 +144,17 @@ class AttentionMetrics:
             lines += [
                 f"attention on the pixel's own class: {shares['own']} (by chance {shares['chance']}); "
                 f"beyond its neighborhood: {shares['own_beyond']} (by chance {shares['chance_beyond']})",
-                f"entropy of a row: {position['entropy']:.3f} of log N; cosine between rows: {position['cosine']:.3f}",
             ]
+            if position["entropy"] is not None:  # None if the grid has a single position
+                entropy, cosine = position["entropy"], position["cosine"]
+                lines.append(f"entropy of a row: {entropy:.3f} of log N; cosine between rows: {cosine:.3f}")
         lines += [
             f"{module} attention adds {100 * values['size']:.1f}% of its input's norm, "
             f"{100 * values['varying']:.1f}% varying over the image (scale {values['scale']:+.3f})"
             for module, values in metrics["modules"].items()
         ]
         for module, row in metrics["without"].items():
-            if module != "none":
+            if module != "none" and row["difference"] is not None:  # None without labels
                 name = "both modules" if module == "both" else f"{module} attention"
                 low, high = (100 * end for end in row["by_images_95"])
                 lines.append(

@@ -9,10 +9,14 @@ RESAMPLES = 2000
 
 
 def mean_iou(matrices: np.ndarray) -> np.ndarray:
-    """Return the mIoU of confusion matrices ...,K,K; classes in neither labels nor prediction are excluded."""
+    """Return the mIoU of confusion matrices ...,K,K; nan without labels.
+
+    Classes in neither labels nor prediction are excluded.
+    """
     true = np.diagonal(matrices, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.nanmean(true / (matrices.sum(-1) + matrices.sum(-2) - true), -1))
+        iou = true / (matrices.sum(-1) + matrices.sum(-2) - true)
+        return np.asarray(np.nansum(iou, -1) / (~np.isnan(iou)).sum(-1))
 
 
 def by_images(

@@ -38,7 +38,8 @@ def build_backbone(
         layer4_dilations: multi-grid: the *absolute* dilation of each block of a ResNet's layer4, repeated if there are
             more blocks; (4, 8, 16) in the paper (DeepLabv3 writes this as unit rates (1, 2, 4) at stride 8). None keeps
             timm's dilations: 2, 4, 4 at stride 8, as in the released code.
-        pretrained: download ImageNet weights from timm's hub. Nothing else in this package needs a network connection.
+        pretrained: download ImageNet weights from the Hugging Face Hub. Nothing else in this package needs a network
+            connection.
         stages: the number of feature maps, those of the last stages.
         in_channels: N. If not 3, timm repeats the first convolution's weights cyclically, times 3 / N, or sums them for
             N = 1.
@@ -52,7 +53,7 @@ def build_backbone(
     features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
     if (stride := features.reduction()[-1]) != output_stride:
         what = f"features of {name!r} have stride {stride}, not {output_stride}"
-        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet, or set `decoder`")
+        raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet, or add `decoder`")
     if layer4_dilations is not None:
         _set_multi_grid(net, name, layer4_dilations)
     return net, features.channels()
@@ -142,14 +143,15 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
     """Create a timm network that returns feature maps."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        remedy = f"did you mean {' or '.join(near) or 'resnet50'}?"
+        names = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:]))) or "resnet50"
+        remedy = f"did you mean {names}?"
         raise InputError("backbone", f"timm has no model {name!r}", remedy)
     try:
         return timm.create_model(name, pretrained, features_only=True, **options)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         dilated = "output_stride" in options
         what = f"{name!r} does not support {'dilation' if dilated else 'feature maps'} ({error})"
-        remedy = "use a ResNet, MobileNetV2 or EfficientNet" + (", or set `decoder`" if dilated else "")
+        remedy = "use a ResNet, MobileNetV2 or EfficientNet" + (", or add `decoder`" if dilated else "")
         raise InputError("backbone", what, remedy) from error
     except OSError as error:
         what = f"cannot download the pretrained weights of {name!r} ({error})"

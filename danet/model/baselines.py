@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from danet.errors import InputError
+from danet.errors import InputError, missing_package
 from danet.model.backbone import build_backbone
 from danet.model.danet import DANet, Outputs
+from danet.model.dranet import DRANet
 
 
 class Baseline(nn.Module):
@@ -48,13 +49,18 @@ class Baseline(nn.Module):
         return self(images)
 
 
-def build_network(architecture: str = "danet", **arguments: Any) -> DANet | Baseline:
+AnyNetwork = DANet | DRANet | Baseline
+"""The networks that can be trained."""
+
+
+def build_network(architecture: str = "danet", **arguments: Any) -> AnyNetwork:
     """Build a network.
 
     Args:
         architecture: a key of `ARCHITECTURES`.
-        **arguments: those of `DANet`. Baselines ignore the ones of DANet's head and use `num_classes`, `backbone`,
-            `output_stride`, `layer4_dilations`, `align_corners`, `in_channels` and `pretrained`.
+        **arguments: those of `DANet`. A DRANet takes only the ones of `DRANet`, and others at their defaults. Baselines
+            ignore the ones of DANet's head and use `num_classes`, `backbone`, `output_stride`, `layer4_dilations`,
+            `align_corners`, `in_channels` and `pretrained`.
 
     Raises:
         InputError: an unknown architecture, a missing package, or an invalid argument.
@@ -64,6 +70,23 @@ def build_network(architecture: str = "danet", **arguments: Any) -> DANet | Base
         remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(ARCHITECTURES)}"
         raise InputError("architecture", f"{architecture!r} is unknown", remedy)
     return ARCHITECTURES[architecture](**arguments)
+
+
+def _dranet(
+    position: bool = True,
+    channel: bool = True,
+    channel_form: str = "released",
+    decoder: bool = False,
+    **arguments: Any,
+) -> DRANet:
+    """Build a DRANet from the arguments of `DANet`."""
+    options = {"position": position, "channel": channel, "channel_form": channel_form, "decoder": decoder}
+    only = {"position": True, "channel": True, "channel_form": "released", "decoder": False}
+    for name, value in options.items():
+        if value != only[name]:
+            what = f"{value!r} is not supported by dranet, only by danet"
+            raise InputError(name, what, f"leave `{name}` out, or use `architecture` danet")
+    return DRANet(**arguments)
 
 
 def _smp(
@@ -88,7 +111,7 @@ def _smp(
         import segmentation_models_pytorch as smp
     except ImportError as error:
         what = f"smp:{name} needs the package segmentation-models-pytorch"
-        raise InputError("architecture", what, "pip install 'danet[compare]'") from error
+        raise missing_package("architecture", what, "compare") from error
     if auxiliary:
         raise InputError("auxiliary", f"not supported by smp:{name}, only by danet", "leave `auxiliary` out")
     stride = 32 if name == "UPerNet" else output_stride
@@ -111,8 +134,9 @@ def _smp(
     return Baseline(features, head, stride, align_corners, in_channels)
 
 
-ARCHITECTURES: dict[str, Callable[..., DANet | Baseline]] = {
+ARCHITECTURES: dict[str, Callable[..., AnyNetwork]] = {
     "danet": DANet,
+    "dranet": _dranet,
     "smp:PSPNet": partial(_smp, "PSPNet"),
     "smp:DeepLabV3": partial(_smp, "DeepLabV3"),
     "smp:DeepLabV3Plus": partial(_smp, "DeepLabV3Plus"),

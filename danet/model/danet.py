@@ -13,7 +13,7 @@ stride and concatenated for the branches, and a gated decoder refines the sum wi
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from danet.errors import InputError
 from danet.model.attention import ChannelAttention, PositionAttention
 from danet.model.backbone import build_backbone, build_pyramid
 from danet.model.decoder import DECODER_WIDTH, GatedDecoder
+
+Attention = TypeVar("Attention", bound=nn.Module)
 
 
 class Outputs(NamedTuple):
@@ -90,7 +92,7 @@ class DANet(nn.Module):
         auxiliary: add an FCN head on the second-to-last stage of the backbone (layer3 of a ResNet), used only in
             training, as in mmsegmentation. The paper and the released code have none.
         in_channels: N, from 1 to 64; see `build_backbone`.
-        pretrained: download the backbone's ImageNet weights from timm's hub.
+        pretrained: download the backbone's ImageNet weights from the Hugging Face Hub.
         decoder: keep the backbone undilated and refine the result up to stride 4; see `decoder.py`. Thin objects are
             segmented better, in less time. The paper has no decoder.
         initial_scale: alpha and beta at the start of the training; 0 in the paper.
@@ -118,14 +120,7 @@ class DANet(nn.Module):
         initial_scale: float = 0.0,
     ):
         super().__init__()
-        if num_classes < 1:
-            raise InputError("num_classes", f"must be at least 1, got {num_classes}", "use the number of classes")
-        if not 1 <= in_channels <= 64:
-            raise InputError("in_channels", f"must be from 1 to 64, got {in_channels}", "use the number of bands")
-        if width is not None and width < 1:
-            raise InputError("width", f"must be at least 1, got {width}", "use None for a quarter of the backbone's")
-        if not 0 <= dropout < 1:
-            raise InputError("dropout", f"must be from 0 to below 1, got {dropout}", "use 0.1 as in the released code")
+        check_arguments(num_classes, in_channels, width, dropout)
         if decoder:
             if layer4_dilations is not None:
                 what = "multi-grid needs a dilated backbone, but with a decoder it is not dilated"
@@ -147,11 +142,11 @@ class DANet(nn.Module):
             if branch is not None:
                 nn.init.constant_(branch.attention.scale, initial_scale)
         self.decoder = GatedDecoder(width, sizes[: self.finer][::-1], align_corners) if decoder else None
-        self.classifier = _classifier(DECODER_WIDTH if decoder else width, num_classes, dropout)
+        self.classifier = build_classifier(DECODER_WIDTH if decoder else width, num_classes, dropout)
         both = position and channel
-        self.position_classifier = _classifier(width, num_classes, dropout) if both else None
-        self.channel_classifier = _classifier(width, num_classes, dropout) if both else None
-        self.auxiliary_head = _fcn_head(sizes[-2], num_classes) if auxiliary else None
+        self.position_classifier = build_classifier(width, num_classes, dropout) if both else None
+        self.channel_classifier = build_classifier(width, num_classes, dropout) if both else None
+        self.auxiliary_head = fcn_head(sizes[-2], num_classes) if auxiliary else None
         self.align_corners, self.in_channels = align_corners, in_channels
 
     def forward(self, images: Float[Tensor, "B N H W"], attention: bool = False) -> Outputs | TrainingOutputs:
@@ -194,8 +189,10 @@ class DANet(nn.Module):
         up = partial(F.interpolate, size=first.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         return torch.cat([first, *map(up, deeper)], 1), list(stages[: self.finer][::-1])
 
-    def fuse(self, features: Float[Tensor, "B c h w"], finer: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
-        """Return the logits of the fused output from the sum of the branches and the finer maps of `split`."""
+    def fuse(self, branches: Sequence[Float[Tensor, "B c h w"]], finer: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
+        """Return the logits of the fused output from the branches' results and the finer maps of `split`."""
+        first, *others = branches
+        features = sum(others, first)
         return self.classifier(features if self.decoder is None else self.decoder(features, finer))
 
     def _classify(
@@ -206,23 +203,22 @@ class DANet(nn.Module):
                 raise InputError("attention", "the network has no position attention", "leave out `attention`")
             branch = self.channel or self.reduce
             assert branch is not None
-            return Outputs(self.fuse(branch(features), finer)), None
+            return Outputs(self.fuse([branch(features)], finer)), None
         reduced = self.position.reduce(features)
         module = self.position.attention
-        assert isinstance(module, PositionAttention)
         grid = reduced.shape[2], reduced.shape[3]
         rows = AttentionRows(*module.query_key(reduced), grid) if attention else None
         position = self.position.refine(module(reduced))
         if self.channel is None:
-            return Outputs(self.fuse(position, finer)), rows
+            return Outputs(self.fuse([position], finer)), rows
         channel = self.channel(features)
         assert self.position_classifier is not None
         assert self.channel_classifier is not None
-        fused = self.fuse(position + channel, finer)
+        fused = self.fuse([position, channel], finer)
         return Outputs(fused, self.position_classifier(position), self.channel_classifier(channel)), rows
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, Generic[Attention]):
     """An attention branch: 3x3 convolution, attention, 3x3 convolution (conv5a-sa-conv51 in the released code).
 
     Args:
@@ -231,10 +227,10 @@ class Branch(nn.Module):
         attention: a module on `width` channels.
     """
 
-    def __init__(self, channels: int, width: int, attention: PositionAttention | ChannelAttention):
+    def __init__(self, channels: int, width: int, attention: Attention):
         super().__init__()
         self.reduce = conv_bn_relu(channels, width)
-        self.attention = attention
+        self.attention: Attention = attention
         self.refine = conv_bn_relu(width, width)
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c h w"]:
@@ -242,15 +238,34 @@ class Branch(nn.Module):
         return self.refine(self.attention(self.reduce(features)))
 
 
-def conv_bn_relu(channels: int, width: int) -> nn.Sequential:
-    """Return a 3x3 convolution without bias, batch normalization and ReLU."""
-    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+def check_arguments(num_classes: int, in_channels: int, width: int | None, dropout: float) -> None:
+    """Check the arguments that `DANet` and `DRANet` have in common.
+
+    Raises:
+        InputError: an invalid argument.
+    """
+    if num_classes < 1:
+        raise InputError("num_classes", f"must be at least 1, got {num_classes}", "use the number of classes")
+    if not 1 <= in_channels <= 64:
+        raise InputError("in_channels", f"must be from 1 to 64, got {in_channels}", "use the number of bands")
+    if width is not None and width < 1:
+        raise InputError("width", f"must be at least 1, got {width}", "use None for a quarter of the backbone's")
+    if not 0 <= dropout < 1:
+        raise InputError("dropout", f"must be from 0 to below 1, got {dropout}", "use 0.1 as in the released code")
 
 
-def _fcn_head(channels: int, num_classes: int) -> nn.Sequential:
+def conv_bn_relu(channels: int, width: int, kernel: int = 3) -> nn.Sequential:
+    """Return a convolution without bias, 3x3 by default, batch normalization and ReLU."""
+    convolution = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
+
+
+def fcn_head(channels: int, num_classes: int) -> nn.Sequential:
+    """Return a 3x3 convolution to a quarter of the channels, and a classifier."""
     width = max(1, channels // 4)
-    return nn.Sequential(conv_bn_relu(channels, width), _classifier(width, num_classes, 0.1))
+    return nn.Sequential(conv_bn_relu(channels, width), build_classifier(width, num_classes, 0.1))
 
 
-def _classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+def build_classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Return Dropout2d and a 1x1 convolution."""
     return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(width, num_classes, 1))

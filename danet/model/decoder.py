@@ -8,7 +8,7 @@ A gate is one sigmoid per position, computed from both inputs by a 1x1 convoluti
 keep the cost at stride 4 far below that of dilating the backbone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,25 @@ class GatedFusion(nn.Module):
 
     def forward(self, fine: Float[Tensor, "B F H W"], coarse: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c H W"]:
         """Return the fused features at the size of the fine map."""
-        coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        fine = self.project(fine)
-        gate = torch.sigmoid(self.gate(torch.cat([fine, coarse], 1)))
-        return self.mix(torch.cat([fine * gate, coarse], 1))
+        return self.mix(concat_gated(self.project(fine), coarse, self._opening, self.align_corners))
+
+    def _opening(self, both: Tensor) -> Tensor:
+        return torch.sigmoid(self.gate(both))
+
+
+def concat_gated(
+    fine: Float[Tensor, "B F H W"],
+    coarse: Float[Tensor, "B C h w"],
+    gate: Callable[[Tensor], Tensor],
+    align_corners: bool,
+) -> Float[Tensor, "B c H W"]:
+    """Return the gated fine features and the upsampled coarse ones, concatenated.
+
+    Args:
+        fine: fine features.
+        coarse: coarser features.
+        gate: computes the factor of the fine features, B,1,H,W, from both, concatenated.
+        align_corners: for the upsampling.
+    """
+    coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=align_corners)
+    return torch.cat([fine * gate(torch.cat([fine, coarse], 1)), coarse], 1)

@@ -5,7 +5,7 @@ Section 4.2 of the paper, "Visualization of Attention Module". Used by `danet lo
 stride x stride pixels of the network's input that begin at (stride i, stride j), cut off at the border.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from danet.data.images.channels import as_rgb, resize_long_side
 from danet.errors import InputError
-from danet.model.attention import PositionAttention
 from danet.model.attention_kernels import attention_weights
 from danet.model.danet import Branch, DANet
+from danet.model.dranet import AttentionNetwork, DRANet, center_regions
 from danet.model.preprocess import normalize
 from danet.predict.inference import labels_from_logits
 from danet.predict.segmentation import Segmentation
@@ -47,9 +47,10 @@ class Internals(NamedTuple):
     Args:
         labels: the predicted class of each position.
         query: queries of Eq. 1, one row per position.
-        key: keys of Eq. 1, one row per position.
+        key: keys of Eq. 1, one row per position; in a DRANet, per center.
+        regions: the weights of the positions in the region of each center; None unless the network is a DRANet.
         channel_maps: E of Eq. 4, the attended channel maps.
-        channel_weights: X of Eq. 3.
+        channel_weights: X of Eq. 3; in a DRANet, from channels to channel centers.
         logits_without: the logits with a module's attention switched off, by the module's name.
         scales: alpha of Eq. 2 and beta of Eq. 4, by the module's name.
         contributions: how much each module adds to its input, by the module's name.
@@ -58,9 +59,10 @@ class Internals(NamedTuple):
 
     labels: UInt8[np.ndarray, "h w"]
     query: Float32[Tensor, "N D"] | None
-    key: Float32[Tensor, "N D"] | None
+    key: Float32[Tensor, "M D"] | None
+    regions: Float32[Tensor, "M N"] | None
     channel_maps: Float32[Tensor, "C h w"] | None
-    channel_weights: Float32[Tensor, "C C"] | None
+    channel_weights: Float32[Tensor, "C M"] | None
     logits_without: dict[Module, Float[Tensor, "1 K h w"]]
     scales: dict[Module, float]
     contributions: dict[Module, Contribution]
@@ -85,6 +87,10 @@ class Inspection:
     stride: int
     align_corners: bool
 
+    def __repr__(self) -> str:
+        rows, columns = self.grid
+        return f"Inspection({self.segmentation!r}, {columns} x {rows} positions)"
+
     @property
     def image(self) -> UInt8[np.ndarray, "H W 3"]:
         """The image as RGB."""
@@ -108,17 +114,35 @@ class Inspection:
     def attention(self, x: int, y: int) -> Float32[np.ndarray, "h w"]:
         """Return how strongly a pixel of the image attends to each position: its row of Eq. 1's N x N matrix.
 
-        Only this row is computed, in O(N D). Values are >= 0 and sum to 1.
+        Only this row is computed, in O(N D). Values are >= 0 and sum to 1. A DRANet attends to centers; the weight of
+        each center is divided among the positions of its region.
 
         Raises:
             InputError: a pixel outside the image; a network without position attention.
         """
+        weights = self._row(x, y)
+        spread = weights if self.internals.regions is None else weights @ self.internals.regions
+        return spread.view(self.grid).cpu().numpy()
+
+    def center_attention(self, x: int, y: int) -> Float32[np.ndarray, " M"]:
+        """Return how strongly a pixel of the image attends to each center of a DRANet; the sum is 1.
+
+        The centers are means of the cells of the grids `danet.model.dranet.POOLS`: the image, its quarters, and so on,
+        each grid row by row.
+
+        Raises:
+            InputError: a pixel outside the image; a network that is not a DRANet.
+        """
+        if self.internals.regions is None:
+            raise InputError("weights", "the network does not attend to centers", "use weights of a DRANet")
+        return self._row(x, y).cpu().numpy()
+
+    def _row(self, x: int, y: int) -> Float32[Tensor, " M"]:
         if self.internals.query is None or self.internals.key is None:
             raise _lacks("position")
         row, column = self.position_of(x, y)
         index = row * self.grid[1] + column
-        weights = attention_weights(self.internals.query[None, index : index + 1], self.internals.key[None])  # 1,1,N
-        return weights.view(self.grid).cpu().numpy()
+        return attention_weights(self.internals.query[None, index : index + 1], self.internals.key[None])[0, 0]
 
     def position_of(self, x: int, y: int) -> tuple[int, int]:
         """Return row and column of the position that covers a pixel of the image.
@@ -220,8 +244,10 @@ class Inspection:
             raise InputError("class_name", what, "choose another class")
         return [int(i) for i in np.argsort(-response, kind="stable")[:count]]
 
-    def channel_attention(self) -> Float32[np.ndarray, "C C"]:
+    def channel_attention(self) -> Float32[np.ndarray, "C M"]:
         """Return X of Eq. 3: row j is the attention of channel j to all channels; each row sums to 1.
+
+        In a DRANet, row j is the attention of channel j to the channel centers.
 
         Raises:
             InputError: a network without channel attention.
@@ -257,7 +283,7 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
     """Run an image through a network once, and keep what is needed to query its attention.
 
     Args:
-        network: a `DANet`.
+        network: a `DANet` or a `DRANet`.
         card: the network's.
         name: of the image.
         pixels: H,W,N uint8 or float32, as `read_image` returns them for the card's bands.
@@ -265,9 +291,9 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
     Raises:
         InputError: an exported model or a baseline.
     """
-    if not isinstance(network, DANet):
+    if not isinstance(network, AttentionNetwork):
         what = "an exported model or a baseline has no attention to inspect"
-        raise InputError("weights", what, "use the .safetensors weights of a DANet")
+        raise InputError("weights", what, "use the .safetensors weights of a DANet or DRANet")
     inputs = resize_long_side(pixels, card.size)
     input_size, size = (inputs.shape[0], inputs.shape[1]), (pixels.shape[0], pixels.shape[1])
     device = next(network.parameters()).device
@@ -279,34 +305,35 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
 
 
 def _forward(
-    network: DANet, features: Float[Tensor, "1 C h w"], finer: Sequence[Tensor]
+    network: AttentionNetwork, features: Float[Tensor, "1 C h w"], finer: Sequence[Tensor]
 ) -> tuple[Float[Tensor, "1 K H W"], Internals]:
-    """Compute `DANet.logits(...).fused` from the parts of `DANet.split`, and keep intermediate results."""
-    modules: dict[Module, Branch | None] = {"position": network.position, "channel": network.channel}
+    """Compute `network.logits(...).fused` from the parts of `network.split`, and keep intermediate results."""
+    position, channel = network.position, network.channel
+    modules: dict[Module, Branch | None] = {"position": position, "channel": channel}
     branches: dict[Module, Branch] = {name: branch for name, branch in modules.items() if branch is not None}
     reduced = {name: branch.reduce(features) for name, branch in branches.items()}
     attended = {name: branch.attention(reduced[name]) for name, branch in branches.items()}
     refined = {name: branch.refine(attended[name]) for name, branch in branches.items()}
-    neither = [] if network.reduce is None else [network.reduce(features)]
-    logits = network.fuse(_sum([*refined.values(), *neither]), finer)
+    neither = [network.reduce(features)] if isinstance(network, DANet) and network.reduce is not None else []
+    logits = network.fuse([*refined.values(), *neither], finer)
     logits_without: dict[Module, Tensor] = {
-        name: network.fuse(_sum((refined | {name: branch.refine(reduced[name])}).values()), finer)
+        name: network.fuse([*(refined | {name: branch.refine(reduced[name])}).values()], finer)
         for name, branch in branches.items()
     }
-    none = network.fuse(_sum([*(branch.refine(reduced[name]) for name, branch in branches.items()), *neither]), finer)
+    none = network.fuse([*(branch.refine(reduced[name]) for name, branch in branches.items()), *neither], finer)
     contributions: dict[Module, Contribution] = {
         name: _contribution(reduced[name], attended[name]) for name in branches
     }
-    query = key = maps = weights = None
-    for name, branch in branches.items():
-        module, x = branch.attention, reduced[name]
-        if isinstance(module, PositionAttention):
-            query, key = (part(x)[0].flatten(1).T.float() for part in (module.query, module.key))
-        else:
-            maps, weights = attended[name][0].float(), module.weights(x)[0].float()
+    query = key = regions = maps = weights = None
+    if position is not None:
+        query, key = (rows[0].float() for rows in position.attention.query_key(reduced["position"]))
+    if isinstance(network, DRANet) and query is not None:
+        regions = center_regions(features.shape[2], features.shape[3], query)
+    if channel is not None:
+        maps, weights = attended["channel"][0].float(), channel.attention.weights(reduced["channel"])[0].float()
     scales: dict[Module, float] = {name: float(branch.attention.scale.item()) for name, branch in branches.items()}
     labels = _at_grid(logits, features).argmax(1)[0].to(torch.uint8).cpu().numpy()
-    return logits, Internals(labels, query, key, maps, weights, logits_without, scales, contributions, none)
+    return logits, Internals(labels, query, key, regions, maps, weights, logits_without, scales, contributions, none)
 
 
 def _contribution(x: Float[Tensor, "1 C h w"], result: Float[Tensor, "1 C h w"]) -> Contribution:
@@ -318,11 +345,6 @@ def _at_grid(logits: Float[Tensor, "1 K H W"], features: Float[Tensor, "1 C h w"
     """Return the mean logits of each position of the feature grid; a decoder's are finer."""
     size = features.shape[2], features.shape[3]
     return logits if logits.shape[2:] == size else F.adaptive_avg_pool2d(logits, size)
-
-
-def _sum(tensors: Iterable[Tensor]) -> Tensor:
-    first, *others = tensors
-    return sum(others, first)
 
 
 def _coverage(side: int, input_side: int, stride: int) -> Float64[np.ndarray, "n side"]:

@@ -61,8 +61,11 @@ def find_images(inputs: Iterable[Path], out: Path, overwrite: bool = False, band
     by_stem: dict[str, Path] = {}
     for file in files:
         if file.stem in by_stem:
-            what = f"has the same stem as {by_stem[file.stem]}, and so the same output names"
-            raise InputError(file, what, "rename one of them")
+            other = by_stem[file.stem]
+            if file.resolve() == other.resolve():
+                raise InputError(file, "given twice", "list it once")
+            remedy = "rename one of them, or segment them into different `out` folders"
+            raise InputError(file, f"would overwrite the results of {other}", remedy)
         by_stem[file.stem] = file
         paths = output_paths(out, file.stem, kind_of(file))
         if (length := max(len(path.name.encode(errors="surrogateescape")) for path in paths)) > _MAX_NAME:

@@ -15,9 +15,9 @@ from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import read_image, to_pixels
 from danet.data.samples import Samples
 from danet.errors import InputError
-from danet.model.baselines import Baseline
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork
 from danet.model.device import resolve_device
+from danet.model.dranet import AttentionNetwork
 from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.attention import Inspection, inspect_pixels
 from danet.predict.inference import Inference, predict_samples
@@ -37,7 +37,7 @@ class Predictor:
     `danet.model.fold_batchnorm`, or the exported model itself.
 
     Args:
-        network: a `DANet` or a baseline, which is put into evaluation mode, or an exported model.
+        network: a `DANet`, a `DRANet` or a baseline, which is put into evaluation mode, or an exported model.
         card: the description in its file.
         device: "cpu" or "cuda"; None: a GPU if there is one.
         dtype: precision of matrix products and convolutions: float32, or bfloat16, which is faster on hardware that
@@ -46,7 +46,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: DANet | Baseline | runtimes.ExportedNetwork,
+        network: AnyNetwork | runtimes.ExportedNetwork,
         card: weights_file.Card,
         device: str | None = None,
         dtype: torch.dtype = torch.float32,
@@ -56,6 +56,9 @@ class Predictor:
         if not isinstance(network, runtimes.ExportedNetwork):
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.folded = fold_batchnorm(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.card.network['backbone']}, {len(self.classes)} classes, {self.device})"
 
     @property
     def classes(self) -> Classes:
@@ -129,7 +132,7 @@ class Predictor:
         """Run an image through the network once, and keep what is needed to query its attention.
 
         Raises:
-            InputError: an unreadable image; a network that is not a `DANet`, such as an exported one or a baseline.
+            InputError: an unreadable image; an exported network or a baseline.
         """
         return self.inspect_pixels(*read_pixels(image, self.card.bands))
 
@@ -141,7 +144,7 @@ class Predictor:
     def has_attention(self) -> bool:
         """Whether the network has attention modules to inspect."""
         network = self.network
-        return isinstance(network, DANet) and not (network.position is None and network.channel is None)
+        return isinstance(network, AttentionNetwork) and not (network.position is None and network.channel is None)
 
 
 def load(path: Path | str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32) -> Predictor:

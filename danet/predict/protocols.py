@@ -1,11 +1,10 @@
 """Test-time protocols: scales, windows, flipping and averaging of the paper, the released code and mmsegmentation."""
 
-import difflib
 import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from danet.errors import InputError
+from danet.errors import InputError, unknown_name
 
 Windows = Literal["released", "shifted"]
 Average = Literal["logits", "softmax", "exp"]
@@ -90,15 +89,15 @@ MMSEG_WHOLE_512_MULTI = replace(MMSEG_WHOLE_512, scales=MMSEG_SCALES, flip=True,
 
 PROTOCOLS = {
     "whole": WHOLE,
+    "paper-multi": PAPER_MULTI,
     "released-single-cityscapes": RELEASED_SINGLE_CITYSCAPES,
     "released-multi-cityscapes": RELEASED_MULTI_CITYSCAPES,
     "released-multi": RELEASED_MULTI,
-    "paper-multi": PAPER_MULTI,
-    "mmseg-slide-769": MMSEG_SLIDE_769,
-    "mmseg-slide-769-multi": MMSEG_SLIDE_769_MULTI,
     "mmseg-whole": MMSEG_WHOLE,
     "mmseg-whole-512": MMSEG_WHOLE_512,
     "mmseg-whole-512-multi": MMSEG_WHOLE_512_MULTI,
+    "mmseg-slide-769": MMSEG_SLIDE_769,
+    "mmseg-slide-769-multi": MMSEG_SLIDE_769_MULTI,
 }
 
 
@@ -109,9 +108,7 @@ def find_protocol(name: str) -> Protocol:
         InputError: an unknown name; the message suggests the nearest one.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(PROTOCOLS)}"
-        raise InputError("protocol", f"{name!r} is unknown", remedy)
+        raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 

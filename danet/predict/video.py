@@ -16,7 +16,7 @@ import numpy as np
 
 from danet.data.images.channels import as_pixels
 from danet.data.images.pillow import MAX_PIXELS, regular_file
-from danet.errors import InputError
+from danet.errors import InputError, missing_package
 from danet.files import atomic_path, check_new, make_folder, write_atomically
 from danet.predict import overlay
 from danet.predict.folder import Saved, Throughput, pipelined
@@ -68,7 +68,7 @@ def segment_video(
         import av
         from av.error import FFmpegError
     except ImportError as error:
-        raise InputError(path, "is a video, and PyAV is not installed", "pip install 'danet[video]'") from error
+        raise missing_package(path, "is a video, and PyAV is not installed", "video") from error
     make_folder(out)
     record = _Record(path.stem, predictor)
     with regular_file(path) as file, ExitStack() as stack:
@@ -116,7 +116,7 @@ class _Video:
         try:
             container = stack.enter_context(av.open(file, "r", format=self._kind))
         except (FFmpegError, ValueError) as error:
-            raise InputError(path, f"not a readable video, or truncated ({error})", "copy it again") from error
+            raise InputError(path, "not a readable video, or truncated", "copy it again") from error
         if not container.streams.video:
             raise InputError(path, "has no video stream", "use another file")
         self._container, self._stream = container, container.streams.video[0]
@@ -145,8 +145,8 @@ class _Video:
                 raise InputError(self.path, what, "copy it again")
         except InputError as error:
             self.stopped = error
-        except FFmpegError as error:
-            what = f"damaged after frame {number} ({error.strerror})"
+        except FFmpegError:
+            what = f"damaged after frame {number}"
             self.stopped = InputError(self.path, what, "copy it again")
 
     def _check_size(self, width: int, height: int) -> None:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from danet.errors import InputError
 from danet.recipes.danet_paper import PAPER
+from danet.recipes.dranet import DRANET
 from danet.recipes.mmsegmentation import MMSEG
 from danet.recipes.recipe import Data, Loss, Network, Optim, Published, Recipe, check, from_dict, to_dict
 from danet.recipes.small import CAMVID, SMALL, TOY
@@ -28,7 +29,7 @@ __all__ = [
     "to_dict",
 ]
 
-PUBLISHED: dict[str, Published] = {**PAPER, **MMSEG}
+PUBLISHED: dict[str, Published] = {**PAPER, **DRANET, **MMSEG}
 RECIPES: dict[str, Recipe] = {**SMALL, **{name: row.recipe for name, row in PUBLISHED.items()}}
 
 
@@ -40,6 +41,6 @@ def find(name: str) -> Recipe:
     """
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=1)
-        remedy = f"did you mean {near[0]}?" if near else "run danet recipes to list them"
-        raise InputError("recipe", f"{name!r} is unknown", remedy)
+        remedy = f"did you mean {near[0]}?" if near else "run danet recipes to list all recipes"
+        raise InputError(name, "unknown recipe", remedy)
     return RECIPES[name]

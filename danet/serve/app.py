@@ -101,7 +101,7 @@ def _add_errors(app: FastAPI) -> None:
 def _describe_invalid(error: dict[str, Any]) -> str:
     """Return what is wrong with a parameter, without its value."""
     limits = error.get("ctx", {})
-    messages = {
+    messages: dict[str, str] = {
         "missing": "missing",
         "int_parsing": "must be a whole number",
         "bool_parsing": "must be true or false",
@@ -109,7 +109,7 @@ def _describe_invalid(error: dict[str, Any]) -> str:
         "greater_than_equal": f"must be at least {limits.get('ge')}",
         "less_than_equal": f"must be at most {limits.get('le')}",
     }
-    return messages.get(error["type"], error["msg"])
+    return messages.get(error["type"]) or str(error["msg"])
 
 
 def _add_predictions(app: FastAPI, service: Service) -> None:

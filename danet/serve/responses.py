@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from danet.model.danet import DANet
+from danet.model.dranet import AttentionNetwork
 from danet.predict import overlay
 from danet.predict.attention import Inspection
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation, describe_classes
+from danet.serve.image_store import StoredImage
 
 
 def model_card(predictor: Predictor) -> dict[str, Any]:
     """Return the metadata of the weights as JSON values, and which attention modules can be inspected."""
     network = predictor.network
-    known = isinstance(network, DANet)
+    known = isinstance(network, AttentionNetwork)
     modules = {
         "position": known and network.position is not None,
         "channel": known and network.channel is not None,
@@ -54,22 +55,25 @@ def grid(inspection: Inspection) -> dict[str, float]:
     return {"height": rows, "width": columns, "cell_height": cell_height, "cell_width": cell_width}
 
 
-def attention(inspection: Inspection, x: int, y: int) -> dict[str, Any]:
+def attention(image: StoredImage, x: int, y: int) -> dict[str, Any]:
     """Return the attention weights of one pixel, their sums by class, and the strongest positions.
 
     Raises:
         InputError: a pixel outside the image; a network without position attention.
     """
+    inspection = image.inspection
+    assert inspection is not None
     weights = inspection.attention(x, y)
     result = inspection.segmentation
     names, class_id = result.classes.names, int(result.labels[y, x])
+    classes = describe_classes(result.classes, inspection.classes_attended(weights))
     return {
         "x": x,
         "y": y,
         "class": {"id": class_id, "name": names[class_id], "confidence": float(result.confidence[y, x])},
         "grid": grid(inspection),
         "weights": packed(weights),
-        "classes": describe_classes(result.classes, inspection.classes_attended(weights)),
+        "classes": [entry | {"image_share": image.shares.get(entry["id"], 0.0)} for entry in classes],
         "strongest": [{"x": x, "y": y, "weight": weight} for x, y, weight in inspection.strongest(weights)],
     }
 

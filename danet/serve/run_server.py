@@ -1,11 +1,12 @@
 """Open a listening socket, and serve an application on it until a signal arrives."""
 
+import errno
 import logging
 import socket
 from importlib.util import find_spec
 from ipaddress import ip_address
 
-from danet.errors import InputError
+from danet.errors import InputError, missing_package
 
 GRACE = 10
 """Seconds that running requests get to finish after SIGTERM or SIGINT."""
@@ -19,7 +20,7 @@ def require_packages() -> None:
     """
     for package in ("fastapi", "uvicorn", "python_multipart"):
         if find_spec(package) is None:
-            raise InputError("danet serve", f"{package} is not installed", "pip install 'danet[serve]'")
+            raise missing_package("danet serve", f"{package} is not installed", "serve")
 
 
 def check_token(host: str, token: str | None) -> None:
@@ -29,8 +30,8 @@ def check_token(host: str, token: str | None) -> None:
         InputError: the token is missing or weak.
     """
     if token is None and not is_local(host):
-        what = f"other machines could reach the server at {host}, and it would require no token"
-        raise InputError("host", what, "set `token` or DANET_TOKEN, or use 127.0.0.1")
+        what = f"{host} is reachable from other machines, so a token is required"
+        raise InputError("host", what, "set DANET_TOKEN, or use `host` 127.0.0.1")
     if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
         what = "must be at least 16 printable ASCII characters without spaces"
         raise InputError("token", what, "use 16 or more letters and digits")
@@ -66,7 +67,10 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         remedy = "choose another `port`, or 0 for any free port"
-        raise InputError(f"{host}:{port}", f"cannot listen there ({error.strerror})", remedy) from error
+        what = (
+            "is already in use" if error.errno == errno.EADDRINUSE else f"cannot be used at {host} ({error.strerror})"
+        )
+        raise InputError("port", f"{port} {what}", remedy) from error
     return listening
 
 

@@ -215,7 +215,10 @@ def read_truth(path: Path, inspection: Inspection, ignore: int = IGNORE) -> UInt
         (height, width), (own_height, own_width) = inspection.image.shape[:2], mask.shape
         what = f"mask has {own_width} x {own_height} pixels, but the image has {width} x {height}"
         raise InputError(path, what, "use a mask of the image's size")
-    return LabelMap.identity(len(inspection.segmentation.classes), ignore).apply(mask, path)
+    if not 0 <= ignore < 1 << 16:
+        raise InputError("ignore", f"must be from 0 to 65535, got {ignore}", "use a value of the masks")
+    label_map = LabelMap.identity(len(inspection.segmentation.classes), ignore)
+    return label_map.apply(mask, path, lambda value: f"correct the mask, or set `ignore` to {value}")
 
 
 def _channels(inspection: Inspection, points: Sequence[tuple[int, int]], class_name: str | None) -> list[int]:

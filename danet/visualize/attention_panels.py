@@ -75,7 +75,9 @@ def sheet(answers: Sequence[Answers]) -> Sheet:
         return Sheet(f"Attention of {_name(answers[0])}", _in_full(answers[0], 1560), 1560)
     rows = [_in_a_row(one, 420) for one in answers]
     columns = max(len(row.panels) for row in rows)
-    rows.append(PanelGroup("Classes", [], _legend(answers), f"{_MARKS} Channel maps: E of Eq. 4."))
+    rows.append(
+        PanelGroup("Classes", [], _legend(answers), f"{_marks(answers[0].inspection)} Channel maps: E of Eq. 4.")
+    )
     return Sheet(f"Attention of {len(answers)} images", rows, 420 * columns + GAP * (columns - 1))
 
 
@@ -84,7 +86,11 @@ def _in_full(answers: Answers, width: int) -> list[PanelGroup]:
     groups = [_overview(answers, half if answers.truth is None else third)]
     if answers.points:
         panels = [point_panel(answers.inspection, n, point, half) for n, point in enumerate(answers.points, 1)]
-        groups.append(PanelGroup("Position attention: where a point attends", panels, text=f"{_MARKS} {_BARS}"))
+        groups.append(
+            PanelGroup(
+                "Position attention: where a point attends", panels, text=f"{_marks(answers.inspection)} {_BARS}"
+            )
+        )
     if answers.channels:
         panels = [channel_panel(answers.inspection, channel, third) for channel in answers.channels]
         panels.append(channel_attention_panel(answers.inspection, max(third // 2, min(third, panels[0].image.height))))
@@ -150,6 +156,8 @@ def point_panel(inspection: Inspection, number: int, point: Point, width: int) -
     _cross(image, inspection, point, f"#{number}")
     bars = [(classes.names[i], classes.palette[i], share) for i, share in point.classes]
     note = f"uniform attention would be {1 / point.attention.size:.2%} per position"
+    if (regions := inspection.internals.regions) is not None:
+        note = f"uniform attention would be {1 / len(regions):.2%} per region"
     title = f"sub-attention map #{number}, {classes.names[point.class_id]}"
     return Panel(title, image, note, ("0", f"{largest:.2%}"), bars)
 
@@ -168,12 +176,13 @@ def channel_panel(inspection: Inspection, channel: Channel, width: int) -> Panel
 def channel_attention_panel(inspection: Inspection, width: int) -> Panel:
     """Draw X of Eq. 3 as a square, from 0 to its largest weight."""
     weights = inspection.channel_attention()
-    largest, channels = float(weights.max()), len(weights)
-    square = overlay.heat_over(np.full((channels, channels, 3), 128, np.uint8), weights / largest)
+    largest, (rows, columns) = float(weights.max()), weights.shape
+    square = overlay.heat_over(np.full((rows, columns, 3), 128, np.uint8), weights / largest)
+    attended = "channel" if inspection.internals.regions is None else "channel center"
     return Panel(
-        f"channel attention, {channels} x {channels}",
+        f"channel attention, {rows} x {columns}",
         Image.fromarray(square).resize((width, width), Image.Resampling.BOX),
-        "row: channel; column: the channel it attends to",
+        f"row: channel; column: the {attended} it attends to",
         ("0", f"{largest:.1%}"),
     )
 
@@ -200,7 +209,7 @@ def changes(
     return Image.fromarray(canvas)
 
 
-_MARKS = (
+_LINES = (
     "Cross: the point. Rings: the five strongest positions. White line: encloses the strongest positions, which "
     "together receive half of the attention."
 )
@@ -209,6 +218,17 @@ _MAPS = (
     "Maps: E of Eq. 4, channels numbered from 0; sd: standard deviations of the map. Square: X of Eq. 3, the weights "
     "between channels."
 )
+
+
+def _marks(inspection: Inspection) -> str:
+    """Explain the marks of the maps of points, and what the network attends to if not to positions."""
+    regions = inspection.internals.regions
+    if regions is None:
+        return _LINES
+    about = (
+        f"The network attends to {len(regions)} regions of the image; the weight of each is divided evenly among its"
+    )
+    return f"{about} positions. {_LINES}"
 
 
 def _overview(answers: Answers, width: int) -> PanelGroup:

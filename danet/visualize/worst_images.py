@@ -11,7 +11,7 @@ from danet.data.images.channels import as_rgb
 from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
-from danet.model.danet import DANet
+from danet.model.dranet import AttentionNetwork
 from danet.predict import overlay
 from danet.predict.attention import inspect_pixels
 from danet.predict.predictor import Predictor
@@ -51,7 +51,7 @@ def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], p
         predictions = predictor.predictions(samples, protocol, indices)
         for place, (index, prediction) in enumerate(zip(indices, predictions, strict=True), 1):
             row = rows[index]
-            parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou)} %</h3>")
+            parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou, 1, '%')}</h3>")
             parts.append(_image(predictor, prediction, row))
     return "".join(parts)
 
@@ -83,9 +83,9 @@ def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> st
         _figure(Image.fromarray(image), "image"),
         _figure(_labels(sample.labels, valid, classes), "ground truth", flat=True),
         _figure(_labels(labels, everywhere, classes), "prediction", flat=True),
-        _figure(_errors(image, wrong, valid), f"wrong pixels: {percent(1 - row.pixel_accuracy)} %"),
+        _figure(_errors(image, wrong, valid), f"wrong pixels: {percent(1 - row.pixel_accuracy)}%"),
     ]
-    if isinstance(predictor.network, DANet) and predictor.network.position is not None and wrong.any():
+    if isinstance(predictor.network, AttentionNetwork) and predictor.network.position is not None and wrong.any():
         figures.append(_attention(predictor, prediction, wrong))
     scores = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
     return f'<div class="drawings">{"".join(figures)}<div class="scores">{scores}</div></div>'

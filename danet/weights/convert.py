@@ -1,4 +1,4 @@
-"""Convert checkpoints of the released code (`DANet101.pth.tar`) and of mmsegmentation to weights files.
+"""Convert checkpoints of the released code (`DANet101.pth.tar`, `dran101.pth.tar`) and of mmsegmentation.
 
 Command: `danet convert SRC DST`. Checkpoints are opened only by torch's restricted unpickler, which runs no code from
 the file. Every key of the source must be used, or the conversion fails and names the rest. Settings that the weights do
@@ -20,7 +20,8 @@ from danet.data.registry import DATASETS
 from danet.errors import InputError, join_messages
 from danet.files import check_new
 from danet.model.backbone import normalization
-from danet.model.danet import DANet
+from danet.model.baselines import build_network
+from danet.model.dranet import AttentionNetwork
 from danet.weights import file as weights_file
 from danet.weights.key_maps import KEY_MAPS, KeyMap
 
@@ -96,7 +97,7 @@ def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
         InputError: no such file, or not a checkpoint that opens without running code.
     """
     if not path.is_file():
-        raise InputError(path, "no such file", "give the path of the checkpoint; do not unpack a .pth.tar")
+        raise InputError(path, "no such file", "specify the path of the checkpoint; do not unpack a .pth.tar")
     discarded = torch.serialization.safe_globals(_DISCARDED)
     with path.open("rb") as file, warnings.catch_warnings(action="ignore"), discarded:
         head = file.peek()[:16]
@@ -111,23 +112,23 @@ def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
     state, meta = top.get("state_dict", top), top.get("meta")
     items = state.items() if isinstance(state, Mapping) else ()
     if not items or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
-        raise InputError(path, "has no state dict (tensors by name)", "give a checkpoint of a complete network")
+        raise InputError(path, "has no state dict (tensors by name)", "use a checkpoint of a complete network")
     for key, value in items:
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
             what = f"{key} is not a dense real tensor ({value.dtype}, {value.layout}, on {value.device})"
-            raise InputError(path, what, "give a checkpoint of dense real tensors")
+            raise InputError(path, what, "use a checkpoint of dense real tensors")
     return {key.removeprefix("module."): value for key, value in items}, meta if isinstance(meta, Mapping) else {}
 
 
 def _explain_failure(head: bytes, error: Exception) -> tuple[str, str]:
     """Say what is wrong with a file that begins with `head` and could not be loaded, and how to fix it."""
-    message, again, original = str(error), "download or copy it again", "give the checkpoint itself, as downloaded"
+    message, again, original = str(error), "download or copy it again", "use the checkpoint itself, as downloaded"
     is_zip, is_tar = head.startswith(b"PK\3\4"), "legacy .tar" in message
     names = re.search(r"GLOBAL (\S{1,100})", message)
     if not head:
         return "the file is empty", again
     if isinstance(error, safetensors.SafetensorError):
-        return f"not a complete .safetensors file ({message})", again
+        return "not a valid .safetensors file, or truncated", again
     if not is_tar and "Weights only load failed" not in message:
         if head.startswith(b"\x80\2\x8a\nl") or (
             is_zip and ("failed reading" in message or isinstance(error, OSError))
@@ -152,20 +153,22 @@ def recognize(state: Mapping[str, Tensor], source: str) -> KeyMap:
     Raises:
         InputError: no key map matches, or those of two implementations.
     """
-    matches = {k.name: [key for key in state if key.startswith((*k.prefixes, *k.dropped))] for k in KEY_MAPS}
+    names = dict.fromkeys(key_map.name for key_map in KEY_MAPS)
+    prefixes = {name: [p for k in KEY_MAPS if k.name == name for p in (*k.prefixes, *k.dropped)] for name in names}
+    matches = {name: [key for key in state if key.startswith(tuple(prefixes[name]))] for name in names}
     if all(matches.values()):
         both = " and ".join(f"{name} ({', '.join(keys[:3])})" for name, keys in matches.items())
-        raise InputError(source, f"has keys of both {both}", "give the checkpoint of one network")
+        raise InputError(source, f"has keys of both {both}", "use the checkpoint of one network")
     candidates = [key_map for key_map in KEY_MAPS if key_map.classifier in state]
     if not candidates:
         what = f"not a supported DANet checkpoint (its first key is {next(iter(state), '')})"
-        raise InputError(source, what, f"give one of {' or '.join(matches)}")
+        raise InputError(source, what, f"use one of {' or '.join(matches)}")
     return next((key_map for key_map in candidates if not key_map.stem.keys().isdisjoint(state)), candidates[0])
 
 
 def from_foreign(
     state: Mapping[str, Tensor], source: str, layer4_dilations: tuple[int, ...], align_corners: bool
-) -> tuple[DANet, dict[str, Any]]:
+) -> tuple[AttentionNetwork, dict[str, Any]]:
     """Build the network of a foreign state dict.
 
     Args:
@@ -188,23 +191,29 @@ def from_foreign(
             f"{key_map.classifier} has shape {shape}, expected (classes up to {IGNORE}, channels up to {_MAX_WIDTH}, "
             "1, 1)"
         )
-        raise InputError(source, what, f"give an unchanged {key_map.name} checkpoint of up to {IGNORE} classes")
+        raise InputError(source, what, f"use an unchanged {key_map.name} checkpoint of up to {IGNORE} classes")
     layer3 = _foreign_key("backbone.layer3.", key_map)
     blocks = len({key.removeprefix(layer3).split(".")[0] for key in state if key.startswith(layer3)})
     stem = next((suffix for key, suffix in key_map.stem.items() if key in state), None)
     if blocks not in _DEPTHS or stem is None:
-        stems = " or ".join(key for other in KEY_MAPS if other.name == key_map.name for key in other.stem)
+        same = [k for k in KEY_MAPS if (k.name, k.architecture) == (key_map.name, key_map.architecture)]
+        stems = " or ".join(key for other in same for key in other.stem)
         what = f"has {blocks} blocks in {layer3[:-1]}" + (f", and no {stems}" if stem is None else "")
         remedy = f"only ResNet-{', '.join(_DEPTHS.values())} are supported, with {[*_DEPTHS]} blocks"
         raise InputError(source, what, remedy)
-    arguments = {"num_classes": shape[0], "backbone": f"resnet{_DEPTHS[blocks]}{stem}", "width": shape[1]}
+    width = key_map.widths * shape[1]
+    arguments = {"num_classes": shape[0], "backbone": f"resnet{_DEPTHS[blocks]}{stem}", "width": width}
     arguments |= {"layer4_dilations": tuple(layer4_dilations), "align_corners": align_corners}
-    network = DANet(**arguments)
+    if key_map.architecture == "dranet":
+        auxiliary = any(key.startswith("cls_aux.") for key in state)
+        arguments |= {"architecture": "dranet", "auxiliary": auxiliary}
+    network = build_network(**arguments)
+    assert isinstance(network, AttentionNetwork)
     _load(network, state, key_map, source)
     return network.eval(), arguments
 
 
-def _load(network: DANet, state: Mapping[str, Tensor], key_map: KeyMap, source: str) -> None:
+def _load(network: AttentionNetwork, state: Mapping[str, Tensor], key_map: KeyMap, source: str) -> None:
     renamed = {_our_key(key, key_map): tensor for key, tensor in state.items()}
     expected = network.state_dict()
     missing = [key for key in expected if key not in renamed and not key.endswith("num_batches_tracked")]
@@ -216,7 +225,7 @@ def _load(network: DANet, state: Mapping[str, Tensor], key_map: KeyMap, source: 
         if (ours := _our_key(key, key_map)) in expected and tensor.numel() != expected[ours].numel()
     ]
     if wrong:
-        raise InputError(source, join_messages(wrong), f"give an unchanged {key_map.name} checkpoint")
+        raise InputError(source, join_messages(wrong), f"use an unchanged {key_map.name} checkpoint")
     # scalars have shape (1,) in the released format
     complete = {
         key: renamed[key].reshape(tensor.shape) if key in renamed else tensor for key, tensor in expected.items()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically
-from danet.model.danet import DANet
+from danet.model.dranet import AttentionNetwork
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.file import Card
@@ -116,17 +116,17 @@ def export(
         overwrite: replace existing files.
 
     Raises:
-        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images, or not a DANet.
+        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images, or a baseline.
     """
     suffix = ".onnx" if to == "onnx" else ".xml"
     if out.suffix != suffix:
-        raise InputError(out, f"files for {to} must have suffix {suffix}", "choose another `out`")
+        raise InputError(out, f"{'ONNX' if to == 'onnx' else 'OpenVINO'} files must end in {suffix}", "change `out`")
     if calibration is not None and to == "onnx":
-        raise InputError("int8", "is only supported by OpenVINO", "set `to` to openvino")
+        raise InputError("int8", "is only supported by OpenVINO", "use `to` openvino")
     files = (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
     check_new(*files, overwrite=overwrite)
     network, card = weights_file.load(weights)
-    if not isinstance(network, DANet):
+    if not isinstance(network, AttentionNetwork):
         raise InputError(weights, f"has architecture {card.network['architecture']}", "use weights of a DANet")
     calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
     compare_on = (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])
@@ -151,7 +151,7 @@ def export(
     return report
 
 
-def to_onnx(network: DANet, card: Card) -> bytes:
+def to_onnx(network: AttentionNetwork, card: Card) -> bytes:
     """Return the content of an ONNX file with weights and card, for any batch size, height and width.
 
     Raises:
@@ -218,7 +218,9 @@ def usage(card: Card) -> str:
 
 
 @torch.inference_mode()
-def compare(network: DANet, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]) -> list[Comparison]:
+def compare(
+    network: AttentionNetwork, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]
+) -> list[Comparison]:
     """Compare a network with an exported file of it on normalized images B,N,H,W, given by name."""
     result = []
     for name, images in inputs.items():
@@ -238,7 +240,7 @@ def _noise(channels: int) -> dict[str, Tensor]:
 class _Graph(nn.Module):
     """The module to export: returns the logits and the labels."""
 
-    def __init__(self, network: DANet):
+    def __init__(self, network: AttentionNetwork):
         super().__init__()
         self.network = copy.deepcopy(network)
         padded = [(name, m) for name, m in self.network.named_modules() if isinstance(m, Conv2dSame)]

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from danet.data.classes import IGNORE, Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.errors import InputError, join_messages
+from danet.errors import InputError, join_messages, missing_file
 from danet.files import write_atomically
-from danet.model.baselines import Baseline, build_network
-from danet.model.danet import DANet
+from danet.model.baselines import AnyNetwork, build_network
 
 FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
@@ -147,7 +146,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     return card
 
 
-def load(path: Path | str | None = None) -> tuple[DANet | Baseline, Card]:
+def load(path: Path | str | None = None) -> tuple[AnyNetwork, Card]:
     """Return the network of a weights file, in float32 and evaluation mode, and its card.
 
     Args:
@@ -185,14 +184,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         InputError: the file does not exist, is no weights file, or its tensors were changed.
     """
     if not path.is_file():
-        raise InputError(path, "no such file" if not path.exists() else "not a file", "give a .safetensors file")
+        raise missing_file(path, "specify a .safetensors file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        what = f"not a complete .safetensors file ({error})"
-        raise InputError(path, what, "copy it again, or convert it with danet convert") from error
+        raise not_safetensors(path) from error
     if "danet" not in metadata:
         raise InputError(path, "has tensors but no danet metadata", "convert it with danet convert")
     try:
@@ -202,6 +200,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
     if _hash(tensors) != card.sha256:
         raise InputError(path, "its tensors differ from those that were saved (SHA-256 mismatch)", "copy it again")
     return tensors, card
+
+
+def not_safetensors(path: Path) -> InputError:
+    """Return the error for a file that the safetensors package cannot read."""
+    if path.suffix.lower() in (".pth", ".pt", ".tar"):
+        return InputError(path, "not a .safetensors file", "convert it with danet convert")
+    return InputError(path, "not a valid .safetensors file, or truncated", "copy it again")
 
 
 def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,20 +1,22 @@
-"""Key maps of foreign checkpoints: how the released code and mmsegmentation name the weights of a DANet."""
+"""Key maps of foreign checkpoints: how the released code and mmsegmentation name the weights of DANet and DRANet."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """The keys of another implementation's DANet checkpoints, and its usual settings.
+    """The keys of another implementation's checkpoints of a network, and its usual settings.
 
     Args:
         name: of the implementation.
         classifier: the key of the weight K,width,1,1, by which the format is recognized.
         prefixes: prefixes of its keys -> prefixes of ours.
-        dropped: prefixes of keys that are not part of DANet.
+        dropped: prefixes of keys that are not part of the network.
         stem: a key that exists only with this stem -> the suffix of timm's name of the backbone.
         layer4_dilations: used unless the checkpoint says otherwise.
         align_corners: used unless the checkpoint says otherwise.
+        architecture: of the network, a key of `ARCHITECTURES`.
+        widths: how many times the classifier's channels the network's `width` is.
     """
 
     name: str
@@ -24,6 +26,8 @@ class KeyMap:
     stem: dict[str, str]
     layer4_dilations: tuple[int, ...]
     align_corners: bool
+    architecture: str = "danet"
+    widths: int = 1
 
 
 _PREFIXES = (  # ours, released, mmsegmentation
@@ -53,6 +57,32 @@ RELEASED = KeyMap(
     layer4_dilations=(4, 8, 16),
     align_corners=True,
 )
+_DRANET_PREFIXES = (  # ours, released
+    *((f"position.{ours}.", f"head.conv_cpam_{theirs}.") for ours, theirs in (("reduce", "b"), ("refine", "e"))),
+    *((f"channel.{ours}.", f"head.conv_ccam_{theirs}.") for ours, theirs in (("reduce", "b"), ("refine", "e"))),
+    *((f"position.attention.mix.{i}.", f"head.cpam_enc.conv{i + 1}.") for i in range(4)),
+    *((f"position.attention.{name}.", f"head.cpam_dec.conv_{name}.") for name in ("query", "key", "value")),
+    ("position.attention.scale", "head.cpam_dec.scale"),
+    ("channel.attention.mix.", "head.ccam_enc."),
+    ("channel.attention.scale", "head.ccam_dec.scale"),
+    ("merge.", "head.conv_cat."),
+    ("decoder.scale", "head.clgd.gamma"),
+    ("decoder.project.", "head.clgd.conv_low."),
+    ("decoder.gate.", "head.clgd.conv_att.0."),
+    ("decoder.mix.0.", "head.clgd.conv_cat."),
+    ("decoder.mix.1.", "head.clgd.conv_out."),
+    ("classifier.1.", "cls_seg.1."),
+    ("auxiliary_head.0.0.", "cls_aux.0."),
+    ("auxiliary_head.0.1.", "cls_aux.1."),
+    ("auxiliary_head.1.1.", "cls_aux.4."),
+)
+RELEASED_DRANET = replace(
+    RELEASED,
+    classifier="cls_seg.1.weight",
+    prefixes={"pretrained.": "backbone."} | {released: ours for ours, released in _DRANET_PREFIXES},
+    architecture="dranet",
+    widths=2,
+)
 MMSEG_7X7 = KeyMap(  # with its ResNet, which has the paper's stem
     name="mmsegmentation",
     classifier="decode_head.conv_seg.weight",
@@ -67,4 +97,4 @@ MMSEG = replace(  # with its ResNetV1c, as in all published DANets
     prefixes={"backbone.stem.7.": "backbone.bn1.", "backbone.stem.": "backbone.conv1."} | MMSEG_7X7.prefixes,
     stem={"backbone.stem.0.weight": "c"},
 )
-KEY_MAPS = (RELEASED, MMSEG, MMSEG_7X7)
+KEY_MAPS = (RELEASED, RELEASED_DRANET, MMSEG, MMSEG_7X7)

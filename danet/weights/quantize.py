@@ -35,7 +35,9 @@ def calibration_images(folder: Path, count: int, card: Card) -> tuple[Path, ...]
         InputError: no such folder, no images in it, or a count below 1.
     """
     if count < 1:
-        raise InputError("calibration_count", f"must be at least 1, got {count}", f"use {CALIBRATION_COUNT}")
+        raise InputError(
+            "calibration_count", f"must be at least 1, got {count}", f"for example, use {CALIBRATION_COUNT}"
+        )
     images = list_images(folder, card.bands)
     step = max(1.0, len(images) / count)
     return tuple(images[int(i * step)] for i in range(min(count, len(images))))

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from danet.errors import InputError
+from danet.errors import InputError, missing_package
 from danet.model.danet import Outputs
 from danet.weights.file import Card
 
@@ -109,7 +109,7 @@ def import_optional(name: str, extra: str, where: object) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(where, f"needs the package {name}", f"pip install 'danet[{extra}]'") from error
+        raise missing_package(where, f"needs the package {name}", extra) from error
 
 
 def import_openvino(where: object) -> ModuleType:
@@ -165,7 +165,7 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has its own types
-        raise InputError(path, f"not a complete ONNX file ({_first_line(error)})", "copy or export it again") from error
+        raise InputError(path, "not a valid ONNX file, or truncated", "copy or export it again") from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)) or model.functions:
         raise InputError(path, "stores weights in other files, or has functions", "export it again with danet export")
     entries = {entry.key: entry.value for entry in model.metadata_props}

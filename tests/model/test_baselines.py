@@ -28,7 +28,7 @@ from danet.weights import file as weights_file
 
 pytest.importorskip("segmentation_models_pytorch")
 
-BASELINES = [name for name in ARCHITECTURES if name != "danet"]
+BASELINES = [name for name in ARCHITECTURES if name.startswith("smp:")]
 
 
 def tiny(architecture: str, **changes) -> Baseline:
@@ -108,7 +108,7 @@ def test_deeplab_rates_are_those_of_its_paper():
     ("architecture", "changes", "message"),
     [
         ("smp:PSPNt", {}, r"architecture: 'smp:PSPNt' is unknown; did you mean smp:PSPNet\?"),
-        ("xyz", {}, "is unknown; use danet, smp:PSPNet"),
+        ("xyz", {}, "is unknown; use danet, dranet, smp:PSPNet"),
         (
             "smp:DeepLabV3",
             {"output_stride": 32},
@@ -129,7 +129,7 @@ def test_missing_package_error_names_the_extra(monkeypatch, capsys):
     assert main(["train", "toy", "--dry-run", "--network.architecture", "smp:UPerNet"]) == 2
     assert capsys.readouterr().err == (
         "error: --network.architecture: smp:UPerNet needs the package segmentation-models-pytorch; "
-        "pip install 'danet[compare]'\n"
+        "in a clone of danet, run: uv sync --extra compare\n"
     )
 
 

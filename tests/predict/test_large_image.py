@@ -301,7 +301,7 @@ def test_predict_segments_images_above_the_pixel_limit(tiny_weights, image, tmp_
     assert "already exists" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert main([*args, "--overwrite"]) == 2
-    assert "is not installed; pip install 'danet[geo]'" in capsys.readouterr().err
+    assert "is not installed; in a clone of danet, run: uv sync --extra geo" in capsys.readouterr().err
 
 
 MEASURED = """

@@ -190,7 +190,7 @@ def test_throughput_is_printed_for_several_images(images, tiny_weights, tmp_path
     (images / "p1.png").write_text("hello")
     assert main([*args, str(tmp_path / "all"), str(images)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "error: 1 of 6 files: could not be segmented; see the errors above"
+    assert lines[1] == "error: 1 of 6 files could not be segmented; see the errors above"
     assert lines[2].startswith("5 images in ")
     assert " images/s, network alone " in lines[2]
 

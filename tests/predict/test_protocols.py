@@ -254,7 +254,7 @@ def test_voc_sizes_equal_the_released_code_and_mmsegmentation():
 def test_an_unknown_protocol_gets_a_suggestion():
     with pytest.raises(InputError, match=r"^protocol: 'paper-mutli' is unknown; did you mean paper-multi\?"):
         protocols.find_protocol("paper-mutli")
-    with pytest.raises(InputError, match="'x' is unknown; use one of whole, released-single-cityscapes"):
+    with pytest.raises(InputError, match="'x' is unknown; use one of whole, paper-multi, released-single-cityscapes"):
         protocols.find_protocol("x")
 
 

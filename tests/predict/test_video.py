@@ -151,4 +151,4 @@ def test_video_outputs_are_not_overwritten_and_stems_are_unique(tiny_weights, tm
     assert main([*args, "--overwrite"]) == 0
     assert len(frames(tmp_path / "out/clip_overlay.mp4")[0]) == 2
     assert main(["predict", str(tmp_path / "clip.png"), *args[1:], "--overwrite"]) == 2
-    assert "has the same stem as" in capsys.readouterr().err
+    assert "would overwrite the results of" in capsys.readouterr().err

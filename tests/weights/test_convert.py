@@ -10,9 +10,9 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from released import mmseg_state, released_state
+from released import mmseg_state, released_dranet_state, released_state
 
-from danet import DANet, InputError, load
+from danet import DANet, DRANet, InputError, load
 from danet.cli import main
 from danet.data.classes import Classes, distinct_palette
 from danet.data.datasets import camvid, cityscapes
@@ -58,6 +58,36 @@ def test_released_checkpoint_is_converted_and_used(network, checkpoint, tmp_path
         for ours, theirs in zip(predictor.network(images), network(images), strict=True):
             torch.testing.assert_close(ours, theirs)
     assert predictor(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_released_dranet_is_converted_and_used(checkpoint, tmp_path, capsys, auxiliary):
+    torch.manual_seed(5)
+    network = DRANet(11, "resnet50s", layer4_dilations=(4, 8, 16), width=64, auxiliary=auxiliary)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    destination = tmp_path / "dranet50.safetensors"
+    assert main(["convert", str(checkpoint(released_dranet_state(network))), str(destination)]) == 0
+    assert "architecture dranet" in capsys.readouterr().out
+    predictor = load(destination)
+    expected = {"num_classes": 11, "backbone": "resnet50s", "width": 64, "architecture": "dranet"}
+    expected |= {"layer4_dilations": (4, 8, 16), "align_corners": True, "auxiliary": auxiliary}
+    assert predictor.card.network == expected
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(predictor.network.state_dict()[key], tensor), key
+    images = torch.randn(1, 3, 33, 41)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.network(images).fused, network.eval()(images).fused)
+    assert predictor(np.zeros((20, 30, 3), np.uint8)).labels.shape == (20, 30)
+
+
+def test_dranet_keys_must_all_be_used(checkpoint, tmp_path):
+    state = released_dranet_state(DRANet(11, "resnet50s", width=64))
+    with pytest.raises(InputError, match=r"head.clgd.gamma is missing; .*unchanged released checkpoint"):
+        convert(checkpoint({k: v for k, v in state.items() if k != "head.clgd.gamma"}), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"head.sa.gamma is unexpected"):
+        convert(checkpoint(state | {"head.sa.gamma": torch.zeros(1)}), tmp_path / "w.safetensors")
 
 
 def test_options_override_dilations_and_align_corners(checkpoint, tmp_path):
@@ -142,15 +172,15 @@ def archive() -> bytes:
 
 OTHERS = {
     "empty": (b"", "the file is empty; download or copy it again"),
-    "text": (b"not a checkpoint", "not a checkpoint: it begins with b'not a checkpoint'; give the checkpoint itself"),
-    "web page": (b"<!DOCTYPE html><html>", "not a checkpoint: it begins with b'<!DOCTYPE html><'; give"),
+    "text": (b"not a checkpoint", "not a checkpoint: it begins with b'not a checkpoint'; use the checkpoint itself"),
+    "web page": (b"<!DOCTYPE html><html>", "not a checkpoint: it begins with b'<!DOCTYPE html><'; use"),
     "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(99), r"not a checkpoint: it begins with b'\\x89PNG\\r\\n"),
     "truncated zip": (b"PK\x03\x04 cut", "truncated or damaged; download or copy it again"),
     "truncated archive": (saved({"a": torch.zeros(999)})[:-999], "truncated or damaged"),
     "archive without its last bytes": (saved({"a": torch.zeros(999)})[:-9], "truncated or damaged"),
     "truncated file in the legacy format": (saved({"a": torch.zeros(999)}, False)[:-999], "truncated or damaged"),
-    "other archive": (archive(), "a zip archive, but not one written by torch.save; give the checkpoint itself"),
-    "truncated .safetensors": (b'\x40\0\0\0\0\0\0\0{"a"', r"not a complete \.safetensors file"),
+    "other archive": (archive(), "a zip archive, but not one written by torch.save; use the checkpoint itself"),
+    "truncated .safetensors": (b'\x40\0\0\0\0\0\0\0{"a"', r"not a valid \.safetensors file"),
     "network": (
         saved(torch.nn.ReLU()),
         r"it contains torch\.nn\.modules\.activation\.ReLU\); .*state_dict\(\)",

@@ -69,6 +69,24 @@ def test_exported_outputs_equal_the_network_at_any_size(files, network, runtime)
         assert (file.labels(images) == labels).float().mean() > 0.9999
 
 
+@pytest.mark.slow
+def test_exported_dranet_equals_the_network_at_any_size(tiny_weights, tmp_path):
+    network = danet.DRANet(6, "resnet18", width=16, initial_scale=1.0).eval()
+    torch.nn.init.normal_(network.position.attention.key.weight, std=2)
+    torch.nn.init.normal_(network.classifier[1].weight, std=5)
+    card = weights_file.read(tiny_weights)[1]
+    graph = to_onnx(network, card)
+    binary, xml = to_openvino(graph, card)
+    for name, content in (("net.onnx", graph), ("net.bin", binary), ("net.xml", xml)):
+        (tmp_path / name).write_bytes(content)
+    for file in (runtimes.load(tmp_path / "net.onnx")[0], runtimes.load(tmp_path / "net.xml")[0]):
+        for shape in ((1, 3, 61, 87), (3, 3, 40, 128), (1, 3, 8, 9)):
+            images = torch.randn(shape)
+            with torch.inference_mode():
+                ours = network.logits(images).fused
+            torch.testing.assert_close(file.logits(images).fused, ours, rtol=0, atol=1e-5 * float(ours.abs().max()))
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_predictor_accepts_an_exported_file(files, network, tiny_weights, runtime):
     predictor, ours = danet.load(files[runtime]), Predictor(network, weights_file.read(tiny_weights)[1], "cpu")
@@ -165,7 +183,7 @@ def test_export_compares_and_writes_a_self_describing_file(tiny_weights, tmp_pat
     assert str(Path(danet.__file__).parent).encode() not in content  # the exporter's stack traces
     assert b"site-packages" not in content
     assert cli.main(["export", str(tiny_weights), "--to", "onnx", "--out", str(out)]) == 2
-    assert "already exists; choose another --out, or set --overwrite" in capsys.readouterr().err
+    assert "already exists; choose another --out, or add --overwrite" in capsys.readouterr().err
     assert out.read_bytes() == content
 
 
@@ -238,10 +256,10 @@ def test_damaged_and_foreign_files_are_errors(files, tmp_path):
     path = tmp_path / "x.onnx"
     for content, message in (
         (b"", "has no danet metadata"),
-        (whole[: len(whole) // 2], "not a complete ONNX file"),
-        (whole[:-10], "not a complete ONNX file"),
+        (whole[: len(whole) // 2], "not a valid ONNX file"),
+        (whole[:-10], "not a valid ONNX file"),
         (bytes(flipped), "SHA-256 mismatch"),
-        (b"<html>", "not a complete ONNX file"),
+        (b"<html>", "not a valid ONNX file"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=message) as caught:
@@ -290,16 +308,16 @@ def test_onnx_files_with_external_data_are_errors(files, tmp_path, monkeypatch):
 
 
 def test_invalid_arguments_are_errors(tiny_weights, files, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"files for openvino must have suffix \.xml; choose another `out`"):
+    with pytest.raises(InputError, match=r"OpenVINO files must end in \.xml; change `out`"):
         export(tiny_weights, tmp_path / "x.onnx", "openvino")
-    with pytest.raises(InputError, match="int8: is only supported by OpenVINO; set `to` to openvino"):
+    with pytest.raises(InputError, match="int8: is only supported by OpenVINO; use `to` openvino"):
         export(tiny_weights, tmp_path / "x.onnx", "onnx", calibration=tmp_path)
     file, _ = runtimes.load(files["onnx"])
     with pytest.raises(InputError, match="have 4 channels, but the network takes 3"):
         file.logits(torch.zeros(1, 4, 32, 32))
     for name, extra, path in (("onnxruntime", "export", files["onnx"]), ("openvino", "openvino", files["openvino"])):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(InputError, match=rf"needs the package {name}; pip install 'danet\[{extra}\]'"):
+        with pytest.raises(InputError, match=rf"needs the package {name}; .* uv sync --extra {extra}"):
             danet.load(path)
 
 
