@@ -292,7 +292,7 @@ def _randomness(parts) -> str:
 
 def _compute_in_float64() -> None:
     """Compute in float64, in which rounding is far smaller than the effect of any mistake."""
-    from danet.predict import inference
+    from danet.predict import attention, inference
     from danet.train import loop
 
     build, normalize = loop.build, inference.normalize
@@ -302,7 +302,7 @@ def _compute_in_float64() -> None:
         return network.double(), card
 
     loop.build = double_build
-    loop.normalize = inference.normalize = lambda *args: normalize(*args).double()
+    loop.normalize = inference.normalize = attention.normalize = lambda *args: normalize(*args).double()
 
 
 # the process that forks

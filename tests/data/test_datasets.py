@@ -189,9 +189,12 @@ def test_a_missing_mask_is_reported(dataset, tmp_path):
         dataset.load(tmp_path, "train")
 
 
-def test_an_unknown_split_or_empty_root_lists_the_splits(dataset, tmp_path):
-    for root, split in ((tmp_path, "training_set"), (tmp_path / "nowhere", "train")):
-        with pytest.raises(InputError, match=", ".join(dataset.counts)):
+def test_an_unknown_split_lists_the_splits_and_an_empty_root_is_named(dataset, tmp_path):
+    for root, split, message in (
+        (tmp_path, "training_set", ", ".join(dataset.counts)),
+        (tmp_path / "nowhere", "train", "nowhere"),
+    ):
+        with pytest.raises(InputError, match=message):
             dataset.load(root, split)
 
 

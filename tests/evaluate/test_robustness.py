@@ -139,7 +139,7 @@ def test_digital_corruptions_match_their_parameters():
 
 def test_unknown_corruptions_and_severities_are_rejected():
     for names, severities, message in (
-        (["fogg"], [1], "corruptions: fogg is unknown; use gaussian-noise"),
+        (["fogg"], [1], "corruptions: 'fogg' is unknown; did you mean fog?"),
         (["fog"], [0], "severities: must be from 1 to 5, got 0"),
         ([], [1], "corruptions: needs at least one value"),
         (["fog"], [], "severities: needs at least one value"),
@@ -261,7 +261,7 @@ class TestTheCommand:
         [
             ([], "danet robustness: no weights given"),
             (["{w}", "{w}"], "WEIGHTS: a file is given twice"),
-            (["{w}", "--corruptions", "rain"], "--corruptions: rain is unknown"),
+            (["{w}", "--corruptions", "rain"], "--corruptions: 'rain' is unknown"),
             (["{w}", "--severities", "6"], "--severities: must be from 1 to 5, got 6"),
             (
                 ["default"],

@@ -83,7 +83,7 @@ def test_hosts_ports_and_tokens_are_checked():
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.9"):
         run_server.check_token(host, None)
     for host in ("0.0.0.0", "::", "192.168.0.1", "lab.example"):
-        with pytest.raises(InputError, match=r"^host: other machines could reach .*DANET_TOKEN"):
+        with pytest.raises(InputError, match=r"^host: .* is reachable from other machines, .*DANET_TOKEN"):
             run_server.check_token(host, None)
         run_server.check_token(host, "sixteen-letters-")
     for weak in ("short", "", "x" * 15, "sixteen letters  ", "é" * 16):
@@ -105,8 +105,8 @@ def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
     monkeypatch.delenv("DANET_TOKEN", raising=False)
     with run_server.listen("127.0.0.1", 0) as taken:
         invalid = {
-            "--host: other machines could reach": ["--host", "0.0.0.0"],
-            "set --token or DANET_TOKEN": ["--host", "0.0.0.0"],
+            "--host: 0.0.0.0 is reachable from other machines": ["--host", "0.0.0.0"],
+            "set DANET_TOKEN, or use --host 127.0.0.1": ["--host", "0.0.0.0"],
             "is already in use": ["--port", str(taken.getsockname()[1])],
             "another --port, or 0": ["--port", str(taken.getsockname()[1])],
             "--max-mb: must be above 0 and at most 1024, got 0": ["--max-mb", "0", "--port", "0"],

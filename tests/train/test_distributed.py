@@ -165,7 +165,7 @@ def test_torchrun_without_out_is_an_error(monkeypatch, capsys):
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "toy"]) == 2
-    assert capsys.readouterr().err == "error: --out: missing; all processes of torchrun use one folder; set --out\n"
+    assert capsys.readouterr().err == "error: --out: missing; all processes of torchrun use one folder; add --out\n"
 
 
 @pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.stress)])

@@ -410,9 +410,9 @@ def test_report_writes_the_page_of_a_run_again(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("missing", "line"),
     [
-        ("recipe.yaml", "recipe.yaml: cannot read it (No such file or directory); give the folder of a run"),
-        ("metrics.csv", "metrics.csv: cannot read it (No such file or directory); wait for the run's first"),
-        ("best.safetensors", "best.safetensors: no such file; give a .safetensors file"),
+        ("recipe.yaml", ": not a run folder (no recipe.yaml); specify a folder written by danet train"),
+        ("metrics.csv", "/metrics.csv: cannot read it (No such file or directory); wait for the run's first"),
+        ("best.safetensors", "/best.safetensors: no such file; "),
     ],
 )
 def test_incomplete_run_folders_are_rejected(run, tmp_path, capsys, missing, line):
@@ -423,7 +423,7 @@ def test_incomplete_run_folders_are_rejected(run, tmp_path, capsys, missing, lin
             (copy / file).write_bytes((run / file).read_bytes())
     for command in (["report", str(copy)], ["report", str(run), str(copy), "--out", str(tmp_path / "o.html")]):
         assert main(command) == 2
-        assert capsys.readouterr().err.startswith(f"error: {copy / line}")
+        assert capsys.readouterr().err.startswith(f"error: {copy}{line}")
     assert not (tmp_path / "o.html").exists()
 
 
