@@ -11,10 +11,17 @@ _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 
 CAMVID = Recipe(
     about="CamVid street scenes, 11 classes; the recipe of the bundled weights",
+    network=_SMALL,
+    # twice the original size: at stride 16, poles, signs and people are too small otherwise (docs/log.md)
+    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.2, 3.0), jitter=0.3, size=960),
+    optim=Optim(epochs=40, lr=0.01, head_lr_factor=5.0, ema=0.998, warmup=100),
+    validate_every=4,
+)
+CAMVID_DECODER = Recipe(
+    about="CamVid with a decoder and supervised attention, on a MobileNetV2",
     network=Network(
         "mobilenetv2_100", output_stride=16, width=128, align_corners=False, decoder=True, initial_scale=0.1
     ),
-    # twice the original size: poles, signs and people are too small otherwise (docs/log.md)
     data=Data("camvid", batch=4, crop=(384, 512), scale=(1.0, 2.8), jitter=0.3, size=960),
     optim=Optim(
         algorithm="adamw",
@@ -55,6 +62,7 @@ TOY_CONTEXT_FCN = replace(
 SMALL = {
     "folder": FOLDER,
     "camvid": CAMVID,
+    "camvid-decoder": CAMVID_DECODER,
     "toy": TOY,
     "toy-context": TOY_CONTEXT,
     "toy-context-fcn": TOY_CONTEXT_FCN,
