@@ -39,6 +39,12 @@ def few_scenes(monkeypatch):
 
 
 @pytest.fixture
+def no_final_page(monkeypatch):
+    """Leave out the page at the end of each run, which takes longer than these runs."""
+    monkeypatch.setattr(loop.report, "finish", lambda *_: None)
+
+
+@pytest.fixture
 def recipe() -> Recipe:
     """Return a recipe of 6 steps, 2 per epoch, with everything random enabled."""
     small = replace(recipes.TOY.data, batch=4, crop=(64, 64), jitter=0.2)
@@ -97,6 +103,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.usefixtures("no_final_page")
 @pytest.mark.parametrize("stop", [1, 3, 5])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_equals_uninterrupted(recipe, tmp_path, monkeypatch, stop, workers):
@@ -129,6 +136,7 @@ def test_resuming_a_finished_run_changes_nothing(recipe, tmp_path):
     assert_equal(state_of(tmp_path / "run"), before)
 
 
+@pytest.mark.usefixtures("no_final_page")
 def test_resuming_with_other_images_or_fewer_steps_is_an_error(recipe, tmp_path, monkeypatch):
     train(recipe, RunOptions(tmp_path / "run", workers=0))
     before = state_of(tmp_path / "run")
@@ -141,6 +149,7 @@ def test_resuming_with_other_images_or_fewer_steps_is_an_error(recipe, tmp_path,
     assert_equal(state_of(tmp_path / "run"), before)
 
 
+@pytest.mark.usefixtures("no_final_page")
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_validation_equals_evaluate(recipe, tmp_path, align_corners):
     changed = replace(recipe.network, align_corners=align_corners)
@@ -228,6 +237,7 @@ def test_attention_has_a_learning_rate_and_decay_of_its_own(recipe, algorithm):
     assert sum(len(group["params"]) for group in groups) == len(names)
 
 
+@pytest.mark.usefixtures("no_final_page")
 def test_attention_can_be_held_at_zero_throughout(recipe, tmp_path):
     """The twin trained without attention: same parameters, seed and recipe."""
     twin = replace(recipe, optim=replace(recipe.optim, steps=3, attention_lr_factor=0.0, weight_decay=0.01))
@@ -236,6 +246,7 @@ def test_attention_can_be_held_at_zero_throughout(recipe, tmp_path):
     assert network.position.attention.scale == network.channel.attention.scale == 0
 
 
+@pytest.mark.usefixtures("no_final_page")
 def test_batch_norm_of_the_backbone_can_be_frozen_at_first(recipe, tmp_path):
     states = []
     for epochs in (0, 1):
@@ -249,6 +260,7 @@ def test_batch_norm_of_the_backbone_can_be_frozen_at_first(recipe, tmp_path):
     assert changed == [{"backbone", "position", "channel"}, {"position", "channel"}]
 
 
+@pytest.mark.usefixtures("no_final_page")
 def test_training_with_decoder_and_attention_loss_can_be_resumed(recipe, tmp_path, monkeypatch):
     network = replace(recipe.network, decoder=True, output_stride=16, initial_scale=0.1)
     optim = replace(recipe.optim, steps=4, algorithm="adamw", lr=0.001)
