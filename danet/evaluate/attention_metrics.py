@@ -102,6 +102,16 @@ class AttentionMetrics:
     _matrices: dict[str, list[np.ndarray]] = field(default_factory=dict)
     _values: dict[str, list[float]] = field(default_factory=dict)
 
+    def update_shares(self, inspection: Inspection, labels: UInt8[np.ndarray, "H W"]) -> None:
+        """Add only where the position attention of an image looks; arguments as in `update`."""
+        internals = inspection.internals
+        if internals.query is None or internals.key is None:
+            return
+        rows = row_metrics(internals.query, internals.key, grid_labels(inspection, labels), internals.regions)
+        self._add("entropy", rows.entropy)
+        self._add("cosine", rows.cosine)
+        self._rows.append(_sums(rows, len(self.classes)))
+
     def update(self, inspection: Inspection, labels: UInt8[np.ndarray, "H W"]) -> None:
         """Add an image.
 
@@ -115,12 +125,7 @@ class AttentionMetrics:
         internals = inspection.internals
         if not internals.scales:
             raise InputError("weights", "the network has no attention", "use weights of a DANet with attention modules")
-        if internals.query is not None and internals.key is not None:
-            labels_at_grid = grid_labels(inspection, labels)
-            rows = row_metrics(internals.query, internals.key, labels_at_grid, internals.regions)
-            self._add("entropy", rows.entropy)
-            self._add("cosine", rows.cosine)
-            self._rows.append(_sums(rows, len(self.classes)))
+        self.update_shares(inspection, labels)
         for module, contribution in internals.contributions.items():
             self._add(f"{module}_size", contribution.size)
             self._add(f"{module}_varying", contribution.varying)

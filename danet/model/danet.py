@@ -93,8 +93,8 @@ class DANet(nn.Module):
             training, as in mmsegmentation. The paper and the released code have none.
         in_channels: N, from 1 to 64; see `build_backbone`.
         pretrained: download the backbone's ImageNet weights from the Hugging Face Hub.
-        decoder: keep the backbone undilated and refine the result up to stride 4; see `decoder.py`. Thin objects are
-            segmented better, in less time. The paper has no decoder.
+        decoder: keep the backbone undilated and refine the result up to stride 4, for thin objects; see `decoder.py`.
+            The paper has no decoder.
         initial_scale: alpha and beta at the start of the training; 0 in the paper.
 
     Raises:
@@ -132,8 +132,8 @@ class DANet(nn.Module):
                 backbone, output_stride, layer4_dilations, pretrained, stages, in_channels
             )
             strides = [output_stride] * stages
-        self.stride, self.finer = output_stride, sum(stride < output_stride for stride in strides)
-        channels = sum(sizes[self.finer :]) if decoder else sizes[-1]
+        self.stride, self.finer_maps = output_stride, sum(stride < output_stride for stride in strides)
+        channels = sum(sizes[self.finer_maps :]) if decoder else sizes[-1]
         width = channels // 4 if width is None else width
         self.reduce = None if position or channel else conv_bn_relu(channels, width)
         self.position = Branch(channels, width, PositionAttention(width)) if position else None
@@ -141,7 +141,7 @@ class DANet(nn.Module):
         for branch in (self.position, self.channel):
             if branch is not None:
                 nn.init.constant_(branch.attention.scale, initial_scale)
-        self.decoder = GatedDecoder(width, sizes[: self.finer][::-1], align_corners) if decoder else None
+        self.decoder = GatedDecoder(width, sizes[: self.finer_maps][::-1], align_corners) if decoder else None
         self.classifier = build_classifier(DECODER_WIDTH if decoder else width, num_classes, dropout)
         both = position and channel
         self.position_classifier = build_classifier(width, num_classes, dropout) if both else None
@@ -185,9 +185,9 @@ class DANet(nn.Module):
         """
         if self.decoder is None:
             return stages[-1], []
-        first, *deeper = stages[self.finer :]
+        first, *deeper = stages[self.finer_maps :]
         up = partial(F.interpolate, size=first.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return torch.cat([first, *map(up, deeper)], 1), list(stages[: self.finer][::-1])
+        return torch.cat([first, *map(up, deeper)], 1), list(stages[: self.finer_maps][::-1])
 
     def fuse(self, branches: Sequence[Float[Tensor, "B c h w"]], finer: Sequence[Tensor]) -> Float[Tensor, "B K H W"]:
         """Return the logits of the fused output from the branches' results and the finer maps of `split`."""

@@ -4,8 +4,8 @@
                                     +- gate -+        + (concat) depthwise 3x3, 1x1 -> next fusion
     coarser features -- upsample ---+-----------------+
 
-A gate is one sigmoid per position, computed from both inputs by a 1x1 convolution. Depthwise-separable convolutions
-keep the cost at stride 4 far below that of dilating the backbone.
+A gate is one sigmoid per position, computed from both inputs by a 1x1 convolution. The convolutions are
+depthwise-separable, because the maps at stride 4 are large.
 """
 
 from collections.abc import Callable, Sequence

@@ -227,7 +227,12 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),
         *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
         ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
-        ("loss.attention", losses["attention"], positional or not losses["attention"], "0 without position attention"),
+        (
+            "loss.attention",
+            losses["attention"],
+            positional or not losses["attention"],
+            "0 without a danet's position attention",
+        ),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),

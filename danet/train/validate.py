@@ -67,7 +67,7 @@ def attention_summary(network: AnyNetwork, card: weights_file.Card, samples: Sam
     metrics = AttentionMetrics(samples.classes)
     for index in np.unique(np.linspace(0, len(samples) - 1, ATTENTION_IMAGES).astype(int)):
         sample = samples[int(index)]
-        metrics.update(inspect_pixels(network, card, sample.name, sample.image), sample.labels)
+        metrics.update_shares(inspect_pixels(network, card, sample.name, sample.image), sample.labels)
     return metrics.summary()
 
 

@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,13 @@ def test_exported_outputs_equal_the_network_at_any_size(files, network, runtime)
 
 
 @pytest.mark.slow
-def test_exported_dranet_equals_the_network_at_any_size(tiny_weights, tmp_path):
-    network = danet.DRANet(6, "resnet18", width=16, initial_scale=1.0).eval()
+@pytest.mark.parametrize(
+    "build",
+    [danet.DRANet, partial(danet.DANet, output_stride=16, decoder=True, align_corners=False)],
+    ids=["DRANet", "decoder"],
+)
+def test_exported_networks_with_a_decoder_equal_them_at_any_size(build, tiny_weights, tmp_path):
+    network = build(6, "resnet18", width=16, initial_scale=1.0).eval()
     torch.nn.init.normal_(network.position.attention.key.weight, std=2)
     torch.nn.init.normal_(network.classifier[1].weight, std=5)
     card = weights_file.read(tiny_weights)[1]
