@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as tv
 
 from danet.data.classes import IGNORE
 from danet.data.images.channels import as_type, resize
+from danet.startup import without_dynamo
+
+with without_dynamo():
+    from torchvision.transforms.v2 import functional as tv
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ from collections.abc import Container, Mapping
 from itertools import cycle, islice
 from typing import Any
 
-import timm
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import FeatureInfo, adapt_input_conv
-from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from danet.errors import InputError, join_messages
+from danet.startup import without_dynamo
+
+with without_dynamo():
+    import timm
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.models import FeatureInfo, adapt_input_conv
+    from timm.models.resnet import BasicBlock, Bottleneck
 
 
 def build_backbone(

@@ -48,6 +48,10 @@ class _Calls(TorchDispatchMode):
         super().__init__()
         self.records: list[tuple[list[Tensor], list[Tensor]]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise torch imports its compiler, which takes seconds, just to exempt the method below
+
     def __torch_dispatch__(self, func: Callable, types: Sequence, args: Sequence = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.records.append((_tensors((args, kwargs)), _tensors(result)))

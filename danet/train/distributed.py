@@ -11,11 +11,14 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from danet.model.device import resolve_device
+from danet.startup import without_dynamo
+
+with without_dynamo():
+    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 
 _TORCHRUN_DEFAULTS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 

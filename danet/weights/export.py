@@ -21,17 +21,20 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically
 from danet.model.dranet import AttentionNetwork
+from danet.startup import without_dynamo
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.file import Card
 from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_normalized, quantize
 from danet.weights.runtimes import CARD, SHA256
+
+with without_dynamo():
+    from timm.layers.conv2d_same import Conv2dSame
 
 USAGE = "danet.usage"
 Runtime = Literal["onnx", "openvino"]
