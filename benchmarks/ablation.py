@@ -3,7 +3,7 @@
 The dilated FCN, each attention module, both, then random scaling, multi-grid and multi-scale testing added one by one;
 both forms of channel attention (released and Eq. 3); and both modules with attention switched off at test time.
 
-    python -m benchmarks.ablation --camvid DIR --seeds 3 --json benchmarks/results/ablation.json
+    python -m benchmarks.ablation --root CAMVID --seeds 3 --json benchmarks/results/ablation.json
 """
 
 import sys

@@ -3,7 +3,7 @@
 All have the same backbone, recipe and number of steps; DANet is also trained at stride 8, as in the paper. Needs the
 extra `compare`.
 
-    python -m benchmarks.baselines --camvid DIR --seeds 3 --json benchmarks/results/baselines.json
+    python -m benchmarks.baselines --root CAMVID --seeds 3 --json benchmarks/results/baselines.json
 
 DANet and the FCN are the runs of ablation.py if these are in the same --out. Speed is measured again each time, once
 all networks are trained: repeat the command when the machine is idle.

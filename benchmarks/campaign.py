@@ -1,4 +1,4 @@
-"""Compare networks on CamVid with one backbone, recipe and number of steps, seed by seed (ablation, baselines).
+"""Compare networks on one dataset with one backbone, recipe and number of steps, seed by seed (ablation, baselines).
 
 A run is a folder OUT/NAME-SEED of `danet train`, with PROTOCOL.npz, the confusion matrix of each validation image. A
 campaign can be interrupted at any time: the same command reads the finished runs and resumes the unfinished one.
@@ -43,13 +43,15 @@ BASE = Recipe(
 
 @dataclass(frozen=True)
 class Options:
-    """Train and compare networks on CamVid with one backbone, recipe and number of steps, seed by seed.
+    """Train and compare networks on one dataset with one backbone, recipe and number of steps, seed by seed.
 
     The same command resumes an interrupted campaign.
     """
 
-    camvid: Path
-    """folder of CamVid"""
+    root: Path
+    """folder of the dataset"""
+    dataset: Literal["camvid", "folder"] = "camvid"
+    """camvid, or any folder with dataset.yaml or classes.txt, whose images keep their size"""
     out: Path = Path("runs/campaign")
     """folder of the runs"""
     json: Path | None = None
@@ -79,10 +81,14 @@ def base(options: Options) -> Recipe:
     width = BASE.network.width if options.backbone == BASE.network.backbone else None
     network = replace(BASE.network, backbone=options.backbone, output_stride=options.output_stride, width=width)
     epochs = BASE.optim.epochs if options.epochs is None else options.epochs
+    data = replace(BASE.data, dataset=options.dataset, root=options.root)
+    if options.dataset == "folder":
+        data = replace(data, scale=(1.0, 1.0), size=None)
     return replace(
         BASE,
+        about=BASE.about if options.dataset == "camvid" else "a folder in small, to compare networks",
         network=network,
-        data=replace(BASE.data, root=options.camvid),
+        data=data,
         optim=replace(BASE.optim, epochs=epochs, precision=options.precision),
         validate_every=epochs,
     )
@@ -128,7 +134,7 @@ def result(rows: Sequence[Row], measured: Mapping[tuple[str, int], Measured], op
         "environment": environment(resolve_device(options.device)),
         "recipe": recipe,
         "backbone_weights": weights,
-        "images": registry.DATASETS["camvid"].counts,
+        "images": {split: len(registry.load(options.dataset, options.root, split)) for split in ("train", "val")},
         "rows": [summarize(row, measured) for row in rows],
         "runs": [each.facts for each in measured.values()],
     }
@@ -189,7 +195,9 @@ def _train(run: Path, recipe: Recipe, options: Options) -> None:
 def _evaluate(run: Path, file: Path, row: Row, options: Options) -> None:
     """Write the confusion matrix of each validation image."""
     protocol = find_protocol(row.protocol)
-    names, matrices = confusion_matrices(run / run_folder.BEST, options.camvid, protocol, row.off, options.device)
+    names, matrices = confusion_matrices(
+        run / run_folder.BEST, options.dataset, options.root, protocol, row.off, options.device
+    )
     content = io.BytesIO()
     np.savez_compressed(content, names=np.array(names), matrices=matrices)
     write_atomically(file, content.getvalue())

@@ -1,11 +1,11 @@
-"""What attention is worth on CamVid: each form of it next to its twin trained without attention.
+"""What attention is worth: each form of it next to its twin trained without attention.
 
 The twin has the same parameters, recipe and seed, but alpha and beta are held at 0 throughout the training. Switching
 attention off at test time only shows what trained weights rely on. The forms: the paper's; attention with a learning
-rate of its own and without weight decay; with alpha and beta starting above 0; with the attention loss; all of these.
-Below, the same with a decoder.
+rate of its own and without weight decay; with alpha and beta starting above 0; with the attention loss; all of these;
+energies that are centered or cosines. Below, the same with a decoder.
 
-    python -m benchmarks.twins --camvid DIR --seeds 3 --json benchmarks/results/twins.json
+    python -m benchmarks.twins --root CAMVID --seeds 3 --json benchmarks/results/twins.json
 """
 
 import sys
@@ -27,11 +27,13 @@ def run(options: campaign.Options) -> dict[str, Any]:
 
 def rows(base: Recipe) -> Sequence[Row]:
     """Return the rows: the forms of attention with a dilated backbone, then with a decoder."""
-    decoder = replace(base, network=replace(base.network, output_stride=16, decoder=True))
+    decoder = _network(base, output_stride=16, decoder=True)
     supervised = Loss(attention=0.4)
     free = {"attention_lr_factor": 10.0, "attention_weight_decay": 0.0}
-    started = replace(_optim(base, **free), network=replace(base.network, initial_scale=0.1))
+    started = _network(_optim(base, **free), initial_scale=0.1)
     everything = replace(started, loss=supervised)
+    decoder_all = replace(everything, network=replace(decoder.network, initial_scale=0.1))
+    cosine = {"position_form": "cosine", "channel_form": "cosine"}
     return [
         Row("twin", "without attention", _optim(base, attention_lr_factor=0.0)),
         Row("paper", "as in the paper", base, ("twin",)),
@@ -40,18 +42,21 @@ def rows(base: Recipe) -> Sequence[Row]:
         Row("supervised", "attention loss", replace(base, loss=supervised), ("twin", "paper")),
         Row("all", "own rate, start and attention loss", everything, ("twin", "paper")),
         Row("all-off", "  off at test time", everything, ("all",), run="all", off=OFF),
+        Row("centered", "centered energies", _network(started, position_form="centered"), ("twin", "started")),
+        Row("cosine", "cosines, position and channel", _network(started, **cosine), ("twin", "started")),
+        Row("cosine-all", "  + attention loss", _network(everything, **cosine), ("twin", "all")),
         Row("decoder-twin", "decoder, without attention", _optim(decoder, attention_lr_factor=0.0), ("twin",)),
         Row("decoder", "decoder, as in the paper", decoder, ("decoder-twin", "paper")),
         Row(
             "decoder-all",
             "decoder, own rate, start and loss",
-            replace(everything, network=replace(decoder.network, initial_scale=0.1)),
+            decoder_all,
             ("decoder-twin", "decoder"),
         ),
         Row(
             "decoder-all-off",
             "  off at test time",
-            replace(everything, network=replace(decoder.network, initial_scale=0.1)),
+            decoder_all,
             ("decoder-all",),
             run="decoder-all",
             off=OFF,
@@ -61,6 +66,10 @@ def rows(base: Recipe) -> Sequence[Row]:
 
 def _optim(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, optim=replace(recipe.optim, **changes))
+
+
+def _network(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, network=replace(recipe.network, **changes))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluate weights on CamVid's validation images and return the confusion matrix of each image."""
+"""Evaluate weights on the validation images of a dataset and return the confusion matrix of each image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,19 +22,25 @@ def load_predictor(weights: Path, device: str | None = None, off: Sequence[str] 
 
 
 def confusion_matrices(
-    weights: Path, camvid: Path, protocol: Protocol = WHOLE, off: Sequence[str] = (), device: str | None = None
+    weights: Path,
+    dataset: str,
+    root: Path,
+    protocol: Protocol = WHOLE,
+    off: Sequence[str] = (),
+    device: str | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """Return the names of the images, and their confusion matrices P,K,K int64.
 
     Args:
         weights: of the network.
-        camvid: the dataset's folder.
+        dataset: a key of `DATASETS`.
+        root: its folder.
         protocol: how images are resized and averaged.
         off: see `load_predictor`.
         device: see `danet.load`.
     """
     predictor = load_predictor(weights, device, off)
-    samples = registry.load("camvid", camvid, "val")
+    samples = registry.load(dataset, root, "val")
     names, matrices = [], []
     for sample, labels, _ in predictor.predictions(samples, protocol):
         confusion = Confusion(len(samples.classes))

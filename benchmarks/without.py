@@ -47,10 +47,10 @@ def run(options: Options) -> dict[str, Any]:
     network, card = weights_file.load(options.weights)
     scales = {name: network.get_parameter(f"{name}.attention.scale").item() for name in GREEK}
     protocol = replace(WHOLE, crop=options.window, stride=2 / 3, windows="shifted")
-    _, both = confusion_matrices(options.weights, options.camvid, protocol, device=options.device)
+    _, both = confusion_matrices(options.weights, "camvid", options.camvid, protocol, device=options.device)
     rows = []
     for off in OFF:
-        _, matrices = confusion_matrices(options.weights, options.camvid, protocol, off, options.device)
+        _, matrices = confusion_matrices(options.weights, "camvid", options.camvid, protocol, off, options.device)
         rows.append({"off": off, **paired_difference(matrices, both)})
     result = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
     return result | {"window": options.window, "miou": float(mean_iou(both.sum(0))), "rows": rows}

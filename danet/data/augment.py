@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from danet.data.classes import IGNORE
+from danet.data.degrade import degrade
 from danet.data.images.channels import as_type, resize
 from danet.startup import without_dynamo
 
@@ -20,7 +21,7 @@ with without_dynamo():
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip and color changes, in this order.
+    """Random scale, crop, horizontal flip, color changes and degradations, in this order.
 
     Args:
         crop: height and width of the result. Pixels outside the image are black, and ignored in the labels.
@@ -31,6 +32,7 @@ class Augmentation:
         short_side: length in pixels to which the image's short side is resized before the random resizing. None: keep
             its size.
         photometric: apply SSD's photometric distortion, see `distort`.
+        degrade: probability of noise, blur, haze and the like; see degrade.py. Only for 8-bit RGB images.
         largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to ten
             times (mmsegmentation's cat_max_ratio). 1: keep the first crop.
     """
@@ -41,6 +43,7 @@ class Augmentation:
     jitter: float = 0.0
     short_side: int | None = None
     photometric: bool = False
+    degrade: float = 0.0
     largest_share: float = 1.0
 
     def __call__(
@@ -63,6 +66,8 @@ class Augmentation:
             image = _jitter(image, self.jitter, rng)
         if self.photometric:
             image = distort(image, rng)
+        if self.degrade and rng.random() < self.degrade:
+            image = degrade(image, rng)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
 
 

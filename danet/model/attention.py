@@ -2,18 +2,22 @@
 
 Symbols of the paper: A is the input x; B and C are query and key, D is value; S are the position weights, X the
 channel weights; alpha and beta are `scale`. Both modules return E = scale * attended + x, in the shape of x. They start
-as the identity because scale starts at 0.
+as the identity because scale starts at 0. Forms other than "paper" and "released" are not in the paper.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from danet.errors import InputError
 from danet.model.attention_kernels import attend, attention_weights
 
-FORMS = ("released", "paper")
-"""The two forms of channel attention: as in every released implementation, and Eq. 3."""
+POSITION_FORMS = ("paper", "centered", "cosine")
+CHANNEL_FORMS = ("released", "paper", "cosine")
+SHARPNESS = 8.0
+"""Of the cosine forms at the start of the training: the energy of two equal vectors. A row over N positions can single
+one out if its energies differ by log N, which is 8 for a grid of 48 x 64."""
 
 
 class PositionAttention(nn.Module):
@@ -22,16 +26,22 @@ class PositionAttention(nn.Module):
     query, key and value are 1x1 convolutions with bias; query and key have channels // reduction channels. In the
     paper B and C have all channels; every released implementation reduces them by 8, which is the default here.
 
+    Forms of the energies of Eq. 1: "paper", query . key. "centered" subtracts the mean over the image from the query,
+    which removes what all rows have in common: the pairwise term of disentangled non-local networks (Yin et al., ECCV
+    2020) without the unary term. "cosine" is the cosine of query and key times a learned `sharpness`.
+
     Args:
         channels: C of the input.
         reduction: the ratio of C to the channels of query and key, of which there is at least one.
+        form: "paper", "centered" or "cosine".
 
     Raises:
-        InputError: channels or reduction is less than 1.
+        InputError: channels or reduction is less than 1, or an unknown form.
     """
 
-    def __init__(self, channels: int, reduction: int = 8):
+    def __init__(self, channels: int, reduction: int = 8, form: str = "paper"):
         super().__init__()
+        _check_form(form, POSITION_FORMS)
         for name, value in (("channels", channels), ("reduction", reduction)):
             if value < 1:
                 raise InputError(name, f"must be at least 1, got {value}", "use the input's channels and reduction 8")
@@ -40,6 +50,8 @@ class PositionAttention(nn.Module):
         self.key = nn.Conv2d(channels, narrow, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.scale = nn.Parameter(torch.zeros(()))
+        self.form = form
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS)) if form == "cosine" else None
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return scale * attended + x."""
@@ -57,8 +69,17 @@ class PositionAttention(nn.Module):
         return attention_weights(query[:, positions], key)
 
     def query_key(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
-        """Return query and key, one row per position."""
-        return _rows(self.query(x)), _rows(self.key(x))
+        """Return query and key, one row per position, so that the energies are their products in every form."""
+        query, key = _rows(self.query(x)), _rows(self.key(x))
+        if self.form == "centered":
+            return query - query.mean(1, keepdim=True), key
+        if self.sharpness is not None:
+            return F.normalize(query, dim=2) * self.sharpness, F.normalize(key, dim=2)
+        return query, key
+
+    def extra_repr(self) -> str:
+        """Show the form when the module is printed."""
+        return f"form={self.form!r}"
 
 
 class ChannelAttention(nn.Module):
@@ -66,10 +87,11 @@ class ChannelAttention(nn.Module):
 
     Deviation: Eq. 3 is softmax(A A^T), which is `form="paper"`. The code behind the paper's numbers, and every port of
     it, computes softmax(rowmax(A A^T) - A A^T), which attends to the *least* similar channels. This is
-    `form="released"`, the default.
+    `form="released"`, the default. In both, energies are sums over all positions, so rows are sharper in larger images.
+    `form="cosine"` is the cosine of two channels times a learned `sharpness`, whatever the image's size.
 
     Args:
-        form: "released" or "paper".
+        form: "released", "paper" or "cosine".
 
     Raises:
         InputError: an unknown form.
@@ -77,10 +99,10 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, form: str = "released"):
         super().__init__()
-        if form not in FORMS:
-            raise InputError("form", f"{form!r} is unknown", "use 'released' or 'paper'")
+        _check_form(form, CHANNEL_FORMS)
         self.form = form
         self.scale = nn.Parameter(torch.zeros(()))
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS)) if form == "cosine" else None
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return scale * attended + x."""
@@ -94,6 +116,9 @@ class ChannelAttention(nn.Module):
         # The energies are sums of N products: too large, and too close together, for the 8 bits of bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             features = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))  # no copy in either memory format
+            if self.sharpness is not None:
+                features = F.normalize(features, dim=2)
+                return torch.softmax(features @ features.transpose(1, 2) * self.sharpness, dim=-1)
             energy = features @ features.transpose(1, 2)  # B,C,C
             # softmax subtracts the row's maximum, so rowmax - energy and -energy give the same weights
             return torch.softmax(-energy if self.form == "released" else energy, dim=-1)
@@ -101,6 +126,11 @@ class ChannelAttention(nn.Module):
     def extra_repr(self) -> str:
         """Show the form when the module is printed."""
         return f"form={self.form!r}"
+
+
+def _check_form(form: str, known: tuple[str, ...]) -> None:
+    if form not in known:
+        raise InputError("form", f"{form!r} is unknown", f"use {', '.join(known)}")
 
 
 def _rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:

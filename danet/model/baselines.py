@@ -7,6 +7,7 @@ a DANet: `danet train camvid --network.architecture smp:PSPNet`.
 import difflib
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch.nn.functional as F
@@ -72,18 +73,11 @@ def build_network(architecture: str = "danet", **arguments: Any) -> AnyNetwork:
     return ARCHITECTURES[architecture](**arguments)
 
 
-def _dranet(
-    position: bool = True,
-    channel: bool = True,
-    channel_form: str = "released",
-    decoder: bool = False,
-    **arguments: Any,
-) -> DRANet:
-    """Build a DRANet from the arguments of `DANet`."""
-    options = {"position": position, "channel": channel, "channel_form": channel_form, "decoder": decoder}
-    only = {"position": True, "channel": True, "channel_form": "released", "decoder": False}
-    for name, value in options.items():
-        if value != only[name]:
+def _dranet(**arguments: Any) -> DRANet:
+    """Build a DRANet from the arguments of `DANet`; those that DRANet lacks must have their defaults."""
+    for name in signature(DANet).parameters.keys() & arguments.keys() - signature(DRANet).parameters.keys():
+        value = arguments.pop(name)
+        if value != signature(DANet).parameters[name].default:
             what = f"{value!r} is not supported by dranet, only by danet"
             raise InputError(name, what, f"leave `{name}` out, or use `architecture` danet")
     return DRANet(**arguments)

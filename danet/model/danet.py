@@ -84,7 +84,7 @@ class DANet(nn.Module):
         layer4_dilations: multi-grid, absolute: (4, 8, 16) in the paper; None means 2, 4, 4.
         position: use position attention.
         channel: use channel attention. Without both, the network is the dilated FCN.
-        channel_form: "released" or "paper"; see `ChannelAttention`.
+        channel_form: "released", "paper" or "cosine"; see `ChannelAttention`.
         width: channels of the branches; None means a quarter of the backbone's (512 for ResNet-50 and 101).
         dropout: probability of Dropout2d before each classifier.
         align_corners: for the bilinear upsampling of the logits; True in the released code, False in mmseg's 512 x 1024
@@ -96,6 +96,8 @@ class DANet(nn.Module):
         decoder: keep the backbone undilated and refine the result up to stride 4, for thin objects; see `decoder.py`.
             The paper has no decoder.
         initial_scale: alpha and beta at the start of the training; 0 in the paper.
+        position_form: "paper", "centered" or "cosine"; see `PositionAttention`.
+        reduction: the ratio of width to the channels of query and key: 8 in the released code, 1 in the paper's text.
 
     Raises:
         InputError: an invalid argument.
@@ -118,6 +120,8 @@ class DANet(nn.Module):
         pretrained: bool = False,
         decoder: bool = False,
         initial_scale: float = 0.0,
+        position_form: str = "paper",
+        reduction: int = 8,
     ):
         super().__init__()
         check_arguments(num_classes, in_channels, width, dropout)
@@ -136,7 +140,9 @@ class DANet(nn.Module):
         channels = sum(sizes[self.finer_maps :]) if decoder else sizes[-1]
         width = channels // 4 if width is None else width
         self.reduce = None if position or channel else conv_bn_relu(channels, width)
-        self.position = Branch(channels, width, PositionAttention(width)) if position else None
+        self.position = (
+            Branch(channels, width, PositionAttention(width, reduction, position_form)) if position else None
+        )
         self.channel = Branch(channels, width, ChannelAttention(channel_form)) if channel else None
         for branch in (self.position, self.channel):
             if branch is not None:

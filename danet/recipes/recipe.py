@@ -28,8 +28,8 @@ class Network:
     """use position attention (Eq. 1-2)"""
     channel: bool = True
     """use channel attention (Eq. 3-4)"""
-    channel_form: Literal["released", "paper"] = "released"
-    """channel attention as in the released code, or as in Eq. 3"""
+    channel_form: Literal["released", "paper", "cosine"] = "released"
+    """channel attention as in the released code, as in Eq. 3, or by cosine"""
     width: int | None = None
     """channels of the attention branches; default: a quarter of the backbone's"""
     dropout: float = 0.1
@@ -44,6 +44,10 @@ class Network:
     """keep the backbone undilated and refine the result up to stride 4; the paper has no decoder"""
     initial_scale: float = 0.0
     """alpha and beta of the attention modules at the start; 0 in the paper"""
+    position_form: Literal["paper", "centered", "cosine"] = "paper"
+    """position attention by products as in Eq. 1, with the mean query subtracted, or by cosine"""
+    reduction: int = 8
+    """ratio of the branches' channels to those of query and key: 8 in the released code, 1 in the paper's text"""
     architecture: str = "danet"
     """danet, dranet, or a baseline: smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (with the
     extra compare: uv sync --extra compare)"""
@@ -77,6 +81,8 @@ class Data:
     """strength of random brightness, contrast and saturation"""
     photometric: bool = False
     """SSD's photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5"""
+    degrade: float = 0.0
+    """probability of random noise, blur, haze and compression, for robust networks; 0.5 is a good value"""
     mean: tuple[float, ...] | None = None
     """mean of each band that the network expects, from 0 to 1; default: that of the backbone's ImageNet weights"""
     std: tuple[float, ...] | None = None
@@ -201,6 +207,7 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two increasing factors above 0"),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "from 0 to 1"),
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
+        ("data.degrade", data.degrade, 0 <= data.degrade <= 1, "from 0 to 1"),
         ("data.largest_share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
         ("data.short_side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
         ("data.mean", data.mean, all(0 <= value <= 1 for value in data.mean or ()), "from 0 to 1"),

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -99,9 +100,8 @@ class _Stream(Dataset):
     def __init__(self, samples: Samples, recipe: Recipe):
         self.samples, self.seed = samples, recipe.seed
         data = recipe.data
-        self.augment = Augmentation(
-            data.crop, data.scale, data.flip, data.jitter, data.short_side, data.photometric, data.largest_share
-        )
+        shared = {field.name for field in fields(Augmentation)}
+        self.augment = Augmentation(**{name: value for name, value in vars(data).items() if name in shared})
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:

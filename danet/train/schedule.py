@@ -11,7 +11,7 @@ from torch import nn
 
 from danet.recipes import Optim
 
-_ATTENTION = re.compile(r"attention\.(scale|query\.|key\.)")
+_ATTENTION = re.compile(r"attention\.(scale|sharpness|query\.|key\.)")
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
@@ -23,7 +23,7 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
 def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """Return the optimizer with the parameter groups of the backbone, the head and the attention, if they differ.
 
-    The attention's group holds what decides where pixels attend and how much: alpha, beta, query and key.
+    The attention's group holds what decides where pixels attend and how much: alpha, beta, query, key and sharpness.
     `set_learning_rate` keeps the ratio of the groups' learning rates.
     """
     decay = optim.weight_decay if optim.attention_weight_decay is None else optim.attention_weight_decay

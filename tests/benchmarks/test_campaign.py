@@ -214,7 +214,7 @@ def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeyp
     monkeypatch.setattr(baselines, "BASELINES", ("PSPNet",))
     monkeypatch.setattr(baselines, "REPEATS", 2)
     monkeypatch.setattr(baselines, "peak_memory", lambda prepare, *args: prepare(*args)() and 5_000_000)
-    args = ["--camvid", str(camvid), "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "baselines.json")]
+    args = ["--root", str(camvid), "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "baselines.json")]
     args += ["--backbone", "test_resnet", "--device", "cpu"]
     command = load("command").main
     assert command("baselines", campaign.Options, baselines.run, baselines.table, args=args, overwrite=True) == 0

@@ -12,6 +12,8 @@ from PIL import Image
 from danet import InputError
 from danet.data import registry, sampler
 from danet.data.augment import Augmentation, _shift_colors, distort, scaled_crop
+from danet.data.degrade import DEGRADATIONS, degrade
+from danet.evaluate.corruptions import CORRUPTIONS
 
 
 @pytest.mark.parametrize("name", ["toy", "toy-context"])
@@ -223,3 +225,41 @@ def test_the_photometric_option_distorts_the_image():
     distorted = Augmentation((48, 64), flip=0.0, photometric=True)(smooth_image(), labels, np.random.default_rng(3))[0]
     assert (plain == smooth_image()).all()
     assert (distorted != plain).any()
+
+
+@given(sizes, seeds)
+def test_degradations_keep_the_size_and_depend_only_on_the_generator(size, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    first, again = (degrade(image, np.random.default_rng(seed)) for _ in range(2))
+    assert (first.shape, first.dtype) == (image.shape, np.uint8)
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS, ids=lambda kind: kind.__name__)
+def test_each_degradation_is_visible_but_leaves_the_scene_in_place(kind):
+    """A degraded image is nearer to its own image than to the same image moved by 8 pixels or mirrored."""
+    y, x = np.mgrid[:48, :64].astype(np.float32)
+    scene = np.stack([x / 63, np.where((x - 40) ** 2 + (y - 20) ** 2 < 150, 0.9, 0.2), np.where(y > 30, 0.8, 0.1)], 2)
+    for seed in range(20):
+        changed = kind(scene.astype(np.float32), np.random.default_rng(seed)).clip(0, 1)
+        assert changed.shape == scene.shape
+        assert changed.dtype == np.float32
+        assert np.isfinite(changed).all()
+
+        def likeness(other: np.ndarray, changed: np.ndarray = changed) -> float:
+            return sum(np.corrcoef(changed[..., band].ravel(), other[..., band].ravel())[0, 1] for band in (1, 2))
+
+        assert likeness(scene) > max(likeness(np.roll(scene, 8, 0)), likeness(scene[::-1]), likeness(scene[:, ::-1]))
+    assert np.abs(changed - scene).mean() > 0.001
+
+
+def test_the_degrade_option_is_a_probability():
+    labels, image = np.zeros((48, 64), np.uint8), smooth_image()
+    outs = [
+        Augmentation((48, 64), flip=0.0, degrade=0.5)(image, labels, np.random.default_rng(i))[0] for i in range(60)
+    ]
+    assert 15 <= sum((out != image).any() for out in outs) <= 45
+
+
+def test_no_degradation_is_a_corruption_of_the_evaluation():
+    assert not {kind.__name__ for kind in DEGRADATIONS} & set(CORRUPTIONS)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -118,9 +119,48 @@ def test_the_two_forms_attend_to_opposite_channels():
     assert ChannelAttention("paper").weights(x)[0, 0].argmax() == 0
 
 
-def test_unknown_form_is_an_error():
-    with pytest.raises(InputError, match="form: 'softmax' is unknown; use 'released' or 'paper'"):
-        ChannelAttention("softmax")
+def test_centered_attention_is_the_pairwise_term_of_disentangled_attention():
+    """Yin et al. (2020), Eq. 5: softmax((q_i - mean q) . (k_j - mean k)); the mean key shifts all energies alike."""
+    module, x = PositionAttention(16, form="centered").double(), torch.randn(2, 16, 5, 6, dtype=torch.float64)
+    query, key = (conv(x).flatten(2).transpose(1, 2) for conv in (module.query, module.key))
+    whitened = [rows - rows.mean(1, keepdim=True) for rows in (query, key)]
+    expected = softmax((whitened[0] @ whitened[1].transpose(1, 2)).detach().numpy())
+    assert_equal_to_float64(module.weights(x), expected)
+
+
+def test_cosine_attention_ignores_the_length_of_vectors():
+    module, x = PositionAttention(16, form="cosine").double(), torch.randn(2, 16, 5, 6, dtype=torch.float64)
+    query, key = (conv(x).flatten(2).transpose(1, 2).detach().numpy() for conv in (module.query, module.key))
+    query, key = (rows / np.linalg.norm(rows, axis=2, keepdims=True) for rows in (query, key))
+    expected = softmax(attention.SHARPNESS * query @ key.transpose(0, 2, 1))
+    assert_equal_to_float64(module.weights(x), expected)
+    with torch.no_grad():
+        for parameter in module.key.parameters():
+            parameter *= 5
+    assert_equal_to_float64(module.weights(x), expected)
+
+
+def test_cosine_channel_attention_does_not_depend_on_the_size():
+    module, x = ChannelAttention("cosine").double(), torch.randn(2, 6, 4, 5, dtype=torch.float64)
+    channels = x.flatten(2).numpy() / np.linalg.norm(x.flatten(2).numpy(), axis=2, keepdims=True)
+    assert_equal_to_float64(module.weights(x), softmax(attention.SHARPNESS * channels @ channels.transpose(0, 2, 1)))
+    torch.testing.assert_close(module.weights(x.repeat(1, 1, 2, 3)), module.weights(x))
+
+
+@pytest.mark.parametrize("build", [partial(PositionAttention, 16, form="cosine"), partial(ChannelAttention, "cosine")])
+def test_sharpness_is_learned(build):
+    module = build()
+    torch.nn.init.constant_(module.scale, 0.5)
+    module(torch.randn(2, 16, 4, 5)).square().sum().backward()
+    assert module.sharpness.grad.abs() > 0
+
+
+@pytest.mark.parametrize(
+    "build", [partial(PositionAttention, 16, form="softmax"), partial(ChannelAttention, "softmax")]
+)
+def test_unknown_form_is_an_error(build):
+    with pytest.raises(InputError, match=r"form: 'softmax' is unknown; use .*paper, .*cosine"):
+        build()
 
 
 @pytest.mark.parametrize(("channels", "reduction", "narrow"), [(64, 8, 8), (512, 8, 64), (7, 8, 1), (20, 3, 6)])
