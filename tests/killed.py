@@ -310,6 +310,8 @@ def _compute_in_float64() -> None:
 
 def main() -> None:
     """Import what the programs need, without starting a thread, and fork for each line."""
+    import torch._dynamo  # noqa: F401  (the first step of an optimizer imports it)
+
     import danet.cli.train
     import danet.train.loop  # noqa: F401
 
