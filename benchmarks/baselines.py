@@ -1,7 +1,7 @@
-"""DANet and its baselines FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet: accuracy, time and memory.
+"""DANet, DRANet and their baselines FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet: accuracy, time and memory.
 
-All have the same backbone, recipe and number of steps; DANet is also trained at stride 8, as in the paper. Needs the
-extra `compare`.
+All have the same backbone, recipe and number of steps. DANet is also trained at stride 8, as in the paper, with a
+decoder, and on degraded images. Needs the extra `compare`.
 
     python -m benchmarks.baselines --root CAMVID --seeds 3 --json benchmarks/results/baselines.json
 
@@ -61,9 +61,19 @@ def rows(base: Recipe) -> Sequence[Row]:
     ]
     fcn = replace(base, network=replace(network, position=False, channel=False))
     finer = replace(base, network=replace(network, output_stride=8))
+    decoder = replace(
+        base,
+        network=replace(network, decoder=True, output_stride=16, initial_scale=0.1),
+        loss=replace(base.loss, attention=0.4),
+    )
+    degraded = {"data": replace(base.data, degrade=0.5)}
     return [
         *baselines,
         Row("both-8", "DANet, stride 8", finer, against),
+        Row("decoder", "DANet, decoder, attention loss", decoder, (*against, "deeplabv3plus", "upernet")),
+        Row("dranet", "DRANet", replace(base, network=replace(network, architecture="dranet")), against),
+        Row("robust", "DANet, degraded training", replace(base, **degraded), against),
+        Row("robust-decoder", "  + decoder, attention loss", replace(decoder, **degraded), ("decoder",)),
         Row("fcn", "dilated FCN", fcn, against),
         Row("both", "DANet", base),
     ]

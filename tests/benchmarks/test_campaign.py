@@ -53,7 +53,7 @@ def camvid(tmp_path) -> Path:
 
 
 def options(campaign, camvid, **more):
-    return campaign.Options(camvid, camvid.parent / "runs", backbone="test_resnet", device="cpu", **more)
+    return campaign.Options(camvid, out=camvid.parent / "runs", backbone="test_resnet", device="cpu", **more)
 
 
 def test_interval_over_seeds_equals_students_t(load):
@@ -195,6 +195,17 @@ def test_ablation_rows_differ_only_as_in_the_paper(campaign, load, camvid):
     assert rows["multi-scale"].run == "scaling"
 
 
+def test_any_folder_can_be_compared_on_at_its_own_size(campaign, load, camvid):
+    (camvid / "labels").rename(camvid / "masks")
+    (camvid / "dataset.yaml").write_text(f"classes: [{', '.join(f'c{i}' for i in range(12))}]")
+    chosen = options(campaign, camvid, dataset="folder", only=("decoder-all",))
+    result = campaign.run(load("twins").rows(campaign.base(chosen)), chosen)
+    assert result["images"] == {"train": 4, "val": 3}
+    assert (result["recipe"]["data"]["scale"], result["recipe"]["data"]["size"]) == ([1.0, 1.0], None)
+    assert [run["name"] for run in result["runs"]] == ["decoder-all"]
+    assert result["runs"][0]["scales"].keys() == {"position", "channel"}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -220,7 +231,9 @@ def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeyp
     assert command("baselines", campaign.Options, baselines.run, baselines.table, args=args, overwrite=True) == 0
     assert "peak 5 MB" in capsys.readouterr().out
     result = json.loads((tmp_path / "baselines.json").read_text())
-    assert [row["name"] for row in result["rows"]] == ["pspnet", "both-8", "fcn", "both"]
+    assert [row["name"] for row in result["rows"]] == [
+        *("pspnet", "both-8", "decoder", "dranet", "robust", "robust-decoder", "fcn", "both")
+    ]
     assert all(row["speed"]["images_per_s"] > 0 for row in result["rows"])
     assert [entry["against"] for entry in result["rows"][0]["differences"]] == ["both"]
     drawings = plots.draw_all(tmp_path)
