@@ -40,6 +40,8 @@ class Evaluate:
     protocol: str = "whole"
     """test-time protocol: whole, paper-multi, released-single-cityscapes, released-multi-cityscapes, released-multi,
     mmseg-whole, mmseg-whole-512, mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
+    size: int | None = None
+    """resize images to this long side, in pixels, before the network; default: the size used in training"""
     json: Path | None = None
     """write all scores to this file as well; - prints them instead of the table"""
     images: Path | None = None
@@ -77,6 +79,8 @@ def run(args: Sequence[str]) -> int:
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     check_classes(predictor.card, samples, str(options.weights))
+    if options.size is not None:
+        predictor = predictor.with_size(options.size, protocol)
     if options.attention and not predictor.has_attention:
         what = f"{options.weights} has no attention modules to inspect"
         raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
@@ -96,7 +100,7 @@ def run(args: Sequence[str]) -> int:
             print(f"{len(samples)} files in {options.submit}")
     if options.json is not None:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
-        origin |= {"protocol": options.protocol, "dtype": options.dtype}
+        origin |= {"protocol": options.protocol, "size": predictor.card.size, "dtype": options.dtype}
         origin |= {"dataset": options.dataset, "split": options.split, "images": len(samples)}
         write_json(options.json, origin | result.as_dict())
     if options.images is not None:

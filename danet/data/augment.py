@@ -31,6 +31,7 @@ class Augmentation:
             Other images than 8-bit RGB have no saturation, and a contrast per band.
         short_side: length in pixels to which the image's short side is resized before the random resizing. None: keep
             its size.
+        long_side: the same for the long side, instead of `short_side`.
         photometric: apply SSD's photometric distortion, see `distort`.
         degrade: probability of noise, blur, haze and the like; see degrade.py. Only for 8-bit RGB images.
         largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to ten
@@ -42,6 +43,7 @@ class Augmentation:
     flip: float = 0.5
     jitter: float = 0.0
     short_side: int | None = None
+    long_side: int | None = None
     photometric: bool = False
     degrade: float = 0.0
     largest_share: float = 1.0
@@ -59,6 +61,8 @@ class Augmentation:
         scale = rng.uniform(*self.scale)
         if self.short_side is not None:
             scale *= self.short_side / min(labels.shape)
+        if self.long_side is not None:
+            scale *= self.long_side / max(labels.shape)
         image, labels = scaled_crop(image, labels, scale, self.crop, rng, self.largest_share)
         if rng.random() < self.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]

@@ -1,5 +1,6 @@
 """Load a network and segment images. In Python `danet.load()(image)`; commands: `danet predict` and most others."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,11 +98,26 @@ class Predictor:
         """Segment pixels, as `read_image` returns them for the card's bands; see `__call__`."""
         card = self.card
         if size is not None:
-            _check_size(size, pixels, protocol)
+            _check_size(size, pixels.shape[:2], protocol)
         long_side = card.size if size is None else size
         protocol = self.resolve_protocol(protocol)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
         return Segmentation(name, pixels, *inference.segment(pixels), self.classes)
+
+    def with_size(self, size: int, protocol: Protocol = WHOLE) -> "Predictor":
+        """Return this predictor with another size in its card.
+
+        Args:
+            size: the images' long side in pixels at the network's input.
+            protocol: the one that it will be used with.
+
+        Raises:
+            InputError: a size below 1, or above the limit for square images; a protocol that defines a size.
+        """
+        _check_size(size, (1, 1), protocol)
+        other = copy.copy(self)
+        other.card = replace(self.card, size=size)
+        return other
 
     def predictions(
         self, samples: Samples, protocol: Protocol = WHOLE, indices: Iterable[int] | None = None
@@ -191,13 +207,12 @@ def read_pixels(image: ImageLike, bands: Bands = RGB) -> tuple[str, np.ndarray]:
     return "image", as_pixels(np.ascontiguousarray(stored), bands, "image")
 
 
-def _check_size(size: int, pixels: np.ndarray, protocol: Protocol) -> None:
+def _check_size(size: int, shape: tuple[int, ...], protocol: Protocol) -> None:
     if size < 1:
         raise InputError("size", f"must be at least 1 pixel, got {size}", "use the long side in pixels")
     if (base := protocol.long_side or protocol.short_side) is not None:
         what = f"the `protocol` already resizes images, to {base} pixels"
         raise InputError("size", what, "leave out `size`, or choose another `protocol`")
-    height, width = pixels.shape[:2]
-    if (count := size**2 * min(height, width) / max(height, width)) > MAX_PIXELS:
+    if (count := size**2 * min(shape) / max(shape)) > MAX_PIXELS:
         what = f"{size} makes an image of {count:,.0f} pixels, more than {MAX_PIXELS:,}"
         raise InputError("size", what, "use a smaller size")

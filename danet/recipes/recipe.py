@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from danet.errors import InputError
 
@@ -70,7 +70,9 @@ class Data:
     crop: tuple[int, int] = (512, 512)
     """height and width of the training crops"""
     scale: tuple[float, float] = (0.5, 2.0)
-    """range of random scaling, relative to the size of the image or to short_side"""
+    """range of random scaling, relative to what scale_from says"""
+    scale_from: Literal["image", "size"] = "image"
+    """what `scale` multiplies: the image's own size (or short_side), or the size at which it is predicted"""
     short_side: int | None = None
     """resize the short side of images to this before random scaling; default: keep their size"""
     flip: float = 0.5
@@ -87,8 +89,9 @@ class Data:
     """mean of each band that the network expects, from 0 to 1; default: that of the backbone's ImageNet weights"""
     std: tuple[float, ...] | None = None
     """standard deviation of each band that the network expects; default: that of the backbone's ImageNet weights"""
-    size: int | None = None
-    """resize the long side of images to this for validation and prediction; default: keep their size"""
+    size: int | Literal["auto"] | None = None
+    """resize the long side of images to this for validation and prediction; auto: choose it from the images and masks;
+    default: keep their size"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ class Optim:
     accumulate: int = 1
     """compute each batch in this many parts, to save memory"""
     ema: float = 0.0
-    """decay of an exponential moving average of the weights, which is then validated and saved; 0: none"""
+    """decay of an exponential moving average of the weights, which is then validated and saved; 0: none; after n steps
+    at most (1 + n) / (10 + n)"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: use autocast in the forward pass"""
     algorithm: Literal["sgd", "adamw"] = "sgd"
@@ -212,7 +216,18 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("data.short_side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
         ("data.mean", data.mean, all(0 <= value <= 1 for value in data.mean or ()), "from 0 to 1"),
         ("data.std", data.std, all(0 < value <= 1 for value in data.std or ()), "above 0 and up to 1"),
-        ("data.size", data.size, data.size is None or 32 <= data.size <= 8192, "from 32 to 8192 pixels"),
+        (
+            "data.size",
+            data.size,
+            not isinstance(data.size, int) or 32 <= data.size <= 8192,
+            "from 32 to 8192 pixels, or auto",
+        ),
+        (
+            "data.scale_from",
+            data.scale_from,
+            data.scale_from == "image" or (data.size is not None and data.short_side is None),
+            "image if there is no `data.size`, or a `data.short_side`",
+        ),
         ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
         ("optim.steps", optim.steps, optim.steps is None or optim.steps >= 1, "at least 1"),
         ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
@@ -332,7 +347,7 @@ def _value(kind: Any, value: Any, source: str, name: str) -> Any:
     if is_dataclass(kind):
         assert isinstance(kind, type)
         return _build(kind, value, source, f"{name}.")
-    choices = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    choices = get_args(kind) if get_origin(kind) in (types.UnionType, Union) else (kind,)
     for choice in choices:
         if (converted := _convert(choice, value)) is not _WRONG:
             return converted

@@ -39,7 +39,7 @@ CAMVID_DECODER = Recipe(
 )
 FOLDER = Recipe(
     network=_SMALL,
-    data=Data("folder", batch=4, crop=(384, 384), jitter=0.3, size=512),
+    data=Data("folder", batch=4, crop=(384, 384), scale_from="size", jitter=0.3, size="auto"),
     optim=Optim(epochs=60, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=20),
 )
 TOY = Recipe(

@@ -4,7 +4,6 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import fields
 from functools import partial
 from typing import NamedTuple
 
@@ -100,8 +99,9 @@ class _Stream(Dataset):
     def __init__(self, samples: Samples, recipe: Recipe):
         self.samples, self.seed = samples, recipe.seed
         data = recipe.data
-        shared = {field.name for field in fields(Augmentation)}
-        self.augment = Augmentation(**{name: value for name, value in vars(data).items() if name in shared})
+        assert data.size != "auto"
+        shared = {name: value for name, value in vars(data).items() if name in Augmentation.__dataclass_fields__}
+        self.augment = Augmentation(**shared, long_side=data.size if data.scale_from == "size" else None)
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:

@@ -59,6 +59,7 @@ def build(
     if recipe.data.degrade and bands != RGB:
         raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
     mean, std = _normalization(recipe, bands.count)
+    assert recipe.data.size != "auto"
     return network, weights_file.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )

@@ -22,6 +22,7 @@ from danet.train import run_folder
 from danet.train.build import build, load_split
 from danet.train.estimate import Estimate, estimate
 from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.scale import ObjectScale, check_scales, measure, with_size
 from danet.train.schedule import learning_rate
 
 
@@ -34,6 +35,7 @@ class _DataFacts(NamedTuple):
         train: number of training images.
         val: number of validation images.
         weights: class weights in the loss; None: all are 1.
+        scale: sizes of the images and of what is in them; None if they are not known or not needed.
         published: whether the numbers are the published ones.
     """
 
@@ -42,6 +44,7 @@ class _DataFacts(NamedTuple):
     train: int
     val: int
     weights: tuple[float, ...] | None
+    scale: ObjectScale | None
     published: bool
 
 
@@ -62,10 +65,12 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
     recipes.check(recipe, processes)
     with tempfile.TemporaryDirectory() as scratch:
         data = _inspect_data(recipe, options, SkippedImages(Path(scratch), recipe.skip_bad))
+    recipe = with_size(recipe, data.scale)
+    check_scales(recipe, data.scale)
     if options is not None:
         _check_options(recipe, options, data)
     cost = estimate(recipe, len(data.classes), data.bands.count)
-    optim, (height, width) = recipe.optim, recipe.data.crop
+    optim, size, (height, width) = recipe.optim, recipe.data.size, recipe.data.crop
     per_epoch = max(1, data.train // recipe.data.batch)
     steps = optim.steps or optim.epochs * per_epoch
     at_once = recipe.data.batch // (processes * optim.accumulate)
@@ -75,6 +80,7 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
         "",
         f"data           {data.train} training images, {data.val} validation images, {len(data.classes)} classes, "
         f"{data.bands.count} channels{source}",
+        *([f"size           {data.scale.describe(size)}"] if data.scale is not None else []),
         *([f"class weights  {' '.join(f'{weight:.3g}' for weight in data.weights)}"] if data.weights else []),
         f"steps          {steps} of {recipe.data.batch} images, {per_epoch} per epoch: {steps / per_epoch:.1f} epochs",
         f"learning rate  {_rates(recipe, steps)}; for the head times {optim.head_lr_factor:g}",
@@ -99,14 +105,15 @@ def _inspect_data(recipe: Recipe, options: RunOptions | None, skipped: SkippedIm
     if root is None and dataset is not None and dataset.classes is not None and not dataset.synthetic:
         train, val = (dataset.counts.get(split) for split in (recipe.data.train_split, recipe.data.val_split))
         if train is not None and val is not None:
-            return _DataFacts(dataset.classes, RGB, train, val, None, published=True)
+            return _DataFacts(dataset.classes, RGB, train, val, None, None, published=True)
     train, val = load_split(recipe, "train_split"), load_split(recipe, "val_split")
     if options is not None and options.cache is not None:
         plan_cache(train, options.cache, skipped.add)
     check_labeled(train)
     counts = None if recipe.class_weights == "none" else count_classes(train, skipped.add)
     weights = None if counts is None else class_weights(recipe.class_weights, counts)
-    return _DataFacts(train.classes, train.bands, len(train), len(val), weights, published=False)
+    scale = None if recipe.data.size is None else measure(train)
+    return _DataFacts(train.classes, train.bands, len(train), len(val), weights, scale, published=False)
 
 
 def _check_options(recipe: Recipe, options: RunOptions, data: _DataFacts) -> None:

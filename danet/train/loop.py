@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from danet import recipes
 from danet.data.cache import CachedSamples, open_cache, space_needed
@@ -39,6 +39,7 @@ from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
 from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.scale import check_scales, measure, with_size
 from danet.train.schedule import freeze_batch_norm, learning_rate, make_optimizer, set_learning_rate
 from danet.train.validate import attention_summary, record, validate
 from danet.weights.file import Card
@@ -132,6 +133,8 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
     saved = checkpoint.newest(options.folder) if resume else None
+    if saved is None:
+        recipe = _at_scale(recipe, samples, process)
     weights = options.backbone_weights, options.initial_weights
     network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
     network = distributed.synchronize_batch_norm(network, process).to(process.device)
@@ -168,6 +171,19 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         average=average,
         state=state,
     )
+
+
+def _at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
+    """Return the recipe with a chosen `data.size`, after comparing the scales of training and prediction."""
+    if recipe.data.size is None:
+        return recipe
+    found = measure(samples)
+    chosen = with_size(recipe, found)
+    check_scales(chosen, found)
+    if chosen != recipe and process.main:
+        facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
+        print(f"size: {chosen.data.size}{facts}; set `data.size` to change it", file=sys.stderr)
+    return chosen
 
 
 def _run_steps(run: _Run) -> Result:
@@ -301,9 +317,15 @@ def _check_same(step: int, steps: int, images_at_start: int | None, images: int,
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """Return the moving average of the weights. Its decay grows to `decay`, so that it soon forgets the first steps."""
     if not decay:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def update(average: PARAM_LIST, current: PARAM_LIST, count: Tensor | int) -> None:
+        steps = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(average, current, count)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,12 @@ def can_continue(folder: Path, recipe: Recipe) -> bool:
 def _same_command(folder: Path, recipe: Recipe) -> bool:
     try:
         command = json.loads((folder / ENVIRONMENT).read_bytes())["command"]
-        file = folder / RECIPE
-        return command == sys.argv and (not file.exists() or file.read_bytes() == _to_yaml(recipe))
+        if not (folder / RECIPE).exists():
+            return command == sys.argv
+        stored = read_recipe(folder)
+        if recipe.data.size == "auto":  # the stored one is what was chosen
+            recipe = replace(recipe, data=replace(recipe.data, size=stored.data.size))
+        return command == sys.argv and stored == recipe
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

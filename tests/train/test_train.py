@@ -423,3 +423,15 @@ def test_every_recipe_can_be_built_and_saved(name):
     recipe = replace(recipe, network=replace(recipe.network, pretrained=False), fine_tunes="")
     with torch.device("meta"):
         loop.build(recipe, registry.DATASETS["toy"].classes, None)
+
+
+def test_weight_average_soon_forgets_the_first_weights():
+    network, values = torch.nn.Linear(1, 1, bias=False), np.random.default_rng(0).normal(size=40)
+    average, expected = loop._average(network, 0.7), 0.0
+    for step, value in enumerate(values):
+        network.weight.data.fill_(value)
+        average.update_parameters(network)
+        decay = min(0.7, (1 + step) / (10 + step))
+        expected = value if step == 0 else decay * expected + (1 - decay) * value
+        assert average.module.weight.item() == pytest.approx(expected, abs=1e-6)
+    assert loop._average(network, 0.0) is None
