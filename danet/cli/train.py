@@ -48,7 +48,8 @@ class Train:
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """the run folder; default: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists"""
     initial_weights: Path | None = None
-    """start from these weights: a .safetensors file of a network with the same architecture and classes"""
+    """start from these weights instead of ImageNet's: a .safetensors file, or default for the bundled ones; their
+    network is used, and outputs of classes that they do not know are new"""
     backbone_weights: Path | None = None
     """ImageNet weights of the backbone: a .safetensors file with timm's parameter names; default: download them from
     the Hugging Face Hub"""

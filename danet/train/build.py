@@ -1,8 +1,8 @@
 """Build a recipe's network with its initial weights, and its card."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -55,7 +55,7 @@ def build(
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
     if initial_weights is not None and fresh:
-        weights_file.load_into(network, initial_weights)
+        weights_file.load_into(network, arguments, classes, initial_weights)
     if recipe.data.degrade and bands != RGB:
         raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
     mean, std = _normalization(recipe, bands.count)
@@ -63,6 +63,41 @@ def build(
     return network, weights_file.Card(
         arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
     )
+
+
+def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
+    """Return a recipe that can start from given weights, and the fields that had to change for it.
+
+    The network becomes that of the weights if their tensors do not fit the recipe's network. The normalization becomes
+    that of the weights unless the recipe states one.
+
+    Args:
+        recipe: the recipe.
+        weights: a weights file, or "default".
+
+    Raises:
+        InputError: not a weights file.
+    """
+    path = weights_file.resolve(weights)
+    tensors, card = weights_file.read(path)
+    own = asdict(recipe.network) | {key: card.network[key] for key in ("num_classes", "in_channels")}
+    del own["pretrained"]
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in build_network(**own).state_dict().items()}
+    changes: dict[str, dict[str, Any]] = {"network": {}, "data": {}}
+    if shapes != {key: tensor.shape for key, tensor in tensors.items()}:
+        defaults = {"architecture": "danet"} | card.network
+        stored = {field.name: defaults[field.name] for field in fields(recipe.network) if field.name in defaults}
+        changes["network"] = {key: value for key, value in stored.items() if value != own[key]}
+    if recipe.data.mean is None and recipe.data.std is None:
+        usual = normalization(card.network["backbone"], len(card.mean))
+        changes["data"] = {} if (card.mean, card.std) == usual else {"mean": card.mean, "std": card.std}
+    changed = replace(
+        recipe,
+        network=replace(recipe.network, **changes["network"]),
+        data=replace(recipe.data, **changes["data"]),
+    )
+    return changed, [f"{part}.{key}" for part, values in changes.items() for key in values]
 
 
 def load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root: Path | None = None) -> Samples:

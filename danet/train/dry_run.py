@@ -19,7 +19,7 @@ from danet.files import check_writable, format_bytes
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
-from danet.train.build import build, load_split
+from danet.train.build import build, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.scale import ObjectScale, check_scales, measure, with_size
@@ -66,6 +66,8 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
     with tempfile.TemporaryDirectory() as scratch:
         data = _inspect_data(recipe, options, SkippedImages(Path(scratch), recipe.skip_bad))
     recipe = with_size(recipe, data.scale)
+    if options is not None and options.initial_weights is not None:
+        recipe, _ = with_network_of(recipe, options.initial_weights)
     check_scales(recipe, data.scale)
     if options is not None:
         _check_options(recipe, options, data)

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 from danet import recipes
 from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
-from danet.data.classes import IGNORE
+from danet.data.classes import IGNORE, Classes
 from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.model.baselines import AnyNetwork
@@ -34,7 +34,7 @@ from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, report, run_folder
 from danet.train.batches import Batch, batches
-from danet.train.build import build, load_split
+from danet.train.build import build, load_split, with_network_of
 from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
@@ -42,6 +42,7 @@ from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.scale import check_scales, measure, with_size
 from danet.train.schedule import freeze_batch_norm, learning_rate, make_optimizer, set_learning_rate
 from danet.train.validate import attention_summary, record, validate
+from danet.weights import file as weights_file
 from danet.weights.file import Card
 
 
@@ -112,7 +113,6 @@ def train(recipe: Recipe, options: RunOptions, resume: bool = False) -> Result:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
-        resume = resume or (distributed.restarted() and run_folder.can_continue(options.folder, recipe))
         result = _run_steps(_prepare(recipe, options, resume, process))
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
@@ -132,9 +132,12 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
-    saved = checkpoint.newest(options.folder) if resume else None
-    if saved is None:
+    if not resume:
         recipe = _at_scale(recipe, samples, process)
+        if options.initial_weights is not None:
+            recipe = _start_from(options.initial_weights, recipe, samples.classes, process)
+        resume = distributed.restarted() and run_folder.can_continue(options.folder, recipe)
+    saved = checkpoint.newest(options.folder) if resume else None
     weights = options.backbone_weights, options.initial_weights
     network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
     network = distributed.synchronize_batch_norm(network, process).to(process.device)
@@ -184,6 +187,18 @@ def _at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
         facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
         print(f"size: {chosen.data.size}{facts}; set `data.size` to change it", file=sys.stderr)
     return chosen
+
+
+def _start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process) -> Recipe:
+    """Return the recipe with what the initial weights determine, and say what is kept of them."""
+    recipe, changed = with_network_of(recipe, weights)
+    known = weights_file.read(weights_file.resolve(weights))[1].classes.names
+    new = [name for name in classes.names if name not in known]
+    facts = [f"{', '.join(changed)} taken from them"] if changed else []
+    facts += [f"the outputs of {', '.join(new)} are new"] if new else []
+    if facts and process.main:
+        print(f"initial weights {weights}: {'; '.join(facts)}", file=sys.stderr)
+    return recipe
 
 
 def _run_steps(run: _Run) -> Result:

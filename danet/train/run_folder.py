@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class RunOptions:
         folder: the run folder.
         backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's keys, used instead of
             the Hugging Face Hub.
-        initial_weights: a weights file of the same network to start from, for fine-tuning.
+        initial_weights: a weights file to start from, or "default"; see `with_network_of` and `load_into`.
         device: "cpu" or "cuda"; None: a GPU if available.
         workers: number of processes that load images, for each training process.
         checkpoint_seconds: time between checkpoints; the most work that a kill can cost, except for a validation.
@@ -157,12 +157,8 @@ def can_continue(folder: Path, recipe: Recipe) -> bool:
 def _same_command(folder: Path, recipe: Recipe) -> bool:
     try:
         command = json.loads((folder / ENVIRONMENT).read_bytes())["command"]
-        if not (folder / RECIPE).exists():
-            return command == sys.argv
-        stored = read_recipe(folder)
-        if recipe.data.size == "auto":  # the stored one is what was chosen
-            recipe = replace(recipe, data=replace(recipe.data, size=stored.data.size))
-        return command == sys.argv and stored == recipe
+        file = folder / RECIPE
+        return command == sys.argv and (not file.exists() or file.read_bytes() == _to_yaml(recipe))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

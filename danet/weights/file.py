@@ -155,7 +155,7 @@ def load(path: Path | str | None = None) -> tuple[AnyNetwork, Card]:
     Raises:
         InputError: the file does not exist, is no weights file, or its tensors were changed.
     """
-    path = DEFAULT if path is None or str(path) == "default" else Path(path)
+    path = resolve(path)
     tensors, card = read(path)
     try:
         network = build_network(**card.network)
@@ -168,13 +168,52 @@ def load(path: Path | str | None = None) -> tuple[AnyNetwork, Card]:
     return network.eval(), card
 
 
-def load_into(network: nn.Module, path: Path) -> None:
+def resolve(path: Path | str | None) -> Path:
+    """Return the file of weights that are named "default", or nothing, for the bundled ones."""
+    return DEFAULT if path is None or str(path) == "default" else Path(path)
+
+
+def load_into(network: nn.Module, arguments: Mapping[str, Any], classes: Classes, path: Path) -> None:
     """Load the weights of a file into a network of the same architecture, for fine-tuning.
+
+    In the layers that have an output per class, the outputs of classes of the same name are loaded, and those of new
+    classes keep their values.
+
+    Args:
+        network: the network.
+        arguments: those of `build_network` that built it.
+        classes: of the network.
+        path: the file, or "default".
 
     Raises:
         InputError: tensor names or shapes do not match the network.
     """
-    _load_state(network, read(path)[0], path)
+    path = resolve(path)
+    tensors, card = read(path)
+    if card.classes.names != classes.names:
+        common = [name for name in classes.names if name in card.classes.names]
+        old, new = ([names.index(name) for name in common] for names in (card.classes.names, classes.names))
+        state = network.state_dict()
+        for key in class_layers(arguments) & tensors.keys() & state.keys():
+            mixed = state[key].clone()
+            if mixed.shape[1:] == tensors[key].shape[1:]:
+                mixed[new] = tensors[key][old].to(mixed.dtype)
+                tensors[key] = mixed
+    _load_state(network, tensors, path)
+
+
+def class_layers(arguments: Mapping[str, Any]) -> set[str]:
+    """Return the keys of the tensors whose first dimension is the number of classes.
+
+    Args:
+        arguments: those of `build_network`.
+    """
+    shapes = []
+    for more in (0, 1):
+        with torch.device("meta"):
+            network = build_network(**{**arguments, "num_classes": arguments["num_classes"] + more})
+        shapes.append({key: tensor.shape for key, tensor in network.state_dict().items()})
+    return {key for key, shape in shapes[0].items() if shape != shapes[1][key]}
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Card]:

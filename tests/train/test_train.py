@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,16 +22,19 @@ from run_states import assert_equal, state_of
 import danet
 from danet import InputError, recipes
 from danet.data import registry
+from danet.data.classes import Classes
 from danet.data.datasets import synthetic
 from danet.data.samples import Sample
 from danet.evaluate.evaluation import evaluate
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, loop, run_folder, validate
+from danet.train import build, checkpoint, distributed, loop, run_folder, validate
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
 from danet.weights import file as weights_file
+
+WB = ("weight", "bias")
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +101,48 @@ def test_fine_tuning_starts_from_the_given_weights(recipe, tmp_path):
     loop.build(recipe, classes, fresh=False)  # a resumed run has its weights in the checkpoint
     with pytest.raises(InputError, match=r"^initial_weights: missing, but .* fine-tunes .* voc-danet101; specify"):
         loop.build(recipe, classes)
+
+
+def test_outputs_of_known_classes_are_kept_and_others_are_new(recipe, tmp_path):
+    toy = registry.load("toy", None, "train").classes
+    network, card = loop.build(replace(recipe, seed=5), toy)
+    weights_file.save(tmp_path / "w.safetensors", network, card)
+    own = Classes(("kangaroo", toy.names[3], toy.names[0]), toy.palette[:3])
+    fresh, _ = loop.build(recipe, own)
+    tuned, _ = loop.build(recipe, own, initial_weights=tmp_path / "w.safetensors")
+    old, new, found = (net.state_dict() for net in (network, fresh, tuned))
+    layers = {f"{name}.1.{kind}" for name in ("classifier", "position_classifier", "channel_classifier") for kind in WB}
+    for key, tensor in found.items():
+        if key in layers:
+            assert torch.equal(tensor, torch.stack([new[key][0], old[key][3], old[key][0]])), key
+        else:
+            assert torch.equal(tensor, old[key]), key
+
+
+def test_initial_weights_bring_their_network_and_normalization(recipe, tmp_path, capsys):
+    toy = registry.load("toy", None, "train").classes
+    wide = replace(
+        recipe,
+        network=replace(recipe.network, width=24, decoder=True, output_stride=16),
+        data=replace(recipe.data, mean=(0.5,) * 3, std=(0.25,) * 3),
+    )
+    network, card = loop.build(wide, Classes(("a", *toy.names[1:]), toy.palette))
+    weights_file.save(tmp_path / "w.safetensors", network, card)
+    short = replace(recipe, optim=replace(recipe.optim, steps=1, epochs=1))
+    train(short, RunOptions(tmp_path / "run", initial_weights=tmp_path / "w.safetensors", workers=0))
+    err = capsys.readouterr().err
+    assert (
+        f"initial weights {tmp_path / 'w.safetensors'}: network.output_stride, network.width, network.decoder, "
+        f"data.mean, data.std taken from them; the outputs of {toy.names[0]} are new" in err
+    )
+    assert run_folder.read_recipe(tmp_path / "run") == replace(short, network=wide.network, data=wide.data)
+
+
+def test_default_names_the_bundled_weights_as_initial_ones(recipe):
+    changed, names = build.with_network_of(recipe, Path("default"))
+    assert changed.network.backbone == danet.load().card.network["backbone"]
+    assert "network.backbone" in names
+    loop.build(changed, registry.load("toy", None, "train").classes, initial_weights=Path("default"))
 
 
 class StoppedError(Exception):
