@@ -5,6 +5,7 @@ mmsegmentation adds the loss of its auxiliary head with factor 0.4. The attentio
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from danet.model.attention_kernels import row_logsumexp
+from danet.model.criterion import IGNORE, output_loss
 from danet.model.danet import AttentionRows, Outputs, TrainingOutputs
-
-IGNORE = 255
-"""The label that losses and metrics ignore."""
 
 FACTORS: dict[str, float] = {"fused": 1.0, "position": 1.0, "channel": 1.0, "auxiliary": 0.4, "attention": 0.0}
 """The weights of the losses in the released code, and of the auxiliary head's in mmsegmentation."""
@@ -27,11 +26,12 @@ def multi_loss(
     factors: Mapping[str, float] = FACTORS,
     valid_pixels: float | Tensor | None = None,
     class_weights: Float[Tensor, " K"] | None = None,
+    criterion: Mapping[str, Any] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Return the weighted sum of the losses, and each of them by its name.
 
-    The loss of each output of logits is its mean cross-entropy over valid pixels; the one of `attention` is
-    `attention_loss`.
+    The loss of each output of logits is its mean cross-entropy over valid pixels, or that of `criterion`; the one of
+    `attention` is `attention_loss`.
 
     Args:
         outputs: logits B,K,H,W.
@@ -42,6 +42,7 @@ def multi_loss(
             without valid pixels has loss 0 and gradient 0.
         class_weights: a factor for the pixels of each class in the cross-entropies. They do not change the divisor, so
             use weights whose mean over the training set's pixels is 1 (`danet.data.class_weights`).
+        criterion: further arguments of `output_loss`.
     """
     if valid_pixels is None:
         valid_pixels = (labels != IGNORE).sum()
@@ -53,7 +54,7 @@ def multi_loss(
             parts[name] = attention_loss(output, labels, outputs.fused.shape[1]) / divisor
         elif output is not None:
             logits = output.to(torch.promote_types(output.dtype, torch.float32))
-            parts[name] = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum") / divisor
+            parts[name] = output_loss(logits, labels, weights, **(criterion or {})) / divisor
     return torch.stack([factors[name] * part for name, part in parts.items()]).sum(), parts
 
 

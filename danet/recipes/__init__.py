@@ -9,7 +9,7 @@ from danet.errors import InputError
 from danet.recipes.danet_paper import PAPER
 from danet.recipes.dranet import DRANET
 from danet.recipes.mmsegmentation import MMSEG
-from danet.recipes.recipe import Data, Loss, Network, Optim, Published, Recipe, check, from_dict, to_dict
+from danet.recipes.recipe import Criterion, Data, Loss, Network, Optim, Published, Recipe, check, from_dict, to_dict
 from danet.recipes.small import CAMVID, SMALL, TOY
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "PUBLISHED",
     "RECIPES",
     "TOY",
+    "Criterion",
     "Data",
     "Loss",
     "Network",

@@ -150,6 +150,20 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Criterion:
+    """The loss of each output of logits. The paper uses cross-entropy alone."""
+
+    pixel: Literal["cross-entropy", "focal", "ohem", "boundary"] = "cross-entropy"
+    """cross-entropy; focal: less for easy pixels; ohem: only hard pixels; boundary: more near other classes"""
+    label_smoothing: float = 0.0
+    """probability that the target spreads evenly over all classes"""
+    dice: float = 0.0
+    """weight of the Dice loss, added to the pixel loss; for small or rare objects"""
+    lovasz: float = 0.0
+    """weight of Lovasz-Softmax, which optimizes the IoU, added to the pixel loss"""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run: everything that determines its result, except the initial weights and the machine."""
 
@@ -159,6 +173,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     loss: Loss = field(default_factory=Loss)
+    criterion: Criterion = field(default_factory=Criterion)
     class_weights: Literal["none", "auto", "enet", "median-frequency", "effective-number"] = "none"
     """class weights in the loss, computed from the pixels of each class in the training set; auto means enet"""
     seed: int = 1
@@ -248,6 +263,14 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         ("optim.accumulate", optim.accumulate, optim.accumulate >= 1, "at least 1"),
         ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),
         *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
+        *(
+            (f"criterion.{name}", getattr(recipe.criterion, name), 0 <= getattr(recipe.criterion, name) < high, words)
+            for name, high, words in (
+                ("label_smoothing", 1, "from 0 to below 1"),
+                ("dice", float("inf"), "0 or more"),
+                ("lovasz", float("inf"), "0 or more"),
+            )
+        ),
         ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
         (
             "loss.attention",

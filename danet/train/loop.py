@@ -279,7 +279,7 @@ def compute_gradients(
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bfloat16"):
                 options = {"attention": True} if recipe.loss.attention else {}
                 outputs = network(normalize(images, card.mean, card.std), **options)
-            total, by_name = multi_loss(outputs, labels, asdict(recipe.loss), valid, weights)
+            total, by_name = multi_loss(outputs, labels, asdict(recipe.loss), valid, weights, asdict(recipe.criterion))
             (total * process.world).backward()  # DDP averages gradients, but the loss is a sum over processes
         for name, value in {"total": total, **by_name}.items():
             sums[name] = sums.get(name, 0) + value.detach()
