@@ -129,6 +129,9 @@ class Optim:
     """ratio of the learning rate of alpha, beta, query and key to the head's; 0 keeps them as they are"""
     attention_weight_decay: float | None = None
     """weight decay of alpha, beta, query and key; default: weight_decay"""
+    freeze: Literal["none", "backbone", "features"] = "none"
+    """keep the backbone as it is, or everything but the layers that output classes, batch normalization included; for
+    few images and --initial-weights"""
     frozen_batch_norm: int = 0
     """epochs at the start in which batch normalization in the backbone keeps its statistics"""
 

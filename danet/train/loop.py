@@ -40,7 +40,14 @@ from danet.train.distributed import Interruption, Process
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.scale import check_scales, measure, with_size
-from danet.train.schedule import freeze_batch_norm, learning_rate, make_optimizer, set_learning_rate
+from danet.train.schedule import (
+    freeze,
+    freeze_batch_norm,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    set_training_mode,
+)
 from danet.train.validate import attention_summary, record, validate
 from danet.weights import file as weights_file
 from danet.weights.file import Card
@@ -140,6 +147,8 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     saved = checkpoint.newest(options.folder) if resume else None
     weights = options.backbone_weights, options.initial_weights
     network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
+    if recipe.optim.freeze != "none":
+        freeze(network, recipe.optim.freeze, weights_file.class_layers(card.network))
     network = distributed.synchronize_batch_norm(network, process).to(process.device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(network, recipe.optim)
@@ -231,6 +240,7 @@ def _run_steps(run: _Run) -> Result:
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             run.optimizer.zero_grad()
             network.train()
+            set_training_mode(run.network, recipe.optim.freeze)
             if step < recipe.optim.frozen_batch_norm * run.per_epoch:
                 freeze_batch_norm(run.network)
             loss = compute_gradients(network, parts, recipe, run.card, process, state.class_weights)

@@ -5,6 +5,7 @@ warm-up.
 """
 
 import re
+from collections.abc import Container
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     apart = (optim.attention_lr_factor, decay) != (1.0, optim.weight_decay)
     parameters: dict[str, list[nn.Parameter]] = {"backbone": [], "head": [], "attention": []}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         kind = "backbone" if name.startswith("backbone.") else "head"
         kind = "attention" if apart and _ATTENTION.search(name) and kind == "head" else kind
         parameters[kind].append(parameter)
@@ -53,6 +56,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of each group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
+
+
+def freeze(network: nn.Module, part: str, class_layers: Container[str]) -> None:
+    """Exclude parameters from the training.
+
+    Args:
+        network: the network.
+        part: "none", "backbone", or "features": all but `class_layers`.
+        class_layers: the names of the parameters that have an entry per class.
+    """
+    for name, parameter in network.named_parameters():
+        frozen = name.startswith("backbone.") if part == "backbone" else name not in class_layers
+        parameter.requires_grad_(part == "none" or not frozen)
+
+
+def set_training_mode(network: nn.Module, part: str) -> None:
+    """Put a network into training mode, but its frozen part into evaluation mode; `part` is that of `freeze`."""
+    network.train(part != "features")
+    if part == "backbone":
+        network.get_submodule("backbone").eval()
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

@@ -145,6 +145,22 @@ def test_default_names_the_bundled_weights_as_initial_ones(recipe):
     loop.build(changed, registry.load("toy", None, "train").classes, initial_weights=Path("default"))
 
 
+@pytest.mark.parametrize("part", ["backbone", "features"])
+def test_frozen_parts_keep_weights_and_statistics(recipe, part, no_final_page, tmp_path):
+    frozen = replace(recipe, optim=replace(recipe.optim, freeze=part, steps=2, ema=0.0, weight_decay=0.1))
+    samples = registry.load("toy", None, "train")
+    before = {key: tensor.clone() for key, tensor in loop.build(frozen, samples.classes)[0].state_dict().items()}
+    train(frozen, RunOptions(tmp_path / "run", workers=0))
+    after = checkpoint.newest(tmp_path / "run")["network"]
+    changed = {key for key, tensor in after.items() if not torch.equal(tensor, before[key])}
+    if part == "backbone":
+        assert not any(key.startswith("backbone.") for key in changed)
+        assert {"position.reduce.1.running_mean", "position.attention.value.weight", "classifier.1.weight"} <= changed
+    else:
+        layers = ("classifier", "position_classifier", "channel_classifier")
+        assert changed == {f"{name}.1.{kind}" for name in layers for kind in WB}
+
+
 class StoppedError(Exception):
     pass
 
