@@ -190,7 +190,7 @@ def largest_view(device: str) -> dict[str, Any]:
 
 
 def prepare_view(size: tuple[int, int], protocol: Protocol, device: str) -> Callable[[], object]:
-    """Return a call that computes the default network's scores of a noise image, a band of rows at a time."""
+    """Return a call that computes the default network's scores of a noise image, a tile at a time."""
     predictor, image, black = _prepare(size, device)
 
     def call() -> None:
@@ -212,8 +212,8 @@ def _prepare(size: tuple[int, int], device: str) -> tuple[Predictor, Tensor, Ten
 
 
 def _scores(logits: Callable[[Tensor], Tensor], image: Tensor, black: Tensor, protocol: Protocol) -> Tensor:
-    bands = averaged(logits, image, black, (image.shape[2], image.shape[3]), protocol, batch=4)
-    return torch.cat([band for _, band in bands], dim=1)
+    parts = averaged(logits, image, black, (image.shape[2], image.shape[3]), protocol, batch=4)
+    return torch.cat([scores for _, _, scores in parts], dim=1)
 
 
 def _probabilities(scores: Tensor) -> Tensor:

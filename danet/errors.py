@@ -80,3 +80,8 @@ def list_names(names: Sequence[str], count: int = 10) -> str:
 def warn_renamed(where: object, old: str, new: str) -> None:
     """Warn that a name in a user's file or call has a new spelling. The old one keeps working."""
     warnings.warn(f"{where}: {old!r} is now {new!r}; the old name still works", FutureWarning, stacklevel=3)
+
+
+def printable(text: str) -> str:
+    """Escape newlines, terminal control sequences and undecodable bytes, as in names of files and classes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)

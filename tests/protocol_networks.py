@@ -38,6 +38,10 @@ def random_image(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def whole_map(net, image, size, protocol: Protocol, batch: int | None = 4) -> torch.Tensor:
-    bands = list(averaged(net, image, BLACK.to(image.dtype), size, protocol, batch))
-    assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
-    return torch.cat([band for _, band in bands], dim=1)
+    parts = list(averaged(net, image, BLACK.to(image.dtype), size, protocol, batch))
+    whole, covered = parts[0][2].new_empty(len(parts[0][2]), *size), torch.zeros(size, dtype=torch.int)
+    for rows, columns, scores in parts:
+        whole[:, rows, columns] = scores
+        covered[rows, columns] += 1
+    assert (covered == 1).all()
+    return whole

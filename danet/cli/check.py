@@ -8,8 +8,8 @@ from pathlib import Path
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import parse, printable, with_flags
-from danet.errors import InputError
+from danet.cli.parsing import parse, with_flags
+from danet.errors import InputError, printable
 from danet.files import check_outputs, write_json
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.parsing import parse, printable
-from danet.errors import InputError
+from danet.cli.parsing import parse
+from danet.errors import InputError, printable
 
 
 @dataclass(frozen=True)

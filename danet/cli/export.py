@@ -8,8 +8,8 @@ from typing import Literal
 
 import tyro
 
-from danet.cli.parsing import parse, printable
-from danet.errors import InputError
+from danet.cli.parsing import parse
+from danet.errors import InputError, printable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from danet.cli.parsing import parse, printable
+from danet.cli.parsing import parse
+from danet.errors import printable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from danet.cli.parsing import parse, printable
-from danet.errors import InputError
+from danet.cli.parsing import parse
+from danet.errors import InputError, printable
 from danet.files import check_outputs, write_json
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from danet.errors import InputError
+from danet.errors import InputError, printable
 
 Parsed = TypeVar("Parsed")
 
@@ -119,11 +119,6 @@ def with_flags(text: str) -> str:
     """Replace the parameters in backticks by the flags of the parsed command."""
     flags = _FLAGS.get()
     return re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), text)
-
-
-def printable(text: str) -> str:
-    """Escape newlines, terminal control sequences and undecodable bytes, which file names may contain."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
 
 
 def _options(kind: type, default: Any = None, prefix: str = "") -> Iterator[_Option]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import error_line, parse, printable
-from danet.errors import InputError
+from danet.cli.parsing import error_line, parse
+from danet.errors import InputError, printable
 
 if TYPE_CHECKING:
     from danet.predict.folder import Saved, Throughput

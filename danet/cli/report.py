@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import parse, printable
-from danet.errors import InputError
+from danet.cli.parsing import parse
+from danet.errors import InputError, printable
 from danet.files import check_outputs
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from danet import recipes
-from danet.cli.parsing import parse, printable
-from danet.errors import InputError, warn_renamed
+from danet.cli.parsing import parse
+from danet.errors import InputError, printable, warn_renamed
 
 if TYPE_CHECKING:
     from danet.train.run_folder import RunOptions

@@ -13,7 +13,7 @@ from danet.data.samples import Samples
 from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
 from danet.predict.segmentation import Prediction
-from danet.predict.sliding_window import Logits, averaged, upsampled
+from danet.predict.sliding_window import Logits, Part, averaged, upsampled
 from danet.weights.file import Card
 
 
@@ -41,10 +41,8 @@ class Inference:
     protocol: Protocol = WHOLE
     batch: int | None = None
 
-    def scores(
-        self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
-    ) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-        """Yield the averaged scores at the image's own size, a band of rows at a time.
+    def scores(self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]) -> Iterator[Part]:
+        """Yield the averaged scores at the image's own size, a tile at a time, see `averaged`.
 
         They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
 
@@ -110,12 +108,13 @@ def predict_samples(
 
 
 def _most_probable(
-    bands: Iterable[tuple[slice, Float[Tensor, "K n W"]]], size: tuple[int, int], average: Average
+    tiles: Iterable[Part], size: tuple[int, int], average: Average
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
     labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
-    for rows, band in bands:
-        best, index = _probabilities(band, average).max(dim=0)  # n,W
-        labels[rows], confidence[rows] = index.to(torch.uint8).cpu(), best.clamp(max=1).cpu()  # a mean may round up
+    for rows, columns, scores in tiles:
+        best, index = _probabilities(scores, average).max(dim=0)  # n,m
+        labels[rows, columns] = index.to(torch.uint8).cpu()
+        confidence[rows, columns] = best.clamp(max=1).cpu()  # a mean may round up
     return labels, confidence
 
 

@@ -3,12 +3,22 @@
 import io
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from danet.data.classes import Classes, Color
 from danet.data.images.channels import as_rgb
+from danet.errors import printable
+from danet.predict.resampling import tiles
+
+LARGEST_TEXT = 96
+"""Maximum size of a legend's text, in pixels."""
+
+_TILE = 1 << 15  # pixels drawn at once: they fit into the CPU cache
+_LONGEST_TEXT = 60  # characters
+_LEGEND_PIXELS = 1 << 24  # that a legend may always add to an image
 
 
 def colored(labels: np.ndarray, classes: Classes) -> np.ndarray:
@@ -31,11 +41,10 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: fl
     border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     border[1:] |= labels[1:] != labels[:-1]
     drawn = np.empty((*labels.shape, 3), np.uint8)
-    for start in range(0, len(labels), 32):  # a few rows at a time fit into the CPU cache
-        rows = slice(start, start + 32)
-        mixed = as_rgb(image[rows]) * (1 - opacity) + colored(labels[rows], classes) * opacity
-        mixed[border[rows]] = 0.4 * mixed[border[rows]] + 0.6 * 255
-        drawn[rows] = mixed.round()
+    for tile in tiles(labels.shape[0], labels.shape[1], 1, _TILE):
+        mixed = as_rgb(image[tile]) * (1 - opacity) + colored(labels[tile], classes) * opacity
+        mixed[border[tile]] = 0.4 * mixed[border[tile]] + 0.6 * 255
+        drawn[tile] = mixed.round()
     return drawn
 
 
@@ -59,28 +68,74 @@ def to_png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
+class _Legend(NamedTuple):
+    """Size of a legend's text, and of the page that holds image and legend, in pixels."""
+
+    text: int
+    page: tuple[int, int]
+
+
+def _layout(size: tuple[int, int], entries: Sequence[tuple[str, Color]]) -> _Legend | None:
+    """Return the layout of a legend at the right of an image, or None if it would be far larger than the image.
+
+    Its text grows with the image, up to `LARGEST_TEXT`.
+
+    Args:
+        size: height and width of the image.
+        entries: see `with_legend`.
+    """
+    height, width = size
+    largest = max(9, min(height, 2 * width) / 26)
+    text = int(np.clip(height / (1.7 * max(len(entries), 1) + 1), 9, min(largest, LARGEST_TEXT)))
+    font = ImageFont.load_default(text)
+    text_width = max((font.getlength(name) for name, _ in entries), default=0)
+    page = max(height, 2 * text + round(1.7 * text) * len(entries)), width + round(4 * text + text_width)
+    return _Legend(text, page) if page[0] * page[1] <= 3 * height * width + _LEGEND_PIXELS else None
+
+
+def page_size(size: tuple[int, int], entries: Sequence[tuple[str, Color]]) -> tuple[int, int]:
+    """Return height and width of the image that `with_legend` returns.
+
+    Args:
+        size: height and width of its argument.
+        entries: of the legend.
+    """
+    legend = _layout(size, entries)
+    return size if legend is None else legend.page
+
+
 def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Image.Image:
-    """Return the image with a legend at its right: a color swatch and a text per entry."""
+    """Return the image with a legend at its right: a color swatch and a text per entry.
+
+    A strip with over 16 million pixels for its legend, more than twice its own, gets none.
+
+    Args:
+        image: H,W,3 uint8.
+        entries: texts of one line, and colors.
+    """
     height, width = image.shape[:2]
-    size = int(np.clip(height / (1.7 * max(len(entries), 1) + 1), 9, max(9, height / 26)))
-    font = ImageFont.load_default(size)
-    text_width = max((font.getlength(text) for text, _ in entries), default=0)
-    line, margin = round(1.7 * size), size
-    panel = round(3 * margin + size + text_width)
-    total = max(height, 2 * margin + line * len(entries))
-    page = Image.new("RGB", (width + panel, total), "white")
-    page.paste(Image.fromarray(image), (0, 0))
-    pen = ImageDraw.Draw(page)
-    for i, (text, color) in enumerate(entries):
-        x, y = width + margin, margin + i * line
-        pen.rectangle((x, y, x + size, y + size), fill=color, outline="black")
-        pen.text((x + size + margin, y + size / 2), text, fill="black", font=font, anchor="lm")
+    legend = _layout((height, width), entries)
+    total = (height, width) if legend is None else legend.page
+    page = Image.new("RGB", (total[1], total[0]), "white")
+    for rows, columns in tiles(height, width, 1, 1 << 20):
+        page.paste(Image.fromarray(image[rows, columns]), (columns.start, rows.start))
+    if legend is not None:
+        pen, size, font = ImageDraw.Draw(page), legend.text, ImageFont.load_default(legend.text)
+        for i, (text, color) in enumerate(entries):
+            x, y = width + size, size + i * round(1.7 * size)
+            pen.rectangle((x, y, x + size, y + size), fill=color, outline="black")
+            pen.text((x + 2 * size, y + size / 2), text, fill="black", font=font, anchor="lm")
     return page
 
 
 def share_legend(classes: Classes, shares: Iterable[tuple[int, float]]) -> list[tuple[str, Color]]:
     """Return the entries of a legend with the name and the share of each class, from (train id, share)."""
-    return [(f"{classes.names[i]}  {share:.1%}", classes.palette[i]) for i, share in shares]
+    return [(f"{_shortened(classes.names[i])}  {share:.1%}", classes.palette[i]) for i, share in shares]
+
+
+def _shortened(name: str) -> str:
+    line = printable(name)
+    return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def heat(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bilinear interpolation of scores, a band of rows or a window at a time, to bound the memory for full-size maps.
+"""Bilinear interpolation of scores, a tile or a window at a time, to bound the memory for full-size maps.
 
 Linear interpolation reads two pixels along each axis. Written as taps, it can be divided among windows: each window
 contributes to the outputs that read it, divided by the number of windows that cover the same pixel.
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BAND_ELEMENTS = 1 << 21
-"""Maximum number of scores held at once while they are interpolated: 8 MiB in float32. Larger bands are slower, because
+TILE_ELEMENTS = 1 << 21
+"""Maximum number of scores held at once while they are interpolated: 8 MiB in float32. Larger tiles are slower, because
 each temporary tensor is then mapped anew.
 """
 
@@ -38,16 +38,39 @@ class Taps(NamedTuple):
         return Taps(outputs, self.sources[:, part], self.weights[:, part])
 
 
+class Axis(NamedTuple):
+    """Linear interpolation of a whole axis. Its taps are computed when they are needed: an axis may be very long.
+
+    Args:
+        size: number of outputs.
+        source: number of pixels that they are interpolated from.
+        align_corners: as in `torch.nn.functional.interpolate`.
+    """
+
+    size: int
+    source: int
+    align_corners: bool
+
+    @property
+    def outputs(self) -> slice:
+        """All outputs."""
+        return slice(0, self.size)
+
+    def cut(self, part: slice) -> Taps:
+        """Return the taps of some of the outputs."""
+        at = torch.arange(part.start, part.stop, dtype=torch.float64)
+        if self.align_corners:
+            position = at * (self.source - 1) / max(1, self.size - 1)
+        else:
+            position = ((at + 0.5) * self.source / self.size - 0.5).clamp(min=0)
+        first = position.floor().long().clamp(max=self.source - 1)
+        sources = torch.stack([first, (first + 1).clamp(max=self.source - 1)])
+        return Taps(part, sources, torch.stack([1 - (position - first), position - first]))
+
+
 def linear(size: int, source: int, align_corners: bool) -> Taps:
     """Return the taps that bring an axis of `source` pixels to `size`, as `torch.nn.functional.interpolate` does."""
-    at = torch.arange(size, dtype=torch.float64)
-    if align_corners:
-        position = at * (source - 1) / max(1, size - 1)
-    else:
-        position = ((at + 0.5) * source / size - 0.5).clamp(min=0)
-    first = position.floor().long().clamp(max=source - 1)
-    sources = torch.stack([first, (first + 1).clamp(max=source - 1)])
-    return Taps(slice(0, size), sources, torch.stack([1 - (position - first), position - first]))
+    return Axis(size, source, align_corners).cut(slice(0, size))
 
 
 def share(taps: Taps, window: range, visits: Sequence[int]) -> Taps:
@@ -71,11 +94,20 @@ def resample(x: Float[Tensor, "*B h w"], rows: Taps, columns: Taps) -> Float[Ten
     return _along(_along(x, rows, -2), columns, -1)
 
 
-def bands(rows: int, elements: int) -> Iterator[slice]:
-    """Divide `rows` rows of `elements` scores each into bands of BAND_ELEMENTS scores, and at least one row."""
-    step = max(1, BAND_ELEMENTS // elements)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+def tiles(rows: int, columns: int, elements: int, limit: int | None = None) -> Iterator[tuple[slice, slice]]:
+    """Divide a map into tiles: as many whole rows as fit, or parts of a row that is too long.
+
+    Args:
+        rows: of the map.
+        columns: of the map.
+        elements: values held for each pixel.
+        limit: maximum number of values held for a tile, unless it is a single pixel; None: TILE_ELEMENTS.
+    """
+    pixels = max(1, (TILE_ELEMENTS if limit is None else limit) // elements)
+    down, across = max(1, pixels // max(1, columns)), min(columns, pixels)
+    for top in range(0, rows, down):
+        for left in range(0, columns, max(1, across)):
+            yield slice(top, min(top + down, rows)), slice(left, min(left + across, columns))
 
 
 def _along(x: Tensor, taps: Taps, dim: int) -> Tensor:

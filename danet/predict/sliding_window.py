@@ -15,7 +15,7 @@ from torch import Tensor
 
 from danet.errors import InputError
 from danet.predict.protocols import Protocol, Windows, check
-from danet.predict.resampling import Taps, bands, linear, resample, share
+from danet.predict.resampling import Axis, Taps, linear, resample, share, tiles
 
 Logits = Callable[[Tensor], Tensor]
 """Normalized images B,N,H,W -> logits B,K,h,w: a network or an exported model. Logits of another size than the images
@@ -28,7 +28,7 @@ each keeps its features in memory.
 """
 
 Part = tuple[slice, slice, Float[Tensor, "K n m"]]
-"""Rows, columns and the scores to add there."""
+"""Rows, columns and the scores there."""
 
 
 @torch.inference_mode()
@@ -39,10 +39,11 @@ def averaged(
     size: tuple[int, int],
     protocol: Protocol,
     batch: int | None,
-) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """Yield the averaged scores of an image, a band of rows at a time, in the logits' precision or float32.
+) -> Iterator[Part]:
+    """Yield the averaged scores of an image, a tile at a time, in the logits' precision or float32.
 
-    They are logits, probabilities, or sums of exponentials, depending on `protocol.average`.
+    A tile consists of whole rows, unless a row is so long that it is divided. The scores are logits, probabilities, or
+    sums of exponentials, depending on `protocol.average`.
 
     Args:
         logits: the network.
@@ -61,23 +62,23 @@ def averaged(
         raise InputError("batch", f"must be at least 1, got {batch}", "use the number of images per forward pass")
     views = len(protocol.scales) * len(_passes(protocol))
     parts = _parts(logits, image, black, size, protocol, batch)
-    if protocol.crop is None and views == 1:  # the parts are the bands
-        for rows, _, part in parts:
-            yield rows, part
+    if protocol.crop is None and views == 1:  # the parts are the tiles
+        yield from parts
         return
     total = None  # K,H,W
     for rows, columns, part in parts:
         total = part.new_zeros(part.shape[0], *size) if total is None else total
         total[:, rows, columns] += part
     assert total is not None
-    for rows in bands(size[0], total.shape[0] * size[1]):
-        yield rows, total[:, rows] if protocol.average == "exp" else total[:, rows] / views
+    for rows, columns in tiles(*size, total.shape[0]):
+        tile = total[:, rows, columns]
+        yield rows, columns, tile if protocol.average == "exp" else tile / views
 
 
 def upsampled(
     logits: Float[Tensor, "K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
-) -> Iterator[tuple[slice, Float[Tensor, "K n W"]]]:
-    """Yield one image's logits at the image's size, a band of rows at a time.
+) -> Iterator[Part]:
+    """Yield one image's logits at the image's size, a tile at a time.
 
     They are interpolated twice, as by `averaged` for one whole view: to the input's size, then to the image's.
 
@@ -87,10 +88,9 @@ def upsampled(
         size: height and width of the image.
         align_corners: of both interpolations.
     """
-    rows, columns = (linear(own, side, align_corners) for own, side in zip(size, input_size, strict=True))
+    rows, columns = (Axis(own, side, align_corners) for own, side in zip(size, input_size, strict=True))
     protocol = Protocol(average="logits", align_corners=align_corners)
-    for band, _, part in _contributions([(_at_least_float32(logits), False)], input_size, rows, columns, protocol):
-        yield band, part
+    return _contributions([(_at_least_float32(logits), False)], input_size, rows, columns, protocol)
 
 
 def scaled_size(size: tuple[int, int], scale: float, long_side: int | None = None) -> tuple[int, int]:
@@ -129,8 +129,8 @@ class _Window(NamedTuple):
     """A window's normalized pixels, and the rows and columns of the result to which it contributes."""
 
     pixels: Tensor  # 1,N,h,w
-    rows: Taps
-    columns: Taps
+    rows: Axis | Taps
+    columns: Axis | Taps
 
 
 def _parts(
@@ -164,6 +164,9 @@ def _windows(scaled: Tensor, size: tuple[int, int], protocol: Protocol) -> list[
     axes = []
     for own, side in zip(size, scaled.shape[2:], strict=True):
         covers = spans(side, protocol.crop, protocol.stride, protocol.windows)
+        if len(covers) == 1:
+            axes.append([(slice(0, side), Axis(own, side, protocol.align_corners))])
+            continue
         taps, counts = linear(own, side, protocol.align_corners), visits(side, covers)
         axes.append([(slice(span.start, span.stop), share(taps, span, counts)) for span in covers])
     return [_Window(scaled[..., y, x], rows, columns) for y, rows in axes[0] for x, columns in axes[1]]
@@ -185,9 +188,13 @@ def _run(
 
 
 def _contributions(
-    outputs: list[tuple[Tensor, bool]], input_size: tuple[int, int], rows: Taps, columns: Taps, protocol: Protocol
+    outputs: list[tuple[Tensor, bool]],
+    input_size: tuple[int, int],
+    rows: Axis | Taps,
+    columns: Axis | Taps,
+    protocol: Protocol,
 ) -> Iterator[Part]:
-    """Turn a window's logits, each K,h,w and flipped or not, into its contributions, a band of rows at a time.
+    """Turn a window's logits, each K,h,w and flipped or not, into its contributions, a tile at a time.
 
     Args:
         outputs: of the network.
@@ -197,17 +204,23 @@ def _contributions(
         protocol: how they are averaged.
     """
     classes, height, width = outputs[0][0].shape
-    to_rows = linear(input_size[0], height, protocol.align_corners)
-    to_columns = linear(input_size[1], width, protocol.align_corners)
-    count = rows.sources.shape[1]
-    read = math.ceil(input_size[0] / max(1, count)) * input_size[1]  # pixels of the input for a row of the result
-    for band in bands(count, classes * max(read, columns.sources.shape[1])):
-        part = rows.cut(band)
-        first, last = int(part.sources.min()), int(part.sources.max())
-        strips = [(resample(output, to_rows.cut(slice(first, last + 1)), to_columns), flip) for output, flip in outputs]
-        strip = reduce(torch.add, [strip.flip(-1) if flipped else strip for strip, flipped in strips])  # K,n,w
-        part = part._replace(sources=part.sources - first)
-        yield part.outputs, columns.outputs, resample(_scores(strip, protocol), part, columns)
+    to_rows = Axis(input_size[0], height, protocol.align_corners)
+    to_columns = Axis(input_size[1], width, protocol.align_corners)
+    count, across = (axis.outputs.stop - axis.outputs.start for axis in (rows, columns))
+    read = math.prod(math.ceil(side / max(1, own)) for side, own in zip(input_size, (count, across), strict=True))
+    for down_tile, across_tile in tiles(count, across, classes * read):
+        down, part = rows.cut(down_tile), columns.cut(across_tile)
+        top, bottom = int(down.sources.min()), int(down.sources.max()) + 1
+        left, right = int(part.sources.min()), int(part.sources.max()) + 1
+        own, mirrored = slice(left, right), slice(input_size[1] - right, input_size[1] - left)
+        near_rows = to_rows.cut(slice(top, bottom))
+        strips = []
+        for output, flipped in outputs:
+            strip = resample(output, near_rows, to_columns.cut(mirrored if flipped else own))  # K,n,m
+            strips.append(strip.flip(-1) if flipped else strip)
+        scores = _scores(reduce(torch.add, strips), protocol)
+        down, part = down._replace(sources=down.sources - top), part._replace(sources=part.sources - left)
+        yield down.outputs, part.outputs, resample(scores, down, part)
 
 
 def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
@@ -225,6 +238,8 @@ def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
 def _scaled(image: Tensor, scale: float, protocol: Protocol) -> Tensor:
     size = image.shape[2], image.shape[3]
     height, width = scaled_size(size, scale, protocol.base(*size))
+    if (height, width) == size:
+        return image
     rows = linear(height, image.shape[2], protocol.align_corners)
     return resample(image, rows, linear(width, image.shape[3], protocol.align_corners))
 

@@ -215,6 +215,17 @@ def test_bands_are_resized_as_pillow_resizes_rgb(box, size):
     assert resize_long_side(six, 12).shape == (10, 12, 6)
 
 
+@pytest.mark.parametrize("shape", [(3, 5000, 3), (5000, 3, 1)])
+@pytest.mark.parametrize("margin", [None, 0.25])
+def test_long_sides_are_resized_in_pieces_with_the_same_result(monkeypatch, shape, margin):
+    image = random_image(shape[2], np.uint8, shape[:2])
+    box = None if margin is None else (margin, margin, shape[1] - margin, shape[0] - margin)
+    size = (2, 70) if shape[1] > shape[0] else (70, 2)
+    expected = resize(image, size, box).astype(int)
+    monkeypatch.setattr("danet.data.images.channels.LONGEST", 300)
+    assert np.abs(resize(image, size, box) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_augmentation_treats_all_bands_alike_and_keeps_the_type(channels, dtype):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from memory import needs_proc, peak_of
 from PIL import Image
 
 import danet
@@ -139,6 +140,47 @@ def test_overlays_blend_image_and_colors_with_white_borders():
     assert image[0, 5].tolist() == [50, 50, 150]
     assert (image[:, 3] > 150).all()  # the border is white
     assert class_shares(labels, classes) == [(0, 0.5), (1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("size", "legend"),
+    [((480, 640), 640 * 0.4), ((4000, 3000), 3000 * 0.6), ((65_000, 1), 200), ((40_000, 300), 300), ((1, 5000), 200)],
+)
+def test_legends_are_no_wider_than_their_share_of_the_page(size, legend):
+    entries = draw.share_legend(Classes.named(("sky", "building", "bicyclist")), [(0, 0.5), (1, 0.3), (2, 0.2)])
+    page = draw.page_size(size, entries)
+    assert size[1] < page[1] <= size[1] + legend
+    assert size[0] <= page[0] <= max(size[0], 100)
+    if size[0] * size[1] < 400_000:
+        assert draw.with_legend(np.zeros((*size, 3), np.uint8), entries).size == page[::-1]
+
+
+@pytest.mark.parametrize("size", [(1, 8_000_000), (8_000_000, 1)])
+def test_only_strips_far_smaller_than_their_legend_get_none(size):
+    entries = draw.share_legend(Classes.named(("a",)), [(0, 1.0)])
+    assert draw.page_size(size, entries) == size
+
+
+def test_names_of_classes_are_one_short_line_in_legends():
+    names = ("x" * 1000, "two\nlines", "\x1b[31mred", "lone \ud800")
+    entries = draw.share_legend(Classes.named(names), [(i, 0.25) for i in range(4)])
+    assert [text for text, _ in entries] == [
+        "x" * 59 + "\N{HORIZONTAL ELLIPSIS}  25.0%",
+        "two\\nlines  25.0%",
+        "\\x1b[31mred  25.0%",
+        "lone \\ud800  25.0%",
+    ]
+    assert draw.with_legend(np.zeros((90, 60, 3), np.uint8), entries).width < 600
+
+
+@needs_proc
+@pytest.mark.parametrize("size", [(1, 2_000_000), (2_000_000, 1)])
+def test_memory_of_the_longest_images_is_bounded(predictor, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    results = []
+    peak = peak_of(lambda: results.append(predictor(image)) or draw.to_png(results[0].overlay()))
+    assert results[0].labels.shape == size
+    assert peak < 100_000_000
 
 
 def test_every_public_name_can_be_imported():

@@ -116,11 +116,11 @@ fields = st.fixed_dictionaries(
 sides = st.tuples(st.integers(1, 16), st.integers(1, 16))
 
 
-@given(fields, sides, st.sampled_from([sees_neighbors, at_stride_4]), st.integers(1, 9), st.integers(50, 5000))
+@given(fields, sides, st.sampled_from([sees_neighbors, at_stride_4]), st.integers(1, 9), st.integers(1, 5000))
 def test_scores_equal_the_plain_computation(fields, size, net, batch, elements):
     protocol, image = Protocol(**fields), random_image(*size) / 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resampling, "BAND_ELEMENTS", elements)
+        patch.setattr(resampling, "TILE_ELEMENTS", elements)
         out = whole_map(net, image, size, protocol, batch)
     torch.testing.assert_close(out, plainly(net, image, size, protocol))
 
@@ -269,7 +269,7 @@ def test_only_one_map_of_the_images_size_is_held(monkeypatch):
             return out
 
     made: list[int] = []
-    monkeypatch.setattr(resampling, "BAND_ELEMENTS", 1 << 16)
+    monkeypatch.setattr(resampling, "TILE_ELEMENTS", 1 << 16)
     classes = torch.randn(100, CLASSES, 1, 1)
     net = lambda images: F.conv2d(at_stride_4(images), classes)  # noqa: E731
     image, protocol = random_image(96, 128).float(), Protocol(crop=96, scales=(1.0, 2.2), flip=True)
@@ -319,7 +319,7 @@ def test_labels_and_confidence_are_the_maximum_of_the_scores(name):
     image = np.random.default_rng(3).integers(0, 256, (33, 60, 3), np.uint8)
     inference = Inference(sees_neighbors, MEAN, STD, CPU, protocol=protocol)
     labels, confidence = inference.segment(image)
-    scores = torch.cat([band for _, band in inference.scores(image)], dim=1)
+    scores = torch.cat([part for _, _, part in inference.scores(image)], dim=1)
     assert scores.shape == (CLASSES, 33, 60)
     assert np.array_equal(labels, scores.argmax(0).numpy())
     probabilities = scores.softmax(0) if protocol.average == "logits" else scores / scores.sum(0)
@@ -369,13 +369,15 @@ def test_the_smallest_valid_protocols_work(fields):
     torch.testing.assert_close(out.sum(0), torch.ones(3, 4, dtype=torch.float64))
 
 
-def test_bands_have_at_least_one_row_and_as_many_as_fit():
-    def sizes(rows: int, elements: int) -> list[int]:
-        return [band.stop - band.start for band in resampling.bands(rows, elements)]
-
-    assert sizes(3, 2 * resampling.BAND_ELEMENTS) == [1, 1, 1]
-    assert sizes(5, resampling.BAND_ELEMENTS // 2) == [2, 2, 1]
-    assert sizes(0, 1) == []
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 3), st.integers(1, 30))
+def test_tiles_cover_a_map_once_and_hold_as_much_as_fits(rows, columns, elements, limit):
+    covered = np.zeros((rows, columns), int)
+    for down, across in resampling.tiles(rows, columns, elements, limit):
+        tile = covered[down, across]
+        tile += 1
+        assert tile.size * elements <= max(limit, elements)
+        assert tile.shape[1] == columns or len(tile) == 1, "whole rows if one fits"
+    assert (covered == 1).all()
 
 
 @pytest.mark.parametrize(("field", "known"), [("windows", "released, shifted"), ("average", "logits, softmax, exp")])

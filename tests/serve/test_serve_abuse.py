@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import numpy as np
 import pytest
+from memory import memory, reset_peak
 from PIL import Image
 from serve_client import image, send, server_process
 
@@ -216,17 +217,6 @@ def test_slow_clients_during_uploads_delay_nobody(server, uploads, strict):
     print(f"p99 of {len(seconds)} /health: {1e3 * p99:.0f} ms")
     assert peak < 1.5 * before
     assert p99 < (0.1 if strict else 2)
-
-
-def memory(pid: int, key: str) -> int:
-    """Return VmRSS or VmHWM of a process, in bytes."""
-    return 1024 * int(Path(f"/proc/{pid}/status").read_text().split(f"{key}:")[1].split()[0])
-
-
-def reset_peak(pid: int) -> int:
-    """Set VmHWM of a process to its VmRSS, and return that."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return memory(pid, "VmRSS")
 
 
 @pytest.mark.parametrize(("requests", "limit"), [(600, 5000), pytest.param(100_000, 1000, marks=pytest.mark.stress)])

@@ -6,6 +6,7 @@ input: 65535 in a 16-bit file, or the value given by `white`. Values above white
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from PIL import Image
 from danet.errors import InputError
 
 MAX_CHANNELS = 64
+LONGEST = 1 << 22
+"""Longer sides are resized in pieces: Pillow computes 16 bytes of filter weights for each of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,12 @@ def resize(
     """
     flipped = size[1], size[0]
     left, top, right, bottom = box or (0, 0, image.shape[1], image.shape[0])
+    if (longest := max(right - left, bottom - top)) > LONGEST and max(size) > 1:
+        axis, count = int(right - left > bottom - top), min(max(size), math.ceil(longest / LONGEST))
+        cuts = [size[axis] * i // count for i in range(count + 1)]
+        return np.concatenate(
+            [_resize_piece(image, size, (left, top, right, bottom), axis, cut) for cut in pairwise(cuts)], axis
+        )
     x, y = (math.ceil(max(1.0, part / whole)) + 1 for part, whole in ((right - left, size[1]), (bottom - top, size[0])))
     x0, y0 = max(0, math.floor(left) - x), max(0, math.floor(top) - y)  # the part and a margin for the filter
     part = np.ascontiguousarray(image[y0 : math.ceil(bottom) + y, x0 : math.ceil(right) + x])
@@ -147,6 +156,18 @@ def resize(
     # one band at a time: Pillow takes the last of two or four bands for alpha and multiplies the others by it
     bands = [Image.fromarray(np.ascontiguousarray(part[..., i])) for i in range(image.shape[2])]
     return np.stack([np.asarray(band.resize(flipped, Image.Resampling.BILINEAR, box)) for band in bands], axis=2)
+
+
+def _resize_piece(
+    image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float], axis: int, cut: tuple[int, int]
+) -> np.ndarray:
+    """Return `resize(image, size, box)`, but only from `cut[0]` to `cut[1]` along an axis."""
+    sides, edges = list(size), list(box)
+    sides[axis] = cut[1] - cut[0]
+    first = 1 - axis  # of the box's edges along this axis
+    scale = (box[first + 2] - box[first]) / size[axis]
+    edges[first], edges[first + 2] = box[first] + scale * cut[0], box[first] + scale * cut[1]
+    return resize(image, (sides[0], sides[1]), (edges[0], edges[1], edges[2], edges[3]))
 
 
 def resize_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
