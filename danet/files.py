@@ -1,14 +1,18 @@
 """Write files atomically, read settings files safely, and check output paths before the work begins."""
 
 import errno
-import itertools
+import fcntl
 import json
 import os
 import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -17,8 +21,12 @@ from danet.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The error numbers of a full disk, an exhausted quota and a file size limit."""
 
-_COUNTER = itertools.count()
-_MAX_YAML_DEPTH = 20
+SETTINGS_BYTES = 256 << 10
+"""Maximum size of a file of settings."""
+
+_MAX_YAML_DEPTH, _MAX_YAML_VALUES = 20, 20_000
+_HIDDEN = ".danet-"
+_ALREADY_EXISTS = "already exists"
 
 
 def make_folder(folder: Path) -> None:
@@ -59,7 +67,7 @@ def check_new(*paths: Path, overwrite: bool = False, remedy: str = "choose anoth
     """
     for path in paths:
         if path.exists() and not overwrite:
-            raise InputError(path, "already exists", remedy)
+            raise InputError(path, _ALREADY_EXISTS, remedy)
 
 
 def check_outputs(
@@ -84,14 +92,19 @@ def check_outputs(
         seen.add(path.resolve())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, overwrite: bool = True) -> None:
     """Write a file completely or not at all. After a power cut, the file is either the old one or the new one.
 
+    Args:
+        path: the file.
+        content: its bytes.
+        overwrite: replace a file that exists, or has been created meanwhile.
+
     Raises:
-        InputError: the disk is full, or the folder cannot be written to.
+        InputError: the disk is full, or the folder cannot be written to; the file exists and `overwrite` is False.
     """
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         what = f"cannot write {len(content):,} bytes ({error.strerror})"
@@ -99,33 +112,86 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise InputError(path, what, remedy) from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, overwrite: bool = True) -> None:
     """Write a value as indented JSON, atomically; "-" writes to standard output.
 
+    Args:
+        path: the file.
+        value: the value.
+        overwrite: see `write_atomically`.
+
     Raises:
-        InputError: the file cannot be written.
+        InputError: see `write_atomically`.
     """
     text = json.dumps(value, indent=2) + "\n"
     if str(path) == "-":
         print(text, end="")
     else:
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(), overwrite)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, hidden and with the same suffix.
+def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield the path of a new empty file beside `path`, hidden and with the same suffix.
 
-    When the block ends, the temporary file replaces `path`; if the block fails, it is removed.
+    When the block ends, this file becomes `path`; if the block fails, it is removed. It is locked meanwhile, so that
+    `remove_incomplete` keeps it. Its name is random: processes in several containers may have the same number.
+
+    Args:
+        path: the file to write.
+        overwrite: replace a file that exists, or has been created meanwhile.
+
+    Raises:
+        InputError: the file exists and `overwrite` is False.
     """
-    temporary = path.with_name(f".danet-{os.getpid()}-{next(_COUNTER)}{path.suffix}")
+    temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}{path.suffix}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         flush(temporary)
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _rename_to_new(temporary, path)
         flush(path.parent)
     finally:
+        os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    try:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            temporary.replace(path)
+    except FileExistsError as error:
+        what = f"{_ALREADY_EXISTS}: another process wrote it meanwhile"
+        raise InputError(path, what, "choose another name") from error
+
+
+def remove_incomplete(folder: Path, seconds: float = 60) -> None:
+    """Remove the files that killed processes left in a folder while they wrote other files there.
+
+    Args:
+        folder: the folder; it need not exist.
+        seconds: keep files that were changed in this time, besides those that a process is writing.
+    """
+    for file in folder.glob(f"{_HIDDEN}*"):
+        with suppress(OSError):  # removed meanwhile, not ours, or being written
+            descriptor = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime >= seconds:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    file.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def flush(path: Path) -> None:
@@ -137,23 +203,97 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file for reading, without waiting for other kinds of files: a FIFO may never have a writer.
+
+    Raises:
+        OSError: the file does not exist, cannot be read, or is not a regular file.
+        ValueError: not a possible name of a file.
+    """
+    descriptor = _open_checked(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        yield file
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file that danet itself writes in a folder of its own, and return the descriptor.
+
+    Such a folder may come from somebody else, and must not redirect what is written into it to other files.
+
+    Args:
+        path: the file.
+        flags: as of `os.open`.
+
+    Raises:
+        OSError: the file cannot be opened, is not a regular file, or is a link or has other names.
+    """
+    link = OSError(errno.ELOOP, "it is a link to another file", str(path))
+    try:
+        descriptor = _open_checked(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise link from error
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise link
+    return descriptor
+
+
+def _open_checked(path: Path, flags: int) -> int:
+    if path.exists() and not path.is_file():  # opening a device may have effects
+        _raise_irregular(path)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # replaced meanwhile
+        os.close(descriptor)
+        _raise_irregular(path)
+    return descriptor
+
+
+def _raise_irregular(path: Path) -> NoReturn:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_limited(path: Path, limit: int = SETTINGS_BYTES) -> bytes:
+    """Return the content of a regular file of settings, a list or a table.
+
+    Args:
+        path: the file.
+        limit: maximum size in bytes.
+
+    Raises:
+        OSError: see `open_regular`.
+        ValueError: the file is larger; the message is one line.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return content
+
+
 def read_yaml(file: Path) -> Any:
     """Read a YAML file of plain values: a user's dataset.yaml or a run's recipe.yaml.
 
-    Aliases (&a, *a) and deep nesting are refused: no settings file needs them, a few lines of them fill the memory, and
-    PyYAML takes minutes for deeply nested brackets.
+    Aliases (&a, *a), deep nesting and too many values are refused: no settings file needs them, a few lines of them
+    fill the memory, and PyYAML takes minutes for deeply nested brackets or for a list of 1 MB.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not YAML, or holds more than plain values; the message is one line.
+        ValueError: the file is too large, is not YAML, or holds more than plain values; the message is one line.
     """
-    content = file.read_bytes()
+    content = read_limited(file)
     try:
         depth = 0
-        for event in yaml.parse(content, yaml.SafeLoader):
+        for count, event in enumerate(yaml.parse(content, yaml.SafeLoader)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
                 raise ValueError(f"nested deeper than {_MAX_YAML_DEPTH} levels, or an alias (*NAME)")
+            if count > _MAX_YAML_VALUES:
+                raise ValueError(f"more than {_MAX_YAML_VALUES:,} values")
         return yaml.safe_load(content)
     except yaml.MarkedYAMLError as error:
         line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""

@@ -59,10 +59,10 @@ def run(args: Sequence[str]) -> int:
     lines = report_lines(report)
     if options.manifest is not None and not recorded:
         hashes = hash_files(root, list_files(root))
-        write_json(options.manifest, hashes)
+        write_json(options.manifest, hashes, overwrite=False)
         lines.append(f"wrote {options.manifest}: hashes of {len(hashes)} files")
     for line in lines:
         print(printable(with_flags(line)), file=sys.stderr if str(options.json) == "-" else sys.stdout)
     if options.json is not None:
-        write_json(options.json, report.as_dict())
+        write_json(options.json, report.as_dict(), overwrite=False)
     return 2 if report.problems else 0

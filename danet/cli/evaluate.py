@@ -102,17 +102,18 @@ def run(args: Sequence[str]) -> int:
         origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
         origin |= {"protocol": options.protocol, "size": predictor.card.size, "dtype": options.dtype}
         origin |= {"dataset": options.dataset, "split": options.split, "images": len(samples)}
-        write_json(options.json, origin | result.as_dict())
+        write_json(options.json, origin | result.as_dict(), overwrite=False)
     if options.images is not None:
-        write_atomically(options.images, to_csv(result.images).encode(errors="backslashreplace"))
+        write_atomically(options.images, to_csv(result.images).encode(errors="backslashreplace"), overwrite=False)
     if options.confusion is not None:
-        write_atomically(options.confusion, confusion_png.confusion_png(result.confusion, samples.classes))
+        matrix = confusion_png.confusion_png(result.confusion, samples.classes)
+        write_atomically(options.confusion, matrix, overwrite=False)
     if options.report is not None:
         from danet.visualize import evaluation_page
 
         names = ("weights", "dataset", "split", "protocol", "dtype")
         about = {name: str(getattr(options, name)) for name in names}
-        write_atomically(options.report, evaluation_page.page(result, predictor, samples, about))
+        write_atomically(options.report, evaluation_page.page(result, predictor, samples, about), overwrite=False)
     return 0
 
 

@@ -74,9 +74,9 @@ def run(args: Sequence[str]) -> int:
     predictor = load(options.weights, options.device)
     questions = options.point, options.channels, options.class_name, options.without, options.truth, options.ignore
     answers = look_at(predictor, options.images, *questions)
-    write_atomically(out, (to_html if out.suffix.lower() == ".html" else to_png)(sheet(answers)))
+    write_atomically(out, (to_html if out.suffix.lower() == ".html" else to_png)(sheet(answers)), options.overwrite)
     if options.json is not None:
-        write_json(options.json, {"images": [answer.as_dict() for answer in answers]})
+        write_json(options.json, {"images": [answer.as_dict() for answer in answers]}, options.overwrite)
     if str(options.json) != "-":
         print(printable(str(out)))
     return 0

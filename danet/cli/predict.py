@@ -58,7 +58,7 @@ def run(args: Sequence[str]) -> int:
     options = parse(Predict, args, "predict")
     import torch
 
-    from danet.files import check_writable
+    from danet.files import check_writable, remove_incomplete
     from danet.predict.outputs import find_images, kind_of
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
@@ -69,6 +69,7 @@ def run(args: Sequence[str]) -> int:
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
     check_writable(options.out)
+    remove_incomplete(options.out)
     failed, speeds = 0, []
     for kind, group in groupby(files, kind_of):
         for result in _segmented(kind, group, predictor, protocol, options, speeds):

@@ -90,7 +90,7 @@ def run(args: Sequence[str]) -> int:
         ]
         origin = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
         origin |= {"images": len(samples), "severities": sorted({c.severity for c in conditions[1:]})}
-        write_json(options.json, origin | {"networks": numbers})
+        write_json(options.json, origin | {"networks": numbers}, overwrite=False)
     return 0
 
 

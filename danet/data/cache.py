@@ -18,7 +18,7 @@ from danet.data.images.channels import Bands
 from danet.data.images.read import image_size
 from danet.data.samples import Pair, PairedFiles, Sample, Samples
 from danet.errors import InputError
-from danet.files import atomic_path, check_writable, make_folder
+from danet.files import atomic_path, check_writable, make_folder, remove_incomplete
 
 OnError = Callable[[InputError], None] | None
 """Called for each sample that cannot be read, which is then skipped. None: raise the error."""
@@ -68,6 +68,7 @@ def open_cache(samples: Samples, folder: Path, on_error: OnError = None) -> Cach
     """Return samples with a cache in `folder`, and create the folder; arguments and errors as in `plan_cache`."""
     cache = plan_cache(samples, folder, on_error)
     make_folder(folder)
+    remove_incomplete(folder)
     return cache
 
 

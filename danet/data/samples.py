@@ -13,10 +13,12 @@ from danet.data.classes import Classes, LabelMap
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import read_image, read_mask
 from danet.errors import InputError, list_names
+from danet.files import read_limited
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 """The suffixes of mask files."""
 
+_LIST_BYTES = 64 << 20
 _MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target", "semantic")
 
 
@@ -158,9 +160,11 @@ def read_list(file: Path, remedy: str) -> list[str]:
         InputError: the list cannot be read; with this remedy.
     """
     try:
-        return file.read_text(encoding="utf-8-sig", errors="replace").split()
+        return read_limited(file, _LIST_BYTES).decode("utf-8-sig", errors="replace").split()
     except OSError as error:
         raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
+    except ValueError as error:
+        raise InputError(file, str(error), remedy) from error
 
 
 def listed_images(folder: Path, stems: Sequence[str], source: Path, complete: bool = True) -> list[Path]:

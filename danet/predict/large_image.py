@@ -107,7 +107,7 @@ def segment_file(
         size = source.height, source.width
         blocks = segment_blocks(predictor, read, size, window, overlap, advance)
         record = _Record(path.stem, predictor, size)
-        with write_errors(labels_path), atomic_path(labels_path) as temporary:
+        with write_errors(labels_path), atomic_path(labels_path, overwrite) as temporary:
             with create_labels(temporary, source, predictor.classes) as labels:
                 for block in blocks:
                     place = (block.rows.start, block.rows.stop), (block.columns.start, block.columns.stop)
@@ -115,8 +115,8 @@ def segment_file(
                     record.add(block)
             verify_labels(temporary, record.pixels)
         summary = record.summary() | {"window": window, "overlap": overlap}
-        write_atomically(overlay_path, overlay.to_png(record.overview()))
-        write_json(json_path, summary)
+        write_atomically(overlay_path, overlay.to_png(record.overview()), overwrite)
+        write_json(json_path, summary, overwrite)
     return Saved(paths, summary)
 
 

@@ -63,9 +63,9 @@ class Segmentation:
         overlay, labels, summary = paths = output_paths(Path(folder), self.name)
         check_new(*paths, overwrite=overwrite)
         make_folder(Path(folder))
-        write_atomically(overlay, draw.to_png(self.overlay()))
-        write_atomically(labels, draw.to_png(draw.label_image(self.labels, self.classes)))
-        write_json(summary, self.summary())
+        write_atomically(overlay, draw.to_png(self.overlay()), overwrite)
+        write_atomically(labels, draw.to_png(draw.label_image(self.labels, self.classes)), overwrite)
+        write_json(summary, self.summary(), overwrite)
         return paths
 
 

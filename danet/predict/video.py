@@ -75,7 +75,10 @@ def segment_video(
         video = _Video(file, path, stack)
         work = _segmenter(predictor, path, protocol, size)
         try:
-            with atomic_path(video_path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+            with (
+                atomic_path(video_path, overwrite) as temporary,
+                av.open(str(temporary), "w", format="mp4") as container,
+            ):
                 writer = _Writer(container, video.rate)
                 done = pipelined(
                     video, _read, work if throughput is None else throughput.timed(work), writer.write, writers=1
@@ -91,7 +94,7 @@ def segment_video(
         except (FFmpegError, OSError) as error:
             raise InputError(video_path, f"cannot write it ({error.strerror})", "free some space") from error
         summary = record.summary()
-        write_atomically(json_path, (json.dumps(summary) + "\n").encode())
+        write_atomically(json_path, (json.dumps(summary) + "\n").encode(), overwrite)
         if video.stopped is not None:
             raise video.stopped
     return Saved(paths, summary)

@@ -19,7 +19,7 @@ from torch import nn
 
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
-from danet.files import flush, write_atomically
+from danet.files import flush, open_regular, write_atomically
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _MAGIC = b"danet-checkpoint-1 "
@@ -127,7 +127,8 @@ def load(path: Path) -> dict[str, Any]:
         InputError: the file does not exist, is damaged, or contains anything but plain values and tensors.
     """
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(
             path, f"cannot read it ({error.strerror})", "specify the folder of an interrupted run"

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from danet.errors import missing_package
+from danet.errors import InputError, missing_package
 
 
 class TrainingProgress:
@@ -91,10 +91,16 @@ class TensorBoardLog:
 
     Args:
         folder: folder of the event files; None: write nothing.
+
+    Raises:
+        InputError: the folder is a link.
     """
 
     def __init__(self, folder: Path | None):
         self._folder, self._writer = folder, None
+        if folder is not None and folder.is_symlink():
+            what = "is a link to another folder, which would be written to"
+            raise InputError(folder, what, "remove it, or choose another `folder`")
 
     def __enter__(self) -> "TensorBoardLog":
         return self

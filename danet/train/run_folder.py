@@ -25,7 +25,7 @@ import yaml
 
 from danet import recipes
 from danet.errors import InputError, missing_folder
-from danet.files import read_yaml, write_atomically, write_json
+from danet.files import open_own, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
 from danet.train import checkpoint
 from danet.visualize.run_page import Run
@@ -35,6 +35,7 @@ RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.sa
 LOCK, SKIPPED = ".lock", "bad.txt"
 
 _REQUIRED_COLUMNS = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
+_METRICS_BYTES = 64 << 20
 _BATCH_NORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _ANY_BYTES = "surrogateescape"  # file names on Linux need not be UTF-8
 
@@ -91,20 +92,16 @@ def lock(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         what = f"cannot create the run folder ({error.strerror})"
         raise InputError(folder, what, "choose another `folder`") from error
-    try:
+    with _opened(folder / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
         _lock_file(descriptor, folder)
-        for incomplete in folder.glob(".danet-*"):
-            incomplete.unlink()
+        remove_incomplete(folder, seconds=0)
         try:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
 
 
 def _lock_file(descriptor: int, folder: Path) -> None:
@@ -156,9 +153,9 @@ def can_continue(folder: Path, recipe: Recipe) -> bool:
 
 def _same_command(folder: Path, recipe: Recipe) -> bool:
     try:
-        command = json.loads((folder / ENVIRONMENT).read_bytes())["command"]
+        command = json.loads(read_limited(folder / ENVIRONMENT))["command"]
         file = folder / RECIPE
-        return command == sys.argv and (not file.exists() or file.read_bytes() == _to_yaml(recipe))
+        return command == sys.argv and (not file.exists() or read_limited(file) == _to_yaml(recipe))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -223,7 +220,7 @@ def read(folder: Path) -> Run:
 
 def _read_metrics(file: Path) -> list[dict[str, float]]:
     try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(read_limited(file, _METRICS_BYTES).decode("utf-8").splitlines()))
         history = [{name: float(number) for name, number in row.items()} for row in rows]
     except OSError as error:
         raise InputError(file, f"cannot read it ({error.strerror})", "wait for the run's first validation") from error
@@ -259,7 +256,7 @@ class SkippedImages:
             InputError: the limit is reached.
         """
         name = _escape(error.where)
-        text = self.file.read_text("utf-8", _ANY_BYTES) if self.file.exists() else ""
+        text = self._read()
         names = {line.split("\t")[0] for line in text.split("\n") if line}  # splitlines() splits at more than \n
         if name in names:
             return
@@ -267,9 +264,33 @@ class SkippedImages:
             note = f" ({self.limit} already skipped, see {self.file})" if self.limit else ""
             raise InputError(name, f"{error.what}{note}", error.remedy)
         self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
-        with self.file.open("a", encoding="utf-8", errors=_ANY_BYTES) as file:
-            file.write(f"{name}\t{_escape(error)}\n")
+        with _opened(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
+            os.write(descriptor, f"{name}\t{_escape(error)}\n".encode("utf-8", _ANY_BYTES))
         print(f"skipped: {_escape(error)}", file=sys.stderr)
+
+    def _read(self) -> str:
+        if not os.path.lexists(self.file):
+            return ""
+        with _opened(self.file, os.O_RDONLY) as descriptor:
+            return os.read(descriptor, os.fstat(descriptor).st_size).decode("utf-8", _ANY_BYTES)
+
+
+@contextmanager
+def _opened(file: Path, flags: int) -> Iterator[int]:
+    """Open a file of a run folder, see `open_own`.
+
+    Raises:
+        InputError: it cannot be opened, or may be another file.
+    """
+    try:
+        descriptor = open_own(file, flags)
+    except OSError as error:
+        what, remedy = f"cannot be opened ({error.strerror})", "remove it, or choose another `folder`"
+        raise InputError(file, what, remedy) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _escape(text: object) -> str:

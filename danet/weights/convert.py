@@ -18,7 +18,7 @@ from torch import Tensor
 from danet.data.classes import IGNORE, Classes
 from danet.data.registry import DATASETS
 from danet.errors import InputError, join_messages
-from danet.files import check_new
+from danet.files import check_new, open_regular
 from danet.model.backbone import normalization
 from danet.model.baselines import build_network
 from danet.model.dranet import AttentionNetwork
@@ -67,7 +67,7 @@ def convert(
     known = {"layer4_dilations": dilations_by, "align_corners": align_by, "classes": names_by}
     recipe = {"converted_from": source.name, "format": key_map.name, "known": known}
     card = weights_file.Card(arguments, names, mean, std, recipe=recipe, dataset=classes or "")
-    return weights_file.save(destination, network, card)
+    return weights_file.save(destination, network, card, overwrite=False)
 
 
 class _Discarded:
@@ -99,7 +99,7 @@ def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
     if not path.is_file():
         raise InputError(path, "no such file", "specify the path of the checkpoint; do not unpack a .pth.tar")
     discarded = torch.serialization.safe_globals(_DISCARDED)
-    with path.open("rb") as file, warnings.catch_warnings(action="ignore"), discarded:
+    with open_regular(path) as file, warnings.catch_warnings(action="ignore"), discarded:
         head = file.peek()[:16]
         try:
             if head[8:9] == b"{":

@@ -150,7 +150,7 @@ def export(
     if report.good:
         make_folder(out.parent)
         for path, content in zip(files, contents, strict=True):
-            write_atomically(path, content)
+            write_atomically(path, content, overwrite)
     return report
 
 

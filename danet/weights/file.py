@@ -121,7 +121,7 @@ def _check_values(card: Card) -> None:
         raise ValueError("classes: colors must be three integers from 0 to 255")
 
 
-def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None) -> Card:
+def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None, overwrite: bool = True) -> Card:
     """Write a weights file atomically and return the card with the hash filled in.
 
     Args:
@@ -130,6 +130,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
         card: its description.
         dtype: of the stored convolutions; torch.float16 halves the size. Batch normalization keeps its own type. None
             keeps all types.
+        overwrite: replace a file that exists.
 
     Raises:
         InputError: the card is invalid, or the file cannot be written.
@@ -142,7 +143,7 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}
     card = replace(card, sha256=_hash(tensors))
-    write_atomically(path, safetensors.torch.save(tensors, {"danet": card.json()}))
+    write_atomically(path, safetensors.torch.save(tensors, {"danet": card.json()}), overwrite)
     return card
 
 

@@ -1,6 +1,7 @@
 """danet check reports every bad file in one run, and no good one."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from danet.data.check import check_dataset
 from danet.data.classes import Classes, LabelMap
 from danet.data.custom import dataset_yaml
 from danet.data.custom.check import check_folder, report_lines
-from danet.data.custom.verify import hash_files, verify_hashes, verify_pairs
+from danet.data.custom.verify import hash_files, read_manifest, verify_hashes, verify_pairs
 from danet.data.datasets import camvid, pascal_voc
-from danet.data.samples import Pair, PairedFiles
+from danet.data.images.matlab import read_mat
+from danet.data.samples import Pair, PairedFiles, read_list
 
 
 def write_bad_files(root: Path) -> dict[str, str]:
@@ -322,6 +324,32 @@ def test_a_manifest_finds_damage_that_still_decodes(tmp_path):
     ]
     with pytest.raises(InputError, match="is not below"):
         hash_files(tmp_path / "images", files)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x.png", "images/../../x.png", "/dev/zero"])
+def test_a_manifest_that_names_files_elsewhere_is_rejected(tmp_path, name):
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({"images/a..b.png": "0", name: "0"}))
+    with pytest.raises(InputError, match=f"names '{name}', which is not below the folder of the dataset"):
+        read_manifest(file)
+
+
+def test_files_of_a_manifest_or_list_that_are_pipes_or_devices_are_reported(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    problems = verify_hashes(tmp_path, {"pipe.png": "0", "zero.png": "0"})
+    assert [problem.what for problem in problems] == ["cannot be read (it is not a regular file)"] * 2
+    for read in (read_manifest, lambda file: read_list(file, "copy it again"), lambda file: read_mat(file, "S")):
+        for name in ("pipe.png", "zero.png"):
+            with pytest.raises(InputError, match="it is not a regular file"):
+                read(tmp_path / name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_dataset_yaml_that_is_a_pipe_or_device_is_rejected(tmp_path, make):
+    make(tmp_path / "dataset.yaml")
+    with pytest.raises(InputError, match=r"dataset\.yaml: cannot be read \(it is not a regular file\)"):
+        check_folder(tmp_path)
 
 
 def test_missing_masks_skip_leaves_out_images_without_a_mask(tmp_path):

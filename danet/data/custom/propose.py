@@ -14,7 +14,7 @@ from danet.data.custom.scan_masks import MaskKind, MaskScan, Meaning, infer_mean
 from danet.data.datasets import cityscapes
 from danet.data.samples import SAME_STEM
 from danet.errors import InputError, list_names
-from danet.files import check_new, write_atomically
+from danet.files import check_new, read_limited, write_atomically
 
 _CLASS_LISTS = ("classes.txt", "class_names.txt", "labels.txt", "labelmap.txt")
 _FIRST_INSTANCE = 1000  # instance ids of class 1 begin at 1000 in Cityscapes
@@ -183,7 +183,10 @@ def _csv_classes(file: Path) -> dict[str, Color | None]:
 
 
 def _read_text(file: Path) -> str:
-    return file.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        return read_limited(file).decode("utf-8-sig", errors="replace")
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read ({error})", "correct it, or move it away") from error
 
 
 def write(root: Path, proposal: Proposal) -> Path:
@@ -196,7 +199,8 @@ def write(root: Path, proposal: Proposal) -> Path:
         InputError: it already exists, or cannot be written.
     """
     file = new_file(root)
-    write_atomically(file, ("\n".join(_lines(proposal)) + "\n").encode(errors="backslashreplace"))
+    content = ("\n".join(_lines(proposal)) + "\n").encode(errors="backslashreplace")
+    write_atomically(file, content, overwrite=False)
     return file
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from danet.data.classes import IGNORE, Classes
 from danet.data.images.read import SUFFIXES, read_header, read_image
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, list_names
+from danet.files import open_regular, read_limited
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +30,8 @@ Advance = Callable[[int, int], None]
 
 ALL = "all"
 """The name of the only split, if the images are not divided into train and val."""
+
+_MANIFEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -261,11 +264,15 @@ def read_manifest(file: Path) -> dict[str, str]:
         InputError: the file is not readable, or not a manifest.
     """
     try:
-        hashes = json.loads(file.read_bytes())
+        hashes = json.loads(read_limited(file, _MANIFEST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(file, f"cannot be read as a manifest ({error})", "delete it, and write it again") from error
     if not isinstance(hashes, dict) or not all(isinstance(value, str) for value in hashes.values()):
         raise InputError(file, "is not a manifest (an object of path: SHA-256)", "delete it, and write it again")
+    outside = next((name for name in hashes if PurePosixPath(name).is_absolute() or ".." in name.split("/")), None)
+    if outside is not None:
+        what = f"names {outside!r}, which is not below the folder of the dataset"
+        raise InputError(file, what, "use a manifest that danet check wrote")
     return hashes
 
 
@@ -284,7 +291,8 @@ def verify_hashes(root: Path, hashes: Mapping[str, str]) -> list[Problem]:
 
 def _sha256(file: Path) -> str:
     try:
-        with open(file, "rb") as opened:
+        with open_regular(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "copy it again") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(file, f"cannot be read ({reason})", "copy it again") from error

@@ -21,6 +21,7 @@ from danet.data.datasets.pascal_voc import devkit
 from danet.data.images.matlab import read_mat
 from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list
 from danet.errors import InputError
+from danet.files import read_limited
 
 COUNTS = {"train": 4998, "val": 5105}
 DOWNLOAD = (
@@ -39,6 +40,7 @@ _TABLE = """
 """  # id among the 459, and name; the rank is the train id
 _IDS, _NAMES = tuple(map(int, _TABLE.split()[::2])), tuple(_TABLE.split()[1::2])
 _LAST_ID = 459
+_JSON_BYTES = 1 << 30
 
 CLASSES = Classes(_NAMES, ((0, 0, 0), *distinct_palette(59)))
 CLASSES_59 = Classes(_NAMES[1:], distinct_palette(59))
@@ -87,7 +89,7 @@ def _listed(root: Path, voc: Path, split: str) -> tuple[Path, list[str]]:
 
 def _stems_of_phase(merged: Path, phase: str) -> list[str]:
     try:
-        images = json.loads(merged.read_bytes())["images"]
+        images = json.loads(read_limited(merged, _JSON_BYTES))["images"]
         return [Path(image["file_name"]).stem for image in images if image["phase"] == phase]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(merged, "truncated or damaged", "download it again") from error

@@ -16,6 +16,7 @@ import numpy as np
 
 from danet.data.images.read import MAX_PIXELS
 from danet.errors import InputError
+from danet.files import read_limited
 
 _HEADER, _VERSION_AND_ORDER = 128, b"\x00\x01IM"  # level 5, little-endian
 _MATRIX, _COMPRESSED = 14, 15
@@ -42,7 +43,7 @@ def read_mat(path: Path, field: str) -> np.ndarray:
     """
     variable, *nested = field.split(".")
     try:
-        matrix = _variable(path.read_bytes(), variable)
+        matrix = _variable(read_limited(path, 8 * MAX_PIXELS), variable)
         for name in nested:
             matrix = _field(matrix, name)
         return _ids(matrix)

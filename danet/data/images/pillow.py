@@ -1,17 +1,18 @@
 """Open image files and decode them with Pillow. Damaged files raise `InputError` with the file's name."""
 
+import errno
 import io
-import stat
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
 from danet.errors import InputError, missing_file
+from danet.files import open_regular
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded."""
@@ -52,31 +53,31 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
     """Open a regular file for reading.
 
     Raises:
-        InputError: it does not exist, is not a regular file, or may not be read.
+        InputError: it does not exist, is not a regular file, or may not be read. Also for errors of the disk, and if
+            the memory is exhausted, in the block.
     """
     path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            path, f"cannot be opened ({getattr(error, 'strerror', None) or error})", "check the path"
-        ) from error
-    if stat.S_ISDIR(mode):
-        raise InputError(path, "is a folder", "specify an image")
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait forever
-        raise InputError(path, "is not a regular file", "specify an image")
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except PermissionError as error:
-        raise InputError(path, "no permission to read it", "change its permissions") from error
-    except OSError as error:
-        raise InputError(
-            path, f"cannot be opened ({getattr(error, 'strerror', None) or error})", "check the path"
-        ) from error
-    with file:
-        yield file
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_regular(path))
+        except FileNotFoundError as error:
+            raise missing_file(path) from error
+        except PermissionError as error:
+            raise InputError(path, "no permission to read it", "change its permissions") from error
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "strerror", None) or error)
+            if getattr(error, "errno", None) in (errno.EISDIR, errno.EINVAL):
+                raise InputError(path, reason.removeprefix("it "), "specify an image") from error
+            raise InputError(path, f"cannot be opened ({reason})", "check the path") from error
+        try:
+            yield file
+        except OSError as error:
+            if error.errno is None or error.filename is not None:  # not about this file
+                raise
+            raise _unreadable(path, error) from error
+        except MemoryError as error:
+            what, remedy = "not enough memory for it", "free some memory, or make it smaller"
+            raise InputError(path, what, remedy) from error.with_traceback(None)  # which holds the memory
 
 
 @contextmanager
@@ -149,14 +150,26 @@ def damage_errors(path: Path | str) -> Iterator[None]:
             yield
         except (InputError, MemoryError):
             raise
+        except OSError as error:
+            if error.errno is None:  # raised by Pillow, not by the system
+                raise _damaged(path) from error
+            raise _unreadable(path, error) from error
         except Exception as error:  # a dozen types, such as tokenize.TokenError for the header of an array
-            raise InputError(path, "truncated or damaged", "copy it again") from error
+            raise _damaged(path) from error
+
+
+def _damaged(path: Path | str) -> InputError:
+    return InputError(path, "truncated or damaged", "copy it again")
+
+
+def _unreadable(path: Path | str, error: OSError) -> InputError:
+    return InputError(path, f"cannot be read ({error.strerror})", "check the disk, and copy it again")
 
 
 def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> InputError:
     """Return the error for a file that Pillow does not recognize, from its first 16 bytes."""
     if any(start.startswith(head) and kind in formats for head, kind in _MAGIC.items()):
-        return InputError(path, "truncated or damaged", "copy it again")
+        return _damaged(path)
     if start[4:8] == b"ftyp":
         return InputError(path, "not an image (a HEIC, AVIF or video file)", "convert it to JPEG or PNG")
     for head, (what, remedy) in _FOREIGN.items():

@@ -1,0 +1,137 @@
+"""danet.files: atomic files of several processes, what killed ones leave, and settings that are not regular files."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from danet import files
+from danet.errors import InputError
+from danet.files import atomic_path, read_limited, read_yaml, remove_incomplete, write_atomically
+
+WRITER = """
+import sys
+from pathlib import Path
+from danet.files import write_atomically
+folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+(folder / name).touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    pass
+for i in range(count):
+    write_atomically(folder / f"{name}-{i}", name.encode() * 50_000)
+"""
+
+
+def in_own_pid_namespace(*command: str) -> list[str]:
+    return ["unshare", "--user", "--map-root-user", "--pid", "--fork", *command]
+
+
+def can_unshare() -> bool:
+    try:
+        return subprocess.run(in_own_pid_namespace("true"), capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs unshare")
+@pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.stress)])
+def test_two_containers_write_one_folder_without_mixing_files(tmp_path, count):
+    """In a container, each program has the process number 1."""
+    names = ("ready-a", "ready-b")
+    commands = [(sys.executable, "-c", WRITER, str(tmp_path), name, str(count)) for name in names]
+    running = [subprocess.Popen(in_own_pid_namespace(*command)) for command in commands]
+    assert [process.wait(600) for process in running] == [0, 0]
+    for name in names:
+        for i in range(count):
+            assert (tmp_path / f"{name}-{i}").read_bytes() == name.encode() * 50_000
+    assert not list(tmp_path.glob(".danet-*"))
+
+
+def test_incomplete_files_of_killed_processes_are_removed(tmp_path):
+    def old(name: str) -> Path:
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (1, 1))
+        return path
+
+    left, recent, mine = old(".danet-12-0.png"), tmp_path / ".danet-34.png", old("danet.png")
+    recent.touch()
+    (tmp_path / ".danet-folder").mkdir()
+    (tmp_path / ".danet-link").symlink_to(mine)
+    with atomic_path(tmp_path / "x.png") as being_written:
+        os.utime(being_written, (1, 1))
+        remove_incomplete(tmp_path)
+        assert being_written.exists()
+        assert not left.exists()
+        assert recent.exists()
+        remove_incomplete(tmp_path, seconds=0)
+        assert being_written.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "danet.png", ".danet-folder", ".danet-link"}
+    remove_incomplete(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_created_meanwhile_is_not_overwritten(tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    file = tmp_path / "x"
+    write_atomically(file, b"first", overwrite=False)
+    assert file.read_bytes() == b"first"
+    with pytest.raises(InputError, match="x: already exists: another process wrote it meanwhile; "):
+        write_atomically(file, b"second", overwrite=False)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+    write_atomically(file, b"third")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"third"]
+
+
+def test_the_permissions_of_new_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "x", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_system_without_locks_does_not_stop_writing(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    write_atomically(tmp_path / "x", b"content")
+    assert (tmp_path / "x").read_bytes() == b"content"
+
+
+def test_settings_are_read_from_regular_files_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, reason in (("pipe", "not a regular file"), ("zero", "not a regular file"), (".", "a folder")):
+        with pytest.raises(OSError, match=reason):
+            read_yaml(tmp_path / name)
+    (tmp_path / "large").write_bytes(b"#" * (files.SETTINGS_BYTES + 1))
+    with pytest.raises(ValueError, match="larger than 262,144 bytes"):
+        read_yaml(tmp_path / "large")
+    assert len(read_limited(tmp_path / "large", 1 << 20)) == files.SETTINGS_BYTES + 1
+
+
+@pytest.mark.parametrize("text", ["[" + "0," * 130_000 + "]", "- a\n" * 65_000, "{" + "a: b, " * 40_000 + "}"])
+def test_a_settings_file_of_many_values_is_rejected_quickly(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    start = time.process_time()
+    with pytest.raises(ValueError, match="more than 20,000 values"):
+        read_yaml(tmp_path / "x.yaml")
+    assert time.process_time() - start < 10
+
+
+def test_the_longest_honest_label_map_is_read(tmp_path):
+    text = "label_map: {" + ", ".join(f"{value}: {value % 150}" for value in range(9_000)) + "}"
+    (tmp_path / "dataset.yaml").write_text(text)
+    assert len(read_yaml(tmp_path / "dataset.yaml")["label_map"]) == 9_000
