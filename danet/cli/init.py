@@ -27,7 +27,8 @@ class Init:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Init, args, "init")
-    from danet.data.custom.propose import new_file, propose, write
+    from danet.data.custom.proposal import new_file, write
+    from danet.data.custom.propose import propose
 
     new_file(options.folder)  # before reading many masks
     proposal = propose(options.folder, options.ignore)

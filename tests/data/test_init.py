@@ -26,7 +26,8 @@ from danet.data.classes import Classes
 from danet.data.custom import dataset_yaml
 from danet.data.custom.check import check_folder
 from danet.data.custom.layout import Layout
-from danet.data.custom.propose import propose, write
+from danet.data.custom.proposal import write
+from danet.data.custom.propose import propose
 from danet.data.datasets import cityscapes
 from danet.data.samples import Naming
 

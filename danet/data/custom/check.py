@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danet.data.classes import Classes
-from danet.data.custom.dataset_yaml import load_split, read_settings
+from danet.data.custom.dataset_yaml import read_settings
 from danet.data.custom.layout import SPLITS, Folders, list_layout_images
+from danet.data.custom.splits import load_split
 from danet.data.custom.verify import ALL, Advance, Counts, Problem, Report, collect_problems, verify_pairs
 from danet.data.images.read import SUFFIXES
 from danet.data.samples import SAME_STEM, Naming, Pair, PairedFiles

@@ -27,22 +27,21 @@ Masks whose classes are colors have, instead of palette and label_map:
 """
 
 import difflib
-import hashlib
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from danet.data.classes import IGNORE, Classes, Color, LabelMap
-from danet.data.custom.layout import SPLITS, Layout, list_layout_images
+from danet.data.classes import LabelMap
+from danet.data.custom.class_keys import read_classes, read_ignored_color, read_label_map
+from danet.data.custom.layout import SPLITS, Layout
+from danet.data.custom.settings import Settings
+from danet.data.custom.splits import load_split
 from danet.data.images.channels import MAX_CHANNELS, Bands
 from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import ARRAYS, SUFFIXES, read_mask
-from danet.data.samples import LOSSLESS, Naming, PairedFiles, pair_files
+from danet.data.samples import LOSSLESS, Naming, PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
 from danet.files import read_yaml
 
@@ -54,29 +53,6 @@ _RENAMED = {"colours": "colors"}  # vocabulary: old name
 _MAX_VALUE = 65535
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The content of dataset.yaml.
-
-    Args:
-        classes: names and palette.
-        label_map: mask value -> train id.
-        read_mask: reads a mask as H,W integers.
-        layout: the folders.
-        skip_missing: whether images without a mask are left out; otherwise they are errors.
-        val: fraction of the images used for validation if the folder is not divided.
-        bands: how images are read.
-    """
-
-    classes: Classes
-    label_map: LabelMap
-    read_mask: Callable[[Path], np.ndarray]
-    layout: Layout
-    skip_missing: bool
-    val: float
-    bands: Bands
-
-
 def load(root: Path, split: str) -> PairedFiles:
     """Load a split of a user's folder: `load_split` of its dataset.yaml.
 
@@ -84,35 +60,6 @@ def load(root: Path, split: str) -> PairedFiles:
         InputError: see `read_settings` and `load_split`.
     """
     return load_split(read_settings(root), split)
-
-
-def load_split(settings: Settings, split: str) -> PairedFiles:
-    """Load "train" or "val" of a user's folder, sorted by file name.
-
-    If the images are not divided into folders, hashes of their names decide which are used for validation.
-
-    Raises:
-        InputError: no images, missing masks, or too few images to divide.
-    """
-    layout = settings.layout
-    own = layout.split_folders(split)
-    folders = own or layout.undivided_folders
-    files = list_layout_images(folders, layout.naming, settings.bands)
-    pairs = pair_files(files, folders.masks, folders.images, layout.naming, not settings.skip_missing)
-    if settings.skip_missing and not (pairs := [pair for pair in pairs if pair.mask.is_file()]):
-        what = f"contains no mask of the images in {folders.images}"
-        raise InputError(folders.masks, what, "add the masks, or correct dataset.yaml")
-    if own is None:
-        if split not in SPLITS:
-            raise InputError(folders.images, f"has no {split!r} folder", f"use {' or '.join(SPLITS)}")
-        count = max(1, round(settings.val * len(pairs)))
-        held_out = {pair.name for pair in sorted(pairs, key=lambda pair: _digest(pair.name))[:count]}
-        chosen = [pair for pair in pairs if (pair.name in held_out) == (split == "val")]
-        if not chosen:
-            what = f"too few images to divide into train and val: {len(pairs)}"
-            raise InputError(folders.images, what, "add images")
-        pairs = chosen
-    return PairedFiles(settings.classes, pairs, settings.label_map, settings.read_mask, settings.bands)
 
 
 def read_settings(root: Path) -> Settings:
@@ -149,21 +96,17 @@ def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
         raise InputError(file, f"missing_masks: must be skip, got {missing!r}", remedy)
     rest = layout, missing == "skip", val, bands
     if "colors" not in values:
-        classes = _classes(file, values, "palette")
-        return Settings(classes, _label_map(file, values, len(classes)), read_mask, *rest)
-    classes = _classes(file, values, "colors")
+        classes = read_classes(file, values, "palette")
+        return Settings(classes, read_label_map(file, values, len(classes)), read_mask, *rest)
+    classes = read_classes(file, values, "colors")
     both = [key for key in ("palette", "label_map") if key in values]
     if both:
         remedy = f"remove {both[0]}: colors define the class of each pixel, and its display color"
         raise InputError(file, f"{both[0]} and colors exclude each other", remedy)
     if len(set(classes.palette)) < len(classes):
         raise InputError(file, "colors: two classes have the same color", "use a different color for each class")
-    reader = partial(read_colored_mask, colors=classes.palette, ignore=_ignored_color(file, values))
+    reader = partial(read_colored_mask, colors=classes.palette, ignore=read_ignored_color(file, values))
     return Settings(classes, LabelMap.identity(len(classes)), reader, *rest)
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -200,52 +143,6 @@ def _read(file: Path) -> dict[str, Any]:
             remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(_KEYS)}"
             raise InputError(file, f"unknown key {key!r}", remedy)
     return values
-
-
-def _classes(file: Path, values: Mapping[str, Any], palette_key: str) -> Classes:
-    names = values.get("classes")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        wrong = next((name for name in names if not isinstance(name, str)), names) if isinstance(names, list) else names
-        remedy = "write classes: [background, crack], with quotes around words that YAML converts ('no', '1')"
-        raise InputError(file, f"classes: must be a list of names, got {wrong!r}", remedy)
-    palette = values.get(palette_key)
-    if palette is None and palette_key == "palette":
-        return Classes.named(tuple(names))
-    if not isinstance(palette, list) or not all(_is_color(color) for color in palette):
-        what = f"{palette_key}: must be a list of colors [r, g, b] with values from 0 to 255"
-        raise InputError(file, what, f"for example: {palette_key}: [[0, 0, 0], [255, 0, 0]]")
-    if len(palette) != len(names):
-        what = f"{palette_key}: must have one color for each of the {len(names)} classes, got {len(palette)}"
-        raise InputError(file, what, "write one [r, g, b] per class")
-    return Classes(tuple(names), tuple(tuple(color) for color in palette))
-
-
-def _is_color(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
-
-
-def _ignored_color(file: Path, values: Mapping[str, Any]) -> Color | None:
-    ignore = values.get("ignore")
-    if ignore is None:
-        return None
-    if not _is_color(ignore) or ignore in values["colors"]:
-        what = f"ignore: must be a color [r, g, b] that no class has, got {ignore!r}"
-        raise InputError(file, what, "for example: ignore: [255, 255, 255]")
-    return ignore[0], ignore[1], ignore[2]
-
-
-def _label_map(file: Path, values: Mapping[str, Any], count: int) -> LabelMap:
-    ignore = values.get("ignore", IGNORE)
-    if type(ignore) is not int or not 0 <= ignore <= _MAX_VALUE:
-        what = f"ignore: must be a mask value from 0 to {_MAX_VALUE}, got {ignore!r}"
-        raise InputError(file, what, "for example: ignore: 255")
-    mapping = values.get("label_map")
-    if mapping is None:
-        return LabelMap.identity(count, ignore)
-    if not isinstance(mapping, Mapping) or not all(type(v) is int for pair in mapping.items() for v in pair):
-        what = f"label_map: must map mask values to class ids, got {mapping!r}"
-        raise InputError(file, what, "for example: label_map: {0: 0, 255: 1}")
-    return LabelMap({ignore: IGNORE, **mapping}, count)
 
 
 def _text(file: Path, values: Mapping[str, Any], key: str, default: str) -> str:

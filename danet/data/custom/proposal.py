@@ -1,0 +1,142 @@
+"""A proposed dataset.yaml, and its text with a comment on each setting."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from danet.data.classes import IGNORE, Classes, Color
+from danet.data.custom.layout import PLACEHOLDER, Layout
+from danet.data.custom.scan_masks import MaskKind
+from danet.data.samples import SAME_STEM
+from danet.files import check_new, write_atomically
+
+Pixels = Mapping[int, int] | Mapping[Color, int]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The proposed content of dataset.yaml.
+
+    Args:
+        layout: the folders; `splits` is empty if the images are not divided into train and val.
+        pairs: number of images with a mask.
+        kind: what the masks contain.
+        values: mask value, or color if `kind` is "colors" -> pixels.
+        classes: names and palette; if `kind` is "colors", the palette is the colors in the masks.
+        ignore: the mask value of unlabeled pixels; None if there is none.
+        label_map: mask value -> train id or 255; None if the values are the train ids.
+        notes: what the user should review, one line each.
+        channels: see `MaskScan`.
+        transparent: see `MaskScan`.
+    """
+
+    layout: Layout
+    pairs: int
+    kind: MaskKind
+    values: Pixels
+    classes: Classes
+    ignore: int | None
+    label_map: dict[int, int] | None
+    notes: tuple[str, ...]
+    channels: int | None
+    transparent: int | None
+
+
+def write(root: Path, proposal: Proposal) -> Path:
+    """Write dataset.yaml, with a comment on each setting.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: it already exists, or cannot be written.
+    """
+    file = new_file(root)
+    content = ("\n".join(_lines(proposal)) + "\n").encode(errors="backslashreplace")
+    write_atomically(file, content, overwrite=False)
+    return file
+
+
+def new_file(root: Path) -> Path:
+    """Return the path of a dataset.yaml that does not exist yet.
+
+    Raises:
+        InputError: it already exists.
+    """
+    file = root / "dataset.yaml"
+    check_new(file, remedy="edit it, or rename it to get a new proposal")
+    return file
+
+
+def _lines(proposal: Proposal) -> list[str]:
+    """Format dataset.yaml."""
+    names, palette = proposal.classes.names, proposal.classes.palette
+    total = sum(proposal.values.values())
+    lines = [f"# Proposed by danet init from {proposal.pairs} masks ({proposal.kind}). Edit it, then run danet check."]
+    if proposal.notes:
+        lines += ["#", "# Please review:", *(f"# - {_printable(note)}" for note in proposal.notes)]
+    lines += [
+        "#",
+        f"# {'Colors' if proposal.kind == 'colors' else 'Values'} in the masks, and their share of all pixels:",
+    ]
+    lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f}%" for v, pixels in proposal.values.items()]
+    lines += ["", *_folder_lines(proposal.layout)]
+    if proposal.channels is not None:
+        lines.append(f"channels: {proposal.channels}   # number of bands of each image")
+    elif proposal.transparent is not None:
+        comment = "uncomment if the last band is data, such as near infrared, and not transparency"
+        lines.append(f"# channels: {proposal.transparent}   # {comment}")
+    lines += ["", "classes:   # one name per class; class ids start at 0"]
+    lines += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
+    if proposal.kind == "colors":
+        lines.append("colors:   # color of each class in the masks (R, G, B)")
+    else:
+        lines.append("palette:   # color of each class in overlays and plots (R, G, B)")
+    lines += [f"  - {list(color)}   # {_printable(name)}" for name, color in zip(names, palette, strict=True)]
+    if proposal.ignore is not None:
+        lines.append(
+            f"ignore: {proposal.ignore}   # mask value of unlabeled pixels; not used in training or evaluation"
+        )
+    if proposal.label_map is not None:
+        lines.append(f"label_map:   # mask value: class id, or {IGNORE} for unlabeled")
+        lines += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]
+    return lines
+
+
+def _folder_lines(layout: Layout) -> list[str]:
+    names = " and ".join(layout.splits.values())
+    divided = f"; {PLACEHOLDER} is {names}" if PLACEHOLDER in layout.images else f", with {names} inside"
+    settings = [
+        (f"images: {_yaml(layout.images)}", f"folder of the images{divided if names else ''}"),
+        (f"masks: {_yaml(layout.masks)}", "folder of the masks"),
+    ]
+    if any(split != name for split, name in layout.splits.items()):
+        settings.append(("splits:", "names of the train and val folders"))
+        settings += [(f"  {split}: {_yaml(name)}", "") for split, name in layout.splits.items()]
+    suffix, image_suffix = layout.naming
+    if layout.naming != SAME_STEM:
+        settings.append((f"mask_suffix: {_yaml(suffix)}", f"the mask of a{image_suffix}.jpg is a{suffix}"))
+    if image_suffix:
+        settings.append((f"image_suffix: {_yaml(image_suffix)}", ""))
+    if not names:
+        settings.append(("val: 0.2", "fraction of the images used for validation; file names decide which"))
+    width = max(len(setting) for setting, _ in settings)
+    return [f"{setting:{width}}   # {comment}" if comment else setting for setting, comment in settings]
+
+
+def _value(value: int | Color) -> str:
+    return str(value) if isinstance(value, int) else str(list(value))
+
+
+def _yaml(text: str) -> str:
+    """Format a text as YAML, in quotes if necessary."""
+    if not text.isprintable():
+        return json.dumps(text)
+    return yaml.safe_dump(text, default_style=None, allow_unicode=True, width=10**6).splitlines()[0]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
