@@ -1,14 +1,19 @@
 """The command danet init."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from danet.cli.parsing import parse
 from danet.errors import printable
+
+if TYPE_CHECKING:
+    from danet.data.custom.name_classes import Reading
 
 
 @dataclass(frozen=True)
@@ -22,16 +27,25 @@ class Init:
     """the folder that contains the images and masks"""
     ignore: int | None = None
     """mask value of unlabeled pixels, if you know it"""
+    first_class: int | None = None
+    """0 or 1: the mask value of the first name in a list of class names such as classes.txt; needed only if danet asks
+    for it"""
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Init, args, "init")
+    from danet.data.custom.name_classes import refuse_to_choose
     from danet.data.custom.proposal import new_file, write
     from danet.data.custom.propose import propose
 
     new_file(options.folder)  # before reading many masks
-    proposal = propose(options.folder, options.ignore)
+    proposal = propose(
+        options.folder,
+        options.ignore,
+        options.first_class,
+        _ask if sys.stdin.isatty() and sys.stderr.isatty() else refuse_to_choose,
+    )
     file = write(options.folder, proposal)
     count = len(proposal.classes)
     found = f"{count} class{'es' * (count != 1)} in {proposal.pairs} masks ({proposal.kind})"
@@ -40,3 +54,19 @@ def run(args: Sequence[str]) -> int:
         print(printable(f"review: {note}"))
     print(printable(f"next: edit {file} if necessary, then run danet check {shlex.quote(str(options.folder))}"))
     return 0
+
+
+def _ask(what: str, readings: "Sequence[Reading]") -> "Reading":
+    """Ask on the terminal which reading of a list of names is right."""
+    print(printable(what), file=sys.stderr)
+    for reading in readings:
+        print(printable(f"  {reading.first_class}: {reading.text}"), file=sys.stderr)
+    by_answer = {str(reading.first_class): reading for reading in readings}
+    answer = ""
+    while answer not in by_answer:
+        print(f"which is right, {' or '.join(by_answer)}? ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise KeyboardInterrupt
+        answer = line.strip()
+    return by_answer[answer]

@@ -123,8 +123,10 @@ def space_needed(cache: CachedSamples, on_error: OnError = None) -> tuple[int, i
 
 def _key(samples: PairedFiles, pair: Pair) -> str:
     states = [_state(file) for file in (pair.image, pair.mask)]
-    source = repr((states, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette))
-    return hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:32]
+    source = states, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette
+    if colors := getattr(samples.read_mask, "keywords", None):  # a class may have several colors
+        source = (*source, colors)
+    return hashlib.sha256(repr(source).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _state(file: Path) -> tuple[str, int, int]:

@@ -11,6 +11,9 @@ from danet.errors import InputError
 IGNORE = 255
 """The train id that losses and metrics ignore."""
 
+NO_DATA = 1 - (1 << 31)
+"""The mask value, as read, of pixels for which a GeoTIFF declares that it has no data. They are always ignored."""
+
 Color = tuple[int, int, int]
 
 
@@ -69,7 +72,7 @@ class LabelMap:
         classes: the number of classes.
 
     Raises:
-        InputError: a target is neither a class nor 255; a value is not from 0 to 65535.
+        InputError: a target is neither a class nor 255; a value is above 65535, or is negative and not ignored.
     """
 
     def __init__(self, mapping: Mapping[int, int], classes: int):
@@ -77,13 +80,15 @@ class LabelMap:
             if not (0 <= target < classes or target == IGNORE):
                 remedy = f"map to 0..{classes - 1}, or to {IGNORE} to ignore"
                 raise InputError("label_map", f"{value}: {target} is not a class", remedy)
-            if not 0 <= value < 1 << 16:
-                raise InputError("label_map", f"mask value {value} is out of range", "use values from 0 to 65535")
+            if value >= 1 << 16 or (value < 0 and target != IGNORE):
+                remedy = f"use values from 0 to 65535; negative values can only be ignored ({IGNORE})"
+                raise InputError("label_map", f"mask value {value} is out of range", remedy)
         self.mapping = dict(mapping)
         self.classes = classes
         self._table = np.full(1 << 16, _UNKNOWN, np.int16)
         for value, target in self.mapping.items():
-            self._table[value] = target
+            if value >= 0:
+                self._table[value] = target
         self._bytes = self._table[:256].astype(np.uint8)
 
     @classmethod
@@ -108,7 +113,9 @@ class LabelMap:
                 return self._bytes[mask]
         outside = (mask < 0) | (mask >= len(self._table))
         labels = self._table[np.where(outside, 0, mask)]
-        unknown = outside | (labels == _UNKNOWN)
+        ignored = outside & np.isin(mask, [NO_DATA, *(value for value in self.mapping if value < 0)])
+        labels[ignored] = IGNORE
+        unknown = (outside & ~ignored) | (labels == _UNKNOWN)
         if unknown.any():
             y, x = np.argwhere(unknown)[0]
             value = int(mask[y, x])

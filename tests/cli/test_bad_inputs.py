@@ -555,7 +555,7 @@ def test_60_alpha_of_a_mask_must_be_constant(mode, tmp_path):
         Image.fromarray(np.stack([*layers, np.full_like(values, alpha)], -1), mode).save(tmp_path / "m.png")
         assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
     Image.fromarray(np.stack([*layers, np.array([[255, 0, 255]], np.uint8)], -1), mode).save(tmp_path / "m.png")
-    for read in (read_mask, lambda file: read_colored_mask(file, ((0, 0, 0), (1, 1, 1), (2, 2, 2)))):
+    for read in (read_mask, lambda file: read_colored_mask(file, {(i,) * 3: i for i in range(3)})):
         with pytest.raises(InputError, match=r"m\.png: a mask with transparent and opaque pixels; save it without"):
             read(tmp_path / "m.png")
 

@@ -212,7 +212,7 @@ def open_image(content: bytes, index: int, folder: Path) -> bool:
         lambda: read_image(file, bands=Bands(5)),
         lambda: read_image(file, bands=Bands(1)),
         lambda: decode_image(content, "fuzzed"),
-        lambda: read_colored_mask(file, ((0, 0, 0), (255, 255, 255))),
+        lambda: read_colored_mask(file, {(0, 0, 0): 0, (255, 255, 255): 1}),
         lambda: (read_header(file), image_size(file)),
         lambda: palette_of(file),
     ]

@@ -101,6 +101,7 @@ def test_ignored_masks_and_absent_classes_are_warnings(tmp_path):
     assert [(warning.file.name, warning.what) for warning in report.warnings] == [
         ("p1.png", "every pixel is ignored"),
         ("masks", "classes without pixels: 2 of 4 (water, mud)"),
+        ("dataset.yaml", "33.3% of the pixels are ignored (mask values 255: 33.3%)"),
     ]
 
 

@@ -83,16 +83,6 @@ def test_labels_from_one(tmp_path, void, given):
     assert labels(tmp_path) == {0, 1, 2, 255}
 
 
-@pytest.mark.parametrize(("rare", "kind"), [(0, "class ids from 1"), (3, "class ids")])
-def test_a_list_of_names_shows_which_value_is_unlabeled(tmp_path, rare, kind):
-    build(tmp_path, [stripes(0, 1, 2, 3), stripes(3 - rare, 1, 2, 3 - rare)])
-    (tmp_path / "classes.txt").write_text("# of the survey\nsky\nroad: wide\ntree\n")
-    proposal = propose(tmp_path)
-    assert (proposal.kind, proposal.ignore, proposal.classes.names) == (kind, rare, ("sky", "road", "tree"))
-    assert proposal.label_map == ({1: 0, 2: 1, 3: 2} if rare == 0 else None)
-    assert f"{rare} is read as unlabeled, as it is rarer than {3 - rare}" in proposal.notes[0]
-
-
 def test_gaps_among_the_values(tmp_path):
     proposal = propose(build(tmp_path / "few", [stripes(0, 1, 3, 4)] * 2))
     assert (len(proposal.classes), proposal.label_map) == (5, None)
@@ -142,13 +132,6 @@ def test_colored_masks(tmp_path):
     found = check_folder(tmp_path).problems
     assert [str(problem.file.name) for problem in found] == ["p1.png"]
     assert "color [1, 2, 3] is not one of the 3 classes' colors: 96 pixels, the first at x=1, y=0" in found[0].what
-
-
-def test_colored_masks_with_cvats_list_of_colors(tmp_path):
-    build(tmp_path, [colored(ROAD, TREE)])
-    lines_ = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\ntree:0,128,0::\n"
-    (tmp_path / "labelmap.txt").write_text(lines_)
-    assert propose(tmp_path).classes == Classes(("background", "road", "tree"), (VOID, ROAD, TREE))
 
 
 def test_smoothed_colors_are_an_error(tmp_path):
@@ -321,10 +304,9 @@ def test_roboflow_exports_are_recognized(tmp_path):
     longer = "Pixel Value, Class\n0, background\n1, crack\n2, rust\n3, moss\n"
     (tmp_path / "train" / "_classes.csv").write_text(longer)
     assert propose(tmp_path).classes.names == ("background", "crack", "rust", "moss")
-    note = "1 of the 4 listed classes have no pixels; value 0 is read as the first class in the list"
-    assert note in propose(tmp_path).notes
+    assert "_classes.csv lists classes that no pixel has: 1 (moss); they are kept" in propose(tmp_path).notes
     (tmp_path / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n5, crack\n2, rust\n")
-    assert propose(tmp_path).classes.names == ("class_0", "class_1", "class_2")
+    assert propose(tmp_path).classes.names == ("background", "class_1", "rust", "crack")
 
 
 def test_video_frames_are_not_mistaken_for_masks(tmp_path):
@@ -446,7 +428,7 @@ def test_a_color_may_mean_unlabeled(tmp_path):
             "colors: [[0, 0, 0], [1, 1, 1]]\nlabel_map: {0: 0}",
             "label_map and colors exclude each other; remove label_map",
         ),
-        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: 255", "ignore: must be a color [r, g, b] that no class has, got 255"),
+        ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: 255", "(or a list of colors) that no class has, got 255"),
         ("colors: [[0, 0, 0], [1, 1, 1]]\nignore: [1, 1, 1]", "that no class has, got [1, 1, 1]"),
         (
             "missing_masks: drop",

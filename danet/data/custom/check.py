@@ -8,17 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from danet.data.classes import Classes
+from danet.data.classes import IGNORE, NO_DATA, Classes
 from danet.data.custom.dataset_yaml import read_settings
 from danet.data.custom.layout import SPLITS, Folders, list_layout_images
+from danet.data.custom.settings import Settings
 from danet.data.custom.splits import load_split
-from danet.data.custom.verify import ALL, Advance, Counts, Problem, Report, collect_problems, verify_pairs
+from danet.data.custom.verify import (
+    ALL,
+    Advance,
+    Counts,
+    Problem,
+    Report,
+    collect_problems,
+    in_split,
+    value_text,
+    verify_pairs,
+)
 from danet.data.images.read import SUFFIXES
 from danet.data.samples import SAME_STEM, Naming, Pair, PairedFiles
 from danet.errors import list_names
 
 _NOT_IMAGES = ("dataset.yaml", "_classes.csv")  # expected next to images
 _MAX_VALUES = 40
+_MUCH_IGNORED = 0.05
 
 
 def check_folder(root: Path, advance: Advance | None = None) -> Report:
@@ -43,11 +55,25 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     if settings.skip_missing:
         parts = [_without_missing(part) for part in parts]
     report = check_parts(settings.classes, parts, advance)
+    ignored = [w for split, counts in report.splits.items() if (w := _much_ignored(settings, split, counts))]
+    report = replace(report, warnings=(*report.warnings, *ignored))
     problems = list(report.problems)
     for split in SPLITS if not problems else ():
         with collect_problems(problems, root):
             load_split(settings, split)
     return replace(report, problems=tuple(problems))
+
+
+def _much_ignored(settings: Settings, split: str, counts: Counts) -> Problem | None:
+    """Warn of ignored values that cover so many pixels that they may be a class."""
+    total = sum(counts.values.values())
+    if counts.ignored < _MUCH_IGNORED * total or not any(counts.pixels):
+        return None
+    mapping = {**settings.label_map.mapping, NO_DATA: IGNORE}
+    shares = [f"{value_text(v)}: {n / total:.1%}" for v, n in counts.values.items() if mapping.get(v) == IGNORE]
+    what = f"{counts.ignored / total:.1%} of the pixels{in_split(split)} are ignored (mask values {list_names(shares)})"
+    remedy = "if a value is a class, correct classes, ignore and label_map in dataset.yaml"
+    return Problem(settings.layout.root / "dataset.yaml", what, remedy)
 
 
 def report_lines(report: Report) -> list[str]:
@@ -74,7 +100,7 @@ def _class_shares(report: Report) -> list[str]:
 
 def _split_line(split: str, counts: Counts) -> str:
     sizes = " to ".join(dict.fromkeys(f"{s[1]} x {s[0]}" for s in (counts.smallest, counts.largest) if s))
-    values = list_names([str(value) for value in counts.values], _MAX_VALUES)
+    values = list_names([value_text(value) for value in counts.values], _MAX_VALUES)
     images = f"{counts.images} image{'s' * (counts.images != 1)}"
     return f"{split}: {images}, {f'{sizes} pixels' if sizes else 'none readable'}; mask values {values or 'unknown'}"
 

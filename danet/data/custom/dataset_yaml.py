@@ -8,7 +8,8 @@ images/train and masks/train or as train/images and train/masks. If they are not
 
     # the rest is optional
     palette: [[0, 0, 0], [255, 0, 0]]  # display color of each class (R, G, B)
-    ignore: 255                        # mask value of unlabeled pixels, excluded from the loss and all metrics
+    ignore: 255                        # mask value of unlabeled pixels, excluded from the loss and all metrics; or a
+                                       # list of several values
     label_map: {0: 0, 255: 1}          # mask value: class id (or 255), if the masks do not contain 0, 1, 2, ...
     images: images                     # folder of the images; "{split}/images" for train/images and val/images
     masks: masks                       # folder of the masks, likewise
@@ -22,31 +23,34 @@ images/train and masks/train or as train/images and train/masks. If they are not
 
 Masks whose classes are colors have, instead of palette and label_map:
 
-    colors: [[0, 0, 0], [255, 0, 0]]   # exact mask color of each class (R, G, B)
-    ignore: [255, 255, 255]            # optional: mask color of unlabeled pixels
+    colors: [[0, 0, 0], [255, 0, 0]]   # exact mask color of each class (R, G, B), or a list of several colors
+    ignore: [255, 255, 255]            # optional: mask color of unlabeled pixels, or a list of several colors
+
+Classes can be merged or left out:
+
+    merge: {vehicle: [car, bus]}       # car and bus become one class, vehicle
+    keep: [road, vehicle]              # the only classes that are kept ...
+    others: background                 # ... and what the others become: background, or ignore
 """
 
 import difflib
 import shlex
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from danet.data.classes import LabelMap
-from danet.data.custom.class_keys import read_classes, read_ignored_color, read_label_map
+from danet.data.custom.class_keys import CLASS_KEYS, read_class_settings
 from danet.data.custom.layout import SPLITS, Layout
 from danet.data.custom.settings import Settings
 from danet.data.custom.splits import load_split
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.data.images.color_masks import read_colored_mask
-from danet.data.images.read import ARRAYS, SUFFIXES, read_mask
+from danet.data.images.read import ARRAYS, SUFFIXES
 from danet.data.samples import LOSSLESS, Naming, PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
 from danet.files import read_yaml
 
 _KEYS = (
-    *("classes", "palette", "colors", "ignore", "label_map", "channels", "white"),
+    *(*CLASS_KEYS, "channels", "white"),
     *("images", "masks", "splits", "mask_suffix", "image_suffix", "missing_masks", "val"),
 )
 _RENAMED = {"colours": "colors"}  # vocabulary: old name
@@ -94,19 +98,7 @@ def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
     if missing not in (None, "skip"):
         remedy = "write missing_masks: skip, or remove the line"
         raise InputError(file, f"missing_masks: must be skip, got {missing!r}", remedy)
-    rest = layout, missing == "skip", val, bands
-    if "colors" not in values:
-        classes = read_classes(file, values, "palette")
-        return Settings(classes, read_label_map(file, values, len(classes)), read_mask, *rest)
-    classes = read_classes(file, values, "colors")
-    both = [key for key in ("palette", "label_map") if key in values]
-    if both:
-        remedy = f"remove {both[0]}: colors define the class of each pixel, and its display color"
-        raise InputError(file, f"{both[0]} and colors exclude each other", remedy)
-    if len(set(classes.palette)) < len(classes):
-        raise InputError(file, "colors: two classes have the same color", "use a different color for each class")
-    reader = partial(read_colored_mask, colors=classes.palette, ignore=read_ignored_color(file, values))
-    return Settings(classes, LabelMap.identity(len(classes)), reader, *rest)
+    return Settings(*read_class_settings(file, values), layout, missing == "skip", val, bands)
 
 
 def _read(file: Path) -> dict[str, Any]:

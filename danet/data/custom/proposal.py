@@ -31,6 +31,7 @@ class Proposal:
         notes: what the user should review, one line each.
         channels: see `MaskScan`.
         transparent: see `MaskScan`.
+        colors: the mask colors of each class if `kind` is "colors", else None.
     """
 
     layout: Layout
@@ -43,6 +44,7 @@ class Proposal:
     notes: tuple[str, ...]
     channels: int | None
     transparent: int | None
+    colors: tuple[tuple[Color, ...], ...] | None = None
 
 
 def write(root: Path, proposal: Proposal) -> Path:
@@ -91,11 +93,13 @@ def _lines(proposal: Proposal) -> list[str]:
         lines.append(f"# channels: {proposal.transparent}   # {comment}")
     lines += ["", "classes:   # one name per class; class ids start at 0"]
     lines += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
-    if proposal.kind == "colors":
+    if proposal.colors is not None:
         lines.append("colors:   # color of each class in the masks (R, G, B)")
+        shown = [list(own[0]) if len(own) == 1 else [list(color) for color in own] for own in proposal.colors]
     else:
         lines.append("palette:   # color of each class in overlays and plots (R, G, B)")
-    lines += [f"  - {list(color)}   # {_printable(name)}" for name, color in zip(names, palette, strict=True)]
+        shown = [list(color) for color in palette]
+    lines += [f"  - {color}   # {_printable(name)}" for name, color in zip(names, shown, strict=True)]
     if proposal.ignore is not None:
         lines.append(
             f"ignore: {proposal.ignore}   # mask value of unlabeled pixels; not used in training or evaluation"

@@ -102,26 +102,21 @@ def scan(root: Path) -> MaskScan:
     )
 
 
-def infer_meaning(scanned: MaskScan, listed: int, ignore: int | None) -> Meaning:
+def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -> Meaning:
     """Infer the likeliest meaning of the masks' values.
 
     Args:
         scanned: the masks, not read as colors.
-        listed: number of class names in the user's list; 0 if there is no list.
         ignore: the mask value of unlabeled pixels, if the user gave it.
+        listed: whether the user lists classes, so that they are not guessed from values.
     """
     values = tuple(scanned.values)
     if ignore is None:
-        special = _binary(scanned) or _cityscapes(scanned) or _gray_coded(scanned)
+        special = _binary(scanned) or _cityscapes(scanned, listed) or _gray_coded(scanned)
         if special:
             return special
     void = IGNORE if ignore is None else ignore
     ids = tuple(value for value in values if value not in (void, IGNORE))
-    if ignore is None and ids == tuple(range(listed + 1)) and listed > 1:
-        void, other = sorted((0, listed), key=lambda value: scanned.values[value])
-        rest = infer_meaning(scanned, 0, void)
-        note = f"{listed} class names for {listed + 1} values: {void} is read as unlabeled, as it is rarer than {other}"
-        return Meaning(rest.kind, rest.ids, void, (note, *rest.notes))
     if not ids:
         return Meaning("class ids", (), void)
     first = 1 if ids[0] == 1 else 0
@@ -163,11 +158,12 @@ def _binary(scanned: MaskScan) -> Meaning | None:
     return Meaning("0/255", (0, 255), None, (note,))
 
 
-def _cityscapes(scanned: MaskScan) -> Meaning | None:
+def _cityscapes(scanned: MaskScan, listed: bool) -> Meaning | None:
     """Recognize Cityscapes label ids, by the names of the masks or by their values."""
     ids = scanned.values.keys() - {IGNORE}
     gaps = ids and len(ids) <= max(ids)
-    if not ids or max(ids) > 33 or not (scanned.label_ids or (ids >= _FREQUENT_LABEL_IDS and gaps)):
+    likely = ids >= _FREQUENT_LABEL_IDS and gaps and not listed
+    if not ids or max(ids) > 33 or not (scanned.label_ids or likely):
         return None
     note = "the values look like Cityscapes label ids; if they are not, write your own classes and label_map"
     notes = () if scanned.label_ids else (note,)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from danet.data.classes import IGNORE, Classes
+from danet.data.classes import IGNORE, NO_DATA, Classes
 from danet.data.images.read import SUFFIXES, read_header, read_image
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, list_names
@@ -80,7 +80,11 @@ class Report:
         """Return the report as plain values, for JSON."""
         names = self.classes.names
         splits = {
-            split: {**vars(counts), "pixels": dict(zip(names, counts.pixels, strict=True))}
+            split: {
+                **vars(counts),
+                "pixels": dict(zip(names, counts.pixels, strict=True)),
+                "values": {value_text(value): pixels for value, pixels in counts.values.items()},
+            }
             for split, counts in self.splits.items()
         }
         kinds = {"problems": self.problems, "warnings": self.warnings}
@@ -94,7 +98,7 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
     values: Counter[int] = Counter()
     for result in results:
         values.update(result.values)
-    mapping = samples.label_map.mapping
+    mapping = {**samples.label_map.mapping, NO_DATA: IGNORE}
     pixels = [0] * (IGNORE + 1)
     for value, count in values.items():
         if value in mapping:
@@ -183,7 +187,7 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
         with collect_problems(problems, pair.mask):
             _ = samples[index]  # raises with both sizes, and mentions an EXIF rotation
     values = count_values(mask)
-    if not values.keys() <= samples.label_map.mapping.keys():
+    if not values.keys() <= samples.label_map.mapping.keys() | {NO_DATA}:
         with collect_problems(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
     return _Result(problems, size, values, bits, 0.0 if image is None else float(image.max()))
@@ -205,13 +209,13 @@ def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) ->
     folder, most = samples.pairs[0].image.parent, counts.most_common(1)[0][0]
     others = [p.image.name for p, result in zip(samples.pairs, results, strict=True) if result.bits not in (0, most)]
     if others:
-        what = f"images{_in(split)} without {most} bits per value, unlike the others: "
+        what = f"images{in_split(split)} without {most} bits per value, unlike the others: "
         what += f"{len(others)} of {len(results)} ({list_names(others)})"
         yield Problem(folder, what, "save all with the same bit depth, or make sure that equal values mean the same")
     brightest = max((result.brightest for result in results if result.bits == 16), default=255.0)
     if samples.bands.white is None and 0 < brightest < 128:
         value = round(brightest * 257)
-        what = f"the largest value in the 16-bit images{_in(split)} is {value}, so the network sees dark images"
+        what = f"the largest value in the 16-bit images{in_split(split)} is {value}, so the network sees dark images"
         yield Problem(folder, what, f"write the value of white in dataset.yaml, for example white: {value}")
 
 
@@ -222,18 +226,24 @@ def _without_labels(samples: PairedFiles, results: Sequence[_Result], split: str
     folder, mapping = samples.pairs[0].mask.parent, samples.label_map.mapping
     if not any(counts.pixels):
         remedy = "label some pixels, or correct ignore and label_map in dataset.yaml"
-        yield Problem(folder, f"every pixel{_in(split)} is ignored", remedy)
+        yield Problem(folder, f"every pixel{in_split(split)} is ignored", remedy)
         return
     for pair, result in zip(samples.pairs, results, strict=True):
         if result.values and {mapping.get(value) for value in result.values} == {IGNORE}:
             yield Problem(pair.mask, "every pixel is ignored", "label it, or remove it and its image")
     absent = [name for name, count in zip(samples.classes.names, counts.pixels, strict=True) if not count]
     if absent:
-        what = f"classes without pixels{_in(split)}: {len(absent)} of {len(samples.classes)} ({', '.join(absent)})"
+        what = f"classes without pixels{in_split(split)}: {len(absent)} of {len(samples.classes)} ({', '.join(absent)})"
         yield Problem(folder, what, "they are not learned, and their IoU is n/a")
 
 
-def _in(split: str) -> str:
+def value_text(value: int) -> str:
+    """Return a mask value for messages."""
+    return "no data" if value == NO_DATA else str(value)
+
+
+def in_split(split: str) -> str:
+    """Return " in SPLIT" for messages; nothing if there is only one."""
     return "" if split == ALL else f" in {split}"
 
 

@@ -3,7 +3,7 @@
 Colors must match exactly. Masks with smoothed edges or in lossy formats contain other colors and are refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +14,19 @@ from danet.data.images.read import check_alpha, check_lossless
 from danet.errors import InputError
 
 
-def read_colored_mask(
-    path: Path | str, colors: Sequence[Color], ignore: Color | None = None, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def read_colored_mask(path: Path | str, ids: Mapping[Color, int], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a color mask as H,W uint8 train ids.
 
     Args:
         path: the file.
-        colors: the color of each class, in the order of the train ids.
-        ignore: the color of ignored pixels, which become 255.
+        ids: color -> train id, or 255 for ignored pixels.
         max_pixels: the limit on the number of pixels.
 
     Raises:
         InputError: not a complete, readable, lossless image; or an unknown color, with the number of its pixels and the
             position of the first.
     """
-    known = np.array([_code(color) for color in colors] + ([] if ignore is None else [_code(ignore)]))
-    ids = np.append(np.arange(len(colors)), [] if ignore is None else [IGNORE]).astype(np.uint8)
+    known = np.array([_code(color) for color in ids])
     order = np.argsort(known)
     codes = _codes(read_colors(path, max_pixels))
     places = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
@@ -38,12 +34,13 @@ def read_colored_mask(
     if unknown.any():
         y, x = np.argwhere(unknown)[0]
         pixels, others = int((codes == codes[y, x]).sum()), len(np.unique(codes[unknown])) - 1
-        what = f"color {_text(_color(int(codes[y, x])))} is not one of the {len(colors)} classes' colors: "
+        classes = len(set(ids.values()) - {IGNORE})
+        what = f"color {_text(_color(int(codes[y, x])))} is not one of the {classes} classes' colors: "
         what += f"{pixels} pixel{'s' * (pixels != 1)}, the first at x={x}, y={y}"
         what += f" (and {others} other such color{'s' * (others != 1)})" if others else ""
         remedy = "add it to colors in dataset.yaml, or correct the mask (save it without smoothing, as PNG)"
         raise InputError(path, what, remedy)
-    return ids[order][places]
+    return np.array(list(ids.values()), np.uint8)[order][places]
 
 
 def read_colors(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
