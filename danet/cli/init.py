@@ -50,6 +50,8 @@ def run(args: Sequence[str]) -> int:
     count = len(proposal.classes)
     found = f"{count} class{'es' * (count != 1)} in {proposal.pairs} masks ({proposal.kind})"
     print(printable(f"wrote {file}: {found}"))
+    if proposal.division:
+        print(printable(proposal.division))
     for note in proposal.notes:
         print(printable(f"review: {note}"))
     print(printable(f"next: edit {file} if necessary, then run danet check {shlex.quote(str(options.folder))}"))

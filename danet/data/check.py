@@ -10,7 +10,7 @@ from pathlib import Path
 
 from danet.data.classes import LabelMap
 from danet.data.custom.check import Part, check_folder, check_parts, pair_folders
-from danet.data.custom.layout import SPLITS
+from danet.data.custom.layout import SPLITS, Folders
 from danet.data.custom.verify import Advance, Problem, Report, collect_problems
 from danet.data.registry import DATASETS, Dataset, missing_root
 from danet.data.samples import PairedFiles
@@ -60,7 +60,7 @@ def _load(split: str, root: Path, dataset: Dataset) -> Part:
     assert dataset.classes is not None
     if dataset.folders is not None and dataset.label_map is not None:
         samples = PairedFiles(dataset.classes, [], dataset.label_map)
-        return pair_folders(split, dataset.folders(root, split), samples, f"get {dataset.download}")
+        return pair_folders(split, Folders(*dataset.folders(root, split)), samples, f"get {dataset.download}")
     problems: list[Problem] = []
     samples = PairedFiles(dataset.classes, [], LabelMap({}, len(dataset.classes)))
     with collect_problems(problems, root):

@@ -1,9 +1,7 @@
 """Samples on disk: how masks are named after images, the lists of a split, and image-mask pairs read as samples."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,14 +10,11 @@ import numpy as np
 from danet.data.classes import Classes, LabelMap
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import read_image, read_mask
+from danet.data.naming import SAME_STEM, Naming, match_masks
 from danet.errors import InputError, list_names
 from danet.files import read_limited
 
-LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
-"""The suffixes of mask files."""
-
 _LIST_BYTES = 64 << 20
-_MASK_WORDS = ("mask", "label", "seg", "annot", "gt", "truth", "target", "semantic")
 
 
 class Sample(NamedTuple):
@@ -94,24 +89,6 @@ class PairedFiles:
         return self.label_map.apply(self.read_mask(mask), mask)
 
 
-class Naming(NamedTuple):
-    """How a mask is named after its image: the image's stem without `image_suffix`, then `mask_suffix`."""
-
-    mask_suffix: str = ".png"
-    image_suffix: str = ""
-
-    def mask_of(self, image: Path) -> str:
-        """Return the file name of an image's mask."""
-        return f"{image.stem.removesuffix(self.image_suffix)}{self.mask_suffix}"
-
-    def is_mask(self, file: Path) -> bool:
-        """Return whether a file is a mask, in a folder that contains both images and masks."""
-        return file.name.endswith(self.mask_suffix)
-
-
-SAME_STEM = Naming()
-
-
 def pair_files(
     images: Sequence[Path], masks: Path, source: Path, naming: Naming = SAME_STEM, complete: bool = True
 ) -> list[Pair]:
@@ -132,7 +109,7 @@ def pair_files(
         if (other := by_mask.setdefault(naming.mask_of(image), image)) is not image:
             shared = "stem" if other.stem == image.stem else "mask"
             raise InputError(image, f"has the same {shared} as {other.name}", "rename one of them")
-    pairs = [Pair(image.stem, image, masks / name) for name, image in by_mask.items()]
+    pairs = [Pair(image.stem, image, mask) for image, mask in match_masks([*by_mask.values()], masks, naming).items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
         what = f"{len(missing)} of {len(pairs)} masks are missing: {list_names(missing)}"
@@ -187,69 +164,6 @@ def listed_images(folder: Path, stems: Sequence[str], source: Path, complete: bo
         what = f"{len(missing)} of {len(images)} images are missing: {list_names(missing)}"
         raise InputError(folder, what, f"add them, or remove them from {source}")
     return images
-
-
-def guess_naming(images: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
-    """Guess how the masks of one folder are named after the images of another, or return None."""
-    stems, names = {image.stem for image in images}, [mask.name for mask in masks]
-    suffixes = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
-    counts = Counter(suffix for suffix in suffixes if suffix is not None)
-    if likeliest := _likeliest(counts, min(len(stems), len(names))):
-        return Naming(likeliest)
-    image_suffix, mask_suffix = _common_suffix(list(stems)), _common_suffix(names)
-    bases = {stem.removesuffix(image_suffix) for stem in stems}
-    paired = sum(name.removesuffix(mask_suffix) in bases for name in names)
-    return Naming(mask_suffix, image_suffix) if image_suffix and 2 * paired > len(names) else None
-
-
-def guess_naming_in_one_folder(files: Sequence[Path]) -> Naming | None:
-    """Guess how masks are named that are in the same folder as their images, or return None."""
-    stems = {file.with_suffix("") for file in files}
-    suffixes = Counter(
-        file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems
-    )
-    if likeliest := _likeliest({s: count for s, count in suffixes.items() if not s[0].isalnum()}, len(files)):
-        return Naming(likeliest)
-    lossless = Counter(file.suffix for file in files if file.suffix.lower() in LOSSLESS)
-    pairs = len(files) - len(stems)
-    if same := [suffix for suffix, count in lossless.items() if pairs and count == pairs]:
-        return Naming(same[0])
-    return _two_suffixes(files)
-
-
-def _likeliest(suffixes: Mapping[str, int], files: int) -> str | None:
-    """Return the likeliest mask suffix of those that a third of the files have: mask words first, then by frequency."""
-    frequent = [suffix for suffix, count in suffixes.items() if 3 * count >= files]
-    return max(frequent, key=lambda suffix: (_names_masks(suffix), suffixes[suffix], suffix), default=None)
-
-
-def _names_masks(suffix: str) -> bool:
-    return any(word in suffix.lower() for word in _MASK_WORDS)
-
-
-def _two_suffixes(files: Sequence[Path]) -> Naming | None:
-    """Recognize a_sat.jpg and a_mask.png: two suffixes that begin with "_" or "-", after the same bases."""
-    bases: dict[str, set[Path]] = {}
-    for file in files:
-        at = max(file.name.rfind("_"), file.name.rfind("-"))
-        if at > 0:
-            bases.setdefault(file.name[at:], set()).add(file.with_name(file.name[:at]))
-    candidates = [suffix for suffix in bases if _names_masks(suffix)]
-    if len(candidates) != 1:
-        return None
-    (mask,) = candidates
-    others = (suffix for suffix in bases if suffix != mask)
-    image = max(others, key=lambda suffix: len(bases[suffix] & bases[mask]), default=None)
-    if image is None or 2 * len(bases[image] & bases[mask]) <= len(bases[mask]):
-        return None
-    return Naming(mask, Path(image).stem)
-
-
-def _common_suffix(names: Sequence[str]) -> str:
-    """Return the longest common suffix that begins with neither a letter nor a digit."""
-    common = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
-    suffix = "".join(letters[0] for letters in common)[::-1]
-    return suffix[next((i for i, c in enumerate(suffix) if not c.isalnum()), len(suffix)) :]
 
 
 def _size_mismatch(image: np.ndarray, mask: np.ndarray) -> str:

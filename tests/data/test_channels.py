@@ -395,7 +395,7 @@ def test_check_reports_images_with_other_bands_and_depth(tmp_path):
 
 def test_check_warns_if_white_is_far_above_every_value(tmp_path):
     scenes(tmp_path, "arrays")
-    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nlabel_map: {0: 0, 255: 1}\nchannels: 6\n")
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nlabel_map: {0: 0, 255: 1}\nchannels: 6\nsplit_by: image\n")
     report = check_folder(tmp_path)
     largest = max(int(np.load(file).max()) for file in (tmp_path / "images").iterdir())
     assert not report.problems

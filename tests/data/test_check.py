@@ -95,7 +95,7 @@ def test_check_reports_the_errors_that_training_raises(tmp_path):
 
 def test_ignored_masks_and_absent_classes_are_warnings(tmp_path):
     build(tmp_path, [stripes(0, 1), stripes(255), stripes(0)])
-    (tmp_path / "dataset.yaml").write_text("classes: [ground, crack, water, mud]\n")
+    (tmp_path / "dataset.yaml").write_text("classes: [ground, crack, water, mud]\nsplit_by: image\n")
     report = check_folder(tmp_path)
     assert report.problems == ()
     assert [(warning.file.name, warning.what) for warning in report.warnings] == [
@@ -271,10 +271,6 @@ def test_check_recognizes_labels_from_one_and_label_ids(tmp_path):
 
 def test_masks_with_another_suffix_must_be_renamed(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 2)
-    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
-    (tmp_path / "masks/p1.png").rename(tmp_path / "masks/p1.PNG")
-    remedies = {p.file.name: p.remedy for p in check_folder(tmp_path).problems}
-    assert remedies["p1.PNG"] == "rename it to p1.png"
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nmask_suffix: _m.png\n")
     messages = {p.file.name: p.what for p in check_folder(tmp_path).problems}
     assert messages["p0.png"] == "its name must end in _m.png"
@@ -359,7 +355,7 @@ def test_missing_masks_skip_leaves_out_images_without_a_mask(tmp_path):
     file = tmp_path / "dataset.yaml"
     file.write_text("classes: [a, b]\n")
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["alone.png"]
-    file.write_text("classes: [a, b]\nmissing_masks: skip\n")
+    file.write_text("classes: [a, b]\nmissing_masks: skip\nsplit_by: image\n")
     report = check_folder(tmp_path)
     assert report.problems == ()
     assert [warning.what for warning in report.warnings] == ["images without a mask: 1 of 7 (alone.jpg)"]

@@ -29,7 +29,7 @@ from danet.data.custom.layout import Layout
 from danet.data.custom.proposal import write
 from danet.data.custom.propose import propose
 from danet.data.datasets import cityscapes
-from danet.data.samples import Naming
+from danet.data.naming import Naming
 
 
 def test_plain_ids(tmp_path):
@@ -331,7 +331,12 @@ def test_a_folder_with_only_masks_is_an_error(tmp_path):
         ("train/images train/masks dev/images dev/masks", "train/images", "train/masks", "dev/images, dev/masks"),
         ("trainset/images trainset/masks testset/images testset/masks", "trainset/images", "trainset/masks", "testset"),
         ("data/images data/labels predictions/masks", "data/images", "data/labels", "predictions/masks"),
-        ("part1/images part1/masks part2/images part2/masks", "part1/images", "part1/masks", "part2/images"),
+        (
+            "part1/images part1/masks part2/images part2/masks",
+            "*/images",
+            "*/masks",
+            "in 2 folders, */images: part1, part2",
+        ),
         ("img_dir/train ann_dir/train", "img_dir/train", "ann_dir/train", "part of it is used for validation"),
         ("images/train masks", "images/train", "masks", "part of it is used for validation"),
         ("a b/train b/trainannot", "b/train", "b/trainannot", "is the only split with masks"),
@@ -349,7 +354,7 @@ def test_matching_folders_are_found_and_others_noted(tmp_path, places, images, m
     assert (proposal.layout.images, proposal.layout.masks) == (images, masks)
     assert note in " ".join(proposal.notes)
     write(tmp_path, proposal)
-    assert len(dataset_yaml.load(tmp_path, "train")) == 5
+    assert len(dataset_yaml.load(tmp_path, "train")) == (10 if "*" in images else 5)
     assert check_folder(tmp_path).problems == ()
 
 
@@ -434,11 +439,14 @@ def test_a_color_may_mean_unlabeled(tmp_path):
             "missing_masks: drop",
             "missing_masks: must be skip, got 'drop'; write missing_masks: skip, or remove the line",
         ),
-        ("splits: {trai: a}", "splits: must name the train and val folders, got {'trai': 'a'}; for example:"),
-        ("splits: training", "splits: must name the train and val folders, got 'training'"),
+        ("splits: {trai: a}", "splits: must name the train and val folders or lists, got {'trai': 'a'}; for example:"),
+        ("splits: training", "splits: must name the train and val folders or lists, got 'training'"),
         ("splits: {train: val}", "splits: train and val are the same folder, val; use two folders"),
-        ("mask_suffix: png", "mask_suffix: must end in .png, .bmp, .tif, .tiff, .gif, got 'png'"),
-        ("mask_suffix: _mask.jpg", "gif, got '_mask.jpg'"),
+        (
+            "mask_suffix: png",
+            "mask_suffix: must end in .png, .bmp, .tif, .tiff, .gif, .pgm, .pbm, .ppm, .tga, got 'png'",
+        ),
+        ("mask_suffix: _mask.jpg", "tga, got '_mask.jpg'"),
         ("image_suffix: .jpg", "image_suffix: must not include the file extension, got '.jpg'; remove the line"),
         ('masks: "{split}_masks"', "masks: {split}_masks has train and val folders, but the images have none; add"),
         ("image_suffix: _sat.jpg", "the file extension, got '_sat.jpg'; write image_suffix: _sat"),
@@ -478,7 +486,6 @@ def test_unpaired_files_and_unreadable_masks_are_noted(tmp_path):
             ".jpg",
             "found images in pics, truth, but no pair of images and masks among them; name the two",
         ),
-        ("images/cats", "masks/cats", ".png", "its folders are named cats, not train and val; rename"),
         (
             "images/train",
             "masks/val",

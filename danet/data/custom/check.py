@@ -12,7 +12,7 @@ from danet.data.classes import IGNORE, NO_DATA, Classes
 from danet.data.custom.dataset_yaml import read_settings
 from danet.data.custom.layout import SPLITS, Folders, list_layout_images
 from danet.data.custom.settings import Settings
-from danet.data.custom.splits import load_split
+from danet.data.custom.splits import divided_sequences, load_split
 from danet.data.custom.verify import (
     ALL,
     Advance,
@@ -25,12 +25,29 @@ from danet.data.custom.verify import (
     verify_pairs,
 )
 from danet.data.images.read import SUFFIXES
-from danet.data.samples import SAME_STEM, Naming, Pair, PairedFiles
+from danet.data.naming import SAME_STEM, Naming, match_masks
+from danet.data.samples import Pair, PairedFiles
 from danet.errors import list_names
 
 _NOT_IMAGES = ("dataset.yaml", "_classes.csv")  # expected next to images
 _MAX_VALUES = 40
 _MUCH_IGNORED = 0.05
+
+
+class Part(NamedTuple):
+    """A split to check.
+
+    Args:
+        split: its name.
+        samples: its pairs, whose files may be missing.
+        problems: problems found before any file is read.
+        warnings: warnings, likewise.
+    """
+
+    split: str
+    samples: PairedFiles
+    problems: list[Problem]
+    warnings: list[Problem]
 
 
 def check_folder(root: Path, advance: Advance | None = None) -> Report:
@@ -45,11 +62,9 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     """
     settings = read_settings(root)
     layout = settings.layout
-    samples = PairedFiles(settings.classes, [], settings.label_map, settings.read_mask, settings.bands)
     divided = {split: folders for split in SPLITS if (folders := layout.split_folders(split))}
     splits = divided or {ALL: layout.undivided_folders}
-    remedy = f"create it, or correct its name in {root / 'dataset.yaml'}"
-    parts = [pair_folders(split, folders, samples, remedy, layout.naming) for split, folders in splits.items()]
+    parts = [_pair_split(split, folders, settings) for split, folders in splits.items()]
     paired = {pair.mask for part in parts for pair in part.samples.pairs}  # splits may share a folder of masks
     parts = [part._replace(problems=[p for p in part.problems if p.file not in paired]) for part in parts]
     if settings.skip_missing:
@@ -58,10 +73,42 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     ignored = [w for split, counts in report.splits.items() if (w := _much_ignored(settings, split, counts))]
     report = replace(report, warnings=(*report.warnings, *ignored))
     problems = list(report.problems)
-    for split in SPLITS if not problems else ():
+    loaded: dict[str, list[str]] = {}
+    for split in (layout.lists or SPLITS) if not problems else ():
         with collect_problems(problems, root):
-            load_split(settings, split)
-    return replace(report, problems=tuple(problems))
+            loaded[split] = [pair.name for pair in load_split(settings, split).pairs]
+    divisions = _division_warnings(settings, parts, loaded, bool(divided))
+    return replace(report, problems=tuple(problems), warnings=(*report.warnings, *divisions))
+
+
+def _pair_split(split: str, folders: Sequence[Folders], settings: Settings) -> Part:
+    """Pair the files of all folders of a split."""
+    file, samples = settings.layout.root / "dataset.yaml", settings.samples([])
+    remedy = f"create it, or correct its name in {file}"
+    parts = [pair_folders(split, each, samples, remedy, settings.layout.naming) for each in folders]
+    pairs = [pair for part in parts for pair in part.samples.pairs]
+    problems = [problem for part in parts for problem in part.problems]
+    return Part(split, settings.samples(pairs), problems, [warning for part in parts for warning in part.warnings])
+
+
+def _division_warnings(
+    settings: Settings, parts: Sequence[Part], loaded: Mapping[str, Sequence[str]], divided: bool
+) -> list[Problem]:
+    """Warn of images in no list, and of sequences whose frames are divided between train and val."""
+    layout = settings.layout
+    file = layout.root / "dataset.yaml"
+    if divided or not loaded:
+        return []
+    if layout.lists:
+        names = {name for own in loaded.values() for name in own}
+        unused = [pair.name for part in parts for pair in part.samples.pairs if pair.name not in names]
+        what = f"images that no list names: {len(unused)} ({list_names(unused)})"
+        return [Problem(file, what, "they are left out")] if unused else []
+    if settings.by_sequence is not None or not (sequences := divided_sequences(loaded)):
+        return []
+    what = f"frames of {len(sequences)} sequence{'s' * (len(sequences) != 1)} are in both train and val"
+    remedy = "write split_by: sequence in dataset.yaml, or split_by: image if images with similar names are unrelated"
+    return [Problem(file, f"{what} ({list_names(sequences, 5)})", remedy)]
 
 
 def _much_ignored(settings: Settings, split: str, counts: Counts) -> Problem | None:
@@ -109,22 +156,6 @@ def _count(problems: Sequence[Problem], noun: str) -> str:
     return f"{len(problems) or 'no'} {noun}{'s' * (len(problems) != 1)}"
 
 
-class Part(NamedTuple):
-    """A split to check.
-
-    Args:
-        split: its name.
-        samples: its pairs, whose files may be missing.
-        problems: problems found before any file is read.
-        warnings: warnings, likewise.
-    """
-
-    split: str
-    samples: PairedFiles
-    problems: list[Problem]
-    warnings: list[Problem]
-
-
 def check_parts(classes: Classes, parts: Sequence[Part], advance: Advance | None) -> Report:
     """Verify the pairs of each split, and return everything that is known about them as one report."""
     reports = [verify_pairs(part.samples, part.split, advance) for part in parts]
@@ -141,24 +172,22 @@ def _unique(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     return tuple(dict.fromkeys(problems))
 
 
-def pair_folders(
-    split: str, folders: tuple[Path, Path], samples: PairedFiles, remedy: str, naming: Naming = SAME_STEM
-) -> Part:
+def pair_folders(split: str, folders: Folders, samples: PairedFiles, remedy: str, naming: Naming = SAME_STEM) -> Part:
     """Pair every image in a folder with its mask, missing or not, and report files without a partner.
 
     Args:
         split: the name of the split.
-        folders: the folders of its images and masks.
+        folders: the folder of its images and that of their masks.
         samples: the classes, and how files are read; its pairs are replaced.
         remedy: what to do about a missing folder.
         naming: how masks are named after their images.
     """
-    images, masks = folders
-    problems = [Problem(folder, "no such folder", remedy) for folder in dict.fromkeys(folders) if not folder.is_dir()]
+    images, masks = folders[:2]
+    problems = [Problem(each, "no such folder", remedy) for each in dict.fromkeys((images, masks)) if not each.is_dir()]
     files: list[Path] = []
     if images.is_dir():
         with collect_problems(problems, images):
-            files = list_layout_images(Folders(images, masks), naming, samples.bands)
+            files = list_layout_images(folders, naming, samples.bands)
     by_stem = {file.stem: file for file in reversed(files)}
     by_mask = {naming.mask_of(file): file for file in reversed(files)}
     for file in files:
@@ -169,13 +198,15 @@ def pair_folders(
     candidates: list[Path] = []
     if images.is_dir() and masks.is_dir():
         candidates = [file for file in _files(masks) if file.suffix.lower() in SUFFIXES and file not in recognized]
-    problems += [_unpaired(mask, naming, by_stem) for mask in candidates if mask.name not in by_mask]
+    mask_of = match_masks(files, masks, naming)
+    paired = set(mask_of.values())
+    problems += [_unpaired(mask, naming, by_stem) for mask in candidates if mask not in paired]
     recognized.update(candidates)
     others = [file.name for file in _files(images) if file not in recognized] if images.is_dir() else []
     others = [name for name in others if name not in _NOT_IMAGES]
     what = f"files without the suffix of an image: {len(others)} ({list_names(others)})"
     warnings = [Problem(images, what, "they are left out")] if others else []
-    pairs = [Pair(file.stem, file, masks / naming.mask_of(file)) for file in files]
+    pairs = [Pair(folders.name_of(file), file, mask) for file, mask in mask_of.items()]
     return Part(split, replace(samples, pairs=pairs), problems, warnings)
 
 
@@ -191,13 +222,15 @@ def _without_missing(part: Part) -> Part:
 
 
 def _unpaired(mask: Path, naming: Naming, by_stem: Mapping[str, Path]) -> Problem:
-    suffix, image_suffix = naming
+    suffix, image_suffix = naming[:2]
     if mask.stem in by_stem:
         return Problem(mask, f"its name must end in {suffix}", f"rename it to {naming.mask_of(by_stem[mask.stem])}")
     if not naming.is_mask(mask):
-        what = f"its name must be that of an image, with {suffix} at the end"
-        return Problem(mask, what, "rename it, or correct mask_suffix in dataset.yaml")
-    image = f"{mask.name.removesuffix(suffix)}{image_suffix}.jpg"
+        what = f"its name must be that of an image, in the form {naming.masks}"
+        return Problem(mask, what, "rename it, or correct the names of masks in dataset.yaml")
+    stem = mask.name.removesuffix(suffix)
+    stem = stem.replace(naming.mask_part, naming.image_part, 1) if naming.mask_part else stem
+    image = f"{stem}{image_suffix}.jpg"
     return Problem(mask, "mask without an image", f"add {image}, or remove the mask")
 
 

@@ -79,10 +79,15 @@ def find_class_lists(layout: Layout) -> list[ClassList]:
     """
     places = {layout.root: None}
     for folders in layout.folders():
-        for folder in folders:
+        for folder in folders[:2]:
             inside = [parent for parent in folder.parents if parent.is_relative_to(layout.root)]
             places.update(dict.fromkeys((folder, *inside)))
-    files = [file for place in places for file in place.iterdir() if file.name.lower() in _FILES and file.is_file()]
+    files = [
+        file
+        for place in places
+        for file in (place.iterdir() if place.is_dir() else ())
+        if file.name.lower() in _FILES and file.is_file()
+    ]
     found: dict[tuple[Entry, ...], ClassList] = {}
     for file in sorted(files, key=lambda file: _FILES.index(file.name.lower())):
         if entries := read_class_list(file):

@@ -13,11 +13,17 @@ images/train and masks/train or as train/images and train/masks. If they are not
     label_map: {0: 0, 255: 1}          # mask value: class id (or 255), if the masks do not contain 0, 1, 2, ...
     images: images                     # folder of the images; "{split}/images" for train/images and val/images
     masks: masks                       # folder of the masks, likewise
+                                       # "*/images" and "*/masks" for several folders, each with its own masks
     splits: {train: training}          # names of the train and val folders
     mask_suffix: _mask.png             # the mask of a.jpg is a_mask.png
     image_suffix: _sat                 # with mask_suffix: _mask.png, the mask of a_sat.jpg is a_mask.png
+    mask_prefix: mask_                 # the mask of 001.jpg is mask_001.png
+    mask_replace: {camera: label}      # the mask of 7_camera_left.jpg is 7_label_left.png
     missing_masks: skip                # leave out images without a mask; otherwise they are errors
     val: 0.2                           # fraction of the images used for validation without train and val folders
+    split_by: sequence                 # then keep frames of one sequence (same name but the last number) together; or
+                                       # image, to choose images one by one, which is the default
+    splits: {train: a.txt, val: b.txt} # or lists of images, one per line; or a CSV file with a split column
     channels: 4                        # number of bands of the images (PNG, TIFF, .npy); without it, RGB
     white: 10000                       # value that the network reads as 1, if not the largest of 8 or 16 bits
 
@@ -40,18 +46,21 @@ from pathlib import Path
 from typing import Any
 
 from danet.data.custom.class_keys import CLASS_KEYS, read_class_settings
-from danet.data.custom.layout import SPLITS, Layout
-from danet.data.custom.settings import Settings
+from danet.data.custom.layout import SPLIT_NAMES, SPLITS, STAR, Layout
+from danet.data.custom.settings import VAL, Settings
+from danet.data.custom.split_lists import LISTS
 from danet.data.custom.splits import load_split
 from danet.data.images.channels import MAX_CHANNELS, Bands
 from danet.data.images.read import ARRAYS, SUFFIXES
-from danet.data.samples import LOSSLESS, Naming, PairedFiles
+from danet.data.naming import LOSSLESS, Naming
+from danet.data.samples import PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
 from danet.files import read_yaml
 
 _KEYS = (
     *(*CLASS_KEYS, "channels", "white"),
-    *("images", "masks", "splits", "mask_suffix", "image_suffix", "missing_masks", "val"),
+    *("images", "masks", "splits", "mask_suffix", "image_suffix", "mask_prefix", "mask_replace"),
+    *("missing_masks", "val", "split_by"),
 )
 _RENAMED = {"colours": "colors"}  # vocabulary: old name
 _MAX_VALUE = 65535
@@ -83,22 +92,22 @@ def read_settings(root: Path) -> Settings:
 
 
 def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
-    layout = Layout(
-        root,
-        _text(file, values, "images", "images"),
-        _text(file, values, "masks", "masks"),
-        Naming(_mask_suffix(file, values), _image_suffix(file, values)),
-        _splits(file, values),
-    )
-    val = values.get("val", 0.2)
+    images, masks = (_text(file, values, key, key) for key in ("images", "masks"))
+    _check_stars(file, images, masks)
+    layout = Layout(root, images, masks, _naming(file, values), *_splits(file, values))
+    val = values.get("val", VAL)
     if isinstance(val, bool) or not isinstance(val, int | float) or not 0 < val < 1:
         raise InputError(file, f"val: must be a number between 0 and 1, got {val!r}", "for example: val: 0.2")
+    by = values.get("split_by")
+    if by not in (None, "sequence", "image"):
+        raise InputError(file, f"split_by: must be sequence or image, got {by!r}", "correct it, or remove the line")
+    by_sequence = None if by is None else by == "sequence"
     bands = Bands(_number(file, values, "channels", MAX_CHANNELS), _number(file, values, "white", _MAX_VALUE))
     missing = values.get("missing_masks")
     if missing not in (None, "skip"):
         remedy = "write missing_masks: skip, or remove the line"
         raise InputError(file, f"missing_masks: must be skip, got {missing!r}", remedy)
-    return Settings(*read_class_settings(file, values), layout, missing == "skip", val, bands)
+    return Settings(*read_class_settings(file, values), layout, missing == "skip", val, by_sequence, bands)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -163,17 +172,53 @@ def _mask_suffix(file: Path, values: Mapping[str, Any]) -> str:
     return suffix
 
 
-def _splits(file: Path, values: Mapping[str, Any]) -> dict[str, str]:
-    names = values.get("splits", {})
-    if not isinstance(names, Mapping) or not all(
-        split in SPLITS and isinstance(name, str) and name for split, name in names.items()
-    ):
-        remedy = "for example: splits: {train: training, val: validation}"
-        raise InputError(file, f"splits: must name the train and val folders, got {names!r}", remedy)
-    splits = {split: names.get(split, split) for split in SPLITS}
+def _naming(file: Path, values: Mapping[str, Any]) -> Naming:
+    suffixes = _mask_suffix(file, values), _image_suffix(file, values)
+    prefix, replaced = _text(file, values, "mask_prefix", ""), values.get("mask_replace")
+    if replaced is None:
+        return Naming(*suffixes, "", prefix)
+    if prefix:
+        raise InputError(file, "mask_prefix and mask_replace exclude each other", "write only mask_replace")
+    if not isinstance(replaced, Mapping) or len(replaced) != 1:
+        what = f"mask_replace: must map one text in the images' names to that in the masks' names, got {replaced!r}"
+        raise InputError(file, what, "for example: mask_replace: {image: mask}")
+    (old, new), *_ = replaced.items()
+    if not isinstance(old, str) or not isinstance(new, str) or not old:
+        what = f"mask_replace: must map a text to a text, got {replaced!r}"
+        raise InputError(file, what, "put quotes around numbers and empty texts")
+    return Naming(*suffixes, old, new)
+
+
+def _check_stars(file: Path, images: str, masks: str) -> None:
+    counts = images.count(STAR), masks.count(STAR)
+    if counts[1] not in (0, counts[0]):
+        what = f"masks: has {counts[1]} *, but images has {counts[0]}"
+        raise InputError(file, what, "use the same number, or none if all images share a folder of masks")
+
+
+def _splits(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names of the train and val folders, and the lists of the splits; one of them is the default."""
+    given = values.get("splits", {})
+    default: dict[str, str] = {split: split for split in SPLITS}
+    if _is_list_file(given):
+        return default, dict.fromkeys(SPLITS, given)
+    names: dict[Any, Any] = dict(given) if isinstance(given, Mapping) else {None: None}
+    if any(map(_is_list_file, names.values())):
+        if not set(SPLITS) <= names.keys() <= SPLIT_NAMES.keys() or not all(map(_is_list_file, names.values())):
+            remedy = "for example: splits: {train: train.txt, val: val.txt}"
+            raise InputError(file, f"splits: must give a list for train and one for val, got {given!r}", remedy)
+        return default, names
+    if not names.keys() <= set(SPLITS) or not all(isinstance(name, str) and name for name in names.values()):
+        remedy = "for example: splits: {train: training, val: validation}, or {train: train.txt, val: val.txt}"
+        raise InputError(file, f"splits: must name the train and val folders or lists, got {given!r}", remedy)
+    splits: dict[str, str] = default | names
     if len(set(splits.values())) < len(splits):
         raise InputError(file, f"splits: train and val are the same folder, {splits['train']}", "use two folders")
-    return splits
+    return splits, {}
+
+
+def _is_list_file(name: Any) -> bool:
+    return isinstance(name, str) and name.lower().endswith(LISTS)
 
 
 def _number(file: Path, values: Mapping[str, Any], key: str, largest: int) -> int | None:

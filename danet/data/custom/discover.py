@@ -10,9 +10,18 @@ from itertools import permutations
 from pathlib import Path
 from string import digits
 
-from danet.data.custom.layout import PLACEHOLDER, SPLITS, Layout, holds_images, image_files, image_files_or_arrays
+from danet.data.custom.layout import (
+    PLACEHOLDER,
+    SPLIT_NAMES,
+    SPLITS,
+    STAR,
+    Layout,
+    holds_images,
+    image_files,
+    image_files_or_arrays,
+)
 from danet.data.images.read import SUFFIXES
-from danet.data.samples import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
+from danet.data.naming import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
 from danet.errors import InputError, list_names, missing_folder
 
 # folder names in lower case, without punctuation; the most usual first
@@ -28,14 +37,13 @@ _MASKS = (
     *("targets", "target", "masksmachine", "ann", "anndir", "maskspng", "pixelmaps", "stuffthingmaps", "lab"),
     *("semantic", "trimaps", "cameraseg", "pedmasks"),
 )
-_SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "": ("test", "testing")}
-_LONGEST_FIRST = sorted((name for names in _SPLIT_NAMES.values() for name in names), key=len, reverse=True)
+_LONGEST_FIRST = sorted((name for names in SPLIT_NAMES.values() for name in names), key=len, reverse=True)
 _NEXT_TO_SPLIT = ("", "data", "set", "dataset", *_IMAGES, *_MASKS)  # trainset, train_images, trainannot
-_MAX_DEPTH = 4
+_MAX_DEPTH = 6
 _MAX_COMPARED = 8  # folders with unusual names that are compared file by file
 
-Groups = Mapping[str, Mapping[str, Path]]
-"""The folders that contain images: pattern -> split name in the path ("" if there is none) -> folder."""
+Groups = dict[str, dict[str, list[Path]]]
+"""The folders that contain images: pattern -> split name in the path ("" if there is none) -> folders."""
 
 
 def find_layout(root: Path) -> tuple[Layout, list[str]]:
@@ -56,8 +64,11 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
     chosen = _find_usual_names(groups) or _find_shared_folder(groups) or _find_matching_files(groups)
     if chosen is None:
         raise _not_found(root, groups)
-    images, masks = chosen
+    images, masks = chosen = _widen(groups, *chosen)
     layout, notes = _with_splits(root, groups, images, masks)
+    if STAR in layout.images:
+        parts = list(dict.fromkeys(each.part for each in layout.folders()))
+        notes.append(f"images are in {len(parts)} folders, {layout.images}: {list_names(parts, 6)}")
     others = [pattern for pattern in groups if pattern not in chosen and _kind(pattern) in _IMAGES + _MASKS]
     if images == masks:
         others = [pattern for pattern, folders in groups.items() if pattern != images and _naming_in(folders)]
@@ -68,12 +79,12 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
     return _with_naming(layout), notes
 
 
-def _group_folders(root: Path, depth: int) -> dict[str, dict[str, Path]]:
-    groups: dict[str, dict[str, Path]] = {}
+def _group_folders(root: Path, depth: int) -> Groups:
+    groups: Groups = {}
     for folder in (root, *_subfolders(root, depth)):
         if holds_images(folder):
             pattern, split = _pattern(folder.relative_to(root).parts)
-            groups.setdefault(pattern, {})[split] = folder
+            groups.setdefault(pattern, {}).setdefault(split, []).append(folder)
     return groups
 
 
@@ -92,17 +103,22 @@ def _subfolders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _pattern(parts: Sequence[str]) -> tuple[str, str]:
-    """Return the pattern of a folder, and the split name in its path."""
+    """Return the pattern of a folder, and the split name in its path.
+
+    Folders inside one with the usual name of images or masks are parts of it, such as images/berlin: images/*.
+    """
+    split, inside = "", list(parts)
     for i in reversed(range(len(parts))):
         before, split, after = _partition_split(parts[i])
         if split:
-            outer = tuple(PLACEHOLDER if part == split else part for part in parts[:i])
-            last = i == len(parts) - 1 and not before + after and PLACEHOLDER not in outer
-            inner = () if last else (f"{before}{PLACEHOLDER}{after}",)
-            return "/".join((*outer, *inner, *parts[i + 1 :])), split
-    if len(parts) > 1 and _plain(parts[-1]) not in _IMAGES + _MASKS and _plain(parts[-2]) in _IMAGES + _MASKS:
-        return "/".join(parts[:-1]), parts[-1]
-    return "/".join(parts), ""
+            inside[:i] = [PLACEHOLDER if part == split else part for part in parts[:i]]
+            last = i == len(parts) - 1 and not before + after and PLACEHOLDER not in inside[:i]
+            inside[i:] = [*([] if last else [f"{before}{PLACEHOLDER}{after}"]), *parts[i + 1 :]]
+            break
+    usual = [i for i, part in enumerate(inside) if _kind(part) in _IMAGES + _MASKS]
+    if usual:
+        inside[usual[-1] + 1 :] = [part if PLACEHOLDER in part else STAR for part in inside[usual[-1] + 1 :]]
+    return "/".join(inside), split
 
 
 def _partition_split(name: str) -> tuple[str, str, str]:
@@ -138,13 +154,50 @@ def _find_usual_names(groups: Groups) -> tuple[str, str] | None:
         image, mask = pair
         splits = groups[image].keys() & groups[mask].keys()
         named, apart = image in images, _parent(image) != _parent(mask)
-        train = any(split.lower() in _SPLIT_NAMES["train"] for split in splits)
+        train = any(split.lower() in SPLIT_NAMES["train"] for split in splits)
         usual = (_IMAGES.index(_kind(image)) if named else 0), _MASKS.index(_kind(mask))
         return not splits, not named, apart, image.count("/") + mask.count("/"), not train, usual, pair
 
     pairs = [(image, mask) for image in images for mask in masks if image != mask]
     pairs += [(parent, mask) for mask in masks if (parent := _parent(mask)) in groups and parent not in masks]
     return min(pairs, key=rank, default=None)
+
+
+def _widen(groups: Groups, images: str, masks: str) -> tuple[str, str]:
+    """Replace the name of a folder by * if there are others like it, such as city1/images and city2/images.
+
+    The folders of all are added to `groups` under the new patterns.
+    """
+    for place, name in enumerate(images.split("/")):
+        if STAR in name or PLACEHOLDER in name or _kind(name) in _IMAGES + _MASKS or name not in masks.split("/"):
+            continue
+        others = [pattern for pattern in groups if _starred(pattern, place, images) is not None]
+        values = {_starred(pattern, place, images): pattern for pattern in others}
+        pairs = {
+            value: (pattern, mask)
+            for value, pattern in values.items()
+            if value and (mask := _replaced(masks, name, value)) in groups
+        }
+        if len(pairs) > 1:
+            wide = _replaced(images, name, STAR), _replaced(masks, name, STAR)
+            for pair in pairs.values():
+                for pattern, narrow in zip(wide, pair, strict=True):
+                    for split, folders in groups.pop(narrow, {}).items():
+                        groups.setdefault(pattern, {}).setdefault(split, []).extend(folders)
+            images, masks = wide
+    return images, masks
+
+
+def _starred(pattern: str, place: int, like: str) -> str | None:
+    """Return the name at `place` of a pattern that is otherwise equal to another."""
+    own, other = pattern.split("/"), like.split("/")
+    if len(own) != len(other) or own[:place] != other[:place] or own[place + 1 :] != other[place + 1 :]:
+        return None
+    return own[place]
+
+
+def _replaced(pattern: str, old: str, new: str) -> str:
+    return "/".join(new if part == old else part for part in pattern.split("/"))
 
 
 def _find_shared_folder(groups: Groups) -> tuple[str, str] | None:
@@ -159,7 +212,7 @@ def _find_matching_files(groups: Groups) -> tuple[str, str] | None:
     """Find the only two folders, whatever their names, whose files are named like images and their masks."""
     if len(groups) > _MAX_COMPARED:
         return None
-    fitting: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+    fitting: dict[int, list[tuple[str, str]]] = {}
     files = {pattern: _files(folders) for pattern, folders in groups.items()}
     for image, mask in permutations(groups, 2):
         images, masks = files[image], files[mask]
@@ -168,8 +221,9 @@ def _find_matching_files(groups: Groups) -> tuple[str, str] | None:
             continue
         expected = {naming.mask_of(file) for file in images}
         if all(file.name in expected and file.suffix.lower() in LOSSLESS for file in masks):
-            fitting[bool(naming.image_suffix)].append((image, mask))
-    best = fitting[False] or fitting[True]
+            reversible = bool(naming.image_suffix or naming.image_part or naming.mask_part)
+            fitting.setdefault(reversible + (reversible and not naming.names_masks), []).append((image, mask))
+    best = next((pairs for doubt in (0, 1, 2) if (pairs := fitting.get(doubt))), [])
     return best[0] if len(best) == 1 else None
 
 
@@ -177,11 +231,11 @@ def _parent(pattern: str) -> str:
     return pattern.rpartition("/")[0]
 
 
-def _files(folders: Mapping[str, Path]) -> list[Path]:
-    return [file for folder in folders.values() for file in image_files(folder)]
+def _files(folders: Mapping[str, Sequence[Path]]) -> list[Path]:
+    return [file for own in folders.values() for folder in own for file in image_files(folder)]
 
 
-def _naming_in(folders: Mapping[str, Path]) -> Naming | None:
+def _naming_in(folders: Mapping[str, Sequence[Path]]) -> Naming | None:
     return guess_naming_in_one_folder(_files(folders))
 
 
@@ -210,7 +264,7 @@ def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[L
         )
         raise InputError(root, what, "use the same names for the folders of the masks as for those of the images")
     by_split = {
-        split: next((name for usual in _SPLIT_NAMES[split] for name in paired if name.lower() == usual), None)
+        split: next((name for usual in SPLIT_NAMES[split] for name in paired if name.lower() == usual), None)
         for split in SPLITS
     }
     splits = {split: name for split, name in by_split.items() if name is not None}
@@ -221,13 +275,19 @@ def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[L
         masks = _only_split(masks, name) if name in mask_folders else masks
         images, splits = _only_split(images, name), {}
         notes = [f"{images} is the only split with masks: part of it is used for validation"]
+    elif splits and STAR in images:
+        images, masks = (
+            pattern if PLACEHOLDER in pattern or not own.keys() & used else f"{pattern}/{PLACEHOLDER}"
+            for pattern, own in ((images, image_folders), (masks, mask_folders))
+        )
     elif not splits and "" in paired:
         used = {""}
     elif not splits:
         what = f"its folders are named {list_names(list(image_folders), 4)}, not train and val"
         raise InputError(root / images, what, "rename them, and those of the masks")
-    if unused := [folder.relative_to(root).as_posix() for name, folder in image_folders.items() if name not in used]:
-        notes.insert(0, f"not used: the images in {', '.join(unused)}")
+    unused = [f.relative_to(root).as_posix() for name, own in image_folders.items() if name not in used for f in own]
+    if unused:
+        notes.insert(0, f"not used: the images in {list_names(unused)}")
     return Layout(root, images or ".", masks or ".", SAME_STEM, splits), notes
 
 
@@ -241,8 +301,8 @@ def _only_split(pattern: str, name: str) -> str:
 def _with_naming(layout: Layout) -> Layout:
     """Return the layout with the naming that most masks follow."""
     folders = layout.folders()
-    images = [file for folder, _ in folders for file in image_files_or_arrays(folder)]
-    masks = [file for _, folder in folders for file in image_files(folder)]
+    images = [file for each in folders for file in image_files_or_arrays(each.images)]
+    masks = [file for folder in {each.masks for each in folders} if folder.is_dir() for file in image_files(folder)]
     if naming := guess_naming(images, masks):
         return replace(layout, naming=naming)
     first = min(images)

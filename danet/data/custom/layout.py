@@ -1,25 +1,47 @@
 """The folders of a user's images and masks, as dataset.yaml names them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import ARRAYS, SUFFIXES, list_images
-from danet.data.samples import SAME_STEM, Naming
+from danet.data.naming import SAME_STEM, Naming
 from danet.errors import InputError
 
 SPLITS = ("train", "val")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""What the splits are called in users' folders and lists."""
+
 PLACEHOLDER = "{split}"
 """Replaced by the name of the split's folder."""
 
+STAR = "*"
+"""Matches any text in a folder's name. The n-th * of `masks` is what the n-th * of `images` matches."""
+
 
 class Folders(NamedTuple):
-    """A folder of images and the folder of their masks, which may be the same."""
+    """A folder of images and the folder of their masks, which may be the same.
+
+    Args:
+        images: the folder of the images.
+        masks: the folder of the masks.
+        part: what the * of the layout match, joined with /; distinguishes several folders of a split.
+    """
 
     images: Path
     masks: Path
+    part: str = ""
+
+    def name_of(self, image: Path) -> str:
+        """Return the name of an image in this folder, unique in its dataset."""
+        return f"{self.part}/{image.stem}" if self.part else image.stem
 
 
 @dataclass(frozen=True)
@@ -29,10 +51,12 @@ class Layout:
     Args:
         root: the user's folder.
         images: folder of the images, relative to `root`. "{split}" is replaced by the name of the split's folder.
-            Without it, the folder contains either one folder per split or the images of all splits.
-        masks: folder of the masks, likewise.
+            Without it, the folder contains either one folder per split or the images of all splits. With *, there are
+            several folders.
+        masks: folder of the masks, likewise; without *, all folders of images share it.
         naming: how masks are named after their images.
         splits: "train" and "val" -> the names of their folders.
+        lists: split -> the list of its images, relative to `root`; empty if folders or hashes divide the images.
     """
 
     root: Path
@@ -40,32 +64,42 @@ class Layout:
     masks: str = "masks"
     naming: Naming = SAME_STEM
     splits: Mapping[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})
+    lists: Mapping[str, str] = field(default_factory=dict)
 
-    def split_folders(self, split: str) -> Folders | None:
+    def split_folders(self, split: str) -> list[Folders] | None:
         """Return the folders of one split, or None if the images are not divided into splits.
 
         If the images are divided but the masks are not, all splits share the folder of the masks.
+
+        Raises:
+            InputError: no folder matches `images`.
         """
-        name = self.splits.get(split, split)
-        names = {name, *self.splits.values()}
-        if PLACEHOLDER not in self.images and not any(holds_images(self._folder(self.images, each)) for each in names):
+        if self.lists:
             return None
-        masks, all_masks = self._folder(self.masks, name), self.root / self.masks
-        if not masks.is_dir() and PLACEHOLDER not in self.masks and holds_images(all_masks):
-            masks = all_masks
-        return Folders(self._folder(self.images, name), masks)
+        name = self.splits.get(split, split)
+        if PLACEHOLDER in self.images:
+            images = self.images.replace(PLACEHOLDER, name)
+        else:
+            names = {name, *self.splits.values()}
+            if STAR in self.images or not any(holds_images(self.root / self.images / each) for each in names):
+                return None
+            images = f"{self.images}/{name}"
+        if PLACEHOLDER in self.masks:
+            return self._expand(images, self.masks.replace(PLACEHOLDER, name))
+        folders = self._expand(images, self.masks)
+        return [each._replace(masks=_split_or_shared(each.masks, name)) for each in folders]
 
     @property
-    def undivided_folders(self) -> Folders:
+    def undivided_folders(self) -> list[Folders]:
         """The folders of images that are not divided into splits.
 
         Raises:
-            InputError: the masks are divided.
+            InputError: the masks are divided; no folder matches `images`.
         """
         if PLACEHOLDER in self.masks:
             what = f"masks: {self.masks} has train and val folders, but the images have none"
             raise InputError(self.root / "dataset.yaml", what, f"add {PLACEHOLDER} to images, or remove it from masks")
-        return Folders(self.root / self.images, self.root / self.masks)
+        return self._expand(self.images, self.masks)
 
     def folders(self) -> list[Folders]:
         """Return the folders of all splits, each once.
@@ -74,10 +108,43 @@ class Layout:
             InputError: see `undivided_folders`.
         """
         splits = self.splits or SPLITS
-        return list(dict.fromkeys(self.split_folders(split) or self.undivided_folders for split in splits))
+        found = [each for split in splits for each in self.split_folders(split) or self.undivided_folders]
+        return list(dict.fromkeys(found))
 
-    def _folder(self, pattern: str, name: str) -> Path:
-        return self.root / pattern.replace(PLACEHOLDER, name) if PLACEHOLDER in pattern else self.root / pattern / name
+    def _expand(self, images: str, masks: str) -> list[Folders]:
+        """Return the folders that match patterns with *."""
+        if STAR not in images:
+            return [Folders(self.root / images, self.root / masks)]
+        found = []
+        for folder, matched in _matches(self.root, images.split("/")):
+            rest = iter(matched)
+            own_masks = re.sub(r"\*", lambda _, rest=rest: next(rest, STAR), masks)
+            if holds_images(folder):
+                found.append(Folders(folder, self.root / own_masks, "/".join(matched)))
+        if not found:
+            what = f"no folder that matches images: {images} contains images"
+            raise InputError(self.root, what, "correct images in dataset.yaml")
+        return found
+
+
+def _split_or_shared(masks: Path, name: str) -> Path:
+    """Return the folder of a split inside `masks`, or `masks` itself if only this one contains masks."""
+    return masks if not (masks / name).is_dir() and holds_images(masks) else masks / name
+
+
+def _matches(folder: Path, pattern: list[str], matched: tuple[str, ...] = ()) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the folders that match a pattern, sorted, and the text that each * matches."""
+    if not pattern:
+        yield folder, matched
+        return
+    first, *rest = pattern
+    if STAR not in first:
+        yield from _matches(folder / first, rest, matched)
+        return
+    form = re.compile(re.escape(first).replace(r"\*", "(.*)"))
+    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (found := form.fullmatch(child.name)) and not child.name.startswith(".") and child.is_dir():
+            yield from _matches(child, rest, (*matched, *found.groups()))
 
 
 def list_layout_images(folders: Folders, naming: Naming, bands: Bands = RGB) -> list[Path]:
@@ -91,8 +158,8 @@ def list_layout_images(folders: Folders, naming: Naming, bands: Bands = RGB) -> 
         return files
     if images := [file for file in files if not naming.is_mask(file)]:
         return images
-    what = f"contains only masks (*{naming.mask_suffix}), no images"
-    raise InputError(folders.images, what, "add the images, or correct mask_suffix in dataset.yaml")
+    what = f"contains only masks ({naming.masks}), no images"
+    raise InputError(folders.images, what, "add the images, or correct the names of masks in dataset.yaml")
 
 
 def image_files_or_arrays(folder: Path) -> list[Path]:

@@ -192,11 +192,11 @@ def _by_position(
     if positions[-1] > count or (sparse and len(used) < count):
         what = f"{file} is not used: it has {count} names, but the masks have {len(used)} classes"
         return f"{what}; to use it, delete dataset.yaml and run danet init DIR --first-class 0 (or 1)"
+    first, second = values[:2]
+    given = f"{len(used)} values" if sparse else f"the values {used[0]} to {used[-1]}"
     what = (
-        f"{file} has {count} name{'s' * (count != 1)} for the values {used[0]} to {used[-1]}, so the first name may be that of 0 or 1"
+        f"{file} has {count} name{'s' * (count != 1)} for {given}, so the first name may be that of {first} or {second}"
     )
-    if sparse:
-        what = f"{file} has {count} names for {len(used)} values, so the first may be that of {used[0]} or {used[1]}"
     return choose(what, readings).named
 
 

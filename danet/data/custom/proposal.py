@@ -10,7 +10,8 @@ import yaml
 from danet.data.classes import IGNORE, Classes, Color
 from danet.data.custom.layout import PLACEHOLDER, Layout
 from danet.data.custom.scan_masks import MaskKind
-from danet.data.samples import SAME_STEM
+from danet.data.custom.settings import VAL
+from danet.data.naming import SAME_STEM
 from danet.files import check_new, write_atomically
 
 Pixels = Mapping[int, int] | Mapping[Color, int]
@@ -32,6 +33,8 @@ class Proposal:
         channels: see `MaskScan`.
         transparent: see `MaskScan`.
         colors: the mask colors of each class if `kind` is "colors", else None.
+        by_sequence: whether frames of one sequence stay together when images are chosen for validation.
+        division: how the images are divided into train and val, in one line.
     """
 
     layout: Layout
@@ -45,6 +48,8 @@ class Proposal:
     channels: int | None
     transparent: int | None
     colors: tuple[tuple[Color, ...], ...] | None = None
+    by_sequence: bool = False
+    division: str = ""
 
 
 def write(root: Path, proposal: Proposal) -> Path:
@@ -85,7 +90,8 @@ def _lines(proposal: Proposal) -> list[str]:
         f"# {'Colors' if proposal.kind == 'colors' else 'Values'} in the masks, and their share of all pixels:",
     ]
     lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f}%" for v, pixels in proposal.values.items()]
-    lines += ["", *_folder_lines(proposal.layout)]
+    lines += ["#", f"# {_printable(proposal.division)}"] if proposal.division else []
+    lines += ["", *_folder_lines(proposal.layout, proposal.by_sequence)]
     if proposal.channels is not None:
         lines.append(f"channels: {proposal.channels}   # number of bands of each image")
     elif proposal.transparent is not None:
@@ -110,7 +116,7 @@ def _lines(proposal: Proposal) -> list[str]:
     return lines
 
 
-def _folder_lines(layout: Layout) -> list[str]:
+def _folder_lines(layout: Layout, by_sequence: bool) -> list[str]:
     names = " and ".join(layout.splits.values())
     divided = f"; {PLACEHOLDER} is {names}" if PLACEHOLDER in layout.images else f", with {names} inside"
     settings = [
@@ -120,13 +126,28 @@ def _folder_lines(layout: Layout) -> list[str]:
     if any(split != name for split, name in layout.splits.items()):
         settings.append(("splits:", "names of the train and val folders"))
         settings += [(f"  {split}: {_yaml(name)}", "") for split, name in layout.splits.items()]
-    suffix, image_suffix = layout.naming
+    suffix, image_suffix, image_part, mask_part = layout.naming
+    example = f"a{image_part}{image_suffix}.jpg"
     if layout.naming != SAME_STEM:
-        settings.append((f"mask_suffix: {_yaml(suffix)}", f"the mask of a{image_suffix}.jpg is a{suffix}"))
+        comment = f"the mask of {example} is {layout.naming.mask_of(Path(example))}"
+        settings.append((f"mask_suffix: {_yaml(suffix)}", comment))
     if image_suffix:
         settings.append((f"image_suffix: {_yaml(image_suffix)}", ""))
-    if not names:
-        settings.append(("val: 0.2", "fraction of the images used for validation; file names decide which"))
+    if image_part:
+        settings.append((f"mask_replace: {{{_yaml(image_part)}: {_yaml(mask_part)}}}", ""))
+    elif mask_part:
+        settings.append((f"mask_prefix: {_yaml(mask_part)}", ""))
+    if layout.lists:
+        files = list(dict.fromkeys(layout.lists.values()))
+        if len(files) == 1:
+            settings.append((f"splits: {_yaml(files[0])}", "the split of each image"))
+        else:
+            settings.append(("splits:", "lists of the images of each split"))
+            settings += [(f"  {split}: {_yaml(name)}", "") for split, name in layout.lists.items()]
+    elif not names:
+        settings.append((f"val: {VAL}", "fraction of the images used for validation; file names decide which"))
+        if by_sequence:
+            settings.append(("split_by: sequence", "frames of one sequence are all in train or all in val"))
     width = max(len(setting) for setting, _ in settings)
     return [f"{setting:{width}}   # {comment}" if comment else setting for setting, comment in settings]
 

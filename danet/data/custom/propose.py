@@ -1,6 +1,6 @@
 """Propose the dataset.yaml of a user's folder from its masks. Command: danet init DIR."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from danet.data.custom.class_lists import find_class_lists
 from danet.data.custom.name_classes import Choose, NamedClasses, name_colors, name_values, refuse_to_choose
 from danet.data.custom.proposal import Pixels, Proposal
 from danet.data.custom.scan_masks import MaskKind, MaskScan, infer_meaning, scan
+from danet.data.custom.settings import VAL
+from danet.data.custom.split_lists import find_lists
+from danet.data.custom.splits import choose_validation, divided_sequences, find_sequences
 from danet.data.datasets import cityscapes
 from danet.errors import InputError, list_names
 
@@ -34,8 +37,37 @@ def propose(
     if first_class not in (None, 0, 1):
         raise InputError("first_class", f"must be 0 or 1, got {first_class}", "leave it out if you do not know it")
     scanned = scan(root)
+    if scanned.layout.splits:
+        return _describe_classes(scanned, ignore, first_class, choose)
+    lists, notes = find_lists(scanned.layout, [pair.image for pair in scanned.found])
+    division, by_sequence = ("", False) if lists else _find_sequences([pair.name for pair in scanned.found])
+    layout = replace(scanned.layout, lists=lists)
+    scanned = replace(scanned, layout=layout, notes=(*scanned.notes, *notes))
+    proposal = _describe_classes(scanned, ignore, first_class, choose)
+    return replace(proposal, by_sequence=by_sequence, division=division)
+
+
+def _find_sequences(names: Sequence[str]) -> tuple[str, bool]:
+    """Return how images without lists and folders are divided, in one line, and whether by sequence."""
+    sequences = [frames for frames in find_sequences(names).values() if len(frames) > 1]
+    if not sequences:
+        return f"a fraction of {VAL} of the images is used for validation", False
+    val = choose_validation(names, VAL, by_sequence=True)
+    divided = divided_sequences({"train": [name for name in names if name not in val], "val": list(val)})
+    count = f"{len(sequences)} sequences" if len(sequences) > 1 else "one sequence"
+    kept = "each is in train or in val"
+    if divided:
+        kept = f"the last frames of {divided[0]} are in val" + (
+            ", every other is in train or in val" * (len(sequences) > 1)
+        )
+    what = f"{sum(map(len, sequences))} images are read as frames of {count} (same name but the last number)"
+    return f"{what}: {kept}; if they are unrelated, write split_by: image", True
+
+
+def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | None, choose: Choose) -> Proposal:
+    """Propose the classes and how masks are read."""
+    masks = scanned.layout.root / scanned.layout.masks
     lists = find_class_lists(scanned.layout)
-    masks = root / scanned.layout.masks
     if scanned.colors:
         _check_colors(masks, scanned.colors)
         return _colored(scanned, name_colors(scanned.colors, lists))

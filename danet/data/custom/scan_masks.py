@@ -15,6 +15,8 @@ from danet.data.datasets import cityscapes
 from danet.data.images.channels import Bands, Header
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
 from danet.data.images.read import ARRAYS, read_header, read_image, read_mask
+from danet.data.naming import match_masks
+from danet.data.samples import Pair
 from danet.errors import InputError, list_names
 
 MaskKind = Literal["class ids", "class ids from 1", "0/255", "palette", "colors", "Cityscapes label ids"]
@@ -30,6 +32,7 @@ class MaskScan:
 
     Args:
         layout: the folders; `splits` is empty if the images are not divided into train and val.
+        found: the images with their masks, which may not exist.
         pairs: number of images with a mask.
         values: mask value -> pixels; empty if the masks must be read as colors.
         colors: color -> pixels; empty unless the masks must be read as colors.
@@ -41,6 +44,7 @@ class MaskScan:
     """
 
     layout: Layout
+    found: tuple[Pair, ...]
     pairs: int
     values: dict[int, int]
     colors: dict[Color, int]
@@ -76,21 +80,23 @@ def scan(root: Path) -> MaskScan:
     """
     layout, notes = find_layout(root)
     folders = layout.folders()
-    images = [(file, each.masks) for each in folders for file in _images(each, layout)]
-    masks = {file for folder in dict.fromkeys(each.masks for each in folders) for file in image_files(folder)}
+    found = [pair for each in folders for pair in _pairs(each, layout)]
+    images = [pair.image for pair in found]
+    mask_folders = [folder for folder in dict.fromkeys(each.masks for each in folders) if folder.is_dir()]
+    masks = {file for folder in mask_folders for file in image_files(folder)}
     if layout.images == layout.masks:
         masks = {file for file in masks if layout.naming.is_mask(file)}
-    expected = [folder / layout.naming.mask_of(image) for image, folder in images]
-    paired = masks & set(expected)
-    if missing := [image.name for (image, _), mask in zip(images, expected, strict=True) if mask not in masks]:
+    paired = masks & {pair.mask for pair in found}
+    if missing := [pair.image.name for pair in found if pair.mask not in masks]:
         what = f"images without a mask: {len(missing)} of {len(images)} ({list_names(missing, 5)})"
         notes.append(f"{what}; add their masks, or write missing_masks: skip to leave these images out")
     if extra := sorted(mask.name for mask in masks - paired):
         notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
     values, colors, palette, mask_notes = _read_masks(sorted(paired))
-    channels, transparent, image_notes = _read_headers([image for image, _ in images])
+    channels, transparent, image_notes = _read_headers(images)
     return MaskScan(
         layout,
+        tuple(found),
         len(paired),
         values,
         colors,
@@ -182,9 +188,12 @@ def _gray_coded(scanned: MaskScan) -> Meaning | None:
     return Meaning("class ids", values, None, (note,) if values[-1] == IGNORE else ())
 
 
-def _images(folders: Folders, layout: Layout) -> list[Path]:
+def _pairs(folders: Folders, layout: Layout) -> list[Pair]:
     shared = folders.images == folders.masks
-    return [file for file in image_files_or_arrays(folders.images) if not (shared and layout.naming.is_mask(file))]
+    images = image_files_or_arrays(folders.images)
+    images = [file for file in images if not (shared and layout.naming.is_mask(file))]
+    matched = match_masks(images, folders.masks, layout.naming)
+    return [Pair(folders.name_of(image), image, mask) for image, mask in matched.items()]
 
 
 class _Mask(NamedTuple):

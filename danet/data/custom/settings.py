@@ -1,6 +1,6 @@
 """The content of dataset.yaml."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,10 @@ import numpy as np
 from danet.data.classes import Classes, LabelMap
 from danet.data.custom.layout import Layout
 from danet.data.images.channels import Bands
+from danet.data.samples import Pair, PairedFiles
+
+VAL = 0.2
+"""The fraction of the images used for validation, if dataset.yaml gives none."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Settings:
         layout: the folders.
         skip_missing: whether images without a mask are left out; otherwise they are errors.
         val: fraction of the images used for validation if the folder is not divided.
+        by_sequence: whether frames of one sequence stay together when that fraction is chosen; None: dataset.yaml does
+            not say it, as in version 0.1.0, so they do not.
         bands: how images are read.
     """
 
@@ -31,4 +37,9 @@ class Settings:
     layout: Layout
     skip_missing: bool
     val: float
+    by_sequence: bool | None
     bands: Bands
+
+    def samples(self, pairs: Sequence[Pair]) -> PairedFiles:
+        """Return the samples of some pairs."""
+        return PairedFiles(self.classes, pairs, self.label_map, self.read_mask, self.bands)

@@ -1,40 +1,123 @@
-"""Divide a user's images into train and val."""
+"""Divide a user's images into train and val: by folders, by lists, or by hashes of their names."""
 
 import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from danet.data.custom.layout import SPLITS, list_layout_images
+from danet.data.custom.layout import SPLITS, Folders, list_layout_images
 from danet.data.custom.settings import Settings
-from danet.data.samples import PairedFiles, pair_files
+from danet.data.custom.split_lists import read_splits
+from danet.data.samples import Pair, PairedFiles, pair_files
 from danet.errors import InputError
+
+_ROBOFLOW = re.compile(r"(_(jpg|jpeg|png|bmp|tif|webp))?\.rf\.[0-9a-zA-Z]{20,}$")
+"""The end that Roboflow adds to names; augmented copies of an image differ only in it."""
 
 
 def load_split(settings: Settings, split: str) -> PairedFiles:
-    """Load "train" or "val" of a user's folder, sorted by file name.
+    """Load "train" or "val" of a user's folder, sorted by file name, or in the order of its list.
 
-    If the images are not divided into folders, hashes of their names decide which are used for validation.
+    If neither folders nor lists divide the images, hashes of their names decide which are used for validation.
 
     Raises:
-        InputError: no images, missing masks, or too few images to divide.
+        InputError: no images, missing masks, too few images to divide, or an invalid list.
     """
     layout = settings.layout
     own = layout.split_folders(split)
-    folders = own or layout.undivided_folders
-    files = list_layout_images(folders, layout.naming, settings.bands)
-    pairs = pair_files(files, folders.masks, folders.images, layout.naming, not settings.skip_missing)
-    if settings.skip_missing and not (pairs := [pair for pair in pairs if pair.mask.is_file()]):
-        what = f"contains no mask of the images in {folders.images}"
-        raise InputError(folders.masks, what, "add the masks, or correct dataset.yaml")
-    if own is None:
+    pairs = list_pairs(settings, own or layout.undivided_folders)
+    if layout.lists:
+        listed = read_splits(layout, [pair.image for pair in list_pairs(settings, layout.undivided_folders, False)])
+        if split not in listed:
+            raise InputError(layout.root / "dataset.yaml", f"splits: lists no {split}", f"use {' or '.join(listed)}")
+        by_image = {pair.image: pair for pair in pairs}
+        pairs = [by_image[image] for image in listed[split] if image in by_image]
+    elif own is None:
         if split not in SPLITS:
-            raise InputError(folders.images, f"has no {split!r} folder", f"use {' or '.join(SPLITS)}")
-        count = max(1, round(settings.val * len(pairs)))
-        held_out = {pair.name for pair in sorted(pairs, key=lambda pair: _digest(pair.name))[:count]}
+            raise InputError(layout.root / layout.images, f"has no {split!r} folder", f"use {' or '.join(SPLITS)}")
+        names = [pair.name for pair in pairs]
+        held_out = choose_validation(names, settings.val, bool(settings.by_sequence))
         chosen = [pair for pair in pairs if (pair.name in held_out) == (split == "val")]
         if not chosen:
             what = f"too few images to divide into train and val: {len(pairs)}"
-            raise InputError(folders.images, what, "add images")
+            raise InputError(layout.root / layout.images, what, "add images")
         pairs = chosen
-    return PairedFiles(settings.classes, pairs, settings.label_map, settings.read_mask, settings.bands)
+    return settings.samples(pairs)
+
+
+def list_pairs(settings: Settings, folders: Sequence[Folders], complete: bool | None = None) -> list[Pair]:
+    """List the images in some folders with their masks; names are unique.
+
+    Args:
+        settings: the content of dataset.yaml.
+        folders: the folders.
+        complete: whether missing masks are errors; None: unless dataset.yaml says that such images are left out, and
+            then they are.
+
+    Raises:
+        InputError: no images; missing masks.
+    """
+    skip, pairs = settings.skip_missing and complete is None, []
+    complete = not settings.skip_missing if complete is None else complete
+    for each in folders:
+        files = list_layout_images(each, settings.layout.naming, settings.bands)
+        found = pair_files(files, each.masks, each.images, settings.layout.naming, complete)
+        pairs += [replace(pair, name=each.name_of(pair.image)) for pair in found]
+    if skip and not (pairs := [pair for pair in pairs if pair.mask.is_file()]):
+        what = f"contains no mask of the images in {folders[0].images}"
+        raise InputError(folders[0].masks, what, "add the masks, or correct dataset.yaml")
+    return pairs
+
+
+def choose_validation(names: Sequence[str], fraction: float, by_sequence: bool) -> set[str]:
+    """Return the names of the images used for validation, chosen by hashes of names.
+
+    By sequence, whole sequences are chosen in the order of their hashes, as long as they fit into the fraction. If they
+    are too long to reach half of it, the shortest is chosen, or, if it is too long too, the end of the longest.
+
+    Args:
+        names: the names of all images.
+        fraction: of the images, in (0, 1).
+        by_sequence: whether frames of one sequence stay together; otherwise, images are chosen one by one.
+    """
+    count = max(1, round(fraction * len(names)))
+    if not by_sequence:
+        return set(sorted(names, key=_digest)[:count])
+    sequences = find_sequences(names)
+    chosen: set[str] = set()
+    for frames in sorted(sequences.values(), key=lambda frames: _digest(frames[0])):
+        if len(chosen) + len(frames) <= count:
+            chosen.update(frames)
+    if 2 * len(chosen) < count:
+        rest = [frames for frames in sequences.values() if frames[0] not in chosen]
+        shortest, longest = min(rest, key=len), max(rest, key=len)
+        whole = len(chosen) + len(shortest) <= 2 * fraction * len(names) and len(rest) > 1
+        chosen.update(shortest if whole else longest[len(chosen) - count :])
+    return chosen
+
+
+def find_sequences(names: Sequence[str]) -> dict[str, list[str]]:
+    """Group names that differ only in their last number: pattern of the sequence -> names, in the order of the numbers.
+
+    >>> find_sequences(["a_2", "a_10", "b"])
+    {'a_#': ['a_2', 'a_10'], 'b': ['b']}
+    """
+    sequences: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        folder, slash, stem = name.rpartition("/")
+        found = re.fullmatch(r"(.*?)(\d+)(\D*)", _ROBOFLOW.sub("", stem), re.DOTALL)
+        key, number = (f"{found[1]}#{found[3]}", int(found[2])) if found else (_ROBOFLOW.sub("", stem), 0)
+        sequences.setdefault(f"{folder}{slash}{key}", []).append((number, name))
+    return {key: [name for _, name in sorted(frames)] for key, frames in sequences.items()}
+
+
+def divided_sequences(names: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the sequences that have frames in several splits; `names` maps splits to the names of their images."""
+    splits_of: dict[str, set[str]] = {}
+    for split, own in names.items():
+        for sequence in find_sequences(own):
+            splits_of.setdefault(sequence, set()).add(split)
+    return [sequence for sequence, splits in splits_of.items() if len(splits) > 1]
 
 
 def _digest(name: str) -> bytes:

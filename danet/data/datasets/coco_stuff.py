@@ -12,7 +12,8 @@ from pathlib import Path
 
 from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.matlab import read_mat
-from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list, root_remedy
+from danet.data.naming import Naming
+from danet.data.samples import PairedFiles, listed_images, pair_files, read_list, root_remedy
 
 COUNTS = {"train": 9000, "test": 1000, "val": 1000}
 DOWNLOAD = (

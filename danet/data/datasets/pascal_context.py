@@ -19,7 +19,8 @@ from pathlib import Path
 from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.datasets.pascal_voc import devkit
 from danet.data.images.matlab import read_mat
-from danet.data.samples import Naming, PairedFiles, listed_images, pair_files, read_list
+from danet.data.naming import Naming
+from danet.data.samples import PairedFiles, listed_images, pair_files, read_list
 from danet.errors import InputError
 from danet.files import read_limited
 

@@ -16,7 +16,8 @@ import numpy as np
 from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
 from danet.data.images.matlab import read_mat
 from danet.data.images.read import image_size, read_mask
-from danet.data.samples import Naming, Pair, PairedFiles, listed_images, pair_files, read_list, root_remedy
+from danet.data.naming import Naming
+from danet.data.samples import Pair, PairedFiles, listed_images, pair_files, read_list, root_remedy
 
 COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
 DOWNLOAD = (
