@@ -16,6 +16,7 @@ from typing import NamedTuple
 from danet.data.classes import IGNORE, Color
 from danet.data.custom.layout import Layout
 from danet.errors import InputError
+from danet.files import read_limited
 
 _FILES = (
     *("_classes.csv", "class_dict.csv", "class_dict_seg.csv", "labels_class_dict.csv", "classes.csv", "colormap.csv"),
@@ -39,7 +40,6 @@ _LINES = (  # every line of a text file has the same form; the first that fits a
     re.compile(r"(?P<name>.*?\S)\s*[:=,;]\s*(?P<value>\d+)"),
     re.compile(r"(?P<name>[^:]*[^:\s]).*"),
 )
-_MAX_BYTES = 1 << 20
 _MAX_VALUE = 65535
 
 
@@ -101,8 +101,10 @@ def read_class_list(file: Path) -> tuple[Entry, ...]:
     Raises:
         InputError: an invalid value or color, with its line.
     """
-    with open(file, "rb") as opened:
-        text = opened.read(_MAX_BYTES).decode("utf-8-sig", errors="replace")
+    try:
+        text = read_limited(file).decode("utf-8-sig", errors="replace")
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read ({error})", "correct it, or move it away") from error
     read = {".csv": _read_csv, ".json": _read_json}.get(file.suffix.lower(), _read_lines)
     return tuple(read(file, text))
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from danet.data.custom.layout import SPLIT_NAMES, Layout
 from danet.data.images.read import ARRAYS, SUFFIXES
 from danet.errors import InputError, list_names
+from danet.files import read_limited
 
 LISTS = (".txt", ".lst", ".csv", ".tsv")
 """Suffixes of lists; other names under `splits` are folders."""
@@ -100,13 +101,11 @@ def read_list_lines(file: Path) -> list[Line]:
         InputError: the file cannot be read, is too large, or lists nothing.
     """
     try:
-        with open(file, "rb") as opened:
-            text = opened.read(_MAX_BYTES + 1).decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        text = read_limited(file, _MAX_BYTES).decode("utf-8-sig", errors="surrogateescape")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason})"
         raise InputError(file, what, "create it, or correct splits in dataset.yaml") from error
-    if len(text) > _MAX_BYTES:
-        raise InputError(file, f"more than {_MAX_BYTES >> 20} MiB", "list one image per line")
     if file.suffix.lower() in (".csv", ".tsv"):
         lines = _read_table(file, text)
     else:
