@@ -108,7 +108,7 @@ def space_needed(cache: CachedSamples, on_error: OnError = None) -> tuple[int, i
     for index, pair in enumerate(cache.samples.pairs):
         try:
             depth = depth or cache.samples[index].image.itemsize
-            height, width = image_size(pair.image, cache.bands)
+            height, width = image_size(pair.image, cache.bands, cache.samples.upright)
             exists = all(file.exists() for file in cache.files(index))
         except InputError as error:
             if on_error is None:
@@ -126,6 +126,8 @@ def _key(samples: PairedFiles, pair: Pair) -> str:
     source = states, sorted(samples.label_map.mapping.items()), samples.bands, samples.classes.palette
     if colors := getattr(samples.read_mask, "keywords", None):  # a class may have several colors
         source = (*source, colors)
+    if not samples.upright:
+        source = (*source, "stored orientation")
     return hashlib.sha256(repr(source).encode(errors="surrogateescape")).hexdigest()[:32]
 
 

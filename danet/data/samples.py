@@ -9,7 +9,8 @@ import numpy as np
 
 from danet.data.classes import Classes, LabelMap
 from danet.data.images.channels import RGB, Bands
-from danet.data.images.read import read_image, read_mask
+from danet.data.images.pillow import SWAPPING
+from danet.data.images.read import read_header, read_image, read_mask
 from danet.data.naming import SAME_STEM, Naming, match_masks
 from danet.errors import InputError, list_names
 from danet.files import read_limited
@@ -64,23 +65,33 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """A dataset on disk: `Samples` with one image file and one mask file each."""
+    """A dataset on disk: `Samples` with one image file and one mask file each.
+
+    Args:
+        classes: the classes of the labels.
+        pairs: the files.
+        label_map: mask value -> train id.
+        read_mask: reads a mask as H,W integers.
+        bands: how the images are read.
+        upright: whether the EXIF orientation of the images is applied; that of masks never is.
+    """
 
     classes: Classes
     pairs: Sequence[Pair]
     label_map: LabelMap
     read_mask: Callable[[Path], np.ndarray] = read_mask
     bands: Bands = RGB
+    upright: bool = True
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_image(pair.image, bands=self.bands)
+        image = read_image(pair.image, bands=self.bands, upright=self.upright)
         mask = self.read_mask(pair.mask)
         if mask.shape != image.shape[:2]:
-            raise InputError(pair.mask, _size_mismatch(image, mask), "make both the same size")
+            raise _size_mismatch(pair, image, mask)
         return Sample(pair.name, image, self.label_map.apply(mask, pair.mask))
 
     def labels(self, index: int) -> np.ndarray:
@@ -166,7 +177,11 @@ def listed_images(folder: Path, stems: Sequence[str], source: Path, complete: bo
     return images
 
 
-def _size_mismatch(image: np.ndarray, mask: np.ndarray) -> str:
+def _size_mismatch(pair: Pair, image: np.ndarray, mask: np.ndarray) -> InputError:
     height, width = image.shape[:2]
-    text = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for an image of {width} x {height}"
-    return text + (" (the image is rotated by its EXIF orientation)" if mask.shape == (width, height) else "")
+    what = f"mask of {mask.shape[1]} x {mask.shape[0]} pixels for an image of {width} x {height}"
+    orientation = read_header(pair.image).orientation
+    if mask.shape != (width, height) or orientation not in SWAPPING:
+        return InputError(pair.mask, what, "make both the same size")
+    what += f" (the image has EXIF orientation {orientation})"
+    return InputError(pair.mask, what, "turn the mask, or set exif in dataset.yaml to apply or ignore")

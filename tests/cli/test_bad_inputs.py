@@ -376,15 +376,18 @@ def test_24_circular_exif_is_read_within_a_second(tag, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"], ids=lambda k: f"{26 if k == 'TIFF' else 25}-{k}")
-def test_25_and_26_first_of_several_frames_is_read(kind, tmp_path):
+def test_25_and_26_several_frames_are_refused_and_each_can_be_read(kind, tmp_path):
     """The server rejects such files; see serve/test_serve_bodies.py."""
     frames = [Image.new("RGB", (9, 8), color) for color in ("red", "blue", "lime")]
     frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:])
     with Image.open(tmp_path / "a") as file:
         assert file.n_frames == 3
-    image = read_image(tmp_path / "a")
-    assert image.shape == (8, 9, 3)
-    assert np.abs(image.astype(int) - (255, 0, 0)).max() <= 5
+    with pytest.raises(InputError, match="a: a stack or animation of 3 pages; save the pages as images of their own"):
+        read_image(tmp_path / "a")
+    for page, color in enumerate(((255, 0, 0), (0, 0, 255), (0, 255, 0))):
+        image = read_image(tmp_path / "a", page=page)
+        assert image.shape == (8, 9, 3)
+        assert np.abs(image.astype(int) - color).max() <= 5
 
 
 def test_30_900_megapixels_are_rejected_by_read_image(tmp_path):

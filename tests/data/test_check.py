@@ -42,7 +42,7 @@ def write_bad_files(root: Path) -> dict[str, str]:
     expected["masks/both.png"] = "value 99 is not one of the 11 classes: 192 pixels"
     save(masks / "both.png", stripes(99))
     save(bad("size", "mask of 8 x 12 pixels for an image of 16 x 12", True), stripes(0, width=8))
-    turned = bad("turned", "(the image is rotated by its EXIF orientation)", True)
+    turned = bad("turned", "(the image has EXIF orientation 6)", True)
     image(images / "turned.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
     save(turned, stripes(1))
     twelve = stripes(0)
@@ -123,10 +123,10 @@ def test_the_report_counts_images_pixels_values_and_sizes(tmp_path):
 def test_missing_folders_and_other_files_are_named(tmp_path):
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
     image(tmp_path / "images" / "train" / "a.jpg")
-    (tmp_path / "images" / "train" / "b.heic").write_bytes(b"")
+    (tmp_path / "images" / "train" / "b.mp4").write_bytes(b"")
     report = check_folder(tmp_path)
     assert {str(p.file.relative_to(tmp_path)) for p in report.problems} == {"images/val", "masks/val", "masks/train"}
-    assert [warning.what for warning in report.warnings] == ["files without the suffix of an image: 1 (b.heic)"]
+    assert [warning.what for warning in report.warnings] == ["files without the suffix of an image: 1 (b.mp4)"]
 
 
 def test_too_few_images_to_divide_are_a_problem(tmp_path):

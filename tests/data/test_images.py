@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from danet import InputError
+from danet.data.classes import NO_DATA
+from danet.data.images.formats import HAS_HEIF
 from danet.data.images.read import image_size, list_images, read_image, read_mask
 
 
@@ -92,10 +94,17 @@ def test_a_damaged_exif_block_is_ignored(tmp_path, image, exif):
     assert image_size(tmp_path / "a.jpg") == (24, 32)
 
 
-def test_the_first_frame_of_an_animation_is_read(tmp_path, image):
+def test_a_frame_of_an_animation_is_read_only_if_asked_for(tmp_path, image):
     frames = [Image.fromarray(image), Image.fromarray(255 - image)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert np.array_equal(read_image(tmp_path / "a.webp"), image)
+    for page, frame in enumerate((image, 255 - image)):
+        assert np.array_equal(read_image(tmp_path / "a.webp", page=page), frame)
+    with pytest.raises(
+        InputError, match=r"a\.webp: a stack or animation of 2 pages; save the pages as images of their"
+    ):
+        read_image(tmp_path / "a.webp")
+    with pytest.raises(InputError, match="has 2 pages, so page 3 does not exist"):
+        read_image(tmp_path / "a.webp", page=2)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -108,11 +117,13 @@ def png_header(width: int, height: int) -> bytes:
     ("content", "message"),
     [
         (lambda p: b"", r"empty file \(0 bytes\)"),
-        (lambda p: b"hello, this is a text", "not an image; use JPEG, PNG, WebP, BMP, TIFF or GIF"),
+        (lambda p: b"hello, this is a text", "not an image; use JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF,"),
         (lambda p: b"<!DOCTYPE html><html>404</html>", r"a web page\); download the image itself"),
         (lambda p: b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"an SVG drawing\); export it as PNG"),
         (lambda p: b"%PDF-1.7", r"a PDF\); export the page as PNG"),
-        (lambda p: b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
+        (lambda p: b"\0\0\0\x18ftypheic" + bytes(20), "HEIC" if not HAS_HEIF else "truncated or damaged"),
+        (lambda p: b"\0\0\0\x18ftypavif" + bytes(20), "truncated or damaged"),
+        (lambda p: b"\0\0\0\x18ftypisom" + bytes(20), "not an image .a HEIC, AVIF or video file"),
         (lambda p: encoded(p, "JPEG")[:400], "truncated or damaged"),
         (lambda p: encoded(p, "PNG")[:-40], "truncated or damaged"),
         (lambda p: encoded(p, "PNG").replace(b"IDAT", b"IDAX"), "truncated or damaged"),
@@ -164,7 +175,11 @@ def test_floating_point_masks_must_have_whole_numbers(tmp_path):
     file = tmp_path / "m.tif"
     Image.fromarray(ids).save(file)
     assert np.array_equal(read_mask(file), ids)
-    for wrong in (0.5, -9999, np.nan):
+    for value, read in ((-9999, -9999), (np.nan, NO_DATA)):
+        ids[1, 2] = value
+        Image.fromarray(ids).save(file)
+        assert read_mask(file).tolist() == [[0, 1, 2], [3, 255, read]]
+    for wrong in (0.5, np.inf):
         ids[1, 2] = wrong
         Image.fromarray(ids).save(file)
         with pytest.raises(InputError, match=rf"m\.tif: mask has value {wrong:g} at x=2, y=1, which is not a class id"):

@@ -24,7 +24,7 @@ from danet.data.custom.verify import (
     value_text,
     verify_pairs,
 )
-from danet.data.images.read import SUFFIXES
+from danet.data.images.formats import SUFFIXES
 from danet.data.naming import SAME_STEM, Naming, match_masks
 from danet.data.samples import Pair, PairedFiles
 from danet.errors import list_names
@@ -71,7 +71,7 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
         parts = [_without_missing(part) for part in parts]
     report = check_parts(settings.classes, parts, advance)
     ignored = [w for split, counts in report.splits.items() if (w := _much_ignored(settings, split, counts))]
-    report = replace(report, warnings=(*report.warnings, *ignored))
+    report = replace(report, warnings=(*report.warnings, *ignored, *_turned(settings, report)))
     problems = list(report.problems)
     loaded: dict[str, list[str]] = {}
     for split in (layout.lists or SPLITS) if not problems else ():
@@ -109,6 +109,16 @@ def _division_warnings(
     what = f"frames of {len(sequences)} sequence{'s' * (len(sequences) != 1)} are in both train and val"
     remedy = "write split_by: sequence in dataset.yaml, or split_by: image if images with similar names are unrelated"
     return [Problem(file, f"{what} ({list_names(sequences, 5)})", remedy)]
+
+
+def _turned(settings: Settings, report: Report) -> list[Problem]:
+    """Warn of images with an EXIF orientation that keeps their size: no mask shows whether it has to be applied."""
+    names = [name for counts in report.splits.values() for name in counts.turned]
+    if settings.upright is not None or not names:
+        return []
+    what = f"images that an EXIF orientation turns or mirrors: {len(names)} ({list_names(names)})"
+    remedy = "compare them with their masks, and write exif: apply or exif: ignore in dataset.yaml"
+    return [Problem(settings.layout.root / "dataset.yaml", what, remedy)]
 
 
 def _much_ignored(settings: Settings, split: str, counts: Counts) -> Problem | None:

@@ -24,6 +24,7 @@ images/train and masks/train or as train/images and train/masks. If they are not
     split_by: sequence                 # then keep frames of one sequence (same name but the last number) together; or
                                        # image, to choose images one by one, which is the default
     splits: {train: a.txt, val: b.txt} # or lists of images, one per line; or a CSV file with a split column
+    exif: ignore                       # masks were drawn on images as stored; without it, EXIF orientations are applied
     channels: 4                        # number of bands of the images (PNG, TIFF, .npy); without it, RGB
     white: 10000                       # value that the network reads as 1, if not the largest of 8 or 16 bits
 
@@ -51,7 +52,8 @@ from danet.data.custom.settings import VAL, Settings
 from danet.data.custom.split_lists import LISTS
 from danet.data.custom.splits import load_split
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.data.images.read import ARRAYS, SUFFIXES
+from danet.data.images.formats import SUFFIXES
+from danet.data.images.read import ARRAYS
 from danet.data.naming import LOSSLESS, Naming
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
@@ -60,7 +62,7 @@ from danet.files import read_yaml
 _KEYS = (
     *(*CLASS_KEYS, "channels", "white"),
     *("images", "masks", "splits", "mask_suffix", "image_suffix", "mask_prefix", "mask_replace"),
-    *("missing_masks", "val", "split_by"),
+    *("missing_masks", "val", "split_by", "exif"),
 )
 _RENAMED = {"colours": "colors"}  # vocabulary: old name
 _MAX_VALUE = 65535
@@ -98,16 +100,14 @@ def _settings(root: Path, file: Path, values: Mapping[str, Any]) -> Settings:
     val = values.get("val", VAL)
     if isinstance(val, bool) or not isinstance(val, int | float) or not 0 < val < 1:
         raise InputError(file, f"val: must be a number between 0 and 1, got {val!r}", "for example: val: 0.2")
-    by = values.get("split_by")
-    if by not in (None, "sequence", "image"):
-        raise InputError(file, f"split_by: must be sequence or image, got {by!r}", "correct it, or remove the line")
-    by_sequence = None if by is None else by == "sequence"
+    by_sequence = _choice(file, values, "split_by", "sequence", "image")
+    upright = _choice(file, values, "exif", "apply", "ignore")
     bands = Bands(_number(file, values, "channels", MAX_CHANNELS), _number(file, values, "white", _MAX_VALUE))
     missing = values.get("missing_masks")
     if missing not in (None, "skip"):
         remedy = "write missing_masks: skip, or remove the line"
         raise InputError(file, f"missing_masks: must be skip, got {missing!r}", remedy)
-    return Settings(*read_class_settings(file, values), layout, missing == "skip", val, by_sequence, bands)
+    return Settings(*read_class_settings(file, values), layout, missing == "skip", val, by_sequence, bands, upright)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -219,6 +219,14 @@ def _splits(file: Path, values: Mapping[str, Any]) -> tuple[dict[str, str], dict
 
 def _is_list_file(name: Any) -> bool:
     return isinstance(name, str) and name.lower().endswith(LISTS)
+
+
+def _choice(file: Path, values: Mapping[str, Any], key: str, yes: str, no: str) -> bool | None:
+    """Return whether the value of a key is the first of two words; None if the key is missing."""
+    value = values.get(key)
+    if value not in (None, yes, no):
+        raise InputError(file, f"{key}: must be {yes} or {no}, got {value!r}", "correct it, or remove the line")
+    return None if value is None else value == yes
 
 
 def _number(file: Path, values: Mapping[str, Any], key: str, largest: int) -> int | None:

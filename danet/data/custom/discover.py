@@ -20,7 +20,7 @@ from danet.data.custom.layout import (
     image_files,
     image_files_or_arrays,
 )
-from danet.data.images.read import SUFFIXES
+from danet.data.images.formats import SUFFIXES
 from danet.data.naming import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
 from danet.errors import InputError, list_names, missing_folder
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danet.data.images.channels import RGB, Bands
-from danet.data.images.read import ARRAYS, SUFFIXES, list_images
+from danet.data.images.formats import SUFFIXES
+from danet.data.images.read import ARRAYS, list_images
 from danet.data.naming import SAME_STEM, Naming
 from danet.errors import InputError
 

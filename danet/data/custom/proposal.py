@@ -34,6 +34,7 @@ class Proposal:
         transparent: see `MaskScan`.
         colors: the mask colors of each class if `kind` is "colors", else None.
         by_sequence: whether frames of one sequence stay together when images are chosen for validation.
+        exif: "apply" or "ignore", if the masks show which; else None.
         division: how the images are divided into train and val, in one line.
     """
 
@@ -49,6 +50,7 @@ class Proposal:
     transparent: int | None
     colors: tuple[tuple[Color, ...], ...] | None = None
     by_sequence: bool = False
+    exif: str | None = None
     division: str = ""
 
 
@@ -92,6 +94,8 @@ def _lines(proposal: Proposal) -> list[str]:
     lines += [f"#   {_value(v):16} {100 * pixels / total:6.2f}%" for v, pixels in proposal.values.items()]
     lines += ["#", f"# {_printable(proposal.division)}"] if proposal.division else []
     lines += ["", *_folder_lines(proposal.layout, proposal.by_sequence)]
+    if proposal.exif is not None:
+        lines.append(f"exif: {proposal.exif}   # the EXIF orientation of images, to fit the masks")
     if proposal.channels is not None:
         lines.append(f"channels: {proposal.channels}   # number of bands of each image")
     elif proposal.transparent is not None:

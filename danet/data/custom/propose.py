@@ -107,9 +107,14 @@ def _check_colors(masks: Path, colors: Mapping[Color, int]) -> None:
 
 
 def _check_values(masks: Path, values: Mapping[int, int], ignore: int | None) -> None:
-    low, high = min(values), max((value for value in values if value != 65535), default=0)
-    if low < 0 or high >= _FIRST_INSTANCE or (high > IGNORE and len(values) > _MAX_CODES):
-        what = f"the masks have {len(values)} values from {low} to {high}: instance ids, not class ids"
+    if negative := [value for value in values if value < 0 and value != ignore]:
+        shown = list_names([str(value) for value in negative], 3)
+        remedy = f"set `ignore` to {negative[0]} if it means no data, or correct the masks"
+        raise InputError(masks, f"the masks have negative values ({shown}), which cannot be class ids", remedy)
+    ids = [value for value in values if value >= 0]
+    low, high = min(ids, default=0), max((value for value in ids if value != 65535), default=0)
+    if high >= _FIRST_INSTANCE or (high > IGNORE and len(ids) > _MAX_CODES):
+        what = f"the masks have {len(ids)} values from {low} to {high}: instance ids, not class ids"
         raise InputError(masks, what, "use masks of class ids (Cityscapes: *_labelIds.png)")
     if ignore not in (None, IGNORE, *values):
         remedy = f"choose one of {list_names([str(value) for value in values])}, or omit `ignore`"
@@ -127,4 +132,5 @@ def _proposal(
 ) -> Proposal:
     bands = scanned.channels, scanned.transparent
     notes = (*scanned.notes, *notes)
-    return Proposal(scanned.layout, scanned.pairs, kind, values, classes, ignore, label_map, notes, *bands)
+    exif = None if scanned.upright is None else "apply" if scanned.upright else "ignore"
+    return Proposal(scanned.layout, scanned.pairs, kind, values, classes, ignore, label_map, notes, *bands, exif=exif)

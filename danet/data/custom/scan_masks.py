@@ -1,20 +1,21 @@
 """Read the masks of a folder without dataset.yaml, and infer what their values mean."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from danet.data.classes import IGNORE, Color
+from danet.data.classes import IGNORE, NO_DATA, Color
 from danet.data.custom.discover import find_layout
 from danet.data.custom.layout import Folders, Layout, image_files, image_files_or_arrays
 from danet.data.custom.verify import count_values, map_in_threads
 from danet.data.datasets import cityscapes
 from danet.data.images.channels import Bands, Header
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
-from danet.data.images.read import ARRAYS, read_header, read_image, read_mask
+from danet.data.images.pillow import SWAPPING
+from danet.data.images.read import ARRAYS, declared_no_data, read_header, read_image, read_mask
 from danet.data.naming import match_masks
 from danet.data.samples import Pair
 from danet.errors import InputError, list_names
@@ -41,6 +42,7 @@ class MaskScan:
         notes: notes for the user, one line each.
         channels: number of bands if the images are not RGB, else None.
         transparent: number of bands, alpha included, if the alpha of the images varies; else None.
+        upright: whether the EXIF orientation of images has to be applied to fit the masks; None if no mask shows it.
     """
 
     layout: Layout
@@ -53,6 +55,7 @@ class MaskScan:
     notes: tuple[str, ...]
     channels: int | None = None
     transparent: int | None = None
+    upright: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,13 @@ def scan(root: Path) -> MaskScan:
     if extra := sorted(mask.name for mask in masks - paired):
         notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
     values, colors, palette, mask_notes = _read_masks(sorted(paired))
-    channels, transparent, image_notes = _read_headers(images)
+    headers = {
+        pair: header
+        for pair, header in zip(found, map_in_threads(lambda pair: _header(pair.image), found), strict=True)
+        if header
+    }
+    channels, transparent, image_notes = _read_bands({pair.image: header for pair, header in headers.items()})
+    upright, exif_notes = _read_orientations(headers)
     return MaskScan(
         layout,
         tuple(found),
@@ -102,9 +111,10 @@ def scan(root: Path) -> MaskScan:
         colors,
         palette,
         "labelids" in layout.naming.mask_suffix.lower(),
-        (*notes, *mask_notes, *image_notes),
+        (*notes, *mask_notes, *image_notes, *exif_notes),
         channels,
         transparent,
+        upright,
     )
 
 
@@ -201,6 +211,7 @@ class _Mask(NamedTuple):
     palette: tuple[Color, ...] | None
     colored: bool
     error: InputError | None
+    no_data: float | None = None
 
 
 def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], dict[int, Color], list[str]]:
@@ -225,14 +236,27 @@ def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int]
     values: Counter[int] = Counter()
     for mask in masks:
         values.update(mask.values)
+    notes += _no_data_notes(masks, values)
+    values.pop(NO_DATA, None)
     whole = next((dict(enumerate(mask.palette)) for mask in masks if mask.palette), {})
     palette = {} if all(color == (value,) * 3 for value, color in used) else {**whole, **dict(used)}
     return dict(sorted(values.items())), {}, palette, notes
 
 
+def _no_data_notes(masks: Sequence[_Mask], values: Mapping[int, int]) -> list[str]:
+    notes, total = [], sum(values.values())
+    if NO_DATA in values:
+        notes.append(f"{values[NO_DATA] / total:.1%} of the pixels have no data (nodata or NaN) and are ignored")
+    for value in sorted({int(mask.no_data) for mask in masks if mask.no_data in values} - {IGNORE}):
+        what = f"the masks declare {value} as nodata, but {value} may be a class and is read like any other value"
+        notes.append(f"{what}; {_if_unlabeled(value)}")
+    return notes
+
+
 def _read_mask(file: Path) -> _Mask:
     try:
-        return _Mask(count_values(read_mask(file)), palette_of(file), False, None)
+        no_data = declared_no_data(file) if file.suffix.lower() in (".tif", ".tiff") else None
+        return _Mask(count_values(read_mask(file)), palette_of(file), False, None, no_data)
     except InputError as error:
         colored = bool(_count_colors(file))
         return _Mask({}, None, colored, None if colored else error)
@@ -245,23 +269,47 @@ def _count_colors(file: Path) -> dict[Color, int]:
         return {}
 
 
-def _read_headers(images: Sequence[Path]) -> tuple[int | None, int | None, list[str]]:
+def _read_orientations(headers: Mapping[Pair, Header]) -> tuple[bool | None, list[str]]:
+    """Return `MaskScan.upright` and notes."""
+    oriented = {pair: header for pair, header in headers.items() if header.orientation > 1}
+    stored = upright = 0
+    for pair, header in oriented.items():
+        mask = _header(pair.mask)
+        if mask is not None and header.orientation in SWAPPING and header.height != header.width:
+            stored += mask[:2] == (header.height, header.width)
+            upright += mask[:2] == (header.width, header.height)
+    counted = f"{len(oriented)} of {len(headers)} images have an EXIF orientation"
+    if stored and not upright:
+        return False, [f"{counted}, and the sizes of {stored} masks show that they were drawn without it: exif: ignore"]
+    if upright and not stored:
+        return True, [f"{counted}, and the sizes of {upright} masks show that they were drawn with it: exif: apply"]
+    if upright:
+        return None, [f"{counted}: {upright} masks were drawn with it, {stored} without, see danet check"]
+    names = list_names([pair.image.name for pair in oriented], 5)
+    what = f"{counted}, and no mask shows whether it was drawn with it ({names})"
+    return None, [f"{what}; compare one with its mask, and write exif: apply or exif: ignore"] if oriented else []
+
+
+def _read_bands(headers: Mapping[Path, Header]) -> tuple[int | None, int | None, list[str]]:
     """Return `MaskScan.channels`, `.transparent` and notes."""
-    headers = [(file, header) for file, header in zip(images, map_in_threads(_header, images), strict=True) if header]
     if not headers:
         return None, None, []
-    counts = Counter((header.channels, header.alpha) for _, header in headers)
+    counts = Counter((header.channels, header.alpha) for header in headers.values())
     count, alpha = counts.most_common(1)[0][0]
-    arrays = any(file.suffix.lower() in ARRAYS for file, _ in headers)
+    arrays = any(file.suffix.lower() in ARRAYS for file in headers)
     channels = count if arrays or (count not in (1, 3) and not alpha) else None
     notes = []
-    others = [file.name for file, header in headers if header.channels != count]
+    others = [file.name for file, header in headers.items() if header.channels != count]
     if channels is not None and others:
         notes.append(f"images without {count} bands: {len(others)} of {len(headers)} ({list_names(others, 5)})")
-    if deep := sum(header.bits == 16 for _, header in headers):
+    if deep := sum(header.bits == 16 for header in headers.values()):
         what = f"16-bit images: {deep} of {len(headers)}; 65535 is read as white"
         notes.append(f"{what}, so if white is a lower value, write it as white: VALUE")
-    with_alpha = [file for file, header in headers if header.alpha and header.channels == count][:_MAX_ALPHA_CHECKS]
+    if stacks := [file.name for file, header in headers.items() if header.pages > 1]:
+        what = f"stacks or animations: {len(stacks)} of {len(headers)} ({list_names(stacks, 5)})"
+        notes.append(f"{what}; save their pages as images of their own")
+    with_alpha = [file for file, header in headers.items() if header.alpha and header.channels == count]
+    with_alpha = with_alpha[:_MAX_ALPHA_CHECKS]
     varies = alpha and any(map_in_threads(lambda file: _last_band_varies(file, count), with_alpha))
     return channels, count if varies else None, notes
 

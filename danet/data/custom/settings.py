@@ -29,6 +29,7 @@ class Settings:
         by_sequence: whether frames of one sequence stay together when that fraction is chosen; None: dataset.yaml does
             not say it, as in version 0.1.0, so they do not.
         bands: how images are read.
+        upright: whether the EXIF orientation of images is applied; None: dataset.yaml does not say it, so it is.
     """
 
     classes: Classes
@@ -39,7 +40,8 @@ class Settings:
     val: float
     by_sequence: bool | None
     bands: Bands
+    upright: bool | None = None
 
     def samples(self, pairs: Sequence[Pair]) -> PairedFiles:
         """Return the samples of some pairs."""
-        return PairedFiles(self.classes, pairs, self.label_map, self.read_mask, self.bands)
+        return PairedFiles(self.classes, pairs, self.label_map, self.read_mask, self.bands, self.upright is not False)

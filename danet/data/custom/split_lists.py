@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from danet.data.custom.layout import SPLIT_NAMES, Layout
-from danet.data.images.read import ARRAYS, SUFFIXES
+from danet.data.images.formats import SUFFIXES
+from danet.data.images.read import ARRAYS
 from danet.errors import InputError, list_names
 from danet.files import read_limited
 

@@ -18,7 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.data.classes import IGNORE, NO_DATA, Classes
-from danet.data.images.read import SUFFIXES, read_header, read_image
+from danet.data.images.channels import Header
+from danet.data.images.formats import SUFFIXES
+from danet.data.images.pillow import SWAPPING
+from danet.data.images.read import read_header, read_image
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, list_names
 from danet.files import open_regular, read_limited
@@ -57,6 +60,7 @@ class Counts:
         values: mask value -> pixels, before the label map.
         smallest: height and width of the image with the fewest pixels; None if no image is readable.
         largest: height and width of the image with the most pixels; None if no image is readable.
+        turned: names of the images with an EXIF orientation that does not change their size.
     """
 
     images: int
@@ -65,6 +69,7 @@ class Counts:
     values: dict[int, int]
     smallest: tuple[int, int] | None
     largest: tuple[int, int] | None
+    turned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
         values=dict(sorted(values.items())),
         smallest=sizes[0] if sizes else None,
         largest=sizes[-1] if sizes else None,
+        turned=tuple(pair.image.name for pair, result in zip(samples.pairs, results, strict=True) if result.turned),
     )
     problems = (*_ignored_foreground(samples, counts), *(p for result in results for p in result.problems))
     warned = (*_without_labels(samples, results, split, counts), *_bit_depths(samples, results, split))
@@ -165,16 +171,18 @@ class _Result(NamedTuple):
     values: dict[int, int]
     bits: int = 0
     brightest: float = 0.0
+    turned: bool = False
 
 
 def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     pair, problems = samples.pairs[index], []
     image = mask = None
-    bits = 0
+    bits, turned = 0, False
     if pair.image.parent.is_dir():  # the caller reports a missing folder, once
         with collect_problems(problems, pair.image):
-            bits = read_header(pair.image).bits
-            image = read_image(pair.image, bands=samples.bands)
+            header = read_header(pair.image)
+            bits, turned = header.bits, is_turned(header)
+            image = read_image(pair.image, bands=samples.bands, upright=samples.upright)
     if pair.mask.exists():
         with collect_problems(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
@@ -182,7 +190,7 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
         problems.append(Problem(pair.mask, "missing mask", f"add it, or remove its image {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
-        return _Result(problems, size, {}, bits)
+        return _Result(problems, size, {}, bits, 0.0, turned)
     if size not in (None, mask.shape):
         with collect_problems(problems, pair.mask):
             _ = samples[index]  # raises with both sizes, and mentions an EXIF rotation
@@ -190,7 +198,12 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     if not values.keys() <= samples.label_map.mapping.keys() | {NO_DATA}:
         with collect_problems(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
-    return _Result(problems, size, values, bits, 0.0 if image is None else float(image.max()))
+    return _Result(problems, size, values, bits, 0.0 if image is None else float(image.max()), turned)
+
+
+def is_turned(header: Header) -> bool:
+    """Return whether an image has an EXIF orientation that keeps its size, so that masks fit with and without it."""
+    return header.orientation > 1 and (header.orientation not in SWAPPING or header.height == header.width)
 
 
 def _ignored_foreground(samples: PairedFiles, counts: Counts) -> Iterator[Problem]:

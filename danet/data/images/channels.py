@@ -51,6 +51,8 @@ class Header(NamedTuple):
         channels: the number of bands.
         bits: per value.
         alpha: whether the last band is transparency.
+        orientation: the EXIF orientation, 1 to 8, which height and width do not follow.
+        pages: the number of pages of a stack, or frames of an animation.
     """
 
     height: int
@@ -58,6 +60,8 @@ class Header(NamedTuple):
     channels: int
     bits: int
     alpha: bool = False
+    orientation: int = 1
+    pages: int = 1
 
 
 def check_type(kind: str, name: Path | str) -> None:

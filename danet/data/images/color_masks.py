@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from danet.data.classes import IGNORE, Color
-from danet.data.images.pillow import MAX_PIXELS, open_image
-from danet.data.images.read import check_alpha, check_lossless
+from danet.data.images.geotiff import TIFF, pillow_opens
+from danet.data.images.pillow import MAX_PIXELS, open_image, regular_file
+from danet.data.images.read import open_mask
 from danet.errors import InputError
 
 
@@ -49,12 +51,13 @@ def read_colors(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         InputError: not a complete, readable image; a lossy format; transparent pixels; numbers instead of colors.
     """
-    with open_image(path, max_pixels) as image:
-        check_lossless(image, path, "colors")
-        if image.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
-            raise InputError(path, f"a mask of mode {image.mode} has no colors", "save it as RGB, one color per class")
-        check_alpha(image, path)
-        return np.asarray(image.convert("RGB"))
+    with open_mask(path, max_pixels, "colors") as (mask, _):
+        if isinstance(mask, Image.Image) and mask.mode in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
+            return np.asarray(mask.convert("RGB"))
+        if not isinstance(mask, Image.Image) and mask.shape[2] == 3 and mask.dtype == np.uint8:
+            return mask
+        kind = f"mode {mask.mode}" if isinstance(mask, Image.Image) else f"{mask.shape[2]} bands of {mask.dtype}"
+        raise InputError(path, f"a mask of {kind} has no colors", "save it as RGB, one color per class")
 
 
 def count_colors(pixels: np.ndarray) -> dict[Color, int]:
@@ -64,12 +67,15 @@ def count_colors(pixels: np.ndarray) -> dict[Color, int]:
 
 
 def palette_of(path: Path | str) -> tuple[Color, ...] | None:
-    """Return the palette of an image, or None if it has none.
+    """Return the palette of a mask, or None if it has none or is a TIFF that Pillow does not read.
 
     Raises:
         InputError: not a readable image.
     """
-    with open_image(path, MAX_PIXELS) as image:
+    with regular_file(path) as file:
+        if file.read(4) in TIFF and not pillow_opens(file):
+            return None
+    with open_image(path, MAX_PIXELS, decode=False) as image:
         if image.mode != "P":
             return None
         channels = image.getpalette("RGB") or []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from danet.data.classes import Classes
@@ -50,12 +51,11 @@ def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
         rgb: whether the caller needs only RGB, so that Pillow may drop a fourth band that is not alpha.
     """
     try:
-        head = file.read(8)
-        tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
-        file.seek(tags.next)
-        tags.load(file)
+        tags = _first_tags(file)
         bands, bits, planar = tags.get(277, 1), max(tags.get(258, (1,))), tags.get(284, 1)
         kind, alpha = (tags.get(262, 0), bands), any(tags.get(338, (0,)))
+        if not pillow_opens(file):
+            return False
         if bits > 8:
             return kind in _GRAY and planar == 1
         return kind in _GRAY + _COLORS or (kind in _WITH_ALPHA and alpha) or (kind == _WITH_ALPHA[1] and rgb)
@@ -65,9 +65,43 @@ def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
         file.seek(0)
 
 
+def pillow_opens(file: BinaryIO) -> bool:
+    """Return whether Pillow knows the compression and the number type of an open TIFF, which is rewound."""
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(file, formats=("TIFF",))
+        return True
+    except Exception:
+        return False
+    finally:
+        file.seek(0)
+
+
+def read_no_data(file: BinaryIO) -> float | None:
+    """Return the value of pixels without data that an open TIFF declares, or None; the file is rewound."""
+    try:
+        text = _first_tags(file).get(42113)  # GDAL_NODATA
+        return None if text is None else float(str(text).strip("\0 "))
+    except Exception:  # no TIFF, or a damaged one, which decoding reports
+        return None
+    finally:
+        file.seek(0)
+
+
+def _first_tags(file: BinaryIO) -> ImageFileDirectory_v2:
+    file.seek(0)
+    head = file.read(8)
+    tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
 @contextmanager
 def open_raster(
-    file: BinaryIO, path: Path | str, reason: str = "too large to load at once"
+    file: BinaryIO, path: Path | str, reason: str = "too large to load at once", any_type: bool = False
 ) -> Iterator["DatasetReader"]:
     """Open a TIFF, PNG or JPEG file with rasterio.
 
@@ -75,9 +109,10 @@ def open_raster(
         file: the open file, at its start.
         path: its path, for messages.
         reason: why rasterio is needed, for the message that it is not installed.
+        any_type: whether other number types than uint8 and uint16 are accepted.
 
     Raises:
-        InputError: rasterio is not installed; the file is damaged, or has another format or type than uint8 and uint16.
+        InputError: rasterio is not installed; the file is damaged, or has another format or number type.
     """
     try:
         import rasterio
@@ -94,7 +129,7 @@ def open_raster(
         with _read_errors(path):
             source = rasterio.open(file, driver=driver)
         with source:
-            _check(source, path)
+            _check(source, path, any_type)
             yield source
 
 
@@ -108,14 +143,36 @@ def tiff_header(file: BinaryIO, path: Path | str) -> Header:
         return _header(source)
 
 
-def read_tiff(file: BinaryIO, path: Path | str, max_pixels: int) -> np.ndarray:
-    """Read the first image of an open TIFF as H,W,N uint8 or uint16, with all bands in their order.
+def read_tiff(file: BinaryIO, path: Path | str, max_pixels: int, page: int = 0) -> np.ndarray:
+    """Read an image of an open TIFF as H,W,N uint8 or uint16, with all bands in their order.
+
+    Args:
+        file: the open file.
+        path: its path, for messages.
+        max_pixels: the limit on the number of pixels.
+        page: only 0, the first.
 
     Raises:
         InputError: see `open_raster`; or larger than `max_pixels`.
     """
+    if page:
+        raise InputError(path, f"page {page + 1} is of {_NOT_PILLOW}", "save the pages as images of their own")
     with open_raster(file, path, _NOT_PILLOW) as source:
         check_size(_header(source), path, max_pixels)
+        with _read_errors(path):
+            return np.ascontiguousarray(source.read().transpose(1, 2, 0))
+
+
+def read_raster(file: BinaryIO, path: Path | str, max_pixels: int) -> np.ndarray:
+    """Read an open TIFF as H,W,N of its own number type, such as float64 or int64.
+
+    Raises:
+        InputError: see `open_raster`; or larger than `max_pixels`, or of complex numbers.
+    """
+    with open_raster(file, path, _NOT_PILLOW, any_type=True) as source:
+        check_size(_header(source), path, max_pixels)
+        if "complex" in source.dtypes[0]:
+            raise InputError(path, "holds complex numbers", "save real numbers")
         with _read_errors(path):
             return np.ascontiguousarray(source.read().transpose(1, 2, 0))
 
@@ -207,8 +264,8 @@ def _read_errors(path: Path | str) -> Iterator[None]:
         raise InputError(path, "truncated or damaged", "copy it again") from error
 
 
-def _check(source: "DatasetReader", path: Path | str) -> None:
-    for kind in source.dtypes:
+def _check(source: "DatasetReader", path: Path | str, any_type: bool) -> None:
+    for kind in () if any_type else source.dtypes:
         check_type(kind, path)
     if source.count > MAX_CHANNELS:
         raise InputError(path, f"{source.count} bands", f"use at most {MAX_CHANNELS}")

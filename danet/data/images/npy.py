@@ -33,8 +33,8 @@ def npy_header(file: BinaryIO, name: Path | str) -> Header:
     return Header(height, width, channels, 8 * dtype.itemsize)
 
 
-def read_npy(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndarray:
-    """Read an open .npy file as H,W,N uint8 or uint16.
+def read_npy(file: BinaryIO, name: Path | str, max_pixels: int, _page: int = 0) -> np.ndarray:
+    """Read an open .npy file, which has a single page, as H,W,N uint8 or uint16.
 
     Raises:
         InputError: see `npy_header`; or larger than `max_pixels`.

@@ -1,53 +1,74 @@
 """Read images and masks. All code that reads an image or a mask calls these functions.
 
 Files are decoded by Pillow, or by npy.py and geotiff.py if Pillow does not support them. Limits are checked in the
-header before any pixel is decoded. EXIF orientation is applied, 16-bit values keep all their bits, and a mask's palette
-indices stay indices. Every error is an `InputError` with the file's name.
+header before any pixel is decoded. EXIF orientation is applied unless told otherwise, 16-bit values keep all bits,
+and a mask's palette indices stay indices. Every error is an `InputError` with the file's name.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
+from danet.data.classes import NO_DATA
 from danet.data.images.channels import RGB, Bands, Header, as_pixels
-from danet.data.images.geotiff import TIFF, pillow_reads_all, read_tiff, tiff_header
+from danet.data.images.formats import FORMATS, LOSSY, SUFFIXES, formats_of
+from danet.data.images.geotiff import (
+    TIFF,
+    pillow_opens,
+    pillow_reads_all,
+    read_no_data,
+    read_raster,
+    read_tiff,
+    tiff_header,
+)
 from danet.data.images.npy import NPY, npy_header, read_npy
+from danet.data.images.pages import check_pages, find_pages
 from danet.data.images.pillow import (
-    FORMATS,
     MAX_PIXELS,
+    SWAPPING,
     check_png,
     damage_errors,
-    open_image,
+    header_orientation,
     open_stream,
+    orientation_of,
     regular_file,
+    stored_size,
 )
 from danet.errors import InputError, missing_folder
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ARRAYS = (".npy",)
 """Suffixes that are images only if the number of bands is given; other arrays may contain anything."""
 
 
-def read_image(path: Path | str, max_pixels: int = MAX_PIXELS, bands: Bands = RGB) -> np.ndarray:
-    """Read an image, upright; the first frame of an animation. For RGB, transparency is composited over black.
+def read_image(
+    path: Path | str,
+    max_pixels: int = MAX_PIXELS,
+    bands: Bands = RGB,
+    upright: bool = True,
+    page: int | None = None,
+) -> np.ndarray:
+    """Read an image. For RGB, transparency is composited over black.
 
     Args:
         path: the file.
         max_pixels: the limit on the number of pixels.
         bands: the expected bands, and the value of white.
+        upright: whether the EXIF orientation is applied.
+        page: the position of a page in a stack or animation, from 0; None: the file must have only one.
 
     Returns:
         H,W,N uint8, or float32 if the file has 16 bits or white is not 255; see channels.py.
 
     Raises:
-        InputError: not a complete, readable image with these bands and at most `max_pixels`.
+        InputError: not a complete, readable image with these bands and at most `max_pixels`; several pages.
     """
     with regular_file(path) as file:
-        return _read(file, path, max_pixels, bands)
+        return _read(file, path, max_pixels, bands, upright, page)
 
 
 def decode_image(
@@ -70,14 +91,14 @@ def decode_image(
         InputError: not a complete, still image in one of the formats with at most `max_pixels`.
     """
     with open_stream(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with a preview
+        if len(find_pages(io.BytesIO(content), image)) > 1:
             raise InputError(name, "is an animation", "use a still image")
     return _read(io.BytesIO(content), name, max_pixels, bands)
 
 
-def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB) -> np.ndarray:
+def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB, upright: bool = True) -> np.ndarray:
     """Convert a Pillow image as `read_image` reads its file, except for 16-bit colors, which Pillow reduces to 8."""
-    image = _upright(image)
+    image = _upright(image) if upright else image
     if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
         return as_pixels(np.asarray(_over_black(image)), bands, name)
     return as_pixels(_stored(image, name), bands, name)
@@ -92,52 +113,104 @@ def read_header(path: Path | str) -> Header:
     with regular_file(path) as file:
         if (reader := _other_reader(file, rgb=False)) is not None:
             with damage_errors(path):
-                return reader.header(file, path)
+                return reader.header(file, path)._replace(pages=len(find_pages(file)))
         deep = _is_deep_png(file)
-        with open_stream(file, path, max_pixels=None, decode=False) as image:
-            mode = image.mode
+        with open_stream(file, path, max_pixels=None, decode=False, formats=formats_of(path)) as image:
+            mode, (width, height) = image.mode, stored_size(image)
             count = 1 if mode in ("1", "L") or mode.startswith("I") else {"LA": 2, "RGBA": 4}.get(mode, 3)
             bits = 16 if deep or mode.startswith("I") else 8
-            return Header(image.height, image.width, count, bits, mode in ("LA", "RGBA"))
+            alpha, orientation = mode in ("LA", "RGBA"), header_orientation(file, image)
+            return Header(height, width, count, bits, alpha, orientation, len(find_pages(file, image)))
 
 
 def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a mask as H,W integers (uint8 or int32), exactly as stored.
+    """Read a mask as H,W integers (uint8, int32 or int64), exactly as stored.
 
-    Palette masks give indices, not colors. Floating-point values are accepted if all are whole numbers. EXIF
+    Palette masks give indices, not colors. Floating-point values are accepted if all are whole numbers. Pixels without
+    data in a GeoTIFF are `NO_DATA`: NaN, and its "nodata" value unless that is a possible class, from 0 to 65535. EXIF
     orientation is ignored.
 
     Raises:
         InputError: not a complete, readable mask with one value per pixel.
     """
-    with open_image(path, max_pixels) as image:
-        check_lossless(image, path, "values")
-        check_alpha(image, path)
-        if image.mode in ("1", "L", "P"):
-            return np.asarray(image, np.uint8)
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.int32)
-        if image.mode in ("LA", "PA"):
-            return np.asarray(image.getchannel(0), np.uint8)
-        values = np.asarray(image)
-        if image.mode == "F":
-            return _whole_numbers(values, path)
-        if values.ndim == 3 and image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all():
-            return values[..., 0]
-        raise InputError(
-            path,
-            f"a mask of mode {image.mode}: colors, not class ids",
-            "save the class id in one byte per pixel, or write colors: in dataset.yaml",
-        )
+    with open_mask(path, max_pixels, "values") as (mask, no_data):
+        if not isinstance(mask, Image.Image):
+            values = mask[..., 0] if (mask[..., :1] == mask).all() else mask
+        elif mask.mode in ("1", "L", "P"):
+            values = np.asarray(mask, np.uint8)
+        elif mask.mode.startswith("I"):
+            values = np.asarray(mask).astype(np.int32)
+        elif mask.mode in ("LA", "PA"):
+            values = np.asarray(mask.getchannel(0), np.uint8)
+        else:
+            values = np.asarray(mask)
+            if values.ndim == 3 and mask.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., :3]).all():
+                values = values[..., 0]
+        if values.ndim == 2:
+            return _whole_numbers(values, no_data, path)
+        what = f"a mask of mode {mask.mode}" if isinstance(mask, Image.Image) else f"a mask of {mask.shape[2]} bands"
+        remedy = "save the class id in one byte per pixel, or write colors: in dataset.yaml"
+        raise InputError(path, f"{what}: colors, not class ids", remedy)
 
 
-def _whole_numbers(values: np.ndarray, path: Path | str) -> np.ndarray:
-    whole = np.rint(values).clip(0, 1 << 24)
-    if (wrong := np.argwhere(whole != values)).size:
-        y, x = wrong[0]
-        what = f"mask has value {values[y, x]:g} at x={x}, y={y}, which is not a class id"
-        raise InputError(path, what, "save the class id in one byte per pixel, and 255 for pixels without a class")
-    return whole.astype(np.int32)
+@contextmanager
+def open_mask(
+    path: Path | str, max_pixels: int, content: str
+) -> Iterator[tuple[Image.Image | np.ndarray, float | None]]:
+    """Open a mask, and check that it is stored without loss and is neither a stack nor partly transparent.
+
+    Args:
+        path: the file.
+        max_pixels: the limit on the number of pixels.
+        content: what a lossy format would change: "values" or "colors".
+
+    Yields:
+        The decoded image, or H,W,N of any number type if it is a TIFF that Pillow does not read; and the value that a
+        TIFF declares as "nodata", or None.
+
+    Raises:
+        InputError: it is not such a mask.
+    """
+    with regular_file(path) as file:
+        tiff = _starts_with(file, TIFF)
+        no_data = read_no_data(file) if tiff else None
+        if tiff and not pillow_opens(file):
+            check_pages(len(find_pages(file)), path, None)
+            with damage_errors(path):
+                yield read_raster(file, path, max_pixels), no_data
+            return
+        with open_stream(file, path, max_pixels, formats=formats_of(path)) as image:
+            check_pages(len(find_pages(file, image)), path, None)
+            check_lossless(image, path, content)
+            check_alpha(image, path)
+            yield image, no_data
+
+
+def declared_no_data(path: Path | str) -> float | None:
+    """Return the value of pixels without data that a TIFF declares, or None.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    with regular_file(path) as file:
+        return read_no_data(file)
+
+
+def _whole_numbers(values: np.ndarray, no_data: float | None, path: Path | str) -> np.ndarray:
+    """Return the class ids of a mask, with `NO_DATA` where it has none."""
+    void = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if no_data is not None and not (0 <= no_data <= 65535 and no_data == int(no_data)):
+        void |= values == no_data
+    if values.dtype.kind == "f":
+        whole = np.rint(np.where(void, 0, values)).clip(-(1 << 24), 1 << 24)
+        if (wrong := np.argwhere((whole != values) & ~void)).size:
+            y, x = wrong[0]
+            what = f"mask has value {values[y, x]:g} at x={x}, y={y}, which is not a class id"
+            raise InputError(path, what, "save the class id in one byte per pixel, and 255 for pixels without a class")
+        values = whole.astype(np.int32)
+    elif values.dtype not in (np.uint8, np.int32):
+        values = values.astype(np.int64)
+    return np.where(void, NO_DATA, values) if void.any() else values
 
 
 def check_lossless(image: Image.Image, path: Path | str, content: str) -> None:
@@ -151,7 +224,7 @@ def check_lossless(image: Image.Image, path: Path | str, content: str) -> None:
     Raises:
         InputError: it is.
     """
-    if image.format in ("JPEG", "WEBP"):
+    if image.format in LOSSY:
         what = f"a mask in a lossy format ({image.format}), which changes {content}"
         raise InputError(path, what, "save masks as PNG")
 
@@ -168,8 +241,8 @@ def check_alpha(image: Image.Image, path: Path | str) -> None:
             raise InputError(path, "a mask with transparent and opaque pixels", "save it without transparency")
 
 
-def image_size(path: Path | str, bands: Bands = RGB) -> tuple[int, int]:
-    """Read height and width of an image, upright as in `read_image`, from its header.
+def image_size(path: Path | str, bands: Bands = RGB, upright: bool = True) -> tuple[int, int]:
+    """Read height and width of an image, as `read_image` returns it, from its header.
 
     Raises:
         InputError: not an image, or its header is damaged.
@@ -178,9 +251,9 @@ def image_size(path: Path | str, bands: Bands = RGB) -> tuple[int, int]:
         if (reader := _other_reader(file, bands.channels is None)) is not None:  # `read_image` does not rotate these
             with damage_errors(path):
                 return reader.header(file, path)[:2]
-        with open_stream(file, path, max_pixels=None, decode=False) as image:
-            rotated = _orientation(image) in (5, 6, 7, 8)
-            return (image.width, image.height) if rotated else (image.height, image.width)
+        with open_stream(file, path, max_pixels=None, decode=False, formats=formats_of(path)) as image:
+            width, height = stored_size(image)
+            return (width, height) if upright and header_orientation(file, image) in SWAPPING else (height, width)
 
 
 def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
@@ -199,37 +272,56 @@ def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
     except OSError as error:
         raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
     if not images:
-        raise InputError(folder, f"contains no images ({', '.join(suffixes)})", "specify a folder that contains images")
+        raise InputError(
+            folder, f"contains no images ({describe_suffixes(bands)})", "specify a folder that contains images"
+        )
     return images
 
 
-def _read(file: BinaryIO, name: Path | str, max_pixels: int, bands: Bands) -> np.ndarray:
+def describe_suffixes(bands: Bands = RGB) -> str:
+    """Name the usual suffixes of images, for messages."""
+    suffixes = SUFFIXES[:8] if bands.channels is None else SUFFIXES[:8] + ARRAYS
+    return f"{', '.join(suffixes)} and {len(SUFFIXES) - 8} others"
+
+
+def _read(
+    file: BinaryIO, name: Path | str, max_pixels: int, bands: Bands, upright: bool = True, page: int | None = None
+) -> np.ndarray:
     if (reader := _other_reader(file, bands.channels is None)) is not None:
+        check_pages(len(find_pages(file)), name, page)
         with damage_errors(name):
-            return as_pixels(reader.read(file, name, max_pixels), bands, name)
+            return as_pixels(reader.read(file, name, max_pixels, page or 0), bands, name)
     if _is_deep_png(file):
-        stored = _read_deep_png(file, name, max_pixels)
+        stored = _read_deep_png(file, name, max_pixels, upright)
         if bands.channels is None and stored.shape[2] == 4:
             stored = (stored[..., :3] * (stored[..., 3:] / 65535)).round().astype(np.uint16)
         return as_pixels(stored, bands, name)
-    with open_stream(file, name, max_pixels) as image:
-        return to_pixels(image, name, bands)
+    with open_stream(file, name, max_pixels, decode=False, formats=formats_of(name)) as image:
+        pages = find_pages(file, image)
+        check_pages(len(pages), name, page)
+    file.seek(0)
+    with open_stream(file, name, max_pixels, formats=formats_of(name), page=pages[page] if page else 0) as image:
+        return to_pixels(image, name, bands, upright)
 
 
 class _Reader(NamedTuple):
     header: Callable[[BinaryIO, Path | str], Header]
-    read: Callable[[BinaryIO, Path | str, int], np.ndarray]
+    read: Callable[[BinaryIO, Path | str, int, int], np.ndarray]
 
 
 def _other_reader(file: BinaryIO, rgb: bool) -> _Reader | None:
     """Return the reader for an open file that Pillow does not read completely, or None for Pillow."""
-    start = file.read(6)
-    file.seek(0)
-    if start == NPY:
+    if _starts_with(file, (NPY,)):
         return _Reader(npy_header, read_npy)
-    if start[:4] in TIFF and not pillow_reads_all(file, rgb):
+    if _starts_with(file, TIFF) and not pillow_reads_all(file, rgb):
         return _Reader(tiff_header, read_tiff)
     return None
+
+
+def _starts_with(file: BinaryIO, heads: tuple[bytes, ...]) -> bool:
+    start = file.read(8)
+    file.seek(0)
+    return start.startswith(heads)
 
 
 def _is_deep_png(file: BinaryIO) -> bool:
@@ -239,7 +331,7 @@ def _is_deep_png(file: BinaryIO) -> bool:
     return start[:4] == b"\x89PNG" and start[24:] in (b"\x10\x02", b"\x10\x06")
 
 
-def _read_deep_png(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndarray:
+def _read_deep_png(file: BinaryIO, name: Path | str, max_pixels: int, upright: bool) -> np.ndarray:
     """Read a PNG of 16-bit colors as H,W,N uint16.
 
     Pillow keeps one byte of each value: the high byte if the raw mode is big-endian, the low byte if it is
@@ -253,7 +345,7 @@ def _read_deep_png(file: BinaryIO, name: Path | str, max_pixels: int) -> np.ndar
         with open_stream(file, name, max_pixels, decode=False) as image:
             assert isinstance(image, ImageFile.ImageFile)
             image.tile = [tile._replace(args=f"{image.mode};16{order}") for tile in image.tile]
-            halves.append(np.asarray(_upright(image)).astype(np.uint16))
+            halves.append(np.asarray(_upright(image) if upright else image).astype(np.uint16))
     return halves[0] << 8 | halves[1]
 
 
@@ -280,13 +372,6 @@ def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+        return ImageOps.exif_transpose(image) if orientation_of(image) > 1 else image
     except Exception:  # a damaged EXIF block; assume that the image is upright
         return image
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return 1
