@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -144,11 +143,8 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         InputError: the file exists and `overwrite` is False.
     """
-    temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}{path.suffix}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    temporary, descriptor = _create_locked(path)
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         flush(temporary)
         if overwrite:
@@ -159,6 +155,22 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _create_locked(path: Path) -> tuple[Path, int]:
+    """Create a hidden file beside `path` and lock it; return its path and descriptor."""
+    while True:
+        temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}{path.suffix}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if temporary.exists():
+                return temporary, descriptor
+        except BlockingIOError:  # `remove_incomplete` was faster
+            pass
+        except OSError:  # a file system without locks
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
@@ -175,19 +187,16 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
         raise InputError(path, what, "choose another name") from error
 
 
-def remove_incomplete(folder: Path, seconds: float = 60) -> None:
+def remove_incomplete(folder: Path) -> None:
     """Remove the files that killed processes left in a folder while they wrote other files there.
 
-    Args:
-        folder: the folder; it need not exist.
-        seconds: keep files that were changed in this time, besides those that a process is writing.
+    Files that a process is writing are locked, and stay. The folder need not exist.
     """
     for file in folder.glob(f"{_HIDDEN}*"):
         with suppress(OSError):  # removed meanwhile, not ours, or being written
             descriptor = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                status = os.fstat(descriptor)
-                if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime >= seconds:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     file.unlink()
             finally:

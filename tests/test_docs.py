@@ -87,7 +87,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
-        crops = replace(recipe.data, crop=(32, 32), size=48)
+        crops = replace(recipe.data, crop=(32, 32), size=48, scale_from="size")
         recipe = replace(recipe, network=small, data=crops, optim=replace(recipe.optim, epochs=1))
         monkeypatch.setitem(recipes.RECIPES, name, recipe)
     return tmp_path

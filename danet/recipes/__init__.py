@@ -6,10 +6,11 @@ Every field can be set on the command line: `danet train camvid --data.root DIR 
 from difflib import get_close_matches
 
 from danet.errors import InputError
+from danet.recipes.checks import check
 from danet.recipes.danet_paper import PAPER
 from danet.recipes.dranet import DRANET
 from danet.recipes.mmsegmentation import MMSEG
-from danet.recipes.recipe import Criterion, Data, Loss, Network, Optim, Published, Recipe, check, from_dict, to_dict
+from danet.recipes.recipe import Criterion, Data, Loss, Network, Optim, Published, Recipe, from_dict, to_dict
 from danet.recipes.small import CAMVID, SMALL, TOY
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -206,121 +206,6 @@ class Published:
     protocol: str
     ports: str
     recipe: Recipe
-
-
-def check(recipe: Recipe, processes: int = 1) -> None:
-    """Check the values of a recipe.
-
-    Args:
-        recipe: the recipe.
-        processes: the number of training processes, which share each batch.
-
-    Raises:
-        InputError: an invalid value; the message names the field.
-    """
-    data, optim, scale = recipe.data, recipe.optim, recipe.network.initial_scale
-    decay, losses = optim.attention_weight_decay, asdict(recipe.loss)
-    architecture, at_once = recipe.network.architecture, data.batch // max(1, optim.accumulate)
-    positional = architecture == "danet" and recipe.network.position
-    rules = [
-        ("data.batch", data.batch, data.batch >= 1, "at least 1"),
-        ("data.batch", data.batch, at_once > 1 or architecture != "dranet", "2 images or more at once for dranet"),
-        ("data.crop", data.crop, min(data.crop) >= 32, "two numbers of at least 32 pixels"),
-        ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two increasing factors above 0"),
-        ("data.flip", data.flip, 0 <= data.flip <= 1, "from 0 to 1"),
-        ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
-        ("data.degrade", data.degrade, 0 <= data.degrade <= 1, "from 0 to 1"),
-        ("data.largest_share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
-        ("data.short_side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),
-        ("data.mean", data.mean, all(0 <= value <= 1 for value in data.mean or ()), "from 0 to 1"),
-        ("data.std", data.std, all(0 < value <= 1 for value in data.std or ()), "above 0 and up to 1"),
-        (
-            "data.size",
-            data.size,
-            not isinstance(data.size, int) or 32 <= data.size <= 8192,
-            "from 32 to 8192 pixels, or auto",
-        ),
-        (
-            "data.scale_from",
-            data.scale_from,
-            data.scale_from == "image" or (data.size is not None and data.short_side is None),
-            "image if there is no `data.size`, or a `data.short_side`",
-        ),
-        ("optim.epochs", optim.epochs, optim.epochs >= 1, "at least 1"),
-        ("optim.steps", optim.steps, optim.steps is None or optim.steps >= 1, "at least 1"),
-        ("optim.lr", optim.lr, 0 < optim.lr < float("inf"), "a number above 0"),
-        ("optim.lr_floor", optim.lr_floor, 0 <= optim.lr_floor <= optim.lr, "from 0 to the learning rate"),
-        ("optim.head_lr_factor", optim.head_lr_factor, 0 < optim.head_lr_factor < float("inf"), "a number above 0"),
-        (
-            "optim.attention_lr_factor",
-            optim.attention_lr_factor,
-            0 <= optim.attention_lr_factor < float("inf"),
-            "0 or more",
-        ),
-        ("optim.frozen_batch_norm", optim.frozen_batch_norm, optim.frozen_batch_norm >= 0, "0 or more epochs"),
-        ("optim.momentum", optim.momentum, 0 <= optim.momentum < 1, "from 0 to below 1"),
-        ("optim.weight_decay", optim.weight_decay, 0 <= optim.weight_decay < 1, "from 0 to below 1"),
-        ("optim.attention_weight_decay", decay, decay is None or 0 <= decay < 1, "from 0 to below 1"),
-        ("optim.power", optim.power, 0 <= optim.power < 100, "0 or more"),
-        ("optim.warmup", optim.warmup, optim.warmup >= 0, "0 or more"),
-        ("optim.accumulate", optim.accumulate, optim.accumulate >= 1, "at least 1"),
-        ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),
-        *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
-        *(
-            (f"criterion.{name}", getattr(recipe.criterion, name), 0 <= getattr(recipe.criterion, name) < high, words)
-            for name, high, words in (
-                ("label_smoothing", 1, "from 0 to below 1"),
-                ("dice", float("inf"), "0 or more"),
-                ("lovasz", float("inf"), "0 or more"),
-            )
-        ),
-        ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
-        (
-            "loss.attention",
-            losses["attention"],
-            positional or not losses["attention"],
-            "0 without a danet's position attention",
-        ),
-        ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
-        ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
-        ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
-        ("network.width", recipe.network.width, recipe.network.width in (None, *range(8, 4097)), "from 8 to 4096"),
-        ("network.initial_scale", scale, abs(scale) < float("inf"), "a finite number"),
-        ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),
-    ]
-    for name, value, valid, expected in rules:
-        if not valid:
-            raise InputError(name, f"must be {expected}, got {_as_typed(value)}", _example(name))
-    for name, value, choices in _choices(recipe):
-        if value not in choices:
-            raise InputError(name, f"{value!r} is unknown", f"use one of {', '.join(map(str, choices))}")
-    if data.batch % (share := processes * optim.accumulate):
-        parts = [f"`optim.accumulate` {optim.accumulate}"] if optim.accumulate > 1 else []
-        parts += [f"{processes} processes"] if processes > 1 else []
-        what = f"{data.batch} cannot be divided by {' times '.join(parts)}"
-        raise InputError("data.batch", what, f"use a multiple of {share}")
-
-
-def _choices(part: Any, prefix: str = "") -> Iterator[tuple[str, Any, tuple]]:
-    """Yield the name, the value and the choices of each field that has choices, of a recipe or a section of it."""
-    for name, kind in get_type_hints(type(part)).items():
-        value = getattr(part, name)
-        if is_dataclass(kind):
-            yield from _choices(value, f"{prefix}{name}.")
-        elif get_origin(kind) is Literal:
-            yield prefix + name, value, get_args(kind)
-
-
-def _example(name: str) -> str:
-    """Return a remedy that names a valid value: the default."""
-    value: Any = Recipe()
-    for part in name.split("."):
-        value = getattr(value, part)
-    return f"leave `{name}` out" if value is None else f"for example, use {_as_typed(value)}"
-
-
-def _as_typed(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def lock(folder: Path) -> Iterator[None]:
         raise InputError(folder, what, "choose another `folder`") from error
     with _opened(folder / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
         _lock_file(descriptor, folder)
-        remove_incomplete(folder, seconds=0)
+        remove_incomplete(folder)
         try:
             yield
         finally:

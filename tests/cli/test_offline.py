@@ -103,7 +103,7 @@ def prepare(folder: Path) -> None:
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
-        crops = replace(recipe.data, crop=(32, 32), size=48, batch=4)
+        crops = replace(recipe.data, crop=(32, 32), size=48, scale_from="size", batch=4)
         recipes.RECIPES[name] = replace(recipe, network=small, data=crops, optim=replace(recipe.optim, epochs=1))
 
 

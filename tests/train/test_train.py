@@ -28,7 +28,7 @@ from danet.data.samples import Sample
 from danet.evaluate.evaluation import evaluate
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import build, checkpoint, distributed, loop, run_folder, validate
+from danet.train import build, checkpoint, distributed, loop, run_folder, scale, validate
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
@@ -215,7 +215,7 @@ def test_resuming_with_other_images_or_fewer_steps_is_an_error(recipe, tmp_path,
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_validation_equals_evaluate(recipe, tmp_path, align_corners):
     changed = replace(recipe.network, align_corners=align_corners)
-    changed = replace(recipe, network=changed, data=replace(recipe.data, size=150))
+    changed = replace(recipe, network=changed, data=replace(recipe.data, size=160))
     train(changed, RunOptions(tmp_path / "run", workers=0))
     predictor, samples = danet.load(tmp_path / "run/best.safetensors"), registry.load("toy", None, "val")
     network, card = weights_file.load(tmp_path / "run/best.safetensors")
@@ -439,7 +439,7 @@ def test_invalid_recipe_yaml_is_an_error_that_names_the_key(recipe, tmp_path):
         ({"data": {"crop": [3]}}, "data.crop: must be a list of 2 numbers, got [3]"),
         ({"network": {"output_stride": True}}, "network.output_stride: must be an integer, got True"),
         ({"class_weights": "some"}, "class_weights: must be none or auto or"),
-        ({"data": {"size": "big"}}, "data.size: must be an integer or null, got 'big'"),
+        ({"data": {"size": "big"}}, "data.size: must be an integer or auto or null, got 'big'"),
         ({"network": None}, "network must have lines of the form key: value"),
     ]:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**entries, **change}))
@@ -484,7 +484,7 @@ def test_every_recipe_can_be_built_and_saved(name):
     assert recipes.from_dict(yaml.safe_load(yaml.safe_dump(recipes.to_dict(recipe))), name) == recipe
     recipe = replace(recipe, network=replace(recipe.network, pretrained=False), fine_tunes="")
     with torch.device("meta"):
-        loop.build(recipe, registry.DATASETS["toy"].classes, None)
+        loop.build(scale.with_size(recipe, None), registry.DATASETS["toy"].classes, None)
 
 
 def test_weight_average_soon_forgets_the_first_weights():

@@ -228,7 +228,7 @@ def card(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module, "from_foreign", lambda state, _, dilations, align: (None, arguments(state, dilations, align))
     )
-    monkeypatch.setattr(module.weights_file, "save", lambda path, network, card: card)
+    monkeypatch.setattr(module.weights_file, "save", lambda path, network, card, **_: card)
 
     def arguments(state, dilations, align):
         classes = state["decode_head.conv_seg.weight"].shape[0]
