@@ -247,7 +247,8 @@ def _no_data_notes(masks: Sequence[_Mask], values: Mapping[int, int]) -> list[st
     notes, total = [], sum(values.values())
     if NO_DATA in values:
         notes.append(f"{values[NO_DATA] / total:.1%} of the pixels have no data (nodata or NaN) and are ignored")
-    for value in sorted({int(mask.no_data) for mask in masks if mask.no_data in values} - {IGNORE}):
+    declared = {int(mask.no_data) for mask in masks if mask.no_data is not None and mask.no_data in values}
+    for value in sorted(declared - {IGNORE}):
         what = f"the masks declare {value} as nodata, but {value} may be a class and is read like any other value"
         notes.append(f"{what}; {_if_unlabeled(value)}")
     return notes
