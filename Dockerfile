@@ -8,5 +8,5 @@ RUN pip install --no-cache-dir ".[serve]" \
     && useradd --create-home danet
 USER danet
 EXPOSE 8000
-HEALTHCHECK CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=3)"]
+HEALTHCHECK CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/ready', timeout=3)"]
 ENTRYPOINT ["danet", "serve", "--host", "0.0.0.0"]

@@ -179,6 +179,20 @@ def serve(*args: str) -> int:
     return main(["serve", *args])
 
 
+def serve_briefly(*args: str) -> int:
+    """Run `danet serve`, which finishes its requests for only half a second."""
+    from danet.serve import run_server
+
+    run_server.GRACE = 0.5
+    return serve(*args)
+
+
+def serve_with_few_descriptors(count: int, *args: str) -> int:
+    """Run `danet serve` with this limit on its file descriptors."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    return serve(*args)
+
+
 def command_in_little_memory(megabytes: int, *args: str) -> int:
     """Run a `danet` command that may allocate only this much memory."""
     import torch

@@ -58,12 +58,15 @@ def error_of(response: httpx.Response) -> str:
 
 
 @contextlib.contextmanager
-def server_process(warm: Warm, weights: Path, log: Path, *args: str) -> Iterator[tuple[Program, str]]:
+def server_process(
+    warm: Warm, weights: Path, log: Path, *args: str, program: Callable = serve, before: tuple[Any, ...] = ()
+) -> Iterator[tuple[Program, str]]:
     """Run `danet serve` on a free port in a process of its own, and yield the process and its URL.
 
-    The process is forked from one that has imported torch, which takes seconds. `log` receives its output.
+    The process is forked from one that has imported torch, which takes seconds. `log` receives its output. `program` is
+    one of killed.py, which takes the arguments `before` first.
     """
-    running = warm.start(serve, "--weights", str(weights), "--port", "0", *args, errors=log)
+    running = warm.start(program, *before, "--weights", str(weights), "--port", "0", *args, errors=log)
     try:
         deadline, printed = time.monotonic() + 120, None
         while printed is None:

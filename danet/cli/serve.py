@@ -54,5 +54,5 @@ def run(args: Sequence[str]) -> int:
         limits = Limits(body_bytes=round(options.max_mb * (1 << 20)), token=token, hosts=hosts)
         app = create_app(load(options.weights, options.device), limits)
         print(run_server.url(socket, options.host), flush=True)
-        run_server.serve(app, socket)
+        run_server.serve(app, socket, limits)
     return 0

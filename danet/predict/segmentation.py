@@ -9,11 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 from PIL import Image
 
-from danet.data.classes import IGNORE, Classes
+from danet.data.classes import Classes, Color
 from danet.data.samples import Sample
 from danet.files import check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay as draw
 from danet.predict.outputs import output_paths
+
+_CHUNK = 1 << 20  # pixels counted at once
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,19 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """Return the image blended with its classes' colors, with a legend of their names and shares."""
-        legend = draw.share_legend(self.classes, class_shares(self.labels, self.classes))
-        return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), legend)
+        return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), self.legend())
+
+    def legend(self) -> list[tuple[str, Color]]:
+        """Return the entries of the overlay's legend: names and shares of the classes in the image, and colors."""
+        return draw.share_legend(self.classes, class_shares(self.labels, self.classes))
 
     def summary(self) -> dict[str, Any]:
         """Return the image's name and size, and each class in it with share and mean confidence, largest first."""
         entries = describe_classes(self.classes, class_shares(self.labels, self.classes))
+        counts = _sums(self.labels)
+        sums = _sums(self.labels, self.confidence)
         for entry in entries:
-            entry["mean_confidence"] = float(self.confidence[self.labels == entry["id"]].mean())
+            entry["mean_confidence"] = float(sums[entry["id"]] / counts[entry["id"]])
         return {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": entries}
 
     def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
@@ -85,7 +92,17 @@ class Prediction(NamedTuple):
 
 def class_shares(labels: np.ndarray, classes: Classes) -> list[tuple[int, float]]:
     """Return (train id, share of the valid pixels) of each class in the labels, largest share first."""
-    return shares_of_counts(np.bincount(labels[labels != IGNORE].ravel(), minlength=len(classes)))
+    return shares_of_counts(_sums(labels)[: len(classes)])
+
+
+def _sums(labels: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """Return the sum of the values at each label, 256, or the number of pixels; in bounded memory."""
+    sums = np.zeros(256, np.int64 if values is None else np.float64)
+    flat, weights = labels.reshape(-1), None if values is None else values.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        sums += np.bincount(flat[part], None if weights is None else weights[part], 256)
+    return sums
 
 
 def shares_of_counts(counts: Integer[np.ndarray, " K"]) -> list[tuple[int, float]]:

@@ -3,7 +3,7 @@
     POST /v1/segment      an image -> classes as JSON, or labels or overlay as PNG
     POST /v1/attention    an image or a stored image's id, and a pixel -> attention weights of the pixel
     GET  /v1/images/ID/{pixels,labels,channels}    more about a stored image, for the page
-    GET  /v1/model, /health, /metrics
+    GET  /v1/model, /health, /ready, /metrics
 
 torch runs in one thread, and images are decoded in another process. Nothing is written to disk, and no URL is fetched.
 """
@@ -131,8 +131,8 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
             if output is None:
                 output = "overlay" if "image/png" in request.headers.get("accept", "") else "json"
             if output != "json":
-                encode = responses.labels_png if output == "labels" else responses.overlay_png
-                return Response(await asyncio.to_thread(encode, result), media_type="image/png")
+                encoding = responses.LABELS if output == "labels" else responses.OVERLAY
+                return Response(await service.encode(result, encoding, request), media_type="image/png")
             summary = await asyncio.to_thread(result.summary)
         del summary["name"]  # the server does not know the file's name
         if keep:
@@ -155,35 +155,34 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         """
         image_id = old_image if image is None else image
         if image_id is not None:
-            return await _attention(service, service.stored(image_id), x, y)
+            return await _attention(service, service.stored(image_id), x, y, request)
         content = await image_bytes(request)
         with service.queue_slot():
             inspected = await cancel_on_disconnect(request, service.inspect(content, request))
-            return await _attention(service, inspected, x, y)
+            return await _attention(service, inspected, x, y, request)
 
 
 def _add_stored_images(app: FastAPI, service: Service) -> None:
     @app.get(f"{OLD_STORED}/pixels", include_in_schema=False)
     @app.get(f"{STORED}/pixels", summary="Class and confidence of each pixel")
-    async def pixels(image: ImageId, without: Without = None) -> Response:
+    async def pixels(request: Request, image: ImageId, without: Without = None) -> Response:
         """Return the class ids of a stored image's pixels, followed by their confidences (0 to 255).
 
         Each value is one byte, in row-major order. The response is compressed with gzip.
         """
-        segmentation = await service.stored_segmentation(image, without)
-        content = await asyncio.to_thread(responses.pixels, segmentation)
+        content = await service.encode_stored(image, without, responses.PIXELS, request)
         return Response(content, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})
 
     @app.get(f"{OLD_STORED}/labels", include_in_schema=False)
     @app.get(f"{STORED}/labels", summary="Labels of a stored image")
-    async def labels(image: ImageId, without: Without = None) -> Response:
+    async def labels(request: Request, image: ImageId, without: Without = None) -> Response:
         """Return the class ids of a stored image's pixels as a palette PNG."""
-        segmentation = await service.stored_segmentation(image, without)
-        return Response(await asyncio.to_thread(responses.labels_png, segmentation), media_type="image/png")
+        content = await service.encode_stored(image, without, responses.LABELS, request)
+        return Response(content, media_type="image/png")
 
     @app.get(f"{OLD_STORED}/channels", include_in_schema=False)
     @app.get(f"{STORED}/channels", summary="Channels that respond to a class")
-    async def channels(image: ImageId, class_id: ClassId, count: Count = 4) -> JSONResponse:
+    async def channels(request: Request, image: ImageId, class_id: ClassId, count: Count = 4) -> JSONResponse:
         """Return the channels that respond most to a class, and their maps.
 
         Each map holds base64-encoded float16 values over the feature grid, in row-major order.
@@ -192,20 +191,29 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
             last = len(service.predictor.classes) - 1
             raise HTTPException(422, f"class_id: must be from 0 to {last}, got {class_id}; see /v1/model")
         inspection = service.inspection(service.stored(image))
+        request.scope["danet.body"].hold(count * responses.map_memory(inspection))
         return JSONResponse(await service.query(responses.channels, inspection, class_id, count))
 
 
 def _add_status(app: FastAPI, service: Service, limits: Limits) -> None:
+    image_limits = {"bytes": limits.body_bytes, "pixels": max_pixels(service.predictor)}
+    card = JSONResponse(service.model_card | {"limits": image_limits}).body  # one for all requests
+
     @app.get("/v1/model", summary="Model card")
-    async def model() -> JSONResponse:
+    async def model() -> Response:
         """Return the model card: architecture, classes, colors, training data and license; and the server's limits."""
-        image_limits = {"bytes": limits.body_bytes, "pixels": max_pixels(service.predictor)}
-        return JSONResponse(service.model_card | {"limits": image_limits})
+        return Response(card, media_type="application/json")
 
     @app.get("/health", summary="Health")
     async def health() -> JSONResponse:
         """Return status 200 while the server is running."""
         return JSONResponse({"status": "ok"})
+
+    @app.get("/ready", summary="Readiness")
+    async def ready() -> JSONResponse:
+        """Return status 200 if images can be segmented, and 503 otherwise."""
+        await service.check_ready()
+        return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", summary="Metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -240,6 +248,7 @@ def _add_page(app: FastAPI) -> None:
         return respond(name)
 
 
-async def _attention(service: Service, image: StoredImage, x: int, y: int) -> JSONResponse:
-    service.inspection(image)  # 409 if the network does not support it
+async def _attention(service: Service, image: StoredImage, x: int, y: int, request: Request) -> JSONResponse:
+    inspection = service.inspection(image)  # 409 if the network does not support it
+    request.scope["danet.body"].hold(responses.map_memory(inspection))
     return JSONResponse(await service.query(responses.attention, image, x, y))

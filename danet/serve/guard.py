@@ -1,8 +1,9 @@
 """ASGI middleware that checks every request before the application sees it.
 
-Bodies are counted as they arrive, whatever their headers claim, and must arrive in time. The Host header must name this
-server (protection against DNS rebinding), pages of other sites may not send requests, and a token is required if one is
-set. Response headers forbid the browser to load anything from elsewhere.
+Bodies are counted as they arrive, whatever their headers claim, and must arrive in time. Answers are sent in pieces,
+and what a request holds in memory is charged until its answer has been taken. The Host header must name this server
+(protection against DNS rebinding), pages of other sites may not send requests, and a token is required if one is set.
+Response headers forbid the browser to load anything from elsewhere.
 """
 
 import asyncio
@@ -25,8 +26,11 @@ from danet.serve.prometheus import Metrics
 
 log = logging.getLogger("danet.serve")
 
-OPEN_PATHS = ("/", "/docs", "/health")
+OPEN_PATHS = ("/", "/docs", "/health", "/ready")
 """Paths that need no token, as do those under /page/. They reveal nothing about the network."""
+
+PIECE = 64 << 10
+"""Bytes of an answer that are sent at once."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -47,7 +51,11 @@ class Limits:
     Args:
         body_bytes: maximum size of one request's body.
         body_seconds: maximum time from the first byte of a body to the last.
-        held_bytes: maximum size of all bodies and decoded images in memory at one time.
+        header_seconds: maximum time to send the header of a request.
+        stalled_seconds: maximum time to take a piece of an answer, of `PIECE` bytes.
+        answer_rate: minimum bytes per second at which an answer must be taken, after `stalled_seconds`.
+        held_bytes: maximum size in memory, at one time, of all bodies, decoded images, results and answers.
+        stored_bytes: maximum size in memory of the images stored for queries, unless there is only one.
         waiting: maximum number of images received and not yet answered.
         decode_seconds: maximum time to decode one image.
         token: required as `Authorization: Bearer TOKEN`; None allows all requests.
@@ -56,7 +64,11 @@ class Limits:
 
     body_bytes: int = 20 << 20
     body_seconds: float = 30
-    held_bytes: int = 512 << 20
+    header_seconds: float = 10
+    stalled_seconds: float = 20
+    answer_rate: float = 64 << 10
+    held_bytes: int = 640 << 20
+    stored_bytes: int = 512 << 20
     waiting: int = 64
     decode_seconds: float = 5
     token: str | None = None
@@ -64,10 +76,14 @@ class Limits:
 
 
 class Busy(HTTPException):
-    """Status 503: asks the client to try again in a second."""
+    """Status 503: asks the client to try again in a second.
 
-    def __init__(self) -> None:
-        super().__init__(503, "the server is busy; try again in a second", {"Retry-After": "1"})
+    Args:
+        what: the reason.
+    """
+
+    def __init__(self, what: str = "the server is busy"):
+        super().__init__(503, f"{what}; try again in a second", {"Retry-After": "1"})
 
 
 class Budget:
@@ -92,7 +108,10 @@ class Budget:
 
 
 class Body:
-    """A request's body as it arrives: counted, timed, and charged to the budget until `release`."""
+    """A request's body as it arrives: counted, timed, and charged to the budget until `keep` or the end.
+
+    What else the request holds in memory is charged as well.
+    """
 
     def __init__(self, receive: Receive, limits: Limits, budget: Budget):
         self._receive, self._limits, self._budget = receive, limits, budget
@@ -126,9 +145,19 @@ class Body:
 
         Raises:
             Busy: the budget is exhausted.
+            HTTPException: 413, the request alone would exhaust it.
         """
+        if self.held + amount > self._budget.limit:
+            needed, limit = (bytes_ / (1 << 20) for bytes_ in (self.held + amount, self._budget.limit))
+            what = f"the image and its result need {needed:,.0f} MB, more than this server's {limit:,.0f} MB"
+            raise HTTPException(413, f"{what}; send a smaller image")
         self._budget.acquire(amount)
         self.held += amount
+
+    def keep(self, amount: int) -> None:
+        """Charge only this many bytes from now on: all else has been freed."""
+        self._budget.release(self.held - amount)
+        self.held = amount
 
     async def drain(self) -> None:
         """Read and discard the rest for a while: a client that is still sending would not read the response."""
@@ -141,11 +170,6 @@ class Body:
                     rest -= len(message.get("body", b""))
         except TimeoutError:
             self.complete = True
-
-    def release(self) -> None:
-        """Return everything that this request held."""
-        self._budget.release(self.held)
-        self.held = 0
 
     def _note(self, message: MutableMapping[str, Any]) -> None:
         self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
@@ -175,7 +199,7 @@ class Guard:
                 response = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     response.setdefault(name, value)
-            await send(message)
+            await self._send_in_pieces(message, send)
 
         try:
             if (rejection := self._reject(scope["method"], scope["path"], headers)) is not None:
@@ -184,19 +208,39 @@ class Guard:
                 await self._app(scope, body.receive, respond)
         except ClientDisconnect:
             status = 499
+        except asyncio.CancelledError:  # by uvicorn, at the end of the time to finish requests
+            if not status:
+                await _response(Busy("the server is stopping"))(scope, body.receive, respond)
         except Exception:
             log.exception("internal server error")
             if not status:
-                await JSONResponse({"error": "internal server error; see the server's log"}, 500)(
-                    scope, body.receive, respond
-                )
+                error = HTTPException(500, "internal server error; see the server's log")
+                await _response(error)(scope, body.receive, respond)
         finally:
-            body.release()
+            body.keep(0)
             route = getattr(scope.get("route"), "path", "(no such path)")
             status = status or 499
             seconds = time.monotonic() - start
             self._metrics.record_request(route, status, seconds)
             log.info("%s %s %d %.0f ms", scope["method"] if route[0] == "/" else "-", route, status, 1e3 * seconds)
+
+    async def _send_in_pieces(self, message: Message, send: Send) -> None:
+        """Send a message. A long body is sent in pieces, so that it is held, and charged, until it has been taken.
+
+        Raises:
+            ClientDisconnect: the client takes it too slowly.
+        """
+        content = memoryview(message.get("body", b""))
+        if len(content) <= PIECE:
+            await send(message)
+            return
+        try:
+            async with asyncio.timeout(self._limits.stalled_seconds + len(content) / self._limits.answer_rate):
+                for start in range(0, len(content), PIECE):
+                    more = start + PIECE < len(content) or message.get("more_body", False)
+                    await send({**message, "body": bytes(content[start : start + PIECE]), "more_body": more})
+        except TimeoutError:
+            raise ClientDisconnect from None
 
     def _reject(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
         """Return the error response to a forbidden request, or None if the request is allowed."""
@@ -205,7 +249,7 @@ class Guard:
             remedy = "open the URL that danet serve printed, or start it with danet serve --allow-host NAME"
             return JSONResponse({"error": f"the Host header does not name this server; {remedy}"}, 400)
         origin = headers.get("origin")
-        if method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if method not in ("GET", "HEAD") and origin is not None and _netloc(origin) != host.lower():
             return JSONResponse({"error": "pages of other sites may not send requests to this server"}, 403)
         if self._limits.token is None or path in OPEN_PATHS or path.startswith("/page/"):
             return None
@@ -227,6 +271,18 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def _netloc(url: str) -> str | None:
+    """Return host and port of a URL in lower case, or None if it is not valid."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _response(error: HTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 def _has_body(headers: Headers) -> bool:

@@ -1,9 +1,10 @@
 """Build the bodies of responses: JSON, PNG images and packed arrays."""
 
 import base64
-import gzip
 import json
-from typing import Any
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,25 +27,56 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
     return json.loads(predictor.card.json()) | {"attention": modules}
 
 
+def map_memory(inspection: Inspection) -> int:
+    """Return the memory of a map over the feature grid in JSON, for the budget: as base64, and encoded."""
+    return 6 * inspection.internals.labels.size
+
+
 def packed(values: np.ndarray) -> str:
     """Encode an array as base64 of little-endian float16 values in row-major order."""
     return base64.b64encode(values.astype("<f2").tobytes()).decode()
 
 
-def labels_png(segmentation: Segmentation) -> bytes:
-    """Encode the class ids as a palette PNG."""
+class Encoding(NamedTuple):
+    """A way to encode a segmentation, and the memory that this takes in bytes, for the budget."""
+
+    encode: Callable[[Segmentation], bytes]
+    memory: Callable[[Segmentation], int]
+
+
+def _labels_png(segmentation: Segmentation) -> bytes:
     return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
 
 
-def overlay_png(segmentation: Segmentation) -> bytes:
-    """Encode the image with its class colors and a legend as PNG."""
+def _overlay_png(segmentation: Segmentation) -> bytes:
     return overlay.to_png(segmentation.overlay())
 
 
-def pixels(segmentation: Segmentation) -> bytes:
-    """Compress H*W class ids followed by H*W confidences (0 to 255), one byte each, with gzip."""
-    confidence = (255 * segmentation.confidence).round().astype(np.uint8)
-    return gzip.compress(segmentation.labels.tobytes() + confidence.tobytes(), 1)
+def _overlay_memory(segmentation: Segmentation) -> int:
+    height, width = overlay.page_size(segmentation.labels.shape, segmentation.legend())
+    return 8 * height * width  # 4 for Pillow's image, 3 for the array or at most 3 for the PNG
+
+
+def _pixels(segmentation: Segmentation) -> bytes:
+    compress = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)  # 16: the format of gzip
+    labels, confidence = segmentation.labels.reshape(-1), segmentation.confidence.reshape(-1)
+    parts = [compress.compress(labels.data)]
+    for start in range(0, confidence.size, _CHUNK):
+        part = (255 * confidence[start : start + _CHUNK]).round().astype(np.uint8)
+        parts.append(compress.compress(part.data))
+    return b"".join([*parts, compress.flush()])
+
+
+_CHUNK = 1 << 20  # pixels
+
+LABELS = Encoding(_labels_png, lambda segmentation: 3 * segmentation.labels.size)
+"""The class ids as a palette PNG."""
+
+OVERLAY = Encoding(_overlay_png, _overlay_memory)
+"""The image with its class colors and a legend as PNG."""
+
+PIXELS = Encoding(_pixels, lambda segmentation: 4 * segmentation.labels.size)
+"""H*W class ids followed by H*W confidences (0 to 255), one byte each, compressed with gzip."""
 
 
 def grid(inspection: Inspection) -> dict[str, float]:

@@ -2,14 +2,27 @@
 
 import errno
 import logging
+import os
+import resource
 import socket
 from importlib.util import find_spec
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from danet.errors import InputError, missing_package
+from danet.serve.log import StderrHandler
+
+if TYPE_CHECKING:
+    from danet.serve.guard import Limits
 
 GRACE = 10
 """Seconds that running requests get to finish after SIGTERM or SIGINT."""
+
+_QUEUE = 2048  # connections that the system holds until they are accepted
+_ACCEPTED_AT_ONCE = 64
+_SEND_BUFFER = 128 << 10  # of the system: a larger one hides for long whether a client takes its answer
+_MOST_CONNECTIONS = 4096
+_SPARE_DESCRIPTORS = 2 * _ACCEPTED_AT_ONCE + 32  # connections being opened and closed, and the decoder's pipes
 
 
 def require_packages() -> None:
@@ -56,14 +69,15 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio sets TCP_NODELAY only on sockets with an explicit protocol; without it, each reply takes 40 ms longer
-        listening = socket.socket(family, kind, protocol)
+        listening = _ListeningSocket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
         what = f"{host!r} is not an address of this machine"
         raise InputError("host", what, "use 127.0.0.1 or 0.0.0.0") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen()
     except OSError as error:
         listening.close()
         remedy = "choose another `port`, or 0 for any free port"
@@ -74,22 +88,38 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class _ListeningSocket(socket.socket):
+    """A socket whose queue may be longer than the number of connections that asyncio accepts at once."""
+
+    def listen(self, _backlog: int = 0, /) -> None:
+        super().listen(_QUEUE)
+
+
 def url(listening: socket.socket, host: str) -> str:
     """Return the URL to open in a browser."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{name}:{listening.getsockname()[1]}"
 
 
-def serve(app: object, listening: socket.socket) -> None:
+def max_connections() -> int:
+    """Return how many connections this process may hold so that it does not run out of file descriptors."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    used = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    return max(16, min(limit - used - _SPARE_DESCRIPTORS, _MOST_CONNECTIONS))
+
+
+def serve(app: object, listening: socket.socket, limits: "Limits") -> None:
     """Serve until SIGINT or SIGTERM, then finish the running requests within `GRACE` seconds."""
     import uvicorn
 
-    log = logging.getLogger("danet.serve")
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+    from danet.serve.connection import Connections
+
+    logging.getLogger().addHandler(StderrHandler())
+    logging.getLogger("danet.serve").setLevel(logging.INFO)
     config = uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
-        http="h11",
+        http=Connections(limits, max_connections()).protocol,  # pyright: ignore[reportArgumentType]
+        backlog=_ACCEPTED_AT_ONCE,
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -1,6 +1,7 @@
 """State that all requests share: the compute thread, the decoder and the stored images."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -9,15 +10,23 @@ import numpy as np
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 
+from danet.errors import InputError
 from danet.predict.attention import Inspection, Module, inspect_pixels
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
 from danet.serve import responses
-from danet.serve.decoder import Decoder
-from danet.serve.guard import Budget, Limits
+from danet.serve.decoder import NAME, Decoder
+from danet.serve.guard import Budget, Busy, Limits
 from danet.serve.image_store import ImageStore, StoredImage
 from danet.serve.prometheus import Metrics, resident_bytes
+from danet.serve.responses import Encoding
 from danet.serve.worker import Worker, segment_batch
+
+log = logging.getLogger("danet.serve")
+
+_RESULT_BYTES = 5  # of labels and confidence, per pixel
+_SHORTEST = 32  # pixels: a shorter side counts as this, since the network's cost depends on its stride
+_NO_DECODER = "the image decoder cannot be started"
 
 BATCH_PIXELS = 1 << 21
 """Maximum number of pixels in a batch, after resizing. A batch of one image may have more."""
@@ -41,7 +50,7 @@ class Service:
         self.model_card = responses.model_card(predictor)
         self.worker = Worker()
         self.decoder = Decoder(max_pixels(predictor), limits.decode_seconds, predictor.card.bands)
-        self.images = ImageStore()
+        self.images = ImageStore(nbytes=limits.stored_bytes)
         self.waiting = Budget(limits.waiting)
         self.queries = Budget(4 * limits.waiting)
         self.memory = Budget(limits.held_bytes)
@@ -92,11 +101,38 @@ class Service:
         finally:
             self.queries.release(1)
 
+    async def check_ready(self) -> None:
+        """Check that images can be segmented.
+
+        Raises:
+            Busy: the decoder cannot be started.
+        """
+        try:
+            await self.decoder.prepare()
+        except ChildProcessError as error:
+            raise Busy(_NO_DECODER) from error
+
     async def decode(self, content: bytes, request: Request) -> np.ndarray:
-        """Decode an image and charge its memory to the request."""
-        image = await self.decoder.decode(content)
-        request.scope["danet.body"].hold(image.nbytes)
+        """Decode an image, and charge its memory and that of its result to the request."""
+        try:
+            image = await self.decoder.decode(content)
+        except ChildProcessError as error:
+            log.error("%s", error)
+            raise Busy(_NO_DECODER) from error
+        height, width = image.shape[:2]
+        if self.predictor.card.size is None and (most := max_pixels(self.predictor)) < _SHORTEST * max(height, width):
+            what = f"{width} x {height}: this network takes a long side of at most {most // _SHORTEST:,} pixels"
+            raise InputError(NAME, what, "send a part of it")
+        request.scope["danet.body"].hold(image.nbytes + _RESULT_BYTES * height * width)
         return image
+
+    async def encode(self, segmentation: Segmentation, encoding: Encoding, request: Request) -> bytes:
+        """Encode a segmentation, charging the memory for it; afterwards, the request holds only the result."""
+        body = request.scope["danet.body"]
+        body.hold(await asyncio.to_thread(encoding.memory, segmentation))
+        content = await asyncio.to_thread(encoding.encode, segmentation)
+        body.keep(len(content))
+        return content
 
     async def segment(self, content: bytes, request: Request) -> Segmentation:
         """Segment an image, in a batch with waiting images of the same size."""
@@ -117,11 +153,14 @@ class Service:
             image_id = self.images.add(content, image)
         return image_id, image
 
-    async def stored_segmentation(self, image_id: str, without: Module | None) -> Segmentation:
-        """Return a stored image's prediction, or its prediction with one module's attention switched off."""
-        if without is None:
-            return self.stored(image_id).segmentation
-        return await self.query(self.inspection(self.stored(image_id)).without, without)
+    async def encode_stored(self, image_id: str, without: Module | None, encoding: Encoding, request: Request) -> bytes:
+        """Encode a stored image's prediction, or its prediction with one module's attention switched off."""
+        image = self.stored(image_id)
+        segmentation = image.segmentation
+        if without is not None:
+            request.scope["danet.body"].hold(_RESULT_BYTES * segmentation.labels.size)
+            segmentation = await self.query(self.inspection(image).without, without)
+        return await self.encode(segmentation, encoding, request)
 
     def inspection(self, image: StoredImage) -> Inspection:
         """Return an image's inspection.

@@ -7,6 +7,7 @@ memory after many requests, and the example clients.
 import asyncio
 import contextlib
 import http.client
+import io
 import itertools
 import json
 import os
@@ -281,6 +282,111 @@ def test_200_uploads_at_once_get_200_or_503_in_bounded_memory(server):
     assert {response.status_code for response in responses} <= {200, 503}
     assert sum(response.status_code == 200 for response in responses) >= 64
     assert memory(child.pid, "VmHWM") < 1.5 * before
+
+
+def strip(height: int, width: int) -> bytes:
+    """Return a PNG of few bytes."""
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("output", ["overlay", "labels", "json"])
+@pytest.mark.parametrize(
+    ("size", "limit"),
+    [
+        ((65_000, 1), 100),
+        ((20_000, 300), 250),
+        ((1, 4_000_000), 300),
+        pytest.param((40_000, 300), 400, marks=pytest.mark.stress),
+        pytest.param((1, 32_000_000), 900, marks=pytest.mark.stress),
+        pytest.param((32_000_000, 1), 900, marks=pytest.mark.stress),
+    ],
+)
+def test_strips_take_memory_in_proportion_to_their_pixels(server, size, limit, output):
+    child, url = server
+    assert works(url)
+    before = reset_peak(child.pid)
+    with connected(url) as connection:
+        status, content = ask(connection, "POST", f"/v1/segment?output={output}", strip(*size))
+    assert status == 200
+    if output != "json":
+        with Image.open(io.BytesIO(content)) as answer:
+            assert answer.height >= size[0]
+            assert size[1] <= answer.width <= size[1] + 300
+    print(f"{size}, {output}: {(memory(child.pid, 'VmHWM') - before) / 1e6:.0f} MB")
+    assert memory(child.pid, "VmHWM") - before < limit * 1_000_000
+
+
+def flood(url: str, done: threading.Event) -> None:
+    """Send bodies in chunks of one byte until the time is over."""
+    while not done.is_set():
+        with send(url, POST + TE) as connection, contextlib.suppress(OSError):
+            while not done.is_set():
+                connection.sendall(b"1\r\nx\r\n" * 10_000)
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(4, 3), pytest.param(8, 20, marks=pytest.mark.stress)])
+def test_floods_of_tiny_chunks_do_not_stop_the_others(server, clients, seconds):
+    """Each chunk of a byte costs as much as a large one; without limits, one client delays /health by 1.2 s."""
+    _, url = server
+    done = threading.Event()
+    with ThreadPoolExecutor(clients) as pool, connected(url) as connection:
+        flooding = [pool.submit(flood, url, done) for _ in range(clients)]
+        waited, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            assert ask(connection, "GET", "/health")[0] == 200
+            waited.append(time.perf_counter() - start)
+            time.sleep(0.01)
+        done.set()
+        for future in flooding:
+            future.result()
+    p99 = sorted(waited)[int(0.99 * len(waited))]
+    print(f"p99 of {len(waited)} /health: {1e3 * p99:.0f} ms")
+    assert p99 < 0.6
+    assert works(url)
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.stress)])
+def test_all_floods_together_take_at_most_1_5_gb(warm, tiny_weights, tmp_path, seconds):
+    """Floods of chunks, idle connections, strips, large images, and answers that nobody reads, at the same time."""
+    done, answers = threading.Event(), Counter()
+    with server_process(warm, tiny_weights, tmp_path / "log") as (child, url):
+        assert works(url)
+        before = reset_peak(child.pid)
+        bodies = [strip(65_000, 1), strip(1, 8_000_000), strip(20_000, 300), image(size=(1500, 2000), kind="JPEG")]
+
+        def segment(number: int) -> None:
+            while not done.is_set():
+                with connected(url) as connection, contextlib.suppress(OSError, http.client.HTTPException):
+                    keep = "?keep=true" if number % 3 == 0 else "?output=overlay"
+                    answers[ask(connection, "POST", f"/v1/segment{keep}", bodies[number % 4])[0]] += 1
+
+        def leave_unread() -> None:
+            content = bodies[3]
+            head = b"POST /v1/segment?output=overlay HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            held = [send(url, head % len(content) + content) for _ in range(30)]
+            done.wait()
+            for connection in held:
+                connection.close()
+
+        idle = [send(url, b"GET") for _ in range(300)]
+        with ThreadPoolExecutor(12) as pool:
+            working = [pool.submit(segment, number) for number in range(8)]
+            working += [pool.submit(leave_unread), pool.submit(flood, url, done), pool.submit(flood, url, done)]
+            time.sleep(seconds)
+            done.set()
+            for future in working:
+                future.result()
+        for connection in idle:
+            connection.close()
+        peak = memory(child.pid, "VmHWM") - before
+        print(f"{dict(answers)}, {peak / 1e6:.0f} MB above the idle server")
+        assert set(answers) <= {200, 503}
+        assert answers[200]
+        assert peak < 1_500_000_000
+        assert works(url)
 
 
 def test_false_lengths_disconnects_and_slow_clients(server):

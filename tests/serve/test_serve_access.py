@@ -45,13 +45,21 @@ def test_host_header_must_name_this_server(ask, host, status):
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:9", 403), (HOST, 200), (None, 200)],
+    [
+        *((origin, 403) for origin in ("http://evil.example", "null", "http://127.0.0.1:9", "http://[x", "//]", "[")),
+        *((origin, 200) for origin in (HOST, None)),
+    ],
 )
 def test_pages_of_other_sites_cannot_send_requests(ask, origin, status):
     headers = {"Origin": origin} if origin else {}
     (response,) = ask(send_all(("POST", "/v1/segment", {"content": image(), "headers": headers})))
     assert response.status_code == status
     assert "access-control-allow-origin" not in response.headers
+
+
+def test_an_invalid_origin_is_rejected_before_the_token_is_checked(ask):
+    (response,) = ask(send_all(("POST", "/v1/segment", {"headers": {"Origin": "http://[x"}})), Limits(token="x" * 16))
+    assert response.status_code == 403
 
 
 def test_a_token_is_required_if_set(ask):
@@ -72,10 +80,11 @@ def test_a_token_is_required_if_set(ask):
             request("/"),
             request("/page/page.js"),
             request("/health"),
+            request("/ready"),
         ),
         limits,
     )
-    assert [response.status_code for response in responses] == [401] * 6 + [200] * 4
+    assert [response.status_code for response in responses] == [401] * 6 + [200] * 5
     assert "correct" not in "".join(response.text for response in responses[:6])
 
 
@@ -122,7 +131,7 @@ def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
 def test_the_token_is_read_from_the_environment(tiny_weights, monkeypatch, capsys):
     monkeypatch.setenv("DANET_TOKEN", "from-the-environment")
     served = []
-    monkeypatch.setattr(run_server, "serve", lambda app, _: served.append(app))
+    monkeypatch.setattr(run_server, "serve", lambda app, *_: served.append(app))
     assert main(["serve", "--weights", str(tiny_weights), "--port", "0", "--device", "cpu"]) == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\n", capsys.readouterr().out)
 

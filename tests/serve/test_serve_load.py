@@ -1,22 +1,30 @@
 """danet/serve under load: limits, batches, clients that disconnect, internal errors, and its parts."""
 
 import asyncio
+import contextlib
 import gc
+import gzip
 import os
 import re
+import resource
 import signal
 import threading
 import time
 import weakref
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from serve_client import error_of, image, send_all
 
+from danet.data.classes import Classes
 from danet.errors import InputError
+from danet.predict.segmentation import Segmentation
+from danet.serve import decoder as decoder_module
+from danet.serve import responses as responses_module
 from danet.serve.decoder import Decoder
-from danet.serve.guard import Budget, Busy, Limits
+from danet.serve.guard import Body, Budget, Busy, Limits
 from danet.serve.image_store import ImageStore, StoredImage
 from danet.serve.worker import Worker, segment_batch
 
@@ -24,12 +32,72 @@ from danet.serve.worker import Worker, segment_batch
 def test_requests_beyond_the_limits_get_503_with_retry_after(ask):
     sent = {"content": image()}
     requests = [("POST", "/v1/segment", sent), ("POST", "/v1/attention?x=1&y=1", sent)]
-    for limits in (Limits(waiting=0), Limits(held_bytes=100)):
-        (response, other) = ask(send_all(*requests), limits)
-        assert other.status_code == 503
+    for response in ask(send_all(*requests), Limits(waiting=0)):
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
-        error_of(response)
+        assert error_of(response) == "the server is busy; try again in a second"
+
+
+@pytest.mark.parametrize(
+    ("held", "path", "status"),
+    [
+        (9_000, "/v1/segment", 413),  # the body
+        (20_000, "/v1/segment", 413),  # and the image with its result
+        (40_000, "/v1/segment", 200),
+        (60_000, "/v1/segment?output=overlay", 413),  # and the overlay with its legend
+        (400_000, "/v1/segment?output=overlay", 200),
+        (400_000, "/v1/segment?output=labels", 200),
+    ],
+)
+def test_a_request_that_needs_more_than_the_server_has_gets_413(ask, held, path, status):
+    async def talk(client):
+        return await client.post(path, content=image()), await client.get("/metrics")
+
+    response, metrics = ask(talk, Limits(held_bytes=held))
+    assert response.status_code == status
+    if status == 413:
+        assert error_of(response).startswith("the image and its result need 0 MB, more than this server's 0 MB; send a")
+    assert "danet_held_bytes 0" in metrics.text
+
+
+def test_stored_images_and_their_maps_are_charged(ask):
+    async def talk(client):
+        image_id = (await client.post("/v1/segment?keep=true", content=image(size=(40, 50)))).json()["image"]
+        paths = ["pixels", "pixels?without=position", "labels", "channels?class_id=0&count=16"]
+        responses = [await client.get(f"/v1/images/{image_id}/{path}") for path in paths]
+        return [*responses, await client.post(f"/v1/attention?image={image_id}&x=1&y=1")]
+
+    statuses = [response.status_code for response in ask(talk)]
+    assert statuses[:3] == [200, 200, 200]
+    assert statuses[4] == 200
+    charged = []
+    with pytest.MonkeyPatch.context() as patch:
+        hold = Body.hold
+        patch.setattr(Body, "hold", lambda body, amount: charged.append(amount) or hold(body, amount))
+        ask(talk)
+    cells = 16 * 13  # the image is enlarged to 128 x 102 pixels, at stride 8
+    for amount in (40 * 50 * 4, 40 * 50 * 5, 40 * 50 * 3, 16 * 6 * cells, 6 * cells):
+        assert amount in charged
+
+
+def test_pixels_are_compressed_in_parts_without_a_difference(monkeypatch):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 6, (30, 40), np.uint8)
+    confidence = generator.random((30, 40), np.float32)
+    segmentation = Segmentation("x", labels[..., None], labels, confidence, Classes.named(tuple("abcdef")))
+    monkeypatch.setattr(responses_module, "_CHUNK", 100)
+    expected = labels.tobytes() + (255 * confidence).round().astype(np.uint8).tobytes()
+    assert gzip.decompress(responses_module.PIXELS.encode(segmentation)) == expected
+
+
+def test_a_network_without_a_size_takes_no_image_that_is_too_long(ask, predictor):
+    own_size = copy(predictor)
+    own_size.card = replace(predictor.card, size=None)
+    contents = [image(size=(1, 140_000)), image(size=(3, 900))]
+    first, second = ask(send_all(*(("POST", "/v1/segment", {"content": c}) for c in contents)), of=own_size)
+    assert first.status_code == 422
+    assert "140000 x 1: this network takes a long side of at most 131,072 pixels; send a part of it" in first.text
+    assert second.status_code == 200
 
 
 def test_many_requests_are_batched_or_get_503(ask):
@@ -155,24 +223,84 @@ def test_a_released_budget_can_be_acquired_again():
     assert budget.held == 10
 
 
-def test_the_decoder_restarts_its_process_after_a_crash(tmp_path):
+@pytest.fixture
+def decoder():
     decoder = Decoder(10_000, 20)
+    yield decoder
+    decoder.close()
+
+
+def test_the_decoder_starts_another_process_if_its_own_was_killed(decoder):
+    first = asyncio.run(decoder.decode(image()))
+    os.kill(decoder._child.process.pid, signal.SIGKILL)
+    assert np.array_equal(asyncio.run(decoder.decode(image())), first)
+    os.kill(decoder._child.process.pid, signal.SIGSTOP)
+    killer = threading.Timer(0.3, os.kill, (decoder._child.process.pid, signal.SIGKILL))
+    killer.start()
+    assert np.array_equal(asyncio.run(decoder.decode(image())), first), "killed while it decodes"
+    os.kill(decoder._child.process.pid, signal.SIGTERM)
+    os.kill(decoder._child.process.pid, signal.SIGINT)
+    pid = decoder._child.process.pid
+    assert np.array_equal(asyncio.run(decoder.decode(image())), first)
+    assert decoder._child.process.pid == pid, "signals to the process group do not end it"
+
+
+def test_the_decoder_gives_up_on_an_image_that_kills_two_processes(decoder, monkeypatch):
+    start, started = decoder_module._start, []
+
+    def killed(*args):
+        child = start(*args)
+        started.append(child)
+        os.kill(child.process.pid, signal.SIGKILL)
+        return child
+
+    monkeypatch.setattr(decoder_module, "_start", killed)
+    with pytest.raises(InputError, match="image: the decoder crashed on this file"):
+        asyncio.run(decoder.decode(image()))
+    assert len(started) == 2
+
+
+def test_the_decoder_limits_pixels_and_time(decoder):
+    with pytest.raises(InputError, match="limit of 10,000"):
+        asyncio.run(decoder.decode(image(size=(101, 100))))
+    decoder._seconds = 0
+    os.kill(decoder._child.process.pid, signal.SIGSTOP)
+    with pytest.raises(InputError, match="decoding took over 0 s"):
+        asyncio.run(decoder.decode(image()))
+
+
+@contextlib.contextmanager
+def few_descriptors(spare: int):
+    """Leave this process only some more file descriptors."""
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), [os.dup(0)]
+    highest = max(int(name) for name in os.listdir("/dev/fd"))  # noqa: PTH208
+    while held[-1] < highest:
+        held.append(os.dup(0))  # in the gaps
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1 + spare, limits[1]))
     try:
-        decoder.start()
-        first = asyncio.run(decoder.decode(image()))
-        os.kill(decoder._process.pid, signal.SIGKILL)
-        decoder._process.join()
-        with pytest.raises(InputError, match="the decoder crashed"):
-            asyncio.run(decoder.decode(image()))
-        assert np.array_equal(asyncio.run(decoder.decode(image())), first)
-        with pytest.raises(InputError, match="limit of 10,000"):
-            asyncio.run(decoder.decode(image(size=(101, 100))))
-        decoder._seconds = 0
-        os.kill(decoder._process.pid, signal.SIGSTOP)
-        with pytest.raises(InputError, match="decoding took over 0 s"):
-            asyncio.run(decoder.decode(image()))
+        yield
     finally:
-        decoder.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3, 4, 6])
+def test_without_descriptors_uploads_get_503_and_later_ones_are_decoded(ask, spare):
+    async def talk(client):
+        with few_descriptors(spare):
+            start = time.monotonic()
+            failed = [await client.get("/ready"), await client.post("/v1/segment", content=image())]
+            seconds = time.monotonic() - start
+        good = [await client.post("/v1/segment", content=image()), await client.get("/ready")]
+        return failed, good, seconds
+
+    failed, good, seconds = ask(talk, Limits())
+    assert [response.status_code for response in good] == [200, 200]
+    assert seconds < 4
+    for response in failed:
+        assert response.status_code == 503
+        assert error_of(response) == "the image decoder cannot be started; try again in a second"
 
 
 def test_the_decoder_releases_the_bytes_of_cancelled_requests():
