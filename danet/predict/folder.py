@@ -160,7 +160,10 @@ def segment_images(
     def work(image: tuple[str, np.ndarray]) -> Segmentation:
         return predictor.segment(*image, protocol, size)
 
-    def write(segmentation: Segmentation) -> Saved:
-        return Saved(segmentation.save(out, overwrite), segmentation.summary())
+    def write(segmentation: Segmentation) -> Saved | InputError:
+        try:
+            return Saved(segmentation.save(out, overwrite), segmentation.summary())
+        except MemoryError:
+            return InputError(segmentation.name, "not enough memory to draw the results", "free some memory")
 
     return pipelined(files, read, work if throughput is None else throughput.timed(work), write)

@@ -16,6 +16,7 @@ from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import read_image, to_pixels
 from danet.data.samples import Samples
 from danet.errors import InputError
+from danet.model.attention_kernels import is_out_of_memory
 from danet.model.baselines import AnyNetwork
 from danet.model.device import resolve_device
 from danet.model.dranet import AttentionNetwork
@@ -95,14 +96,25 @@ class Predictor:
     def segment(
         self, name: str, pixels: np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
     ) -> Segmentation:
-        """Segment pixels, as `read_image` returns them for the card's bands; see `__call__`."""
+        """Segment pixels, as `read_image` returns them for the card's bands; see `__call__`.
+
+        Raises:
+            InputError: see `__call__`; too little memory.
+        """
         card = self.card
         if size is not None:
             _check_size(size, pixels.shape[:2], protocol)
         long_side = card.size if size is None else size
         protocol = self.resolve_protocol(protocol)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
-        return Segmentation(name, pixels, *inference.segment(pixels), self.classes)
+        try:
+            return Segmentation(name, pixels, *inference.segment(pixels), self.classes)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
+            remedy = "use a smaller `size`, or free some memory"
+            raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
 
     def with_size(self, size: int, protocol: Protocol = WHOLE) -> "Predictor":
         """Return this predictor with another size in its card.

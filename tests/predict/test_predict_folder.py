@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from killed import command_in_little_memory
 from PIL import Image
 
 from danet import InputError, files
@@ -276,3 +277,52 @@ def test_a_failed_write_leaves_the_old_file_only(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         files.write_atomically(tmp_path / "x", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def outputs(folder) -> list[str]:
+    return sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs /proc")  # noqa: PTH110
+def test_an_error_of_the_disk_ends_only_its_image(images, tiny_weights, tmp_path, capsys):
+    (images / "p2.png").unlink()
+    (images / "p2.png").symlink_to("/proc/self/mem")  # reading it is an I/O error
+    assert main(["predict", str(images), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]) == 2
+    assert f"error: {images / 'p2.png'}: cannot be read (Input/output error); check the disk" in capsys.readouterr().err
+    assert outputs(tmp_path / "out") == ["p0", "p1", "p3", "p4", "p5"]
+
+
+def test_too_little_memory_for_an_image_ends_only_that_image(predictor, images, tmp_path, monkeypatch):
+    encode, compute, computed = overlay.to_png, predictor.logits, []
+
+    def to_png(image):
+        if image.height == 34:  # p4
+            raise MemoryError
+        return encode(image)
+
+    def logits(inputs):
+        computed.append(inputs.shape)
+        if len(computed) == 2:  # p1
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return compute(inputs)
+
+    monkeypatch.setattr(overlay, "to_png", to_png)
+    predictor.logits = logits
+    monkeypatch.setattr(overlay, "LARGEST_TEXT", 9)  # the legend is no higher than the image
+    results = list(segment_images(predictor, find_images([images], tmp_path), tmp_path))
+    assert [str(result) for result in results if isinstance(result, InputError)] == [
+        "p1: not enough memory to segment 40 x 31 pixels; use a smaller `size`, or free some memory",
+        "p4: not enough memory to draw the results; free some memory",
+    ]
+    assert outputs(tmp_path) == ["p0", "p2", "p3", "p5"]
+
+
+@pytest.mark.slow
+def test_an_image_that_does_not_fit_into_memory_ends_only_itself(warm, images, tiny_weights, tmp_path):
+    Image.new("RGB", (9_000, 7_000)).save(images / "p2.png")
+    words = ["predict", str(images), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    program = warm.start(command_in_little_memory, 600, *words, errors=tmp_path / "errors")
+    assert program.wait() == 2, program.stderr()[-2000:]
+    assert "not enough memory" in program.stderr()
+    assert "Traceback" not in program.stderr()
+    assert outputs(tmp_path / "out") == ["p0", "p1", "p3", "p4", "p5"]

@@ -6,7 +6,6 @@ Problems are collected instead of raised, so that one run reports all of them. F
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -134,13 +133,11 @@ def map_in_threads(
     pool = ThreadPoolExecutor(getattr(os, "process_cpu_count", os.cpu_count)() or 1)
     results = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not thread-safe if each thread does it for its own file
-            for result in pool.map(function, items):
-                results.append(result)
-                if advance:
-                    advance(len(results), len(items))
-            return results
+        for result in pool.map(function, items):
+            results.append(result)
+            if advance:
+                advance(len(results), len(items))
+        return results
     finally:
         pool.shutdown(cancel_futures=True)
 

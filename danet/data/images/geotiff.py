@@ -5,7 +5,6 @@ sidecar file. Sizes are checked in the header before any pixel is read.
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,9 +68,7 @@ def pillow_opens(file: BinaryIO) -> bool:
     """Return whether Pillow knows the compression and the number type of an open TIFF, which is rewound."""
     file.seek(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(file, formats=("TIFF",))
+        Image.open(file, formats=("TIFF",))
         return True
     except Exception:
         return False
@@ -116,7 +113,6 @@ def open_raster(
     """
     try:
         import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
     except ImportError as error:
         raise missing_package(path, f"{reason}, and rasterio is not installed", "geo") from error
     start = file.read(4)
@@ -124,8 +120,7 @@ def open_raster(
     driver = next((driver for head, driver in _DRIVERS.items() if start.startswith(head)), None)
     if driver is None:
         raise InputError(path, f"{reason}, and not a TIFF, PNG or JPEG", "convert it to TIFF")
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # coordinates are optional
+    with rasterio.Env(GDAL_CACHEMAX=64, GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         with _read_errors(path):
             source = rasterio.open(file, driver=driver)
         with source:

@@ -1,15 +1,17 @@
 """Open image files and decode them with Pillow. Damaged files raise `InputError` with the file's name."""
 
 import errno
+import re
+import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from PIL import ExifTags, Image
 
+from danet.data.images.checks import check_png, check_scans, check_tiles, png_chunks
 from danet.data.images.formats import FORMATS, formats_of
 from danet.errors import InputError, missing_file, missing_package
 from danet.files import open_regular
@@ -85,7 +87,8 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
                 raise InputError(path, reason.removeprefix("it "), "specify an image") from error
             raise InputError(path, f"cannot be opened ({reason})", "check the path") from error
         try:
-            yield file
+            with without_warnings():
+                yield file
         except OSError as error:
             if error.errno is None or error.filename is not None:  # not about this file
                 raise
@@ -127,12 +130,15 @@ def open_stream(
             if page:
                 image.seek(page)
             orientation = orientation_of(image) if image.format == "TIFF" else 1
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                what = f"{image.width} x {image.height}: more pixels than the limit of {max_pixels:,}"
-                raise InputError(path, what, "make it smaller")
+            if max_pixels is not None:
+                _check_pixels(image.size, path, max_pixels)
+                check_tiles(image, path, max_pixels)
             if decode:
                 check_png(file)
+                check_scans(file, path)
                 image.load()
+                if max_pixels is not None:
+                    _check_pixels(image.size, path, max_pixels)  # an icon may contain another image than it declares
                 image = _as_stored(image, orientation)
             yield image
         except Image.UnidentifiedImageError as error:
@@ -144,6 +150,12 @@ def open_stream(
         except Image.DecompressionBombError as error:
             limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
             raise InputError(path, f"more pixels than the limit of {limit:,}", "make it smaller") from error
+
+
+def _check_pixels(size: tuple[int, int], path: Path | str, max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        what = f"{size[0]} x {size[1]}: more pixels than the limit of {max_pixels:,}"
+        raise InputError(path, what, "make it smaller")
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -176,57 +188,54 @@ def header_orientation(file: BinaryIO, image: Image.Image) -> int:
     if image.format != "PNG" or {"exif", "Raw profile type exif"} & image.info.keys():
         return orientation_of(image)
     exif = Image.Exif()
-    for kind, length in _png_chunks(file):
+    for kind, length in png_chunks(file):
         if kind == b"eXIf":
             exif.load(b"Exif\0\0" + file.read(length))
     image.info["exif"] = exif.tobytes()
     return orientation_of(image)
 
 
-def check_png(file: BinaryIO) -> None:
-    """Check the checksum of the pixels of an open PNG. The position in the file does not change.
-
-    Pillow ignores the checksum and decodes damaged pixels without an error.
-
-    Raises:
-        ValueError: the checksum is wrong.
-    """
-    for kind, length in _png_chunks(file):
-        if kind == b"IDAT" and zlib.crc32(file.read(length), zlib.crc32(kind)).to_bytes(4, "big") != file.read(4):
-            raise ValueError("the checksum of its pixels is wrong")
-
-
-def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield the type and length of each chunk of an open PNG; the file is at its content. Other files have none."""
-    place = file.tell()
-    file.seek(0)
-    start = 8 if file.read(8) == b"\x89PNG\r\n\x1a\n" else None
-    while start is not None:
-        file.seek(start)
-        head = file.read(8)
-        if len(head) < 8:
-            break
-        length = int.from_bytes(head[:4], "big")
-        yield head[4:], length
-        start += length + 12
-    file.seek(place)
-
-
 @contextmanager
 def damage_errors(path: Path | str) -> Iterator[None]:
     """Turn every exception that damaged files cause in Pillow, NumPy and rasterio into `InputError`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unusual metadata, and about sizes, which are checked here
-        try:
+    try:
+        with without_warnings():
             yield
-        except (InputError, MemoryError):
-            raise
-        except OSError as error:
-            if error.errno is None:  # raised by Pillow, not by the system
-                raise _damaged(path) from error
-            raise _unreadable(path, error) from error
-        except Exception as error:  # a dozen types, such as tokenize.TokenError for the header of an array
+    except (InputError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is None:  # raised by Pillow, not by the system
             raise _damaged(path) from error
+        raise _unreadable(path, error) from error
+    except Exception as error:  # a dozen types, such as tokenize.TokenError for the header of an array
+        raise _damaged(path) from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore the warnings of image libraries about unusual metadata, and about sizes, which are checked here.
+
+    `warnings.catch_warnings` is not thread-safe: of blocks that overlap, the one that ends last leaves the filters of
+    another one. Here, one filter for these libraries alone is in place while any thread is in such a block.
+    """
+    global _readers
+    filters: list[Any] = cast(list, warnings.filters)
+    with _lock:
+        _readers += 1
+        if _FILTER not in filters:
+            filters.insert(0, _FILTER)
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if not _readers and _FILTER in (filters := cast(list, warnings.filters)):
+                filters.remove(_FILTER)
+
+
+_LIBRARIES = re.compile(r"(PIL|numpy|rasterio|pillow_heif|danet\.data\.images)\b")
+_FILTER = ("ignore", None, Warning, _LIBRARIES, 0)  # as in `warnings.filters`
+_lock, _readers = threading.Lock(), 0
 
 
 def _damaged(path: Path | str) -> InputError:

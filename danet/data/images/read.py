@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from danet.data.classes import NO_DATA
 from danet.data.images.channels import RGB, Bands, Header, as_pixels
+from danet.data.images.checks import check_png
 from danet.data.images.formats import FORMATS, LOSSY, SUFFIXES, formats_of
 from danet.data.images.geotiff import (
     TIFF,
@@ -31,13 +32,13 @@ from danet.data.images.pages import check_pages, find_pages
 from danet.data.images.pillow import (
     MAX_PIXELS,
     SWAPPING,
-    check_png,
     damage_errors,
     header_orientation,
     open_stream,
     orientation_of,
     regular_file,
     stored_size,
+    without_warnings,
 )
 from danet.errors import InputError, missing_folder
 
@@ -90,10 +91,11 @@ def decode_image(
     Raises:
         InputError: not a complete, still image in one of the formats with at most `max_pixels`.
     """
-    with open_stream(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
-        if len(find_pages(io.BytesIO(content), image)) > 1:
-            raise InputError(name, "is an animation", "use a still image")
-    return _read(io.BytesIO(content), name, max_pixels, bands)
+    with without_warnings():
+        with open_stream(io.BytesIO(content), name, max_pixels, decode=False, formats=formats) as image:
+            if len(find_pages(io.BytesIO(content), image)) > 1:
+                raise InputError(name, "is an animation", "use a still image")
+        return _read(io.BytesIO(content), name, max_pixels, bands)
 
 
 def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB, upright: bool = True) -> np.ndarray:
