@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import progress
+from danet.cli.output import plain, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
 from danet.files import check_outputs, write_json
@@ -127,7 +127,7 @@ def _print_scores(result: "Evaluation") -> None:
         return
     table = Table("class", "IoU, %")
     for name, iou in zip(names, scores.iou, strict=True):
-        table.add_row(name, "n/a" if iou != iou else f"{100 * iou:.2f}")
+        table.add_row(plain(name), "n/a" if iou != iou else f"{100 * iou:.2f}")
     Console().print(table)
     left_out = len(names) - scores.counted
     note = f" ({left_out} in neither ground truth nor prediction are excluded)" if left_out else ""

@@ -108,7 +108,7 @@ def _segmented(
         return
     for file in files:
         try:
-            with progress(printable(file.name)) as advance:
+            with progress(file.name) as advance:
                 if kind == "large":
                     yield large_image.segment_file(predictor, file, *given, advance=advance)
                     continue

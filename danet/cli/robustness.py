@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import progress
+from danet.cli.output import plain, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
 from danet.files import check_outputs, write_json
@@ -96,7 +96,7 @@ def run(args: Sequence[str]) -> int:
 
 def _print(results: "dict[str, Robustness]", images: int) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from danet.evaluate.confusion import nan_mean
     from danet.evaluate.corruptions import CORRUPTIONS
@@ -106,7 +106,8 @@ def _print(results: "dict[str, Robustness]", images: int) -> None:
         return ["n/a" if value != value else f"{100 * value:.2f}" for value in values]
 
     networks = list(results.values())
-    table = Table("mIoU, %", *results, caption=f"{images} full images; mean over the severities")
+    columns = [Column(plain(name)) for name in results]
+    table = Table("mIoU, %", *columns, caption=f"{images} full images; mean over the severities")
     table.add_row("clean", *percent([network.miou(CLEAN) for network in networks]), end_section=True)
     last = networks[0].corruptions[-1]
     for name in networks[0].corruptions:

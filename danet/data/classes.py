@@ -1,5 +1,6 @@
 """Classes, with their names and colors, and label maps from mask values to train ids."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ NO_DATA = 1 - (1 << 31)
 
 Color = tuple[int, int, int]
 
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: halves of characters
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -26,7 +29,8 @@ class Classes:
         palette: one RGB color per class, each channel in [0, 255].
 
     Raises:
-        InputError: no classes, too many, duplicate names, or a palette of another length.
+        InputError: no classes, too many, duplicate names, names that are not a line of text, or a palette of another
+            length.
     """
 
     names: tuple[str, ...]
@@ -36,6 +40,10 @@ class Classes:
         if not 1 <= len(self.names) <= IGNORE:
             remedy = f"use 1 to {IGNORE} of them ({IGNORE} means ignore)"
             raise InputError("classes", f"{len(self.names)} names", remedy)
+        for name in self.names:
+            if not isinstance(name, str) or _FORBIDDEN.search(name):
+                what = f"the name {name!r} is not a line of text"
+                raise InputError("classes", what, "use names without line breaks and other control characters")
         if len(set(self.names)) < len(self.names):
             names = sorted({name for name in self.names if self.names.count(name) > 1})
             raise InputError("classes", f"duplicate names: {', '.join(names)}", "use a different name for each class")

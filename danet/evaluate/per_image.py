@@ -33,11 +33,22 @@ class ImageScores(NamedTuple):
         return cls(name, scores.miou, scores.pixel_accuracy, "" if worst is None else names[worst])
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def to_csv(rows: Iterable[ImageScores]) -> str:
-    """Format the scores as CSV (RFC 4180) with a header; nan is an empty cell."""
+    """Format the scores as CSV (RFC 4180) with a header; nan is an empty cell.
+
+    A name that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(ImageScores._fields)
     for name, *scores, worst in rows:
-        writer.writerow([name, *("" if isnan(score) else f"{score:.6f}" for score in scores), worst])
+        numbers = ("" if isnan(score) else f"{score:.6f}" for score in scores)
+        writer.writerow([_text(name), *numbers, _text(worst)])
     return text.getvalue()
+
+
+def _text(name: str) -> str:
+    return f"'{name}" if name.startswith(_FORMULA) else name

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from danet.data.images.channels import resize_long_side
 from danet.data.samples import Samples
+from danet.errors import InputError
 from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
 from danet.predict.segmentation import Prediction
@@ -113,6 +114,9 @@ def _most_probable(
     labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
     for rows, columns, scores in tiles:
         best, index = _probabilities(scores, average).max(dim=0)  # n,m
+        if best.isnan().any():
+            what = "the network returned values that are not numbers (NaN)"
+            raise InputError("weights", what, "use other weights, or `dtype` float32")
         labels[rows, columns] = index.to(torch.uint8).cpu()
         confidence[rows, columns] = best.clamp(max=1).cpu()  # a mean may round up
     return labels, confidence

@@ -54,8 +54,8 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
         (
             "data.size",
             data.size,
-            not isinstance(data.size, int) or 32 <= data.size <= 8192,
-            "from 32 to 8192 pixels",
+            not isinstance(data.size, int) or 32 <= data.size <= 4096,
+            "from 32 to 4096 pixels",
         ),
         (
             "data.scale_from",

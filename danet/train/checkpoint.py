@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from danet.errors import InputError
+from danet.errors import InputError, printable
 from danet.evaluate.confusion import Confusion
 from danet.files import flush, open_regular, write_atomically
 
@@ -161,7 +161,8 @@ def newest(run: Path) -> dict[str, Any]:
             entries = load(run / PREVIOUS)
         except InputError:
             raise damaged from None
-        print(f"{damaged}; continuing from {run / PREVIOUS}, step {entries['step']}", file=sys.stderr)
+        note = f"{damaged}; continuing from {run / PREVIOUS}, step {entries['step']}"
+        print(printable(note), file=sys.stderr)
         return entries
 
 

@@ -27,7 +27,7 @@ from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE, Classes
 from danet.data.samples import Samples
-from danet.errors import InputError
+from danet.errors import InputError, printable
 from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
@@ -194,7 +194,7 @@ def _at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
     check_scales(chosen, found)
     if chosen != recipe and process.main:
         facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
-        print(f"size: {chosen.data.size}{facts}; set `data.size` to change it", file=sys.stderr)
+        print(printable(f"size: {chosen.data.size}{facts}; set `data.size` to change it"), file=sys.stderr)
     return chosen
 
 
@@ -206,7 +206,7 @@ def _start_from(weights: Path, recipe: Recipe, classes: Classes, process: Proces
     facts = [f"{', '.join(changed)} taken from them"] if changed else []
     facts += [f"the outputs of {', '.join(new)} are new"] if new else []
     if facts and process.main:
-        print(f"initial weights {weights}: {'; '.join(facts)}", file=sys.stderr)
+        print(printable(f"initial weights {weights}: {'; '.join(facts)}"), file=sys.stderr)
     return recipe
 
 
@@ -326,7 +326,7 @@ def _open_cache(samples: Samples, folder: Path, process: Process, skipped: Skipp
     if process.main:
         total, missing = space_needed(cache, skipped.add)
         sizes = f"{total / 1e9:.1f} GB for {len(samples)} images, of which {missing / 1e9:.1f} GB are not yet written"
-        print(f"{folder}: {sizes}", file=sys.stderr)
+        print(printable(f"{folder}: {sizes}"), file=sys.stderr)
     return cache
 
 

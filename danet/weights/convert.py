@@ -7,6 +7,7 @@ not determine are read from the config that mmsegmentation stores with them.
 
 import re
 import warnings
+import zipfile  # noqa: TID251 (only to read the sizes in archives)
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ GIVEN, FROM_FILE, FROM_NAME, ASSUMED = "given", "read from the file", "from the 
 
 _CLASSES = {name: dataset.classes for name, dataset in DATASETS.items() if dataset.classes is not None}
 _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of layer3 -> ResNet
+_MAX_RATIO = 10  # of the unpacked to the packed size
 _MAX_WIDTH = 4096
 
 
@@ -98,6 +100,7 @@ def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
     """
     if not path.is_file():
         raise InputError(path, "no such file", "specify the path of the checkpoint; do not unpack a .pth.tar")
+    _check_archive(path)
     discarded = torch.serialization.safe_globals(_DISCARDED)
     with open_regular(path) as file, warnings.catch_warnings(action="ignore"), discarded:
         head = file.peek()[:16]
@@ -118,6 +121,22 @@ def read_foreign(path: Path) -> tuple[dict[str, Tensor], Mapping[Any, Any]]:
             what = f"{key} is not a dense real tensor ({value.dtype}, {value.layout}, on {value.device})"
             raise InputError(path, what, "use a checkpoint of dense real tensors")
     return {key.removeprefix("module."): value for key, value in items}, meta if isinstance(meta, Mapping) else {}
+
+
+def _check_archive(path: Path) -> None:
+    """Check that a zip archive, the format of torch, does not unpack to far more than its size.
+
+    torch does not compress what it stores.
+    """
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # another format, or damaged
+        return
+    if unpacked > _MAX_RATIO * size:
+        what = f"its {size:,} bytes unpack to {unpacked:,}"
+        raise InputError(path, what, "use the checkpoint itself, as downloaded")
 
 
 def _explain_failure(head: bytes, error: Exception) -> tuple[str, str]:

@@ -6,6 +6,7 @@ JSON, with the SHA-256 of the tensors. Nothing is unpickled. Only this module re
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,13 +19,16 @@ from torch import Tensor, nn
 
 from danet.data.classes import IGNORE, Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands
-from danet.errors import InputError, join_messages, missing_file
+from danet.errors import InputError, join_messages, missing_file, printable
 from danet.files import write_atomically
 from danet.model.baselines import AnyNetwork, build_network
 
 FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
 """The bundled weights."""
+
+MAX_SIZE = 4096
+"""The largest size in a card."""
 
 _FORMER_KEYS = {"licence": "license"}  # vocabulary: old name
 """Keys of cards written by danet 0.1.0, with their present names."""
@@ -74,10 +78,14 @@ class Card:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: the text is not a valid card.
         """
+        if len(text) > _MAX_CARD:
+            raise ValueError(f"has {len(text):,} characters, the limit is {_MAX_CARD:,}")
         try:
-            stored: dict[str, Any] = json.loads(text)
+            stored: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)  # NaN is not JSON
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
+        if re.search("[\ud800-\udfff]", json.dumps(stored, ensure_ascii=False)):
+            raise ValueError("contains halves of characters (surrogates), which cannot be written")
         if stored.pop("format") != FORMAT:
             raise ValueError("unsupported format version")
         entries: dict[str, Any] = {_FORMER_KEYS.get(key, key): value for key, value in stored.items()}
@@ -94,7 +102,9 @@ class Card:
         return json.dumps({"format": FORMAT, **asdict(self)})
 
 
-_MAXIMA = {"num_classes": IGNORE, "in_channels": MAX_CHANNELS, "width": 4096, "size": 8192, "white": 65535}
+_MAXIMA = {"num_classes": IGNORE, "in_channels": MAX_CHANNELS, "width": 4096, "size": MAX_SIZE, "white": 65535}
+_SMALLEST_STD = 1e-6
+_MAX_CARD, _MAX_HEADER = 1 << 20, 4 << 20  # of 255 classes and 1,000 tensors: 0.1 MB each
 
 
 def _check_values(card: Card) -> None:
@@ -113,12 +123,12 @@ def _check_values(card: Card) -> None:
     for name, numbers in (("mean", card.mean), ("std", card.std)):
         if len(numbers) != card.bands.count or not all(isinstance(n, int | float) and abs(n) < 1e6 for n in numbers):
             raise ValueError(f"{name}: must be one number per channel, got {numbers!r}")
-    if min(card.std) <= 0:
-        raise ValueError("std: must be above 0")
-    if not all(isinstance(name, str) for name in card.classes.names):
-        raise ValueError("classes: names must be text")
+    if min(card.std) < _SMALLEST_STD:
+        raise ValueError(f"std: must be at least {_SMALLEST_STD:g}, got {card.std!r}")
     if not all(len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c) for c in card.classes.palette):
         raise ValueError("classes: colors must be three integers from 0 to 255")
+    if len(card.classes) != (outputs := card.network.get("num_classes")):
+        raise ValueError(f"classes: {len(card.classes)} names for a network of {outputs} classes")
 
 
 def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None = None, overwrite: bool = True) -> Card:
@@ -225,6 +235,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
     """
     if not path.is_file():
         raise missing_file(path, "specify a .safetensors file")
+    _check_header(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -239,7 +250,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
     if _hash(tensors) != card.sha256:
         raise InputError(path, "its tensors differ from those that were saved (SHA-256 mismatch)", "copy it again")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.sum(dtype=torch.float64).isfinite():
+            what = f"the values of {printable(key)} are not all finite numbers"
+            raise InputError(path, what, "use the weights of a run that did not diverge")
     return tensors, card
+
+
+def _check_header(path: Path) -> None:
+    """Check the size of the header, which the safetensors package reads as a whole."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if _MAX_HEADER < size < path.stat().st_size:
+        what = f"its header has {size:,} bytes, the limit is {_MAX_HEADER:,}"
+        raise InputError(path, what, "use a file that danet wrote")
 
 
 def not_safetensors(path: Path) -> InputError:

@@ -1,21 +1,26 @@
 """The commands, run in this process: what they print, and one line for each user error."""
 
 import contextlib
+import csv
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import build, stripes
 from PIL import Image
 
 from danet import recipes
 from danet.cli import COMMANDS, main
+from danet.data.classes import Classes
 from danet.predict.protocols import PROTOCOLS
+from danet.weights import file as weights_file
 
 
 @pytest.fixture
@@ -349,3 +354,21 @@ def test_help_imports_no_torch():
     code = "import sys; sys.argv = ['danet', 'train', 'toy', '--help']; from danet.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_names_of_classes_are_printed_and_written_as_they_are(tiny_weights, tmp_path, capsys):
+    """Not as markup of rich, nor as formulas of a spreadsheet."""
+    names = ("[/red]", "=cmd|' /C calc'!A0", "-1+2", "[bold]x[/bold]", "a:smiley:", "été 🎉")
+    network, card = weights_file.load(tiny_weights)
+    classes = Classes.named(names)
+    weights_file.save(tmp_path / "w.safetensors", network, replace(card, classes=classes))
+    build(tmp_path, [stripes(*range(6))] * 10)
+    (tmp_path / "dataset.yaml").write_text(f"classes: {json.dumps(names, ensure_ascii=False)}\n")
+    csv_file = tmp_path / "images.csv"
+    words = ["evaluate", str(tmp_path / "w.safetensors"), "--root", str(tmp_path), "--images", str(csv_file)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for name in names:
+        assert name in printed
+    worst = {row["worst_class"] for row in csv.DictReader(csv_file.read_text().splitlines())}
+    assert worst <= {"[/red]", "'=cmd|' /C calc'!A0", "'-1+2", "[bold]x[/bold]", "a:smiley:", "été 🎉"}

@@ -96,6 +96,10 @@ def test_an_invalid_label_map_is_refused(mapping, message):
         ((), (), "0 names"),
         (("a", "b", "a"), ((0, 0, 0),) * 3, "duplicate names: a"),
         (("a", "b"), ((0, 0, 0),), "1 colors for 2 classes"),
+        *(
+            ((name,), ((0, 0, 0),), "the name .* is not a line of text; use names without line breaks")
+            for name in ("two\nlines", "\x1b[31mred", "bell\x07", "\x9b31m", "half \ud800", "\u2028")
+        ),
         (tuple(map(str, range(256))), ((0, 0, 0),) * 256, "256 names"),
     ],
 )

@@ -310,7 +310,17 @@ def test_csv_of_images_round_trips_special_names():
 def test_csv_of_images_round_trips_any_name(rows):
     text = to_csv(ImageScores(name, score, 1.0, worst) for name, score, worst in rows)
     read = list(csv.reader(io.StringIO(text, newline="")))
-    assert read[1:] == [[name, f"{score:.6f}", "1.000000", worst] for name, score, worst in rows]
+    assert read[1:] == [[cell(name), f"{score:.6f}", "1.000000", cell(worst)] for name, score, worst in rows]
+
+
+def cell(text: str) -> str:
+    return "'" + text if text and text[0] in "=+-@\t\r" else text
+
+
+def test_names_in_csv_are_no_formulas_of_spreadsheets():
+    text = to_csv([ImageScores("=1+1", 0.5, 1.0, "@x"), ImageScores("a=b", 0.5, 1.0, "x-y")])
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    assert [(row[0], row[3]) for row in rows] == [("'=1+1", "'@x"), ("a=b", "x-y")]
 
 
 numbers = st.floats(allow_infinity=False) | st.integers(-5, 5) | st.none() | st.sampled_from("ab")

@@ -162,14 +162,9 @@ def test_only_strips_far_smaller_than_their_legend_get_none(size):
 
 
 def test_names_of_classes_are_one_short_line_in_legends():
-    names = ("x" * 1000, "two\nlines", "\x1b[31mred", "lone \ud800")
-    entries = draw.share_legend(Classes.named(names), [(i, 0.25) for i in range(4)])
-    assert [text for text, _ in entries] == [
-        "x" * 59 + "\N{HORIZONTAL ELLIPSIS}  25.0%",
-        "two\\nlines  25.0%",
-        "\\x1b[31mred  25.0%",
-        "lone \\ud800  25.0%",
-    ]
+    names = ("x" * 1000, "\N{RIGHT-TO-LEFT OVERRIDE}ab")
+    entries = draw.share_legend(Classes.named(names), [(0, 0.5), (1, 0.25)])
+    assert [text for text, _ in entries] == ["x" * 59 + "\N{HORIZONTAL ELLIPSIS}  50.0%", "\\u202eab  25.0%"]
     assert draw.with_legend(np.zeros((90, 60, 3), np.uint8), entries).width < 600
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 import time
@@ -16,6 +17,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from memory import needs_proc, peak_of
 
 from danet import InputError
 from danet.cli import main
 from danet.data.registry import DATASETS
+from danet.predict.predictor import load
 from danet.train import checkpoint
 from danet.weights import file as weights_file
 from danet.weights.convert import read_foreign
@@ -263,12 +267,25 @@ CARDS: dict[str, tuple[dict[str, object], str]] = {
     "an odd stride": ({"network": {"num_classes": 6, "backbone": "test_resnet", "output_stride": -1}}, "output_stride"),
     "a size of a billion": ({"size": 10**9}, "size: .* got 1000000000"),
     "a size of no kind": ({"size": "large"}, "size"),
-    "no deviation": ({"std": [0.5, 0.0, 0.5]}, "std: must be above 0"),
+    "a size beyond those of recipes": ({"size": 4097}, "size: must be an integer from 1 to 4096, got 4097"),
+    "no deviation": ({"std": [0.5, 0.0, 0.5]}, "std: must be at least 1e-06"),
+    "nearly no deviation": ({"std": [0.5, 1e-320, 0.5]}, "std: must be at least 1e-06"),
+    "two names for six classes": (
+        {"classes": {"names": ["a", "b"], "palette": [[0, 0, 0]] * 2}},
+        "classes: 2 names for a network of 6 classes",
+    ),
+    "half a character": ({"license": "\ud800"}, "halves of characters"),
+    "a name with an escape sequence": (
+        {"classes": {"names": [*"abcde", "\x1b[31m"], "palette": [[0, 0, 0]] * 6}},
+        "is not a line of text",
+    ),
+    "two lines in a name": ({"classes": {"names": [*"abcde", "f\ng"], "palette": [[0, 0, 0]] * 6}}, "is not a line"),
+    "two megabytes": ({"license": "x" * (2 << 20)}, "the limit is 1,048,576"),
     "too few means": ({"mean": [0.5]}, "mean: "),
     "a mean that is none": ({"mean": [float("nan")] * 3}, "mean: "),
     "names that are no text": (
         {"classes": {"names": [1, 2], "palette": [[0, 0, 0]] * 2}},
-        "names must be text|'names'",
+        "is not a line of text|'names'",
     ),
     "colors that are none": ({"classes": {"names": ["a"], "palette": [[0, 0, 900]]}}, "colors must be"),
     "no network": ({"network": None}, "invalid metadata"),
@@ -286,6 +303,64 @@ def test_card_values_must_be_within_bounds(kind, tiny_weights, tmp_path):
         weights_file.load(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_with_values_that_are_not_finite_are_rejected(value, dtype, tiny_weights, tmp_path):
+    tensors, card = weights_file.read(tiny_weights)
+    key = next(key for key, tensor in tensors.items() if tensor.ndim == 4)
+    tensors[key] = tensors[key].to(dtype)
+    tensors[key].view(-1)[-1] = value
+    file = tmp_path / "w.safetensors"
+    card = replace(card, sha256=weights_file._hash(tensors))
+    safetensors.torch.save_file(tensors, file, {"danet": card.json()})
+    with pytest.raises(InputError, match=f"the values of {re.escape(key)} are not all finite numbers"):
+        weights_file.load(file)
+
+
+def test_a_network_that_returns_nan_is_reported(tiny_weights):
+    predictor = load(tiny_weights)
+    predictor.logits = lambda images: torch.full((len(images), 6, 4, 4), torch.nan)
+    with pytest.raises(InputError, match=r"weights: the network returned values that are not numbers \(NaN\)"):
+        predictor(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_metric_that_is_nan_is_read_as_unknown(tiny_weights, tmp_path):
+    tensors, card = weights_file.read(tiny_weights)
+    text = replace(card, metrics={"miou": float("nan")}).json()
+    assert "NaN" in text
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", {"danet": text})
+    assert weights_file.read(tmp_path / "w.safetensors")[1].metrics == {"miou": None}
+
+
+@needs_proc
+def test_a_header_of_many_megabytes_is_not_read(tiny_weights, tmp_path):
+    tensors, card = weights_file.read(tiny_weights)
+    changed = json.loads(card.json()) | {"recipe": {str(i): [] for i in range(1_000_000)}}
+    safetensors.torch.save_file(tensors, tmp_path / "w.safetensors", {"danet": json.dumps(changed)})
+    del changed
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"its header has [\d,]+ bytes, the limit is 4,194,304"):
+            weights_file.load(tmp_path / "w.safetensors")
+
+    assert peak_of(refused) < 10_000_000
+
+
+@needs_proc
+def test_a_checkpoint_that_unpacks_to_far_more_than_its_size_is_rejected(tmp_path):
+    file = tmp_path / "bomb.pth"
+    (tmp_path / "plain.pth").write_bytes(saved({"state_dict": {"a": torch.zeros(50_000_000)}}))
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"bomb\.pth: its [\d,]+ bytes unpack to 200,0[\d,]+; use the checkpoint"):
+            read_foreign(file)
+
+    assert peak_of(refused) < 20_000_000
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "{}", "3", "[" * 100_000, '{"format": 1, "classes": []}', "\x00"])

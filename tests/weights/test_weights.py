@@ -95,7 +95,8 @@ def test_other_files_are_errors(network, card, tmp_path):
     [
         ({"format": 2}, "unsupported format version"),
         ({"network": {"num_classes": 3, "backbone": "test_resnet", "heads": 8}}, "unknown architecture"),
-        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "does not match the network"),
+        ({"network": {"num_classes": 4, "backbone": "test_resnet", "width": 16}}, "3 names for a network of 4 classes"),
+        ({"network": {"num_classes": 3, "backbone": "test_resnet", "width": 24}}, "does not match the network"),
         ({"network": {"num_classes": 3, "backbone": "test_resnet", "channel": False}}, "does not match the network"),
         ({"surprise": 1}, "invalid metadata"),
     ],
