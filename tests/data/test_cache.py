@@ -1,6 +1,8 @@
 """The cache of decoded samples: each is decoded once and then always the same."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +84,71 @@ def test_changed_and_damaged_samples_are_decoded_again(samples, tmp_path, monkey
     other_map = replace(samples, label_map=type(samples.label_map)({0: 1, 255: 0}, 2))
     assert (CachedSamples(other_map, tmp_path / "cache")[0].labels == 1 - through[0].labels).all()
     assert not list((tmp_path / "cache").glob(".danet-*"))
+
+
+def put(file: Path, content: bytes) -> None:
+    """Replace the content of a file that keeps its size and times, as rsync and a restored backup do."""
+    status = file.stat()
+    assert len(content) == status.st_size
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("which", ["image", "mask"])
+def test_a_source_with_other_content_of_the_same_size_and_time_is_decoded_again(samples, tmp_path, which):
+    pair = samples.pairs[0]
+    source, mode = (pair.image, "RGB") if which == "image" else (pair.mask, "L")
+    Image.new(mode, samples[0].labels.shape[::-1], "black").save(source, compress_level=0)
+    cached = open_cache(samples, tmp_path / "cache")
+    black = cached[0]
+    assert (black.image == 0).all() if which == "image" else (black.labels == 0).all()
+    Image.new(mode, black.labels.shape[::-1], "white").save(tmp_path / "white.png", compress_level=0)
+    put(source, (tmp_path / "white.png").read_bytes())
+    for through in (cached, CachedSamples(samples, tmp_path / "cache")):
+        white = through[0]
+        assert (white.image == 255).all() if which == "image" else (white.labels == 1).all()
+
+
+def test_flipped_bytes_in_the_cache_are_noticed(samples, tmp_path, monkeypatch):
+    expected = [open_cache(samples, tmp_path / "cache")[0], samples[0]][1]
+    for file in CachedSamples(samples, tmp_path / "cache").files(0):
+        whole = file.read_bytes()
+        for place in range(0, len(whole), len(whole) // 40):
+            put(file, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            sample = CachedSamples(samples, tmp_path / "cache")[0]
+            assert np.array_equal(sample.image, expected.image)
+            assert np.array_equal(sample.labels, expected.labels)
+            assert file.read_bytes() == whole, "it is written again"
+    read = decoded(monkeypatch)
+    _ = CachedSamples(samples, tmp_path / "cache")[0]
+    assert read == []
+
+
+def test_a_file_that_changes_during_a_run_is_checked_again(samples, tmp_path):
+    through = open_cache(samples, tmp_path / "cache")
+    expected = through[0].image.copy()
+    file = through.files(0)[0]
+    put(file, file.read_bytes()[:-100] + bytes(100))
+    assert np.array_equal(through[0].image, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        (np.zeros((10, 10, 3), np.uint8), np.zeros((10, 9), np.uint8)),
+        (np.zeros((10, 10, 4), np.uint8), np.zeros((10, 10), np.uint8)),
+        (np.zeros((10, 10, 3), np.float64), np.zeros((10, 10), np.uint8)),
+        (np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 200, np.uint8)),
+        (np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), np.int64)),
+    ],
+)
+def test_entries_that_cannot_be_a_sample_are_decoded_again(samples, tmp_path, image, labels):
+    """A digest only protects against accidents."""
+    through = open_cache(samples, tmp_path / "cache")
+    for file, array in zip(through.files(0), (image, labels), strict=True):
+        cache._write(file, array, cache._digest(samples.pairs[0]))
+    assert np.array_equal(through[0].image, samples[0].image)
+    assert np.array_equal(through[0].labels, samples[0].labels)
 
 
 def test_the_space_needed_is_known_and_must_be_free(samples, tmp_path, monkeypatch):
