@@ -58,6 +58,16 @@ def check_writable(folder: Path) -> Path:
     return existing
 
 
+def ignores_case(folder: Path) -> bool:
+    """Return whether names in a folder, which need not exist yet, are equal if only their case differs."""
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    for place in (existing, *existing.parents):
+        other = place.with_name(place.name.swapcase()) if place.name else place
+        if other != place:
+            return other.exists() and other.samefile(place)
+    return False
+
+
 def check_new(*paths: Path, overwrite: bool = False, remedy: str = "choose another `out`, or add `overwrite`") -> None:
     """Check that output files do not exist yet.
 

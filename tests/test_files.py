@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from danet import files
 from danet.errors import InputError
-from danet.files import atomic_path, read_limited, read_yaml, remove_incomplete, write_atomically
+from danet.files import atomic_path, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
 
 WRITER = """
 import sys
@@ -131,3 +132,26 @@ def test_the_longest_honest_label_map_is_read(tmp_path):
     text = "label_map: {" + ", ".join(f"{value}: {value % 150}" for value in range(9_000)) + "}"
     (tmp_path / "dataset.yaml").write_text(text)
     assert len(read_yaml(tmp_path / "dataset.yaml")["label_map"]) == 9_000
+
+
+def test_folders_that_ignore_case_are_recognized(tmp_path, monkeypatch):
+    assert not files.ignores_case(tmp_path)
+    (tmp_path / "Out").mkdir()
+    (tmp_path / "oUT").mkdir()
+    assert not files.ignores_case(tmp_path / "Out" / "new" / "folder"), "two folders"
+    monkeypatch.setattr(Path, "samefile", lambda *_: True)
+    assert files.ignores_case(tmp_path / "Out" / "new" / "folder")
+
+
+@pytest.mark.parametrize(
+    "write", [lambda file: write_json(file, ["x" * 5000]), lambda file: write_atomically(file, bytes(5000))]
+)
+def test_a_full_disk_leaves_no_half_written_file(tmp_path, write):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write 5,\d+ bytes \(File too large\); free some space"):
+            write(tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

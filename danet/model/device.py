@@ -1,5 +1,8 @@
 """The device to compute on."""
 
+import os
+from functools import cache
+
 import torch
 
 from danet.errors import InputError
@@ -30,3 +33,13 @@ def resolve_device(name: str | None, index: int = 0) -> torch.device:
         gpus = "no GPU was found" if count == 0 else f"{count} GPU{'s were' if count > 1 else ' was'} found"
         raise InputError("device", f"{name!r} is not available ({gpus})", "use 'cpu', or leave `device` out")
     return torch.device("cuda", index)
+
+
+@cache
+def let_forks_compute() -> None:
+    """Let the processes forked from this one compute on the CPU, with one thread each.
+
+    A fork has none of the threads of OpenMP that this process has started, and would wait for them forever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

@@ -10,7 +10,7 @@ from danet.data.images.channels import RGB, Bands
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import list_images, read_header
 from danet.errors import InputError
-from danet.files import check_new
+from danet.files import check_new, ignores_case
 
 Kind = Literal["image", "video", "large"]
 
@@ -59,14 +59,16 @@ def find_images(inputs: Iterable[Path], out: Path, overwrite: bool = False, band
     for path in inputs:
         files += list_images(path, bands) if path.is_dir() else [path]
     by_stem: dict[str, Path] = {}
+    one_case = ignores_case(out)
     for file in files:
-        if file.stem in by_stem:
-            other = by_stem[file.stem]
+        stem = file.stem.casefold() if one_case else file.stem
+        if stem in by_stem:
+            other = by_stem[stem]
             if file.resolve() == other.resolve():
                 raise InputError(file, "given twice", "list it once")
             remedy = "rename one of them, or segment them into different `out` folders"
             raise InputError(file, f"would overwrite the results of {other}", remedy)
-        by_stem[file.stem] = file
+        by_stem[stem] = file
         paths = output_paths(out, file.stem, kind_of(file))
         if (length := max(len(path.name.encode(errors="surrogateescape")) for path in paths)) > _MAX_NAME:
             what = f"the names of its outputs would have {length} bytes, more than {_MAX_NAME}"

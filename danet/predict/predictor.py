@@ -18,7 +18,7 @@ from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.model.attention_kernels import is_out_of_memory
 from danet.model.baselines import AnyNetwork
-from danet.model.device import resolve_device
+from danet.model.device import let_forks_compute, resolve_device
 from danet.model.dranet import AttentionNetwork
 from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.attention import Inspection, inspect_pixels
@@ -55,6 +55,7 @@ class Predictor:
     ):
         self.device, self.network, self.card, self.dtype = resolve_device(device), network, card, dtype
         self.folded = network
+        let_forks_compute()
         if not isinstance(network, runtimes.ExportedNetwork):
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.folded = fold_batchnorm(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))

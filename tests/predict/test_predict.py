@@ -1,11 +1,14 @@
 """Predictor and Segmentation: results, the files written, and files never overwritten."""
 
 import json
+import multiprocessing
+import os
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from memory import needs_proc, peak_of
 from PIL import Image
 
@@ -123,6 +126,35 @@ def test_conflicting_outputs_are_found_before_work_begins(tmp_path, image):
         find_images([tmp_path], tmp_path / "out")
     with pytest.raises(InputError, match="would have 262 bytes, more than 255"):
         find_images([tmp_path / ("x" * 250 + ".png")], tmp_path / "out")
+
+
+def test_outputs_that_differ_only_in_case_conflict_where_case_is_ignored(tmp_path, image, monkeypatch):
+    for name in ("a.png", "A.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    assert len(find_images([tmp_path], tmp_path / "out")) == 2
+    monkeypatch.setattr("danet.predict.outputs.ignores_case", lambda _: True)  # as on macOS and Windows
+    with pytest.raises(InputError, match=r"a\.png: would overwrite the results of .*A\.png; rename one of them"):
+        find_images([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of forks beside threads
+def test_a_forked_process_can_segment_images(predictor):
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.randn(512, 512) @ torch.randn(512, 512)  # starts OpenMP's threads
+        expected = predictor(image).confidence
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            confidence = pool.apply_async(_confidence, (predictor, image)).get(timeout=60)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(confidence, expected, atol=1e-5)
+
+
+def _confidence(predictor, image) -> np.ndarray:
+    return predictor(image).confidence
 
 
 def test_label_images_keep_every_id(tmp_path):
