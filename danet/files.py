@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -181,6 +182,23 @@ def _create_locked(path: Path) -> tuple[Path, int]:
         except OSError:  # a file system without locks
             return temporary, descriptor
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, hidden.
+
+    When the block ends, it becomes `path`, which must not exist or be empty; if the block fails, it is removed.
+    """
+    temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.sync()
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
