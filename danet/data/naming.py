@@ -50,7 +50,7 @@ class Naming(NamedTuple):
     @property
     def names_masks(self) -> bool:
         """Whether the names of masks have a word for masks, so that they are not the images."""
-        return _names_masks(self.mask_part + self.mask_suffix)
+        return names_masks(self.mask_part + self.mask_suffix)
 
     @property
     def masks(self) -> str:
@@ -157,19 +157,19 @@ def _difference(stem: str, mask: str) -> tuple[str, str]:
 
 def _two_words(files: Sequence[Path]) -> Naming | None:
     """Recognize image_001.png and mask_001.png in one folder, by the word for masks in the names."""
-    masks = [file for file in files if file.suffix.lower() in LOSSLESS and _names_masks(file.stem)]
+    masks = [file for file in files if file.suffix.lower() in LOSSLESS and names_masks(file.stem)]
     images = {_composed(file.stem) for file in files} - {_composed(file.stem) for file in masks}
     naming = _replaced_part(sorted(images), [_composed(file.name) for file in masks]) if masks and images else None
-    return naming if naming and _names_masks(naming.mask_part) else None
+    return naming if naming and names_masks(naming.mask_part) else None
 
 
 def _likeliest(suffixes: Mapping[str, int], files: int) -> str | None:
     """Return the likeliest mask suffix of those that a third of the files have: mask words first, then by frequency."""
     frequent = [suffix for suffix, count in suffixes.items() if 3 * count >= files]
-    return max(frequent, key=lambda suffix: (_names_masks(suffix), suffixes[suffix], suffix), default=None)
+    return max(frequent, key=lambda suffix: (names_masks(suffix), suffixes[suffix], suffix), default=None)
 
 
-def _names_masks(suffix: str) -> bool:
+def names_masks(suffix: str) -> bool:
     return any(word in suffix.lower() for word in _MASK_WORDS)
 
 
@@ -180,7 +180,7 @@ def _two_suffixes(files: Sequence[Path]) -> Naming | None:
         at = max(file.name.rfind("_"), file.name.rfind("-"))
         if at > 0:
             bases.setdefault(file.name[at:], set()).add(file.with_name(file.name[:at]))
-    candidates = [suffix for suffix in bases if _names_masks(suffix)]
+    candidates = [suffix for suffix in bases if names_masks(suffix)]
     if len(candidates) != 1:
         return None
     (mask,) = candidates

@@ -1,0 +1,112 @@
+"""CVAT for images 1.1: annotations.xml, and the images in images/ if they were exported.
+
+Polygons, boxes, ellipses and masks are read; polylines, which have no width in the file, are drawn with a given width.
+Points, cuboids, skeletons and tags are left out. Shapes are drawn in the order of their z_order, then of the file.
+Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from danet.data.annotations.coco import checked_runs
+from danet.data.annotations.records import Element, Record, read_xml
+from danet.data.annotations.shapes import AnnotatedImage, Export, Line, Polygon, Region, Shape, ellipse, rectangle
+from danet.data.annotations.source import Source
+from danet.data.classes import Color
+
+_LEFT_OUT = ("points", "cuboid", "skeleton", "tag")
+
+
+def recognize(source: Source) -> bool:
+    """Return whether an export contains CVAT's XML."""
+    return source.has_head(".xml", r"<annotations>", r"<(meta|image|track|version)\b")
+
+
+def read(source: Source) -> Export:
+    """Read all CVAT files of an export. The subset of an image is its split.
+
+    Raises:
+        InputError: a file is invalid; the message names the line, the element and the attribute.
+    """
+    classes: dict[str, Color | None] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
+    images: list[AnnotatedImage] = []
+    for top in (read_xml(file) for file in source.files(".xml")):
+        if top.tag != "annotations":
+            continue
+        if track := next(top.find("track"), None):
+            raise track.record.error("a track of CVAT for video", "export the task as CVAT for images 1.1")
+        classes |= _classes(top)
+        images += [_image(source, image, classes, left_out) for image in top.find("image")]
+    return Export(images, classes, left_out)
+
+
+def _classes(top: Element) -> dict[str, Color | None]:
+    classes: dict[str, Color | None] = {}
+    for label in top.find("label"):
+        color = label.child_text("color")
+        place = Record(label.record.file, label.record.place, color)
+        classes[label.child_text("name")] = place.color() if color else None
+    return classes
+
+
+def _image(
+    source: Source, image: Element, classes: dict[str, Color | None], left_out: dict[str, list[str]]
+) -> AnnotatedImage:
+    record = image.record
+    name, size = record["name"].text(), (record["height"].whole(1), record["width"].whole(1))
+    ordered: list[tuple[int, Shape]] = []
+    for child in image.children:
+        if child.tag in _LEFT_OUT:
+            left_out[f"{child.tag} elements"].append(str(child.record))
+            continue
+        label = child.record["label"]
+        if label.text() not in classes:
+            raise label.error(f"{label.text()!r} is not one of the labels of the task")
+        z_order = child.record.get("z_order")
+        if region := _region(child, left_out):
+            shape = Shape(label.text(), (region,), str(child.record))
+            ordered.append((z_order.whole(-1_000_000) if z_order else 0, shape))
+    shapes = [shape for _, shape in sorted(ordered, key=lambda pair: pair[0])]
+    subset = record.get("subset")
+    split = source.split_of(subset.text()) if subset and subset.value else None
+    file = source.find_image(name, record.file.parent, str(record), split)
+    return AnnotatedImage(name, str(record), file, shapes, size, split)
+
+
+def _region(element: Element, left_out: dict[str, list[str]]) -> Region | None:
+    record = element.record
+
+    def numbers(*names: str) -> list[float]:
+        return [record[name].number() for name in names]
+
+    rotation = record.get("rotation")
+    degrees = rotation.number() if rotation else 0.0
+    match element.tag:
+        case "box":
+            left, top, right, bottom = numbers("xtl", "ytl", "xbr", "ybr")
+            return rectangle(left, top, right - left, bottom - top, degrees, centered=True)
+        case "ellipse":
+            x, y, radius_x, radius_y = numbers("cx", "cy", "rx", "ry")
+            return ellipse(x, y, radius_x, radius_y, degrees)
+        case "mask":
+            left, top, width, height = (record[name].whole(-1_000_000) for name in ("left", "top", "width", "height"))
+            counts = np.array([count.whole() for count in _split(record["rle"], ",")], np.float64)
+            return replace(checked_runs(record["rle"], counts, height, width, by_columns=False), left=left, top=top)
+        case "polygon" | "polyline":
+            points = [[value.number() for value in _split(point, ",")] for point in _split(record["points"], ";")]
+            pairs = Record(record.file, f"{record.place}.points", points).points()
+            if element.tag == "polyline":
+                return Line(pairs)
+            if len(pairs) >= 3:
+                return Polygon((pairs,))
+            left_out["polygons of fewer than 3 points"].append(str(record))
+            return None
+        case _:
+            raise record.error("is not a shape of CVAT for images 1.1")
+
+
+def _split(record: Record, separator: str) -> list[Record]:
+    return [Record(record.file, record.place, part) for part in str(record.value).split(separator)]

@@ -1,0 +1,163 @@
+"""Label Studio JSON: a list of tasks with annotations.
+
+Polygons, brush masks, bitmasks, rectangles and ellipses are read; points and other results are left out. Of several
+annotations of a task, the last one is read. If no task has annotations, the predictions are read.
+Format: https://labelstud.io/guide/task_format
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from danet.data.annotations.brush import decode_brush
+from danet.data.annotations.rasterize import runs_of
+from danet.data.annotations.records import Record, read_json
+from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Region, Shape, ellipse, rectangle
+from danet.data.annotations.source import Source
+from danet.data.images.binary_masks import decode_binary_mask
+from danet.data.images.read import SUFFIXES
+from danet.errors import list_names
+
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
+
+
+def recognize(source: Source) -> bool:
+    """Return whether an export contains Label Studio's tasks."""
+    return source.has_head(".json", r"^\s*\[", r'"(annotations|predictions|completions)"\s*:\s*\[', r'"data"\s*:\s*\{')
+
+
+def read(source: Source) -> Export:
+    """Read all tasks of an export. Names of files and folders tell the split.
+
+    Raises:
+        InputError: a file is invalid; the message names the task, the result and the field.
+    """
+    tasks = [task for file in source.files(".json") for task in read_tasks(read_json(file))]
+    annotated = any(_annotations(task) for task in tasks)
+    left_out: dict[str, list[str]] = defaultdict(list)
+    images, several, classes = [], [], {}
+    for task in tasks:
+        chosen = _annotations(task) if annotated else _listed(task, "predictions")
+        name = image_name(task)
+        if len(chosen) > 1:
+            several.append(name)
+        shapes, size = _shapes(chosen[-1], left_out) if chosen else ([], None)
+        classes |= {shape.name: None for shape in shapes}
+        split = source.split_of(task.file)
+        file = find_task_image(source, name, task, split)
+        images.append(AnnotatedImage(name, str(task), file, shapes, size, split))
+    notes = ["the order of the classes is alphabetical: the file does not define one"]
+    if not annotated:
+        notes.append("no task has annotations, so the predictions are read")
+    if several:
+        what = f"tasks with several annotations: {len(several)} ({list_names(several, 5)})"
+        notes.append(f"{what}; the last one of each is read")
+    return Export(images, dict.fromkeys(sorted(classes)), left_out, tuple(notes))
+
+
+def read_tasks(record: Record) -> list[Record]:
+    """Return the tasks in a file; none if it contains anything else."""
+    if not isinstance(record.value, list):
+        return []
+    return [task for task in record.items() if isinstance(task.value, dict) and "data" in task.value]
+
+
+def image_name(task: Record) -> str:
+    """Return the name of a task's image: of its data, the first path with the suffix of an image.
+
+    Raises:
+        InputError: the task has no image.
+    """
+    texts = {key: value.value for key, value in task["data"].entries() if isinstance(value.value, str)}
+    for key in sorted(texts, key=lambda key: key != "image"):
+        parts = urlsplit(texts[key])
+        path = next(iter(parse_qs(parts.query).get("d", [])), unquote(parts.path))  # /data/local-files/?d=PATH
+        name = PurePosixPath(path.replace("\\", "/")).name
+        if name.lower().endswith(SUFFIXES):
+            return name
+    raise task["data"].error("names no image")
+
+
+def find_task_image(source: Source, name: str, task: Record, split: str | None) -> Path | None:
+    """Find the image of a task, with or without the prefix of uploaded files."""
+    found = source.find_image(name, task.file.parent, str(task), split)
+    return found or source.find_image(_UPLOADED.sub("", name), task.file.parent, str(task), split)
+
+
+def _listed(task: Record, key: str) -> list[Record]:
+    found = task.get(key)
+    return [item for item in found.items() if isinstance(item.value, dict)] if found else []
+
+
+def _annotations(task: Record) -> list[Record]:
+    """Return the annotations of a task that were not canceled; versions before 1.0 call them completions."""
+    found = _listed(task, "annotations") or _listed(task, "completions")
+    return [item for item in found if not item.value.get("was_cancelled")]
+
+
+def _labels(result: Record) -> list[str]:
+    """Return the labels that a result contains."""
+    value = result.get("value")
+    lists = [labels for key, labels in value.entries() if key.endswith("labels")] if value else []
+    return [label.text() for labels in lists if isinstance(labels.value, list) for label in labels.items()]
+
+
+def _shapes(annotation: Record, left_out: dict[str, list[str]]) -> tuple[list[Shape], tuple[int, int] | None]:
+    """Return the shapes of an annotation, and the size of its image if there are any."""
+    by_id: dict[str | int, list[str]] = defaultdict(list)  # a region and its labels may be two results with one id
+    for result in annotation["result"].items():
+        if (key := result.get("id")) is not None:
+            by_id[key.key()] += _labels(result)
+    shapes, size = [], None
+    for result in annotation["result"].items():
+        kind, key = result["type"].text(), result.get("id")
+        if not (found := re.match(r"(polygon|brush|bitmask|rectangle|ellipse)(labels)?$", kind)):
+            if kind != "labels":
+                left_out[f"{kind} results"].append(str(result))
+            continue
+        labels = list(dict.fromkeys(by_id[key.key()] if key else _labels(result)))
+        if not labels:
+            left_out["results without a label"].append(str(result))
+            continue
+        if len(labels) > 1:
+            raise result.error(f"has several labels: {', '.join(labels)}", "choose one label per region")
+        size = result["original_height"].whole(1), result["original_width"].whole(1)
+        rotation = result.get("image_rotation")
+        if rotation and rotation.number() % 360:
+            raise rotation.error(f"the image was rotated by {rotation.value} degrees in Label Studio", "rotate it back")
+        if region := _region(found[1], result["value"], size):
+            shapes.append(Shape(labels[0], (region,), str(result)))
+        else:
+            left_out["polygons of fewer than 3 points"].append(str(result))
+    return shapes, size
+
+
+def _region(kind: str, value: Record, size: tuple[int, int]) -> Region | None:
+    """Return the region of a value, whose coordinates are percentages of the image's sides."""
+    height, width = size[0] / 100, size[1] / 100
+
+    def pixels(key: str, scale: float) -> float:
+        return value[key].number() * scale
+
+    rotation = value.get("rotation")
+    degrees = rotation.number() if rotation else 0.0
+    match kind:
+        case "polygon":
+            points = value["points"].points() * (width, height)
+            return Polygon((points,)) if len(points) >= 3 else None
+        case "rectangle":
+            sides = pixels("width", width), pixels("height", height)
+            return rectangle(pixels("x", width), pixels("y", height), *sides, degrees)
+        case "ellipse":
+            radii = pixels("radiusX", width), pixels("radiusY", height)
+            return ellipse(pixels("x", width), pixels("y", height), *radii, degrees)
+        case "brush":
+            return decode_brush(value["rle"], *size)
+    url = value["imageDataURL"]
+    packed = str(url.value).partition(";base64,")[2]
+    mask = decode_binary_mask(replace(url, value=packed).base64(), str(url))
+    if mask.shape != size:
+        raise url.error(f"is {mask.shape[1]} x {mask.shape[0]}, but the image has {size[1]} x {size[0]} pixels")
+    return runs_of(mask, by_columns=False)

@@ -1,0 +1,80 @@
+"""Label Studio's PNG export: one mask per brush region, and the JSON export of the project, which names the images.
+
+The masks are named task-ID-annotation-ID-by-USER-TAG-LABEL-NUMBER.png. Of several annotations of a task, the one with
+the highest id is read.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from danet.data.annotations.label_studio import find_task_image, image_name, read_tasks
+from danet.data.annotations.records import Record, read_json
+from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
+from danet.data.annotations.source import Source
+from danet.data.images.binary_masks import read_binary_mask
+from danet.errors import InputError
+
+_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-(\d+)\.png$")
+
+
+class _Mask(NamedTuple):
+    annotation: int
+    number: int
+    label: str
+    file: Path
+
+
+def recognize(source: Source) -> bool:
+    """Return whether an export contains Label Studio's PNG files."""
+    return any(_NAME.match(file.name) for file in source.all_files)
+
+
+def read(source: Source) -> Export:
+    """Read the masks of all tasks that the JSON export contains.
+
+    Raises:
+        InputError: no JSON export, or it contains none of a mask's tasks.
+    """
+    masks: dict[int, list[_Mask]] = defaultdict(list)
+    for file in source.all_files:
+        if found := _NAME.match(file.name):
+            masks[int(found[1])].append(_Mask(int(found[2]), int(found[4]), found[3], file))
+    tasks = {key: task for task in _tasks(source) if isinstance(key := task.value.get("id"), int)}
+    first = next(iter(masks.values()))[0].file
+    if not tasks:
+        what = "Label Studio's PNG export does not name the images"
+        raise InputError(first, what, "export the project as JSON too, and put that file next to the masks")
+    if missing := [key for key in masks if key not in tasks]:
+        what = f"no task of the JSON export has the id {missing[0]}"
+        raise InputError(masks[missing[0]][0].file, what, "export the whole project as JSON again")
+    images = [_image(source, task, masks[key]) for key, task in tasks.items()]
+    names = sorted({mask.label for found in masks.values() for mask in found})
+    return Export(images, dict.fromkeys(names), notes=("the order of the classes is alphabetical",))
+
+
+def _tasks(source: Source) -> Iterator[Record]:
+    for file in source.all_files:
+        if file.suffix.lower() == ".json":
+            yield from read_tasks(read_json(file))
+
+
+def _image(source: Source, task: Record, masks: Sequence[_Mask]) -> AnnotatedImage:
+    name = image_name(task)
+    last = max((mask.annotation for mask in masks), default=0)
+    chosen = tuple(sorted(mask for mask in masks if mask.annotation == last))
+    return AnnotatedImage(name, str(task), find_task_image(source, name, task, None), _MaskShapes(chosen))
+
+
+@dataclass(frozen=True)
+class _MaskShapes:
+    """The shapes of an image, each a mask file, which is read anew for each iteration."""
+
+    masks: Sequence[_Mask]
+
+    def __iter__(self) -> Iterator[Shape]:
+        for mask in self.masks:
+            yield Shape(mask.label, (Bitmap(read_binary_mask(mask.file)),), str(mask.file))

@@ -1,0 +1,161 @@
+"""The files of an export: annotation files, and the images that they name."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from danet.data.images.read import SUFFIXES
+from danet.errors import InputError, missing_folder
+
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:\d+|[^a-z]|$)")
+_HEAD = 1 << 16  # bytes that show the format of an annotation file
+_MAX_HEADS = 200  # annotation files that are looked at to recognize a format
+
+Order = Literal["columns", "rows"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A user's export.
+
+    Args:
+        path: its folder, or its annotation file.
+        images: the folder of the images, if they are elsewhere.
+        class_attribute: name of the attribute that holds the class, for formats that do not define it.
+        run_order: how the pixels of run lengths are counted, for formats that do not define it.
+    """
+
+    path: Path
+    images: Path | None = None
+    class_attribute: str | None = None
+    run_order: Order | None = None
+
+    def __post_init__(self):
+        if self.path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+            raise InputError(self.path, "is an archive", "unpack it, and specify the folder")
+        if not self.path.exists():
+            raise missing_folder(self.path, "specify the folder or the file of an export")
+        if self.images is not None and not self.images.is_dir():
+            raise missing_folder(self.images, "specify the folder that contains the images")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the export."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @cached_property
+    def all_files(self) -> Sequence[Path]:
+        """All files below the folder, sorted; hidden ones are left out."""
+        return tuple(_walk(self.folder))
+
+    @cached_property
+    def all_images(self) -> Sequence[Path]:
+        """All images below the folder and below `images`, recognized by their suffix."""
+        others = _walk(self.images) if self.images and not self.images.is_relative_to(self.folder) else ()
+        return tuple(file for file in (*self.all_files, *others) if file.suffix.lower() in SUFFIXES)
+
+    def files(self, *suffixes: str) -> list[Path]:
+        """Return the annotation files with one of these suffixes: the given file, or all below the folder."""
+        files = self.all_files if self.path.is_dir() else (self.path,)
+        return [file for file in files if file.suffix.lower() in suffixes]
+
+    def heads(self, suffix: str) -> Iterator[tuple[Path, str]]:
+        """Yield annotation files with this suffix, and the beginning of their text."""
+        for file in self.files(suffix)[:_MAX_HEADS]:
+            with open(file, "rb") as opened:
+                yield file, opened.read(_HEAD).decode("utf-8", "replace")
+
+    def has_head(self, suffix: str, *patterns: str) -> bool:
+        """Return whether an annotation file with this suffix begins with text that contains all patterns."""
+        return any(all(re.search(pattern, head) for pattern in patterns) for _, head in self.heads(suffix))
+
+    def find_image(
+        self, name: str, near: Path, place: str, split: str | None = None, not_in: Sequence[Path] = ()
+    ) -> Path | None:
+        r"""Find an image that an annotation file names, or return None.
+
+        Files outside the export are not found, whatever path the name contains.
+
+        Args:
+            name: a file name or a path, with / or \; without a suffix, any image with this stem.
+            near: the folder of the annotation file.
+            place: where the name is written, for messages.
+            split: the split of the annotation file, which decides between images with the same name.
+            not_in: folders of masks.
+
+        Raises:
+            InputError: several images have this name.
+        """
+        parts = [part for part in PurePosixPath(_plain(name).replace("\\", "/")).parts if part not in ("/", "..", ".")]
+        if not parts:
+            return None
+        found = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1], [])
+        found = [file for file in found if not any(file.is_relative_to(folder) for folder in not_in)]
+        if len(found) > 1:
+            found = self._closest(found, parts, near, split)
+        if len(found) > 1:
+            what = f"{name!r} names several images: {found[0]} and {found[1]}"
+            raise InputError(place, what, "keep one of them, or specify their folder as `images`")
+        return found[0] if found else None
+
+    def split_of(self, *names: str | Path) -> str | None:
+        """Return the split that a name contains, "train", "val" or "test"; the first name that contains one decides.
+
+        Of a path, only the part below the folder of the export is considered, innermost names first.
+        """
+        for name in names:
+            below = (str(name),)
+            if isinstance(name, Path) and name.is_relative_to(self.folder):
+                below = name.relative_to(self.folder).parts
+            for part in reversed(below):
+                if found := _SPLIT.search(part.lower()):
+                    return found[1]
+        return None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        by_name: dict[str, list[Path]] = {}
+        for file in self.all_images:
+            by_name.setdefault(_plain(file.name), []).append(file)
+        return by_name
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        by_stem: dict[str, list[Path]] = {}
+        for file in self.all_images:
+            by_stem.setdefault(_plain(file.stem), []).append(file)
+        return by_stem
+
+    def _closest(self, found: list[Path], parts: Sequence[str], near: Path, split: str | None) -> list[Path]:
+        """Return the images whose path ends most like the name; if these are several, those that are nearest."""
+
+        def rank(file: Path) -> tuple[object, ...]:
+            pairs = zip(reversed(file.parts), reversed(parts), strict=False)
+            common = sum(1 for _ in takewhile(lambda pair: _plain(pair[0]) == pair[1], pairs))
+            given = self.images is not None and file.is_relative_to(self.images)
+            same = split is not None and self.split_of(file.parent) == split
+            return common, given, same, len(os.path.commonpath((file.absolute(), near.absolute())))
+
+        best = max(map(rank, found))
+        return [file for file in found if rank(file) == best]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, sorted; linked folders are followed, each once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        seen.add(real)
