@@ -6,6 +6,7 @@ imported only when the command runs, and torch only inside the functions that ne
 """
 
 import difflib
+import keyword
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ COMMANDS = {
     "predict": "segment images, folders and videos: overlay, labels, JSON",
     "train": "train a recipe, on your own folder or a public dataset",
     "init": "propose dataset.yaml for a folder of images and masks",
+    "import": "turn the export of an annotation tool into images, masks and dataset.yaml",
     "check": "list everything that is wrong with a dataset",
     "look": "draw where pixels attend, what channels respond to, and what each module changes",
     "evaluate": "score weights on a dataset: mean IoU, IoU of each class, boundary F, calibration",
@@ -29,7 +31,7 @@ COMMANDS = {
     "serve": "start a web page that shows attention, and a REST API",
     "recipes": "list what can be trained",
 }
-"""Command -> summary. The function is `run` of the module with that name."""
+"""Command -> summary. The function is `run` of the module with that name, or with _ after it for a Python keyword."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -56,7 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
             raise InputError(args[0], "unknown command", remedy)
-        status = import_module(f"danet.cli.{args[0]}").run(args[1:])
+        module = f"{args[0]}_" if keyword.iskeyword(args[0]) else args[0]
+        status = import_module(f"danet.cli.{module}").run(args[1:])
         sys.stdout.flush()
         return status
     except InputError as error:

@@ -12,12 +12,11 @@ import numpy as np
 
 from danet.data.annotations.rasterize import Drawing, draw_shapes
 from danet.data.annotations.shapes import AnnotatedImage, Line, Polygon, Region, Shape
-from danet.data.images.pillow import MAX_PIXELS
-from danet.data.images.read import decode_image, read_header, read_orientation
+from danet.data.images.pillow import MAX_PIXELS, SWAPPING
+from danet.data.images.read import decode_image, read_header
 from danet.errors import InputError
 
 Exif = Literal["apply", "ignore"]
-_SWAPPED = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,12 @@ def find_frame(image: AnnotatedImage, exif: Exif | None = None) -> Frame:
         height, width = decode_image(image.embedded(), image.place).shape[:2]
         stored, orientation = (height, width), 1
     else:
-        header, orientation = read_header(image.file), read_orientation(image.file)
-        stored = header.height, header.width
+        header = read_header(image.file)
+        stored, orientation = (header.height, header.width), header.orientation
     if stored[0] * stored[1] > MAX_PIXELS:
         what = f"{stored[1]} x {stored[0]}: more pixels than the limit of {MAX_PIXELS:,}"
         raise InputError(image.file or image.place, what, "cut it into tiles before the annotation")
-    displayed = (stored[1], stored[0]) if orientation in _SWAPPED else stored
+    displayed = (stored[1], stored[0]) if orientation in SWAPPING else stored
     sizes = {"apply": displayed, "ignore": stored}
     fitting = [way for way in (exif,) if way] or [way for way, size in sizes.items() if image.size in (None, size)]
     if not fitting or image.size not in (None, sizes[fitting[0]]):
@@ -85,7 +84,7 @@ def turn_upright(labels: np.ndarray, orientation: int) -> np.ndarray:
         turned = turned[:, ::-1]
     if orientation in (3, 4, 6, 7):
         turned = turned[::-1]
-    return turned.T if orientation in _SWAPPED else turned
+    return turned.T if orientation in SWAPPING else turned
 
 
 def _scaled(frame: Frame) -> Iterator[Shape]:

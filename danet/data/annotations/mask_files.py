@@ -15,7 +15,7 @@ from pathlib import Path
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
 from danet.data.annotations.source import Source
 from danet.data.images.binary_masks import read_binary_mask
-from danet.data.samples import LOSSLESS, names_masks
+from danet.data.naming import LOSSLESS, names_masks
 from danet.errors import InputError, list_names
 
 _MASKS = ("masks", "mask")

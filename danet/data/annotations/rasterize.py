@@ -24,7 +24,7 @@ _MAX_CROSSINGS = 1 << 20  # computed at once, to bound the memory
 
 @dataclass
 class Findings:
-    """What should be known about a findings.
+    """What the user should know about drawings.
 
     Args:
         drawn: number of shapes with pixels.

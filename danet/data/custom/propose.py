@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from danet.data.annotations.recognize import FORMATS, import_advice
 from danet.data.classes import IGNORE, Classes, Color, distinct_palette
 from danet.data.custom.class_lists import find_class_lists
 from danet.data.custom.name_classes import Choose, NamedClasses, name_colors, name_values, refuse_to_choose
@@ -36,7 +37,7 @@ def propose(
     """
     if first_class not in (None, 0, 1):
         raise InputError("first_class", f"must be 0 or 1, got {first_class}", "leave it out if you do not know it")
-    scanned = scan(root)
+    scanned = _scan(root)
     if scanned.layout.splits:
         return _describe_classes(scanned, ignore, first_class, choose)
     lists, notes = find_lists(scanned.layout, [pair.image for pair in scanned.found])
@@ -104,6 +105,19 @@ def _check_colors(masks: Path, colors: Mapping[Color, int]) -> None:
         frequent = ", ".join(str(list(color)) for color in sorted(colors, key=lambda c: -colors[c])[:8])
         what = f"the masks have {len(colors)} colors, probably from smoothed edges (most frequent: {frequent})"
         raise InputError(masks, what, "save them as PNG without smoothing, with one exact color per class")
+
+
+def _scan(root: Path) -> MaskScan:
+    """Scan a folder, or advise to import it if it is the export of an annotation tool."""
+    if advice := import_advice(root, ("masks",)):  # one of several masks per image would be taken for the only one
+        raise advice
+    try:
+        scanned = scan(root)
+    except InputError as error:
+        raise import_advice(root) or error from error
+    if advice := import_advice(root, [name for name in FORMATS if name != "cvat-masks"]):  # which are read here
+        scanned = replace(scanned, notes=(*scanned.notes, f"not used: {advice.what}; to use it, {advice.remedy}"))
+    return scanned
 
 
 def _check_values(masks: Path, values: Mapping[int, int], ignore: int | None) -> None:

@@ -101,7 +101,7 @@ def scan(root: Path) -> MaskScan:
         for pair, header in zip(found, map_in_threads(lambda pair: _header(pair.image), found), strict=True)
         if header
     }
-    channels, transparent, image_notes = _read_bands({pair.image: header for pair, header in headers.items()})
+    channels, transparent, image_notes = read_bands({pair.image: header for pair, header in headers.items()})
     upright, exif_notes = _read_orientations(headers)
     return MaskScan(
         layout,
@@ -291,7 +291,7 @@ def _read_orientations(headers: Mapping[Pair, Header]) -> tuple[bool | None, lis
     return None, [f"{what}; compare one with its mask, and write exif: apply or exif: ignore"] if oriented else []
 
 
-def _read_bands(headers: Mapping[Path, Header]) -> tuple[int | None, int | None, list[str]]:
+def read_bands(headers: Mapping[Path, Header]) -> tuple[int | None, int | None, list[str]]:
     """Return `MaskScan.channels`, `.transparent` and notes."""
     if not headers:
         return None, None, []
