@@ -170,6 +170,7 @@ def _likeliest(suffixes: Mapping[str, int], files: int) -> str | None:
 
 
 def names_masks(suffix: str) -> bool:
+    """Return whether a part of file names says that the files are masks, such as "_label.png"."""
     return any(word in suffix.lower() for word in _MASK_WORDS)
 
 

@@ -23,7 +23,7 @@ from danet.data.annotations.source import Order, Source
 from danet.data.classes import IGNORE, Classes, Color, distinct_palette
 from danet.data.custom.import_images import Placed, listed, main_split, place_images, usable_images
 from danet.data.custom.layout import SPLITS, Layout
-from danet.data.custom.propose import Proposal, write
+from danet.data.custom.proposal import Proposal, write
 from danet.data.custom.scan_masks import read_bands
 from danet.data.custom.verify import ALL, Advance, count_values, map_in_threads
 from danet.data.images.read import read_header
