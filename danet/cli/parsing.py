@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -149,7 +149,7 @@ def _options(kind: type, default: Any = None, prefix: str = "") -> Iterator[_Opt
 def _without_none(kind: Any) -> Any:
     """Return X for `X | None`."""
     others = [arg for arg in get_args(kind) if arg is not types.NoneType]
-    return others[0] if isinstance(kind, types.UnionType) and len(others) == 1 else kind
+    return others[0] if get_origin(kind) in (types.UnionType, Union) and len(others) == 1 else kind
 
 
 def _negation(flag: str) -> str:
@@ -241,8 +241,10 @@ def _option_error(
     if unknown := re.match(r"Unrecognized options: ([^\s,]+)", text):
         return _unknown_option(unknown[1], text, by_flag, seek)
     if choice := re.match(r"invalid choice (.*?) for argument '(\S+)'\. Expected one of \((.*?)\)", text):
-        names = choice[3].rstrip(",").replace("'", "")
-        return InputError(choice[2], f"{choice[1]} is unknown", f"use one of {names}")
+        option = by_flag.get(choice[2])
+        names = get_args(option.kind) if option else ()  # tyro's own list is unordered, and contains None
+        listed = ", ".join(map(str, names)) or choice[3].rstrip(",").replace("'", "")
+        return InputError(choice[2], f"{choice[1]} is unknown", f"use one of {listed}")
     if short := re.match(r"Missing value for argument '(\S+)'\. Expected (\d+) values?", text):
         count, given = int(short[2]), len(_values(args, short[1]))
         return InputError(short[1], f"needs {count} values, got {given}" if count > 1 else "needs a value", seek)
