@@ -16,6 +16,7 @@ from danet.errors import InputError, printable
 if TYPE_CHECKING:
     from danet.predict.folder import Saved, Throughput
     from danet.predict.outputs import Kind
+    from danet.predict.preannotations import AnnotationFile
     from danet.predict.predictor import Predictor
     from danet.predict.protocols import Protocol
 
@@ -29,6 +30,8 @@ class Predict:
     than 64 million pixels (TIFF, PNG, JPEG) is processed in parts: its labels are a TIFF with the same coordinates, and
     its overlay is downsampled.
 
+    With --format, one file of annotations is written instead, for COCO tools, Label Studio or CVAT.
+
     Example: danet predict street.jpg photos/ clip.mp4 --out results
     """
 
@@ -40,6 +43,11 @@ class Predict:
     """folder for the results"""
     overwrite: bool = False
     """replace existing results"""
+    format: Literal["coco", "label-studio", "cvat"] | None = None
+    """write all predictions as one file that this tool imports, instead of overlays, label maps and summaries"""
+    tolerance: float | None = None
+    """with --format: write polygons that deviate from the predicted regions by at most this many pixels; default:
+    masks, exactly as predicted"""
     size: int | None = None
     """resize images to this long side, in pixels, before the network; for images of more than 64 million pixels, the
     side of the windows; default: the size used in training"""
@@ -60,6 +68,7 @@ def run(args: Sequence[str]) -> int:
 
     from danet.files import check_writable, remove_incomplete
     from danet.predict.outputs import find_images, kind_of
+    from danet.predict.preannotations import check_target
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
 
@@ -67,20 +76,27 @@ def run(args: Sequence[str]) -> int:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
-    files = find_images(options.images, options.out, options.overwrite, predictor.card.bands)
+    target = _annotation_file(options)
+    overwrite = options.overwrite or target is not None  # which is another file
+    files = find_images(options.images, options.out, overwrite, predictor.card.bands)
+    if target is not None:
+        check_target(target, files)
     check_writable(options.out)
     remove_incomplete(options.out)
     failed, speeds = 0, []
     for kind, group in groupby(files, kind_of):
-        for result in _segmented(kind, group, predictor, protocol, options, speeds):
+        for result in _segmented(kind, group, predictor, protocol, options, target, speeds):
             if not isinstance(result, InputError):
                 shares = ", ".join(f"{entry['name']} {entry['share']:.0%}" for entry in result.summary["classes"][:4])
-                print(printable(f"{result.paths[0]}  {shares}"))
+                where = result.paths[0] if target is None else result.summary["name"]
+                print(printable(f"{where}  {shares}"))
             elif len(files) == 1:
                 raise result
             else:
                 failed += 1
                 print(error_line(result), file=sys.stderr)
+    if target is not None:
+        print(printable(f"wrote {' and '.join(map(str, target.paths))}"))
     if failed:
         print(f"error: {failed} of {len(files)} files could not be segmented; see the errors above", file=sys.stderr)
     for throughput in speeds:
@@ -89,18 +105,36 @@ def run(args: Sequence[str]) -> int:
     return 2 if failed else 0
 
 
+def _annotation_file(options: Predict) -> "AnnotationFile | None":
+    """Return the file of annotations to write, or None for overlays, label maps and summaries."""
+    from danet.predict.preannotations import AnnotationFile
+
+    if options.format is not None:
+        return AnnotationFile(options.out, options.format, options.tolerance, options.overwrite)
+    if options.tolerance is not None:
+        raise InputError("tolerance", "is for polygons in a file of annotations", "add `format`, or omit it")
+    return None
+
+
 def _segmented(
     kind: "Kind",
     files: Iterable[Path],
     predictor: "Predictor",
     protocol: "Protocol",
     options: Predict,
+    target: "AnnotationFile | None",
     speeds: list["Throughput"],
 ) -> Iterator["Saved | InputError"]:
     """Segment files of one kind, yield results and errors, and append to `speeds` what was measured."""
     from danet.predict import folder, large_image, video
+    from danet.predict.preannotations import segment_as_annotations
 
     given = options.out, options.overwrite, protocol, options.size
+    if target is not None:
+        with folder.Throughput("image") as throughput:
+            speeds.append(throughput)
+            yield from segment_as_annotations(predictor, files, target, protocol, options.size, throughput)
+        return
     if kind == "image":
         with folder.Throughput("image") as throughput:
             speeds.append(throughput)

@@ -15,6 +15,9 @@ IGNORE = 255
 NO_DATA = 1 - (1 << 31)
 """The mask value, as read, of pixels for which a GeoTIFF declares that it has no data. They are always ignored."""
 
+BACKGROUND = "background"
+"""The name of the class of pixels without another class."""
+
 Color = tuple[int, int, int]
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: halves of characters
@@ -58,6 +61,11 @@ class Classes:
     def named(cls, names: tuple[str, ...]) -> "Classes":
         """Return classes with these names and distinct colors, for datasets without colors."""
         return cls(names, distinct_palette(len(names)))
+
+
+def is_background(name: str) -> bool:
+    """Return whether a class is everything that has no other class: "background", "Background", "_background_"."""
+    return name.strip("_ ").casefold() == BACKGROUND
 
 
 def distinct_palette(n: int) -> tuple[Color, ...]:

@@ -4,16 +4,20 @@ Polygons and run lengths are read, compressed or not, and crowd regions too. Ann
 Format: https://cocodataset.org/#format-data
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from danet.data.annotations.contours import ring_area
+from danet.data.annotations.rasterize import runs_of
 from danet.data.annotations.records import Record, read_json
-from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Region, Runs, Shape
+from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Polygon, Region, Runs, Shape
 from danet.data.annotations.source import Source
-from danet.data.classes import Color
+from danet.data.classes import Classes, Color
 from danet.data.images.pillow import MAX_PIXELS
 
 _MAX_CHARACTERS = 7  # of a compressed count, 5 bits each
@@ -165,3 +169,42 @@ def encode_counts(counts: Int64[np.ndarray, " N"]) -> str:
             if last:
                 break
     return "".join(text)
+
+
+def encode(images: Iterable[AnnotatedImage], classes: Classes) -> Iterator[str]:
+    """Yield the text of a COCO file, image by image.
+
+    Polygons are written as polygons, and bitmaps as compressed run lengths, which COCO calls crowds.
+
+    Args:
+        images: with their sizes; each shape has one region, a polygon of one ring or a bitmap.
+        classes: of the shapes.
+    """
+    categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(classes.names, 1)]
+    yield f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)},\n"annotations": ['
+    records, count = [], 0
+    for key, image in enumerate(images, 1):
+        assert image.size is not None
+        height, width = image.size
+        records.append({"id": key, "file_name": image.name, "width": width, "height": height})
+        for shape in image.shapes:
+            count += 1
+            ids = {"id": count, "image_id": key, "category_id": classes.names.index(shape.name or "") + 1}
+            score = {} if shape.score is None else {"score": round(shape.score, 4)}
+            yield f"{',' * (count > 1)}\n{json.dumps({**ids, **_segmentation(shape.regions[0], image.size), **score})}"
+    yield f'\n],\n"images": {json.dumps(records)}}}\n'
+
+
+def _segmentation(region: Region, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the fields of an annotation that depend on its region."""
+    if isinstance(region, Polygon):
+        (ring,) = region.rings
+        (left, top), (right, bottom) = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+        fields = {"segmentation": [ring.ravel().tolist()], "area": abs(ring_area(ring)), "iscrowd": 0}
+        return fields | {"bbox": [left, top, right - left, bottom - top]}
+    assert isinstance(region, Bitmap)
+    y, x = np.nonzero(region.pixels)
+    left, top = int(x.min()), int(y.min())
+    segmentation = {"size": list(size), "counts": encode_counts(runs_of(region.pixels, by_columns=True).counts)}
+    fields = {"segmentation": segmentation, "area": len(x), "iscrowd": 1}
+    return fields | {"bbox": [left, top, int(x.max()) + 1 - left, int(y.max()) + 1 - top]}

@@ -5,16 +5,30 @@ Points, cuboids, skeletons and tags are left out. Shapes are drawn in the order 
 Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat
 """
 
+import html
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from danet.data.annotations.coco import checked_runs
+from danet.data.annotations.rasterize import runs_of
 from danet.data.annotations.records import Element, Record, read_xml
-from danet.data.annotations.shapes import AnnotatedImage, Export, Line, Polygon, Region, Shape, ellipse, rectangle
+from danet.data.annotations.shapes import (
+    AnnotatedImage,
+    Bitmap,
+    Export,
+    Line,
+    Polygon,
+    Region,
+    Shape,
+    ellipse,
+    rectangle,
+)
 from danet.data.annotations.source import Source
-from danet.data.classes import Color
+from danet.data.classes import Classes, Color
+from danet.errors import InputError
 
 _LEFT_OUT = ("points", "cuboid", "skeleton", "tag")
 
@@ -110,3 +124,50 @@ def _region(element: Element, left_out: dict[str, list[str]]) -> Region | None:
 
 def _split(record: Record, separator: str) -> list[Record]:
     return [Record(record.file, record.place, part) for part in str(record.value).split(separator)]
+
+
+def encode(images: Iterable[AnnotatedImage], classes: Classes) -> Iterator[str]:
+    """Yield the text of an annotations.xml, image by image.
+
+    Args:
+        images: with their sizes; each shape has one region, a polygon of one ring or a bitmap.
+        classes: of the shapes.
+    """
+    yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task><labels>\n'
+    for name, color in zip(classes.names, classes.palette, strict=True):
+        yield f"<label><name>{_quoted(name)}</name><color>#{bytes(color).hex()}</color><attributes/></label>\n"
+    yield "</labels></task></meta>\n"
+    for key, image in enumerate(images):
+        assert image.size is not None
+        height, width = image.size
+        yield f'<image id="{key}" name="{_quoted(image.name)}" width="{width}" height="{height}">\n'
+        for z_order, shape in enumerate(image.shapes):
+            tag, fields = _element(shape.regions[0])
+            label = f'label="{_quoted(shape.name or "")}" source="auto" occluded="0"'
+            yield f'<{tag} {label} {fields} z_order="{z_order}"/>\n'
+        yield "</image>\n"
+    yield "</annotations>\n"
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for XML.
+
+    Raises:
+        InputError: it contains control characters, which XML cannot hold.
+    """
+    if not text.isprintable():
+        raise InputError(repr(text), "contains characters that XML cannot hold", "rename it, or use another `format`")
+    return html.escape(text)
+
+
+def _element(region: Region) -> tuple[str, str]:
+    """Return the tag of a shape and the attributes that depend on its region."""
+    if isinstance(region, Polygon):
+        (ring,) = region.rings
+        return "polygon", f'points="{";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist())}"'
+    assert isinstance(region, Bitmap)
+    y, x = np.nonzero(region.pixels)
+    left, top = int(x.min()), int(y.min())
+    runs = runs_of(region.pixels[top : int(y.max()) + 1, left : int(x.max()) + 1], by_columns=False)
+    rle = ", ".join(map(str, runs.counts.tolist()))
+    return "mask", f'rle="{rle}" left="{left}" top="{top}" width="{runs.width}" height="{runs.height}"'

@@ -5,17 +5,22 @@ annotations of a task, the last one is read. If no task has annotations, the pre
 Format: https://labelstud.io/guide/task_format
 """
 
+import html
+import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from danet.data.annotations.brush import decode_brush
+from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.rasterize import runs_of
 from danet.data.annotations.records import Record, read_json
-from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Region, Shape, ellipse, rectangle
+from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Polygon, Region, Shape, ellipse, rectangle
 from danet.data.annotations.source import Source
+from danet.data.classes import Classes
 from danet.data.images.binary_masks import decode_binary_mask
 from danet.data.images.read import SUFFIXES
 from danet.errors import list_names
@@ -161,3 +166,52 @@ def _region(kind: str, value: Record, size: tuple[int, int]) -> Region | None:
     if mask.shape != size:
         raise url.error(f"is {mask.shape[1]} x {mask.shape[0]}, but the image has {size[1]} x {size[0]} pixels")
     return runs_of(mask, by_columns=False)
+
+
+def encode(images: Iterable[AnnotatedImage], _: Classes) -> Iterator[str]:
+    """Yield the text of a list of tasks with predictions, image by image; see `labeling_config`.
+
+    Args:
+        images: with their sizes; each shape has one region, a polygon of one ring or a bitmap.
+    """
+    yield "["
+    for i, image in enumerate(images):
+        assert image.size is not None
+        results = [_result(shape, f"{i}-{j}", image.size) for j, shape in enumerate(image.shapes)]
+        scores = [shape.score for shape in image.shapes if shape.score is not None]
+        mean = {"score": round(sum(scores) / len(scores), 4)} if scores else {}
+        prediction = {"model_version": "danet", **mean, "result": results}
+        data = {"image": f"/data/local-files/?d={quote(image.name, errors='surrogateescape')}"}
+        yield f"{',' * (i > 0)}\n{json.dumps({'data': data, 'predictions': [prediction]})}"
+    yield "\n]\n"
+
+
+def labeling_config(classes: Classes, polygons: bool) -> str:
+    """Return the labeling configuration of a project to which the tasks of `encode` belong.
+
+    Args:
+        classes: the labels.
+        polygons: whether the shapes are polygons; otherwise they are brush masks.
+    """
+    tag = "PolygonLabels" if polygons else "BrushLabels"
+    labels = "".join(
+        f'    <Label value="{html.escape(name)}" background="#{bytes(color).hex()}"/>\n'
+        for name, color in zip(classes.names, classes.palette, strict=True)
+    )
+    image = '  <Image name="image" value="$image" zoom="true"/>\n'
+    return f'<View>\n{image}  <{tag} name="label" toName="image">\n{labels}  </{tag}>\n</View>\n'
+
+
+def _result(shape: Shape, key: str, size: tuple[int, int]) -> dict[str, Any]:
+    height, width = size
+    (region,) = shape.regions
+    if isinstance(region, Polygon):
+        points = (region.rings[0] * (100 / width, 100 / height)).tolist()
+        kind, value = "polygonlabels", {"points": points, "closed": True}
+    else:
+        assert isinstance(region, Bitmap)
+        kind, value = "brushlabels", {"format": "rle", "rle": encode_brush(region.pixels)}
+    names = {"id": key, "type": kind, "from_name": "label", "to_name": "image"}
+    sizes = {"original_width": width, "original_height": height, "image_rotation": 0}
+    score = {} if shape.score is None else {"score": round(shape.score, 4)}
+    return {**names, **sizes, "value": {**value, kind: [shape.name]}, **score}

@@ -80,11 +80,13 @@ class Shape:
         name: its class; None: pixels to ignore.
         regions: their union is the area.
         place: where it is written, for messages: "annotations.json: annotations[3]".
+        score: how certain a prediction is, in [0, 1].
     """
 
     name: str | None
     regions: tuple[Region, ...]
     place: str
+    score: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from danet.data.annotations.rasterize import UNCOVERED, Findings
 from danet.data.annotations.recognize import choose_format
 from danet.data.annotations.shapes import Export
 from danet.data.annotations.source import Order, Source
-from danet.data.classes import IGNORE, Classes, Color, distinct_palette
+from danet.data.classes import BACKGROUND, IGNORE, Classes, Color, distinct_palette, is_background
 from danet.data.custom.import_images import Placed, listed, main_split, place_images, usable_images
 from danet.data.custom.layout import SPLITS, Layout
 from danet.data.custom.proposal import Proposal, write
@@ -29,8 +29,6 @@ from danet.data.custom.verify import ALL, Advance, count_values, map_in_threads
 from danet.data.images.read import read_header
 from danet.errors import InputError
 from danet.files import FULL, atomic_folder, check_writable, make_folder
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _check_destination(source: Path, destination: Path) -> None:
 def _classes(source: Path, export: Export, frames: Sequence[Frame], options: ImportOptions) -> tuple[Classes, int, str]:
     """Return the classes, the label of pixels without a shape, and a note about these pixels."""
     names = list(export.classes)
-    own = next((i for i, name in enumerate(names) if name.strip("_ ").casefold() == BACKGROUND), None)
+    own = next((i for i, name in enumerate(names) if is_background(name)), None)
     rest, note = IGNORE, f"pixels without a shape are ignored ({IGNORE})"
     if options.unlabeled == BACKGROUND and own is not None:
         rest, note = own, f"pixels without a shape are of the class {names[own]} of the export"

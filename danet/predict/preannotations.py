@@ -1,0 +1,159 @@
+"""Write predictions as annotations for COCO tools, Label Studio or CVAT. Command: danet predict IMAGES --format FORMAT.
+
+Without a tolerance, each class of an image is one mask, exactly as predicted. With a tolerance, each connected region
+is a polygon. The formats have no holes, so polygons follow from the largest to the smallest, and what is inside a hole
+lies on top. A class named background is left without annotations, except inside the polygons of other classes.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from danet.data.annotations import coco, cvat, label_studio
+from danet.data.annotations.contours import simplify, trace_regions
+from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Polygon, Shape
+from danet.data.classes import Classes, is_background
+from danet.errors import InputError
+from danet.files import atomic_path, check_new, make_folder, write_atomically
+from danet.predict.folder import Saved, Throughput, pipelined
+from danet.predict.outputs import kind_of
+from danet.predict.predictor import Predictor, read_pixels
+from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.segmentation import Segmentation
+
+FormatName = Literal["coco", "label-studio", "cvat"]
+_ENCODERS: dict[FormatName, Callable[[Iterable[AnnotatedImage], Classes], Iterator[str]]] = {
+    "coco": coco.encode,
+    "label-studio": label_studio.encode,
+    "cvat": cvat.encode,
+}
+_NAMES: dict[FormatName, tuple[str, ...]] = {
+    "coco": ("predictions_coco.json",),
+    "label-studio": ("predictions_label_studio.json", "label_studio_config.xml"),
+    "cvat": ("predictions_cvat.xml",),
+}
+
+
+class AnnotationFile(NamedTuple):
+    """The file of annotations to write.
+
+    Args:
+        out: the folder.
+        format: the format.
+        tolerance: how far polygons may deviate from the predicted regions, in pixels; None: masks.
+        overwrite: replace files that exist.
+    """
+
+    out: Path
+    format: FormatName
+    tolerance: float | None = None
+    overwrite: bool = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files: the annotations, and for Label Studio also the labeling configuration."""
+        return [self.out / name for name in _NAMES[self.format]]
+
+
+def check_target(target: AnnotationFile, files: Iterable[Path]) -> None:
+    """Check everything before the work begins.
+
+    Raises:
+        InputError: the tolerance is negative; a file is no image of at most 64 million pixels; an output exists.
+    """
+    if target.tolerance is not None and not 0 <= target.tolerance <= 1000:
+        raise InputError("tolerance", f"must be from 0 to 1000 pixels, got {target.tolerance:g}", "for example, use 1")
+    for file in files:
+        if (kind := kind_of(file)) != "image":
+            what = "is a video" if kind == "video" else "has more than 64 million pixels"
+            raise InputError(file, f"{what}, and annotations are for smaller images", "leave it out, or omit `format`")
+    check_new(*target.paths, overwrite=target.overwrite)
+
+
+def segment_as_annotations(
+    predictor: Predictor,
+    files: Iterable[Path],
+    target: AnnotationFile,
+    protocol: Protocol = WHOLE,
+    size: int | None = None,
+    throughput: Throughput | None = None,
+) -> Iterator[Saved | InputError]:
+    """Segment images, write all predictions as one file of annotations, and yield a result or error for each image.
+
+    The file is written completely, when the last image has been segmented, or not at all.
+
+    Args:
+        predictor: the network.
+        files: images.
+        target: the file to write.
+        protocol: see `Predictor`.
+        size: see `Predictor`.
+        throughput: counts and times the images.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def read(file: Path) -> tuple[Path, np.ndarray]:
+        return file, read_pixels(file, predictor.card.bands)[1]
+
+    def work(image: tuple[Path, np.ndarray]) -> tuple[Path, Segmentation]:
+        return image[0], predictor.segment(image[0].stem, image[1], protocol, size)
+
+    def write(done: tuple[Path, Segmentation]) -> tuple[AnnotatedImage, Saved]:
+        file, segmentation = done
+        return annotate(file, segmentation, target.tolerance), Saved(target.paths, segmentation.summary())
+
+    results: deque[Saved | InputError] = deque()
+    written = 0
+
+    def images() -> Iterator[AnnotatedImage]:
+        nonlocal written
+        for result in pipelined(files, read, work if throughput is None else throughput.timed(work), write):
+            if isinstance(result, InputError):
+                results.append(result)
+                continue
+            results.append(result[1])
+            written += 1
+            yield result[0]
+
+    make_folder(target.out)
+    with atomic_path(target.paths[0]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for text in _ENCODERS[target.format](images(), predictor.classes):
+            stream.write(text)
+            while results:
+                yield results.popleft()
+        yield from results
+        if not written:
+            raise InputError(target.out, "no image could be segmented, so nothing is written", "see the errors above")
+    if target.format == "label-studio":
+        config = label_studio.labeling_config(predictor.classes, target.tolerance is not None)
+        write_atomically(target.paths[1], config.encode())
+
+
+def annotate(file: Path, segmentation: Segmentation, tolerance: float | None) -> AnnotatedImage:
+    """Return a prediction as shapes, see the top of this file.
+
+    Args:
+        file: the image.
+        segmentation: its prediction.
+        tolerance: of polygons, in pixels; None: masks.
+    """
+    labels, names = segmentation.labels, segmentation.classes.names
+    scores = {int(i): float(segmentation.confidence[labels == i].mean()) for i in np.unique(labels)}
+    shapes = []
+    if tolerance is None:
+        for i, score in scores.items():
+            if not is_background(names[i]):
+                shapes.append(Shape(names[i], (Bitmap(labels == i),), str(file), score))
+    else:
+        height, width = labels.shape
+        for i, ring in trace_regions(labels):
+            outside = bool((ring == 0).any() or (ring == (width, height)).any())
+            simple = simplify(ring, tolerance)
+            if len(simple) >= 3 and not (is_background(names[i]) and outside):
+                shapes.append(Shape(names[i], (Polygon((simple,)),), str(file), scores[i]))
+    return AnnotatedImage(file.name, str(file), file, shapes, labels.shape)
