@@ -16,6 +16,9 @@ import numpy as np
 from miniature import HEIGHT, WIDTH, image, save
 from PIL import Image
 
+from danet.data.annotations.brush import encode_brush
+from danet.data.annotations.coco import encode_counts
+
 CAR, TREE = [[2, 2], [8, 2], [8, 6], [2, 6]], [[10, 1], [15, 1], [15, 10], [10, 10]]
 POLYGONS = {"car": CAR, "tree": TREE}
 COLORS = {"background": (0, 0, 0), "car": (255, 128, 0), "tree": (0, 128, 64)}
@@ -253,3 +256,65 @@ EXPORTS: dict[str, Callable[[Path], Path]] = {
     "masks": masks,
 }
 """Format -> function that writes an export into a folder."""
+
+
+def with_every_shape(name: str, root: Path) -> Path:
+    """Write an export with shapes of every kind that its format has, for tests of damaged files."""
+    EXPORTS[name](root)
+    mask = scene() == 1
+    if name == "coco":
+        content = json.loads((root / "annotations.json").read_text())
+        plain = {"size": [HEIGHT, WIDTH], "counts": [26, 4, 8, 4, 150]}
+        compressed = {"size": [HEIGHT, WIDTH], "counts": encode_counts(np.array(plain["counts"]))}
+        more = [{"image_id": 2, "category_id": 5, "iscrowd": 1, "segmentation": each} for each in (plain, compressed)]
+        content["annotations"] += [{"id": i, **shape} for i, shape in enumerate(more, 7)]
+        write(root / "annotations.json", content)
+    elif name == "labelme":
+        kinds = {
+            "rectangle": [[1, 1], [4, 4]],
+            "circle": [[8, 6], [10, 6]],
+            "line": [[1, 1], [9, 9]],
+            "point": [[1, 1]],
+        }
+        shapes = [labelme_shape("car", points, kind) for kind, points in kinds.items()]
+        shapes.append(labelme_shape("tree", [[1, 1], [16, 12]], "mask", mask=base64_png(np.uint8(mask))))
+        data = base64_png(np.zeros((HEIGHT, WIDTH), np.uint8))
+        labelme_file(root / "a.json", [labelme_shape("tree", TREE), *shapes], "a.png", imageData=data)
+        write(root / "labels.txt", "__ignore__\ncar\ntree\n")
+    elif name == "cvat":
+        elements = [
+            '<box label="car" xtl="2.00" ytl="3.00" xbr="7.00" ybr="5.00" rotation="30.0" z_order="1"></box>',
+            '<ellipse label="tree" cx="8.00" cy="6.00" rx="5.00" ry="3.00"></ellipse>',
+            '<mask label="car" rle="1, 2, 1, 3, 1" left="4" top="6" width="4" height="2"></mask>',
+            '<polyline label="tree" points="2.00,2.00;9.00,2.00"></polyline>',
+            '<points label="car" points="1.00,1.00"></points>',
+        ]
+        write(root / "annotations.xml", cvat_xml(cvat_polygon("car", CAR), *elements))
+    elif name == "label-studio":
+        box = {"x": 12.5, "y": 25, "width": 50, "height": 25, "rotation": 10}
+        round_box = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 25}
+        url = {"imageDataURL": f"data:image/png;base64,{base64_png(np.uint8(mask))}"}
+        values = {"rectanglelabels": box, "ellipselabels": round_box, "bitmasklabels": url}
+        values["brushlabels"] = {"format": "rle", "rle": encode_brush(mask)}
+        results = [label_studio_result(kind, "car", value) for kind, value in values.items()]
+        polygon = label_studio_result("polygonlabels", "tree", {"points": percent(TREE)})
+        write(root / "project.json", [label_studio_task(1, "a.png", polygon, *results), label_studio_task(2, "b.png")])
+    elif name == "supervisely":
+        objects = [
+            supervisely_object("car", "bitmap", bitmap=supervisely_bitmap(mask, 0, 0)),
+            supervisely_object("tree", "rectangle", points={"exterior": [[15, 9], [12, 8]], "interior": []}),
+            supervisely_object("tree", "polygon", points={"exterior": TREE, "interior": [[[11, 3], [12, 3], [12, 5]]]}),
+            supervisely_object("car", "line", points={"exterior": [[1, 2], [9, 2]], "interior": []}),
+        ]
+        content = {"size": {"height": HEIGHT, "width": WIDTH}, "objects": objects, "tags": []}
+        write(root / "street/ann/a.png.json", content)
+    elif name == "via":
+        shapes = [
+            via_region("car", name="rect", x=1, y=1, width=3, height=2),
+            via_region("tree", name="ellipse", cx=8, cy=6, rx=5, ry=2, theta=0.5),
+            via_region("car", name="circle", cx=10, cy=6, r=2.5),
+            via_region("tree", name="polyline", all_points_x=[1, 9], all_points_y=[3, 3]),
+            via_region("tree", name="polygon", all_points_x=[10, 15, 15], all_points_y=[1, 1, 9]),
+        ]
+        write(root / "via_region_data.json", {"a": {"filename": "a.png", "size": 1, "regions": shapes}})
+    return root

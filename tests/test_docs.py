@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exports import labelme_file, labelme_shape
 from PIL import Image
 from released import released_state
 
@@ -98,6 +99,11 @@ def prepare(page: Path, workplace: Path) -> None:
     text = page.read_text()
     if "DANet101.pth.tar" in text:
         torch.save({"state_dict": released_state(DANet(19, "resnet50"))}, workplace / "DANet101.pth.tar")
+    if "my_export" in text:
+        for i in range(10):
+            save_image(workplace / f"my_export/{i}.png", np.full((40, 48, 3), 20 * i, np.uint8))
+            shape = labelme_shape("car", [[5, 5], [20 + i, 5], [20 + i, 30], [5, 30]])
+            labelme_file(workplace / f"my_export/{i}.json", [shape], f"{i}.png", 40, 48)
     if "clip.mp4" in text:
         save_clip(workplace / "clip.mp4")
     if "runs/folder/best.safetensors" in text and "danet train folder" not in text:

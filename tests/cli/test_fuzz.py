@@ -102,13 +102,13 @@ BINARY: list[Edit] = [flip, flip, number, number, cut, splice, move]
 TEXT: list[Edit] = [words, words, words, flip, cut, splice, move]
 
 
-def damaged(seeds: list[bytes], edits: list[Edit], index: int) -> bytes:
-    """Return damaged file number `index`; it depends on nothing else."""
+def damaged(seeds: list[bytes], edits: list[Edit], index: int, others: list[bytes] | None = None) -> bytes:
+    """Return damaged file number `index`; it depends on nothing else. Pieces of `others` are spliced in."""
     rng = random.Random(index)
     content = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         if content:
-            rng.choice(edits)(content, rng, seeds)
+            rng.choice(edits)(content, rng, others or seeds)
     if content[:4] == b"\x89PNG" and rng.random() < 0.7:
         correct_checksums(content)
     return bytes(content)
@@ -374,6 +374,65 @@ def openvino_files() -> list[bytes]:
     return [graph]
 
 
+# annotations
+
+ANNOTATIONS = {  # format -> the files that are damaged in turn
+    "coco": ("annotations.json",),
+    "labelme": ("a.json", "labels.txt"),
+    "cvat": ("annotations.xml",),
+    "cvat-masks": ("labelmap.txt", "ImageSets/Segmentation/default.txt"),
+    "label-studio": ("project.json",),
+    "label-studio-png": ("project.json",),
+    "supervisely": ("street/ann/a.png.json", "meta.json"),
+    "via": ("via_region_data.json",),
+    "yolo": ("labels/a.txt", "data.yaml"),
+    "rle-csv": ("train.csv",),
+}
+
+
+def annotation_files() -> list[bytes]:
+    """Write an export of each format, and return its files, each after its format and path, separated by NUL."""
+    import exports
+
+    files = []
+    for name, paths in ANNOTATIONS.items():
+        root = exports.with_every_shape(name, Path(os.environ["FUZZ_FOLDER"]) / "exports" / name)
+        files += [f"{name}\0{path}\0".encode() + (root / path).read_bytes() for path in paths]
+    return files
+
+
+def damaged_annotations(seeds: list[bytes], index: int) -> bytes:
+    name, path, _ = seeds[index % len(seeds)].split(b"\0", 2)
+    contents = [seed.split(b"\0", 2)[2] for seed in seeds]
+    own = contents[index % len(seeds)]
+    return b"\0".join((name, path, damaged([own], [*TEXT, number], index, others=contents)))
+
+
+def open_annotations(content: bytes, _: int, folder: Path) -> bool:
+    """Read an export after one of its files was replaced, and draw its shapes."""
+    from danet.data.annotations.frames import draw_frame, find_frame
+    from danet.data.annotations.recognize import FORMATS, recognize
+    from danet.data.annotations.source import Source
+
+    def read() -> None:
+        recognize(Source(root))
+        export = FORMATS[name.decode()].read(Source(root))
+        ids = {each: i for i, each in enumerate(export.classes)}
+        for image in export.images:
+            if image.file or image.embedded:
+                draw_frame(find_frame(image), ids, line_width=3, largest_first=False)
+
+    name, path, text = content.split(b"\0", 2)
+    root = folder / "exports" / name.decode()
+    file = root / path.decode()
+    intact = file.read_bytes()
+    file.write_bytes(text)
+    try:
+        return any_succeeds(read)
+    finally:
+        file.write_bytes(intact)
+
+
 class Kind(NamedTuple):
     """A kind of file.
 
@@ -391,6 +450,7 @@ class Kind(NamedTuple):
 KINDS = {
     "images": Kind(images, lambda seeds, index: damaged(seeds, BINARY, index), open_image),
     "settings": Kind(settings, lambda seeds, index: damaged(seeds, TEXT, index), open_settings),
+    "annotations": Kind(annotation_files, damaged_annotations, open_annotations),
     "weights": Kind(weights_files, damaged_weights, open_weights),
     "onnx": Kind(exported_files, damaged_exported, open_exported),
     "openvino": Kind(openvino_files, lambda seeds, index: damaged(seeds, [*TEXT, number], index), open_exported),
@@ -474,7 +534,14 @@ def fuzz(warm: killed.Warm, name: str, count: int, folder: Path) -> Result:
 
 
 NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
-COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_000, "openvino": 3_000}
+COUNTS = {
+    "images": 100_000,
+    "settings": 20_000,
+    "annotations": 10_000,
+    "weights": 5_000,
+    "onnx": 10_000,
+    "openvino": 3_000,
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -483,6 +550,7 @@ COUNTS = {"images": 100_000, "settings": 20_000, "weights": 5_000, "onnx": 10_00
     [
         ("images", 1000),
         ("settings", 100),
+        ("annotations", 200),
         ("weights", 40),
         ("onnx", 40),
         pytest.param("openvino", 60, marks=pytest.mark.slow),

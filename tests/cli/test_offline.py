@@ -21,6 +21,7 @@ from PIL import Image
 COMMANDS = {  # in this order: later commands read what earlier ones wrote
     "recipes": ["recipes"],
     "init": ["init", "mine"],
+    "import": ["import", "exported", "imported"],
     "check": ["check", "mine", "--manifest", "hashes.json", "--json", "check.json"],
     "predict": ["predict", "mine/images", "--out", "segmented"],
     "look": ["look", "mine/images/0.png", "--point", "20", "10", "--without", "--out", "look.html"],
@@ -38,7 +39,7 @@ COMMANDS = {  # in this order: later commands read what earlier ones wrote
     "openvino": ["export", "tiny.safetensors", "--to", "openvino", "--out", "tiny.xml"],
     "hub": ["train", "folder", "--data.root", "mine", "--out", "run3", "--network.pretrained"],
 }
-QUICK = ("recipes", "init", "check", "predict", "look", "evaluate", "dry run")
+QUICK = ("recipes", "init", "import", "check", "predict", "look", "evaluate", "dry run")
 SLOW = tuple(name for name in COMMANDS if name != "hub")
 COUNTERS = {"Ip": ("OutRequests", "OutNoRoutes"), "Tcp": ("ActiveOpens",), "Udp": ("OutDatagrams",)}
 COUNTERS_6 = ("Ip6OutRequests", "Ip6OutNoRoutes")
@@ -79,6 +80,7 @@ def sent_packets() -> int:
 def prepare(folder: Path) -> None:
     """Create the files that the commands read, and shorten the recipes to seconds."""
     import torch
+    from exports import coco
     from released import released_state
 
     from danet import DANet, recipes
@@ -92,6 +94,7 @@ def prepare(folder: Path) -> None:
         for name, array in (("images", rng.integers(0, 256, (40, 48, 3), np.uint8)), ("masks", mask)):
             (folder / "mine" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder / f"mine/{name}/{i}.png")
+    coco(folder / "exported")
     arguments = {"num_classes": 6, "backbone": "test_resnet", "width": 16}
     card = weights_file.Card(arguments, registry.DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=64)
     weights_file.save(folder / "tiny.safetensors", DANet(**arguments), card)

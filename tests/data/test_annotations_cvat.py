@@ -42,6 +42,12 @@ def test_every_shape_is_drawn(tmp_path):
     assert (draw_shapes(found.shapes, (HEIGHT, WIDTH), {"car": 0}, 2).labels == 0).sum() >= 14
 
 
+def test_masks_of_more_than_a_million_pixels_are_read(tmp_path):
+    mask = '<mask label="car" rle="1200000, 300000" left="0" top="0" width="1500" height="1000"></mask>'
+    found = export(tmp_path, mask, height=1000, width=1500).images[0]
+    assert (draw_shapes(found.shapes, (1000, 1500), {"car": 0}).labels[800:] == 0).all()
+
+
 def test_shapes_are_drawn_in_the_order_of_their_layers(tmp_path):
     full = [[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]]
     above, below = cvat_polygon("car", CAR, z_order=1), cvat_polygon("tree", full, z_order=-1)

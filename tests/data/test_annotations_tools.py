@@ -384,11 +384,13 @@ def test_sample_submissions_are_not_read_and_several_files_must_be_chosen(tmp_pa
     ("row", "what"),
     [
         ("a.png,car", "line 2: has 2 fields, but the header has 3"),
-        ("a.png,car,1 2 3", "line 2, EncodedPixels: must be a list of numbers x, y, x, y, ..., got 3 numbers"),
+        ("a.png,car,1 2 3", "line 2, EncodedPixels: must be START LENGTH START LENGTH ..., in whole numbers"),
         ("a.png,car,0 5", "line 2, EncodedPixels: runs must be within the pixels 1 to 192 (16 x 12), got 0 to 4"),
         ("a.png,car,190 9", "line 2, EncodedPixels: runs must be within the pixels 1 to 192 (16 x 12), got 190 to 198"),
         ("a.png,car,1 -5", "line 2, EncodedPixels: runs must be within the pixels 1 to 192 (16 x 12), got 1 to -5"),
         ("a.png,car,1 9 5 3", "line 2, EncodedPixels: runs overlap"),
+        ("a.png,car,1.5 2", "line 2, EncodedPixels: must be START LENGTH START LENGTH ..., in whole numbers"),
+        ("a.png,car,1 1e99", "line 2, EncodedPixels: must be START LENGTH START LENGTH ..., in whole numbers"),
         ("a.png,car,one two", "line 2, EncodedPixels: must be a list of numbers"),
         (",car,1 5", "line 2.ImageId: must be a text, got ''"),
     ],
@@ -399,6 +401,15 @@ def test_csv_mistakes_name_the_line_and_the_column(row, what, tmp_path):
     with pytest.raises(InputError) as raised:
         csv_reader.read(Source(root))
     assert (raised.value.where, raised.value.what) == (root / "train.csv", what)
+
+
+def test_runs_of_images_of_more_than_a_million_pixels(tmp_path):
+    save(tmp_path / "train/a.png", np.zeros((1000, 1200), np.uint8))
+    write(tmp_path / "train.csv", "ImageId,EncodedPixels\na.png,1199001 1000\n")
+    found = csv_reader.read(Source(tmp_path, run_order="columns"))
+    drawn = labels(found.images[0], {"foreground": 1}) == 1
+    assert drawn[:, -1].all()
+    assert drawn.sum() == 1000
 
 
 # one mask file per class or object

@@ -1,5 +1,6 @@
 """danet import: every format gives the same masks, and nothing is changed, guessed or left out without a word."""
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -15,6 +16,8 @@ from exports import (
     cvat,
     cvat_polygon,
     cvat_xml,
+    label_studio_result,
+    label_studio_task,
     labelme,
     labelme_file,
     labelme_shape,
@@ -73,6 +76,14 @@ def test_every_format_gives_the_same_masks(name, tmp_path):
 def test_every_format_is_recognized_alone(name, tmp_path):
     root = EXPORTS[name](tmp_path / "export")
     assert recognize(Source(root)) == [name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_folder_without_the_chosen_format_is_an_error(name, tmp_path):
+    write(tmp_path / "export/notes.txt", "mine")
+    with pytest.raises(InputError):
+        imported(tmp_path / "export", format=name)
+    assert not (tmp_path / "export_imported").exists()
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "cvat-masks"])
@@ -161,6 +172,55 @@ def test_a_failed_import_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="no shape has a pixel inside its image"):
         imported(root)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["export"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    root = coco(tmp_path / "export")
+    monkeypatch.setattr("danet.data.custom.import_annotations.shutil.copyfile", fail)
+    with pytest.raises(InputError) as raised:
+        imported(root)
+    assert (raised.value.what, raised.value.remedy) == (
+        "cannot be written (No space left on device)",
+        "free some space",
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["export"]
+
+
+def test_an_interrupted_import_leaves_nothing_behind(tmp_path):
+    def interrupt(done: int, _: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    root = coco(tmp_path / "export")
+    with pytest.raises(KeyboardInterrupt):
+        import_annotations(root, tmp_path / "new", advance=interrupt)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["export"]
+
+
+def test_files_above_the_limit_are_refused_before_they_are_parsed(tmp_path, monkeypatch):
+    root = coco(tmp_path / "export")
+    monkeypatch.setattr("danet.data.annotations.records.MAX_BYTES", 100)
+    with pytest.raises(InputError, match=r"annotations\.json: more than 0 MiB; export fewer images at a time"):
+        imported(root)
+
+
+def test_an_export_is_recognized_if_its_first_record_is_long(tmp_path):
+    image(tmp_path / "export/a.png")
+    task = label_studio_task(1, "a.png", label_studio_result("brushlabels", "car", {"rle": [0] * 200_000}))
+    write(tmp_path / "export/project.json", [task])
+    assert recognize(Source(tmp_path / "export")) == ["label-studio"]
+
+
+def test_the_current_folder_is_imported_into_one_beside_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(coco(tmp_path / "export"))
+    assert main(["init", "."]) == 2
+    error = "error: .: this is a COCO export; run danet import . ../export_imported\n"
+    assert capsys.readouterr().err == error
+    assert main(["import", ".", "../export_imported"]) == 0
+    assert (mask(tmp_path / "export_imported") == scene()).all()
 
 
 def test_an_empty_destination_is_used(tmp_path):

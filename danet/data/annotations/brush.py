@@ -32,7 +32,7 @@ def decode_brush(record: Record, height: int, width: int) -> Runs:
         InputError: the bytes do not encode a mask of this size.
     """
     values = record.numbers()
-    if len(values) < _HEADER_BYTES or ((values < 0) | (values > 255) | (np.mod(values, 1) != 0)).any():
+    if len(values) < _HEADER_BYTES or not ((values >= 0) & (values <= 255)).all() or (np.mod(values, 1) != 0).any():
         raise record.error(f"must be a list of at least {_HEADER_BYTES} bytes, from 0 to 255")
     bits = np.unpackbits(values.astype(np.uint8))
     text = (bits + ord("0")).tobytes().decode("ascii")

@@ -119,7 +119,7 @@ def checked_runs(record: Record, counts: np.ndarray, height: int, width: int, by
     """
     if height * width > MAX_PIXELS:
         raise record.error(f"{width} x {height} are more pixels than the limit of {MAX_PIXELS:,}")
-    if not (np.mod(counts, 1) == 0).all() or (counts < 0).any() or (counts > height * width).any():
+    if not ((counts >= 0) & (counts <= height * width)).all() or (np.mod(counts, 1) != 0).any():
         raise record.error(f"the counts must be whole numbers from 0 to {height * width}")
     if (total := int(counts.sum())) != height * width:
         raise record.error(f"the counts add up to {total} pixels, but {width} x {height} are {height * width}")

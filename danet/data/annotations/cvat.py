@@ -28,6 +28,7 @@ from danet.data.annotations.shapes import (
 )
 from danet.data.annotations.source import Source
 from danet.data.classes import Classes, Color
+from danet.data.images.pillow import MAX_PIXELS
 from danet.errors import InputError
 
 _LEFT_OUT = ("points", "cuboid", "skeleton", "tag")
@@ -107,7 +108,7 @@ def _region(element: Element, left_out: dict[str, list[str]]) -> Region | None:
             return ellipse(x, y, radius_x, radius_y, degrees)
         case "mask":
             left, top, width, height = (record[name].whole(-1_000_000) for name in ("left", "top", "width", "height"))
-            counts = np.array([count.whole() for count in _split(record["rle"], ",")], np.float64)
+            counts = np.array([count.whole(0, MAX_PIXELS) for count in _split(record["rle"], ",")], np.float64)
             return replace(checked_runs(record["rle"], counts, height, width, by_columns=False), left=left, top=top)
         case "polygon" | "polyline":
             points = [[value.number() for value in _split(point, ",")] for point in _split(record["points"], ";")]

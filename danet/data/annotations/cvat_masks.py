@@ -30,7 +30,9 @@ def read(source: Source) -> Export:
     Raises:
         InputError: labelmap.txt is invalid, a list names a mask that does not exist, or a mask has other colors.
     """
-    labels = next(file for file in source.all_files if file.name == _LABELS)
+    labels = next((file for file in source.all_files if file.name == _LABELS), None)
+    if labels is None:
+        raise InputError(source.folder, f"contains no {_LABELS}", "export again, as Segmentation mask 1.1")
     root, classes = labels.parent, _read_labels(labels)
     masks = {
         file.relative_to(root / _MASKS).with_suffix("").as_posix(): file
@@ -80,6 +82,8 @@ def _read_labels(file: Path) -> dict[str, Color | None]:
         if color in classes.values():
             raise InputError(file, f"line {number}: another class has the color {list(color)}", "change one of them")
         classes[name.strip()] = color
+    if not classes:
+        raise InputError(file, "names no classes", "export again")
     return classes
 
 

@@ -30,7 +30,9 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains Label Studio's tasks."""
-    return source.has_head(".json", r"^\s*\[", r'"(annotations|predictions|completions)"\s*:\s*\[', r'"data"\s*:\s*\{')
+    return source.has_head(
+        ".json", r"^\s*\[", r'"(annotations|predictions|completions)"\s*:\s*\[', r'"(data|result)"\s*:'
+    )
 
 
 def read(source: Source) -> Export:

@@ -44,10 +44,15 @@ def read(source: Source) -> Export:
         if found := _NAME.match(file.name):
             masks[int(found[1])].append(_Mask(int(found[2]), int(found[4]), found[3], file))
     tasks = {key: task for task in _tasks(source) if isinstance(key := task.value.get("id"), int)}
-    first = next(iter(masks.values()))[0].file
+    if not masks:
+        raise InputError(source.folder, "contains no masks of Label Studio (task-ID-...png)", "export as PNG again")
     if not tasks:
         what = "Label Studio's PNG export does not name the images"
-        raise InputError(first, what, "export the project as JSON too, and put that file next to the masks")
+        raise InputError(
+            next(iter(masks.values()))[0].file,
+            what,
+            "export the project as JSON too, and put that file next to the masks",
+        )
     if missing := [key for key in masks if key not in tasks]:
         what = f"no task of the JSON export has the id {missing[0]}"
         raise InputError(masks[missing[0]][0].file, what, "export the whole project as JSON again")

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
@@ -83,28 +84,31 @@ class _MaskShapes:
             yield Shape(mask.name, (Bitmap(read_binary_mask(mask.file, two_values=True)),), str(mask.file))
 
 
-def _masks_folder(file: Path) -> Path | None:
-    return next((folder for folder in file.parents if folder.name.lower() in _MASKS), None)
+@lru_cache
+def _masks_folder(folder: Path) -> Path | None:
+    """Return the folder of masks that a folder is, or that it is in."""
+    return next((each for each in (folder, *folder.parents) if each.name.lower() in _MASKS), None)
 
 
 def _image_files(source: Source) -> list[Path]:
-    return [file for file in source.all_images if _masks_folder(file) is None]
+    return [file for file in source.all_images if _masks_folder(file.parent) is None]
 
 
 def _assign(source: Source) -> tuple[dict[Path, list[_Mask]], list[Path]]:
     """Return the masks of each image, and the masks that belong to no image."""
-    by_stem = {(source.split_of(file.parent), file.stem): file for file in _image_files(source)}
+    split_of = cache(source.split_of)
+    by_stem = {(split_of(file.parent), file.stem): file for file in _image_files(source)}
     beside: dict[Path, list[Path]] = defaultdict(list)
     for file in by_stem.values():
         beside[file.parent.parent].append(file)
     assigned: dict[Path, list[_Mask]] = defaultdict(list)
     others: list[Path] = []
     for mask in source.all_files:
-        folder = _masks_folder(mask)
+        folder = _masks_folder(mask.parent)
         if folder is None or mask.suffix.lower() not in LOSSLESS:
             continue
-        split, inner = source.split_of(mask.parent), mask.parent.relative_to(folder).parts
-        inner = [name for name in inner if source.split_of(name) is None]
+        split, inner = split_of(mask.parent), mask.parent.relative_to(folder).parts
+        inner = [name for name in inner if split_of(name) is None]
         alone = beside[folder.parent] if folder.parent != source.folder else []
         if inner and (image := by_stem.get((split, mask.stem))):
             assigned[image].append(_Mask(mask, inner[-1], in_class_folder=True))

@@ -89,15 +89,16 @@ def choose_format(source: Source, name: str | None = None) -> Format:
     return FORMATS[found[0]]
 
 
-def import_advice(folder: Path, formats: Iterable[str] = FORMATS) -> InputError | None:
+def import_advice(source: Source, formats: Iterable[str] = FORMATS) -> InputError | None:
     """Return the error that tells how to import a folder, or None if it contains no annotations.
 
     Args:
-        folder: the folder.
+        source: the folder.
         formats: the formats to look for.
     """
-    if not folder.is_dir() or not (found := recognize(Source(folder), formats)):
+    if not (found := recognize(source, formats)):
         return None
+    folder = source.folder
     titles = " and ".join(FORMATS[name].title for name in found)
     destination = Path(os.path.normpath(folder / "..")) / f"{folder.resolve().name}_imported"
     command = f"danet import {shlex.quote(str(folder))} {shlex.quote(str(destination))}"

@@ -35,9 +35,12 @@ def read(source: Source) -> Export:
     """Read the rows of a CSV file, one shape per row.
 
     Raises:
-        InputError: several files, or a row is invalid; the message names the line.
+        InputError: no or several files, or a row is invalid; the message names the line.
     """
     files = _files(source)
+    if not files:
+        what = "contains no CSV file with a column of images and a column of run lengths"
+        raise InputError(source.path, what, "name the columns ImageId and EncodedPixels, for example")
     if len(files) > 1:
         what = f"contains {len(files)} files of run lengths: {', '.join(file.name for file in files[:5])}"
         raise InputError(source.folder, what, "specify the one to import instead of the folder")
@@ -105,9 +108,12 @@ def _runs(row: _Row, height: int, width: int, order: Order) -> Runs:
     Raises:
         InputError: they overlap, or do not fit into the image.
     """
-    pairs = row.runs.flat_points().astype(np.int64)
     if height * width > MAX_PIXELS:
         raise row.record.error(f"{width} x {height} are more pixels than the limit of {MAX_PIXELS:,}")
+    values = row.runs.numbers()
+    if len(values) % 2 or not (np.abs(values) <= MAX_PIXELS).all() or (np.mod(values, 1) != 0).any():
+        raise row.runs.error("must be START LENGTH START LENGTH ..., in whole numbers")
+    pairs = values.reshape(-1, 2).astype(np.int64)
     starts, lengths = pairs[np.argsort(pairs[:, 0])].T
     ends = starts + lengths
     if (lengths < 1).any() or starts[0] < 1 or ends[-1] > height * width + 1:

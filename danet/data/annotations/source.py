@@ -4,12 +4,14 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from danet.data.images.pillow import regular_file
 from danet.data.images.read import SUFFIXES
 from danet.errors import InputError, missing_folder
 
@@ -37,7 +39,7 @@ class Source:
     run_order: Order | None = None
 
     def __post_init__(self):
-        if self.path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        if self.path.is_file() and self.path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
             raise InputError(self.path, "is an archive", "unpack it, and specify the folder")
         if not self.path.exists():
             raise missing_folder(self.path, "specify the folder or the file of an export")
@@ -66,9 +68,9 @@ class Source:
         return [file for file in files if file.suffix.lower() in suffixes]
 
     def heads(self, suffix: str) -> Iterator[tuple[Path, str]]:
-        """Yield annotation files with this suffix, and the beginning of their text."""
+        """Yield annotation files with this suffix, and the beginning of their text; unreadable files are left out."""
         for file in self.files(suffix)[:_MAX_HEADS]:
-            with open(file, "rb") as opened:
+            with suppress(InputError, OSError), regular_file(file) as opened:
                 yield file, opened.read(_HEAD).decode("utf-8", "replace")
 
     def has_head(self, suffix: str, *patterns: str) -> bool:

@@ -25,7 +25,7 @@ _MAX_BITMAP = 1 << 26  # bytes of a bitmap's PNG
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains Supervisely annotations."""
-    return source.has_head(".json", r'"objects"\s*:\s*\[', r'"size"\s*:\s*\{')
+    return source.has_head(".json", r'"objects"\s*:\s*\[', r'"(size|classTitle)"\s*:')
 
 
 def read(source: Source) -> Export:
@@ -44,12 +44,13 @@ def read(source: Source) -> Export:
         classes[item["title"].text()] = color.color() if color else None
     left_out: dict[str, list[str]] = defaultdict(list)
     files = [file for file in source.files(".json") if file.parent.name == "ann"]
-    images = [_image(source, read_json(file), classes, left_out) for file in files]
+    known = set(source.all_images)
+    images = [_image(source, read_json(file), known, classes, left_out) for file in files]
     return Export(images, classes, left_out)
 
 
 def _image(
-    source: Source, record: Record, classes: dict[str, Color | None], left_out: dict[str, list[str]]
+    source: Source, record: Record, known: set[Path], classes: dict[str, Color | None], left_out: dict[str, list[str]]
 ) -> AnnotatedImage:
     name, dataset = record.file.stem, record.file.parents[1]
     size = record["size"]["height"].whole(1), record["size"]["width"].whole(1)
@@ -62,7 +63,7 @@ def _image(
             shapes.append(Shape(title.text(), regions, str(item)))
     has_suffix = Path(name).suffix.lower() in SUFFIXES
     own = [dataset / "img" / name] if has_suffix else [dataset / "img" / f"{name}{suffix}" for suffix in SUFFIXES]
-    file = next((file for file in own if file.is_file()), None)
+    file = next((file for file in own if file in known), None)
     file = file or source.find_image(name, record.file.parent, str(record))
     return AnnotatedImage(name, str(record), file, shapes, size, source.split_of(dataset))
 

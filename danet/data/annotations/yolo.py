@@ -99,6 +99,7 @@ def _splits(source: Source, settings: Record | None) -> Callable[[Path], str | N
     """Return the function that tells the split of an image."""
     folders: dict[Path, str] = {}
     listed: dict[str, str] = {}
+    files = set(source.all_files)
     for split in ("train", "val", "test"):
         value = settings.get(split) if settings else None
         if value is None:
@@ -106,7 +107,7 @@ def _splits(source: Source, settings: Record | None) -> Callable[[Path], str | N
         for entry in value.items() if isinstance(value.value, list) else (value,):
             parts = [part for part in Path(entry.text()).parts if part not in ("..", ".", "/")]
             file = value.file.parent.joinpath(*parts)  # Roboflow writes ../train/images for train/images
-            if file.is_file():
+            if file in files:
                 listed |= {Path(line.strip()).name: split for line in read_text(file).splitlines() if line.strip()}
             folders[file] = split
 

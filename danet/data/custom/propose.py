@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from danet.data.annotations.recognize import FORMATS, import_advice
+from danet.data.annotations.source import Source
 from danet.data.classes import IGNORE, Classes, Color, distinct_palette
 from danet.data.custom.class_lists import find_class_lists
 from danet.data.custom.name_classes import Choose, NamedClasses, name_colors, name_values, refuse_to_choose
@@ -14,7 +15,7 @@ from danet.data.custom.settings import VAL
 from danet.data.custom.split_lists import find_lists
 from danet.data.custom.splits import choose_validation, divided_sequences, find_sequences
 from danet.data.datasets import cityscapes
-from danet.errors import InputError, list_names
+from danet.errors import InputError, list_names, missing_folder
 
 _FIRST_INSTANCE = 1000  # instance ids of class 1 begin at 1000 in Cityscapes
 _MAX_CODES = 64  # masks with more values above 255 contain instance ids, not class codes
@@ -109,13 +110,16 @@ def _check_colors(masks: Path, colors: Mapping[Color, int]) -> None:
 
 def _scan(root: Path) -> MaskScan:
     """Scan a folder, or advise to import it if it is the export of an annotation tool."""
-    if advice := import_advice(root, ("masks",)):  # one of several masks per image would be taken for the only one
+    if not root.is_dir():
+        raise missing_folder(root, "specify the folder that contains the images and masks")
+    source = Source(root)
+    if advice := import_advice(source, ("masks",)):  # one of several masks per image would be taken for the only one
         raise advice
     try:
         scanned = scan(root)
     except InputError as error:
-        raise import_advice(root) or error from error
-    if advice := import_advice(root, [name for name in FORMATS if name != "cvat-masks"]):  # which are read here
+        raise import_advice(source) or error from error
+    if advice := import_advice(source, [name for name in FORMATS if name != "cvat-masks"]):  # which are read here
         scanned = replace(scanned, notes=(*scanned.notes, f"not used: {advice.what}; to use it, {advice.remedy}"))
     return scanned
 
