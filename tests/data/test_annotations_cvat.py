@@ -77,6 +77,8 @@ def test_labels_and_colors_are_those_of_the_task_and_subsets_are_splits(tmp_path
     found = export(tmp_path, cvat_polygon("car", CAR), more=f"{opened}</image>")
     assert found.classes == {"car": COLORS["car"], "tree": COLORS["tree"]}
     assert [each.split for each in found.images] == [None, "val"]
+    (tmp_path / "annotations.xml").rename(tmp_path / "train.xml")
+    assert [each.split for each in read(Source(tmp_path)).images] == ["train", "val"]
 
 
 @pytest.mark.parametrize(

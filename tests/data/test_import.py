@@ -299,7 +299,7 @@ def test_no_background_is_added_to_full_annotations(tmp_path):
     result, destination = imported(tmp_path / "export")
     assert result.classes.names == ("car", "road")
     assert (mask(destination) == np.where(scene() == 1, 0, 1)).all()
-    assert not any("background" in note for note in result.notes)
+    assert "every pixel is in a shape" in result.notes
 
 
 def test_overlaps_are_counted_and_drawn_in_the_chosen_order(tmp_path):
@@ -347,6 +347,27 @@ def test_two_records_of_one_image_are_an_error(tmp_path):
     write(root / "annotations.json", content)
     with pytest.raises(InputError, match=r"a\.png: has two records: .*images\[0\] and .*images\[1\]"):
         imported(root)
+
+
+def test_an_export_of_boxes_says_why_nothing_is_drawn(tmp_path):
+    root = coco(tmp_path / "export")
+    content = json.loads((root / "annotations.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = []
+    write(root / "annotations.json", content)
+    with pytest.raises(
+        InputError, match="no shape has a pixel inside its image; left out: boxes without a segmentation: 2"
+    ):
+        imported(root)
+
+
+def test_a_file_beside_other_exports_is_imported_alone(tmp_path):
+    for name in ("masks", "label-studio-png", "cvat-masks", "yolo"):
+        EXPORTS[name](tmp_path / name)
+    coco(tmp_path)
+    assert recognize(Source(tmp_path / "annotations.json")) == ["coco"]
+    assert recognize(Source(tmp_path / "yolo/data.yaml")) == ["yolo"]
+    assert recognize(Source(tmp_path / "label-studio-png/project.json")) == ["label-studio"]
 
 
 def test_more_than_255_classes_are_an_error(tmp_path):

@@ -40,7 +40,7 @@ def recognize(source: Source) -> bool:
 
 
 def read(source: Source) -> Export:
-    """Read all CVAT files of an export. The subset of an image is its split.
+    """Read all CVAT files of an export. The subset of an image, or else the name of its file, is its split.
 
     Raises:
         InputError: a file is invalid; the message names the line, the element and the attribute.
@@ -86,7 +86,7 @@ def _image(
             ordered.append((z_order.whole(-1_000_000) if z_order else 0, shape))
     shapes = [shape for _, shape in sorted(ordered, key=lambda pair: pair[0])]
     subset = record.get("subset")
-    split = source.split_of(subset.text()) if subset and subset.value else None
+    split = source.split_of(*([subset.text()] if subset and subset.value else []), record.file)
     file = source.find_image(name, record.file.parent, str(record), split)
     return AnnotatedImage(name, str(record), file, shapes, size, split)
 

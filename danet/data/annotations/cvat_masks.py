@@ -21,7 +21,7 @@ _MASKS, _LABELS = "SegmentationClass", "labelmap.txt"
 def recognize(source: Source) -> bool:
     """Return whether an export contains labelmap.txt and SegmentationClass."""
     names = {file.name for file in source.all_files}
-    return _LABELS in names and any(_MASKS in file.parent.parts for file in source.all_files)
+    return source.path.is_dir() and _LABELS in names and any(_MASKS in file.parent.parts for file in source.all_files)
 
 
 def read(source: Source) -> Export:

@@ -30,7 +30,7 @@ class _Mask(NamedTuple):
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains Label Studio's PNG files."""
-    return any(_NAME.match(file.name) for file in source.all_files)
+    return source.path.is_dir() and any(_NAME.match(file.name) for file in source.all_files)
 
 
 def read(source: Source) -> Export:

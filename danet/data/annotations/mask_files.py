@@ -30,7 +30,7 @@ def recognize(source: Source) -> bool:
 
     Files such as a_label.png and a_instances.png are one mask in several forms.
     """
-    masks, _ = _assign(source)
+    masks, _ = _assign(source) if source.path.is_dir() else ({}, [])
     several = [found for found in masks.values() if len(found) > 1]
     folders = {mask.file.parent for found in masks.values() for mask in found if mask.in_class_folder}
     if (not several and len(folders) < 2) or any(names_masks(mask.name) for found in several for mask in found):

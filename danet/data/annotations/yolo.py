@@ -22,6 +22,8 @@ _LINE = r"(?m)^\d+( +-?[\d.]+(e-?\d+)?){4,} *\r?$"
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains YOLO's settings, or class names and labels."""
+    if source.path.is_file():
+        return _settings_file(source) is not None
     names = _settings_file(source) is not None or any(file.name in _NAME_LISTS for file in _labels(source))
     return names and source.has_head(".txt", _LINE)
 

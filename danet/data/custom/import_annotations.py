@@ -104,7 +104,7 @@ def import_annotations(
     classes, rest, rest_note = _classes(source, export, frames, options)
     placed, place_notes = place_images(frames, opened)
     left_out = [note for kind, places in export.left_out.items() for note in listed(f"left out: {kind}", places)]
-    notes = [*export.notes, *left_out, *notes, *_exif_notes(frames), rest_note, *place_notes]
+    notes = [*export.notes, *left_out, *notes, *_exif_notes(frames, options.exif), rest_note, *place_notes]
     make_folder(destination.absolute().parent)
     try:
         with atomic_folder(destination.absolute()) as folder:
@@ -112,8 +112,13 @@ def import_annotations(
                 (folder / "images" / split).mkdir(parents=True)
                 (folder / "masks" / split).mkdir(parents=True)
             written = map_in_threads(lambda place: _write(place, folder, classes, rest, options), placed, advance)
-            notes += _drawing_notes(source, placed, written, classes, options)
-            title = f"Written by danet import from {source.name} ({chosen.title}). Edit it, then run danet check."
+            if not any(one.findings.drawn for one in written):
+                what = "; ".join(["no shape has a pixel inside its image", *left_out])
+                raise InputError(source, what, "check that these are the images that were annotated")
+            notes += _drawing_notes(placed, written, classes, options)
+            title = (
+                f"Written by danet import from {source.resolve().name} ({chosen.title}). Edit it, then run danet check."
+            )
             write(folder, _proposal(folder, placed, written, classes, notes), title)
     except OSError as error:
         remedy = "free some space" if error.errno in FULL else "choose another folder, or change its permissions"
@@ -145,6 +150,8 @@ def _classes(source: Path, export: Export, frames: Sequence[Frame], options: Imp
     elif options.unlabeled == BACKGROUND and any(_has_uncovered(frame, names, options) for frame in frames):
         names, rest = [BACKGROUND, *names], 0
         note = f"class 0 is {BACKGROUND}, added for pixels without a shape (`unlabeled` says otherwise)"
+    elif options.unlabeled == BACKGROUND:
+        note = "every pixel is in a shape"
     if not names:
         raise InputError(source, "contains no classes and no shapes", "annotate some images, and export again")
     if len(names) > IGNORE:
@@ -194,10 +201,12 @@ def _write(place: Placed, folder: Path, classes: Classes, rest: int, options: Im
     return _Written(drawing.findings, count_values(labels))
 
 
-def _exif_notes(frames: Sequence[Frame]) -> list[str]:
+def _exif_notes(frames: Sequence[Frame], exif: Exif | None) -> list[str]:
+    """Return notes about images with an EXIF orientation."""
+    why = "by their size in the export" if exif is None else "as `exif` says"
     texts = {
-        "displayed": "images with an EXIF orientation, annotated as displayed (by their size)",
-        "stored": "images with an EXIF orientation, annotated as stored (by their size): masks are turned",
+        "displayed": f"images with an EXIF orientation, annotated as displayed ({why})",
+        "stored": f"images with an EXIF orientation, annotated as stored ({why}): masks are turned",
         "assumed": "images with an EXIF orientation, assumed to be annotated as displayed (`exif` says otherwise)",
     }
     return [
@@ -208,16 +217,10 @@ def _exif_notes(frames: Sequence[Frame]) -> list[str]:
 
 
 def _drawing_notes(
-    source: Path, placed: Sequence[Placed], written: Sequence[_Written], classes: Classes, options: ImportOptions
+    placed: Sequence[Placed], written: Sequence[_Written], classes: Classes, options: ImportOptions
 ) -> list[str]:
-    """Return notes about what was drawn.
-
-    Raises:
-        InputError: no shape has a pixel.
-    """
+    """Return notes about what was drawn."""
     findings = [one.findings for one in written]
-    if not any(found.drawn for found in findings):
-        raise InputError(source, "no shape has a pixel inside its image", "check that the images are those annotated")
     notes = listed(
         "lines without a width, left out (`line_width` draws them)", _all(found.without_width for found in findings)
     )
