@@ -64,7 +64,7 @@ def named(labels: np.ndarray, classes: Classes) -> np.ndarray:
 @pytest.mark.parametrize("classes", [STREETS, OBJECTS])
 @pytest.mark.parametrize("tolerance", [None, 0])
 def test_labels_survive_the_round_trip_exactly(name, classes, tolerance, tmp_path):
-    labels = [blobs(0), blobs(1), np.random.default_rng(2).integers(0, 3, (20, 30), np.uint8)]
+    labels = [blobs(0), np.random.default_rng(2).integers(0, 3, (9, 11), np.uint8)]
     read, result, _ = round_trip(tmp_path, name, labels, classes, tolerance)
     for ours, each in zip(read, labels, strict=True):
         expected = named(each, classes)
@@ -194,9 +194,17 @@ def test_the_command_writes_one_file_that_can_be_imported(
         read = np.array(result.classes.names)[read_mask(tmp_path / f"new/masks/{stem}.png")]
         assert read.shape == expected.shape
         assert (read == expected).mean() > (0.8 if tolerance else 0.9999)
-    assert main(arguments) == 2
-    assert "already exists" in capsys.readouterr().err
-    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_existing_files_are_replaced_only_on_request(photos, tiny_weights, tmp_path, capsys):
+    file = tmp_path / "predictions_cvat.xml"
+    file.write_text("mine")
+    arguments = [*("predict", str(photos / "a.png"), "--weights", str(tiny_weights)), "--out", str(tmp_path)]
+    assert main([*arguments, "--format", "cvat"]) == 2
+    assert f"{file}: already exists" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+    assert main([*arguments, "--format", "cvat", "--overwrite"]) == 0
+    assert file.read_text().startswith("<?xml")
 
 
 def test_a_bad_image_is_reported_and_the_others_are_written(photos, tiny_weights, tmp_path, capsys):
