@@ -22,6 +22,7 @@ from benchmarks.command import JsonFile
 from danet import load
 from danet.data.images.read import read_image
 from danet.predict.folder import WRITERS, segment_images
+from danet.predict.inputs import find_jobs
 
 EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 WIDTHS = (640, 1280, 1920)
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
         ways = {
             "network alone": lambda _: [predictor.segment("", pixels) for pixels in images],
             "in turn": lambda out: [predictor(file).save(out) for file in files],
-            "overlapped": lambda out: list(segment_images(predictor, files, out)),
+            "overlapped": lambda out: list(segment_images(predictor, find_jobs(files, out).jobs)),
         }
         predictor(files[0])
         seconds: dict[str, list[float]] = {way: [] for way in ways}

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import parse, printable, with_flags
+from danet.cli.parsing import parse, with_flags
+from danet.errors import printable
 
 
 @dataclass(frozen=True)

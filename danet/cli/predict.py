@@ -1,6 +1,7 @@
 """The command `danet predict`."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import error_line, parse
+from danet.cli.parsing import error_line, parse, with_flags
 from danet.errors import InputError, printable
 
 if TYPE_CHECKING:
     from danet.predict.folder import Saved, Throughput
-    from danet.predict.outputs import Kind
+    from danet.predict.inputs import Found, Job
     from danet.predict.preannotations import AnnotationFile
     from danet.predict.predictor import Predictor
     from danet.predict.protocols import Protocol
@@ -26,9 +27,9 @@ class Predict:
     """Segment images and videos. For each image, write an overlay with a legend, a label map and a JSON summary.
 
     An image NAME.jpg gives NAME_overlay.png, NAME_labels.png (pixel values are class ids) and NAME.json (each class's
-    share and mean confidence). A video gives a video overlay, and JSON with the shares in each frame. An image of more
-    than 64 million pixels (TIFF, PNG, JPEG) is processed in parts: its labels are a TIFF with the same coordinates, and
-    its overlay is downsampled.
+    share and mean confidence). A video gives a video overlay, and JSON with the shares in each frame. The labels of an
+    image with coordinates (GeoTIFF) are a TIFF with the same coordinates. An image of more than 64 million pixels
+    (TIFF, PNG, JPEG) is processed in parts: its labels are a TIFF, and its overlay is downsampled.
 
     With --format, one file of annotations is written instead, for COCO tools, Label Studio or CVAT.
 
@@ -36,18 +37,30 @@ class Predict:
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """images, videos, or folders of images"""
+    """images, videos, or folders of images; the address of a stream (rtsp://...); or a camera (camera:0)"""
     weights: Path | None = None
     """a .safetensors file, or an exported model (.onnx, .xml); default: the bundled weights"""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("segmented")
     """folder for the results"""
     overwrite: bool = False
     """replace existing results"""
+    skip_existing: bool = False
+    """leave out files whose JSON exists, to continue an interrupted run; results without JSON are replaced"""
+    recursive: bool = False
+    """also segment the images in subfolders of the given folders, into subfolders of the same names"""
+    pages: bool = False
+    """segment each page of a stack (TIFF) or frame of an animation (GIF, WebP), instead of refusing the file"""
     format: Literal["coco", "label-studio", "cvat"] | None = None
     """write all predictions as one file that this tool imports, instead of overlays, label maps and summaries"""
     tolerance: float | None = None
     """with --format: write polygons that deviate from the predicted regions by at most this many pixels; default:
     masks, exactly as predicted"""
+    csv: Path | None = None
+    """also write a table to this file: one row per image, with the share of each class"""
+    polygons: bool = False
+    """also write the polygons of the classes as NAME.geojson; only for images with coordinates"""
+    mosaic: bool = False
+    """also write labels.vrt, which shows the labels of all images with coordinates as one image"""
     size: int | None = None
     """resize images to this long side, in pixels, before the network; for images of more than 64 million pixels, the
     side of the windows; default: the size used in training"""
@@ -66,42 +79,57 @@ def run(args: Sequence[str]) -> int:
     options = parse(Predict, args, "predict")
     import torch
 
-    from danet.files import check_writable, remove_incomplete
-    from danet.predict.outputs import find_images, kind_of
+    from danet.files import check_new, check_outputs, check_writable, remove_incomplete
+    from danet.predict.georeferenced import MOSAIC
+    from danet.predict.inputs import find_jobs
     from danet.predict.preannotations import check_target
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
+    from danet.predict.table import write_table
 
     if not options.images:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
-    predictor = load(options.weights, options.device, getattr(torch, options.dtype))
     target = _annotation_file(options)
-    overwrite = options.overwrite or target is not None  # which is another file
-    files = find_images(options.images, options.out, overwrite, predictor.card.bands)
+    predictor = load(options.weights, options.device, getattr(torch, options.dtype))
+    found = find_jobs(
+        options.images,
+        options.out,
+        predictor.card.bands,
+        overwrite=options.overwrite or target is not None,  # which is another file
+        skip_existing=options.skip_existing,
+        recursive=options.recursive,
+        pages=options.pages,
+        polygons=options.polygons,
+    )
     if target is not None:
-        check_target(target, files)
+        check_target(target, found.jobs)
     check_writable(options.out)
     remove_incomplete(options.out)
-    failed, speeds = 0, []
-    for kind, group in groupby(files, kind_of):
-        for result in _segmented(kind, group, predictor, protocol, options, target, speeds):
-            if not isinstance(result, InputError):
-                shares = ", ".join(f"{entry['name']} {entry['share']:.0%}" for entry in result.summary["classes"][:4])
-                where = result.paths[0] if target is None else result.summary["name"]
-                print(printable(f"{where}  {shares}"))
-            elif len(files) == 1:
-                raise result
-            else:
-                failed += 1
-                print(error_line(result), file=sys.stderr)
+    again = options.overwrite or options.skip_existing
+    check_outputs(options.csv, overwrite=again)
+    if options.mosaic:
+        check_new(options.out / MOSAIC, overwrite=again)
+    start, rows, speeds = time.perf_counter(), [], []
+    for job, result in _segmented(found.jobs, predictor, protocol, options, target, speeds):
+        rows.append((job, result if isinstance(result, InputError) else result.summary))
+        if not isinstance(result, InputError):
+            shares = ", ".join(f"{entry['name']} {entry['share']:.0%}" for entry in result.summary["classes"][:4])
+            where = result.paths[0] if target is None else result.summary["name"]
+            print(printable(f"{where}  {shares}"))
+        elif len(found.jobs) == 1:
+            raise result
+        else:
+            print(error_line(result), file=sys.stderr)
     if target is not None:
         print(printable(f"wrote {' and '.join(map(str, target.paths))}"))
-    if failed:
-        print(f"error: {failed} of {len(files)} files could not be segmented; see the errors above", file=sys.stderr)
-    for throughput in speeds:
-        if throughput.count > 1:
-            print(throughput.line(), file=sys.stderr)
+    failed = sum(isinstance(result, InputError) for _, result in rows)
+    if options.csv is not None:
+        write_table(options.csv, [*((job, None) for job in found.existing), *rows], predictor.classes)
+    if options.mosaic:
+        _write_mosaic(found, rows, predictor, options.out / MOSAIC, again)
+    for line in _summary(found, failed, speeds, time.perf_counter() - start):
+        print(printable(with_flags(line)), file=sys.stderr)
     return 2 if failed else 0
 
 
@@ -109,45 +137,111 @@ def _annotation_file(options: Predict) -> "AnnotationFile | None":
     """Return the file of annotations to write, or None for overlays, label maps and summaries."""
     from danet.predict.preannotations import AnnotationFile
 
-    if options.format is not None:
-        return AnnotationFile(options.out, options.format, options.tolerance, options.overwrite)
-    if options.tolerance is not None:
-        raise InputError("tolerance", "is for polygons in a file of annotations", "add `format`, or omit it")
-    return None
+    if options.format is None:
+        if options.tolerance is not None:
+            raise InputError("tolerance", "is for polygons in a file of annotations", "add `format`, or leave it out")
+        return None
+    for name in ("skip_existing", "pages", "polygons", "mosaic"):
+        if getattr(options, name):
+            raise InputError(name, "excludes `format`, which writes one file for all images", "leave out one of them")
+    return AnnotationFile(options.out, options.format, options.tolerance, options.overwrite)
+
+
+def _summary(found: "Found", failed: int, speeds: Sequence["Throughput"], seconds: float) -> Iterator[str]:
+    """Yield what was done and what was left out, unless a single file was segmented."""
+    if failed:
+        yield f"error: {failed} of {len(found.jobs)} files could not be segmented; see the errors above"
+    yield from (throughput.line() for throughput in speeds if throughput.count > 1)
+    if skipped := found.skipped_line():
+        yield skipped
+    if found.without_coordinates:
+        what = f"{found.without_coordinates} images have coordinates, but their labels do not"
+        yield f"{what}: rasterio is not installed (uv sync --extra geo)"
+    if len(found.jobs) + len(found.existing) > 1 or found.skipped:
+        done = len(found.jobs) - failed
+        skipped = sum(own.total() for own in found.skipped.values())
+        speed = f"; {done / seconds:.1f} files/s in {seconds:.1f} s" if done else ""
+        yield f"done {done}, existing {len(found.existing)}, skipped {skipped}, failed {failed}{speed}"
+
+
+def _write_mosaic(
+    found: "Found", rows: Sequence[tuple["Job", object]], predictor: "Predictor", path: Path, overwrite: bool
+) -> None:
+    from danet.predict.georeferenced import write_mosaic
+
+    done = [*found.existing, *(job for job, result in rows if not isinstance(result, InputError))]
+    tiles = [job.paths[1] for job in done if job.georeferenced]
+    write_mosaic(path, tiles, predictor.classes, overwrite)
+    print(printable(f"{path}  {len(tiles)} images"))
 
 
 def _segmented(
-    kind: "Kind",
-    files: Iterable[Path],
+    jobs: Sequence["Job"],
     predictor: "Predictor",
     protocol: "Protocol",
     options: Predict,
     target: "AnnotationFile | None",
     speeds: list["Throughput"],
+) -> Iterator[tuple["Job", "Saved | InputError"]]:
+    """Segment all jobs, yield each with its result or error, and append to `speeds` what was measured."""
+    if target is not None:
+        yield from zip(jobs, _annotate_images(jobs, predictor, protocol, options, target, speeds), strict=True)
+        return
+    for pipelined, group in groupby(jobs, lambda job: job.kind in ("image", "geo")):
+        own = list(group)
+        segment = _segment_images if pipelined else _segment_one_by_one
+        yield from zip(own, segment(own, predictor, protocol, options, speeds), strict=True)
+
+
+def _annotate_images(
+    jobs: Iterable["Job"],
+    predictor: "Predictor",
+    protocol: "Protocol",
+    options: Predict,
+    target: "AnnotationFile",
+    speeds: list["Throughput"],
 ) -> Iterator["Saved | InputError"]:
-    """Segment files of one kind, yield results and errors, and append to `speeds` what was measured."""
-    from danet.predict import folder, large_image, video
+    from danet.predict import folder
     from danet.predict.preannotations import segment_as_annotations
 
-    given = options.out, options.overwrite, protocol, options.size
-    if target is not None:
-        with folder.Throughput("image") as throughput:
-            speeds.append(throughput)
-            yield from segment_as_annotations(predictor, files, target, protocol, options.size, throughput)
-        return
-    if kind == "image":
-        with folder.Throughput("image") as throughput:
-            speeds.append(throughput)
-            yield from folder.segment_images(predictor, files, *given, throughput)
-        return
-    for file in files:
+    with folder.Throughput("image") as throughput:
+        speeds.append(throughput)
+        yield from segment_as_annotations(predictor, jobs, target, protocol, options.size, throughput)
+
+
+def _segment_images(
+    jobs: Iterable["Job"],
+    predictor: "Predictor",
+    protocol: "Protocol",
+    options: Predict,
+    speeds: list["Throughput"],
+) -> Iterator["Saved | InputError"]:
+    from danet.predict import folder
+
+    with folder.Throughput("image") as throughput:
+        speeds.append(throughput)
+        yield from folder.segment_images(predictor, jobs, protocol, options.size, throughput)
+
+
+def _segment_one_by_one(
+    jobs: Iterable["Job"],
+    predictor: "Predictor",
+    protocol: "Protocol",
+    options: Predict,
+    speeds: list["Throughput"],
+) -> Iterator["Saved | InputError"]:
+    """Segment large images and videos."""
+    from danet.predict import folder, large_image, video
+
+    for job in jobs:
+        given = job.file, job.folder, job.overwrite, protocol, options.size
         try:
-            with progress(file.name) as advance:
-                if kind == "large":
-                    yield large_image.segment_file(predictor, file, *given, advance=advance)
+            with progress(job.file.name) as advance:
+                if job.kind == "large":
+                    yield large_image.segment_file(predictor, *given, polygons=job.polygons, advance=advance)
                     continue
                 with folder.Throughput("frame") as throughput:
                     speeds.append(throughput)
-                    yield video.segment_video(predictor, file, *given, throughput, advance)
+                    yield video.segment_video(predictor, *given, throughput, advance)
         except InputError as error:
             yield error

@@ -14,8 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from danet.data.images.channels import Bands
+from danet.data.images.read import read_image
 from danet.errors import InputError
-from danet.predict.predictor import Predictor, read_pixels
+from danet.predict.georeferenced import save_georeferenced
+from danet.predict.inputs import Job
+from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation
 
@@ -130,22 +134,18 @@ class Saved(NamedTuple):
 
 def segment_images(
     predictor: Predictor,
-    files: Iterable[Path],
-    out: Path,
-    overwrite: bool = False,
+    jobs: Iterable[Job],
     protocol: Protocol = WHOLE,
     size: int | None = None,
     throughput: Throughput | None = None,
 ) -> Iterator[Saved | InputError]:
-    """Segment images, save the results, and yield them in the order of the files.
+    """Segment images, save the results, and yield them in the order of the jobs.
 
     A file that cannot be segmented yields its error, and the others continue.
 
     Args:
         predictor: the network.
-        files: images.
-        out: folder of the results, see `Segmentation.save`.
-        overwrite: replace files that exist.
+        jobs: images of kind "image" or "geo"; see `Segmentation.save` and `save_georeferenced`.
         protocol: see `Predictor`.
         size: see `Predictor`.
         throughput: counts and times the images.
@@ -154,16 +154,34 @@ def segment_images(
         InputError: the results cannot be written.
     """
 
-    def read(file: Path) -> tuple[str, np.ndarray]:
-        return read_pixels(file, predictor.card.bands)
+    def read(job: Job) -> tuple[Job, np.ndarray]:
+        return job, read_job(job, predictor.card.bands)
 
-    def work(image: tuple[str, np.ndarray]) -> Segmentation:
-        return predictor.segment(*image, protocol, size)
+    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
+        job, pixels = image
+        return job, predictor.segment(job.name, pixels, protocol, size)
 
-    def write(segmentation: Segmentation) -> Saved | InputError:
+    def write(done: tuple[Job, Segmentation]) -> Saved | InputError:
+        job, segmentation = done
         try:
-            return Saved(segmentation.save(out, overwrite), segmentation.summary())
+            if job.kind == "geo":
+                save_georeferenced(segmentation, job)
+            else:
+                segmentation.save(job.folder, job.overwrite)
+            return Saved(job.paths, segmentation.summary())
         except MemoryError:
-            return InputError(segmentation.name, "not enough memory to draw the results", "free some memory")
+            return InputError(job.file, "not enough memory to draw the results", "free some memory")
 
-    return pipelined(files, read, work if throughput is None else throughput.timed(work), write)
+    return pipelined(jobs, read, work if throughput is None else throughput.timed(work), write)
+
+
+def read_job(job: Job, bands: Bands) -> np.ndarray:
+    """Return the pixels of an image, H,W,N, as `read_image` does.
+
+    Raises:
+        InputError: see `read_image`; a stack of which no page is chosen.
+    """
+    if job.page is None and job.pages > 1:
+        what = f"a stack or animation of {job.pages} pages"
+        raise InputError(job.file, what, "add `pages` for one result per page")
+    return read_image(job.file, bands=bands, page=job.page)

@@ -34,8 +34,9 @@ from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay
 from danet.predict.folder import Saved
+from danet.predict.georeferenced import write_polygons
 from danet.predict.inference import Inference
-from danet.predict.outputs import output_paths
+from danet.predict.inputs import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import describe_classes, shares_of_counts
@@ -69,9 +70,10 @@ def segment_file(
     protocol: Protocol = WHOLE,
     window: int | None = None,
     overlap: int | None = None,
+    polygons: bool = False,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Saved:
-    """Segment a large image and write NAME_labels.tif, NAME_overlay.png and NAME.json.
+    """Segment a large image and write NAME_labels.tif, NAME_overlay.png, NAME.json and, if asked for, NAME.geojson.
 
     The labels are a tiled TIFF of train ids with the classes' colors, the image's coordinate system and transform. The
     overlay shows the whole image in at most 2,000 pixels along each side.
@@ -84,6 +86,7 @@ def segment_file(
         protocol: must be WHOLE.
         window: side of the windows in pixels; None: the size in the card.
         overlap: overlap of neighboring windows in pixels; None: a quarter of the window.
+        polygons: whether polygons of the classes are written; see `write_polygons`.
         advance: called with (windows done, total).
 
     Raises:
@@ -98,8 +101,9 @@ def segment_file(
     if not 0 <= overlap < window:
         what = f"must be below the window's {window} pixels, got {overlap}"
         raise InputError("overlap", what, "use a smaller overlap")
-    overlay_path, labels_path, json_path = paths = output_paths(out, path.stem, "large")
-    check_new(*paths, overwrite=overwrite)
+    job = Job(path, out, path.stem, "large", overwrite=overwrite, polygons=polygons)
+    overlay_path, labels_path, *_, json_path = job.paths
+    check_new(*job.paths, overwrite=overwrite)
     with ExitStack() as stack:
         source = stack.enter_context(open_raster(stack.enter_context(regular_file(path)), path))
         read = window_reader(source, predictor.card.bands, path)
@@ -116,8 +120,10 @@ def segment_file(
             verify_labels(temporary, record.pixels)
         summary = record.summary() | {"window": window, "overlap": overlap}
         write_atomically(overlay_path, overlay.to_png(record.overview()), overwrite)
+        if polygons:
+            write_polygons(labels_path, job.paths[2], predictor.classes, overwrite)
         write_json(json_path, summary, overwrite)
-    return Saved(paths, summary)
+    return Saved(job.paths, summary)
 
 
 def segment_blocks(
@@ -166,9 +172,9 @@ def _add(
     """Add a window's weighted probabilities."""
     card, protocol = predictor.card, predictor.resolve_protocol(WHOLE)
     inference = Inference(predictor.logits, card.mean, card.std, predictor.device, None, protocol)
-    for rows, columns, scores in inference.scores(pixels):
-        weighted = torch.softmax(scores, dim=0).cpu() * across[columns]  # K,n,m
-        held[:, rows, columns].addcmul_(weighted, down[rows, None])
+    for rows, band in inference.scores(pixels):
+        weighted = torch.softmax(band, dim=0).cpu() * across  # K,n,w
+        held[:, rows].addcmul_(weighted, down[rows, None])
 
 
 def _weighted(side: int, window: int, overlap: int) -> Weighted:

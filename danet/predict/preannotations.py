@@ -18,9 +18,9 @@ from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Polygon, Shape
 from danet.data.classes import Classes, is_background
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically
-from danet.predict.folder import Saved, Throughput, pipelined
-from danet.predict.outputs import kind_of
-from danet.predict.predictor import Predictor, read_pixels
+from danet.predict.folder import Saved, Throughput, pipelined, read_job
+from danet.predict.inputs import Job
+from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation
 
@@ -58,7 +58,7 @@ class AnnotationFile(NamedTuple):
         return [self.out / name for name in _NAMES[self.format]]
 
 
-def check_target(target: AnnotationFile, files: Iterable[Path]) -> None:
+def check_target(target: AnnotationFile, jobs: Iterable[Job]) -> None:
     """Check everything before the work begins.
 
     Raises:
@@ -66,16 +66,17 @@ def check_target(target: AnnotationFile, files: Iterable[Path]) -> None:
     """
     if target.tolerance is not None and not 0 <= target.tolerance <= 1000:
         raise InputError("tolerance", f"must be from 0 to 1000 pixels, got {target.tolerance:g}", "for example, use 1")
-    for file in files:
-        if (kind := kind_of(file)) != "image":
-            what = "is a video" if kind == "video" else "has more than 64 million pixels"
-            raise InputError(file, f"{what}, and annotations are for smaller images", "leave it out, or omit `format`")
+    for job in jobs:
+        if job.kind in ("video", "large"):
+            kind = "is a video" if job.kind == "video" else "has more than 64 million pixels"
+            what = f"{kind}, and annotations are for smaller images"
+            raise InputError(job.file, what, "leave it out, or omit `format`")
     check_new(*target.paths, overwrite=target.overwrite)
 
 
 def segment_as_annotations(
     predictor: Predictor,
-    files: Iterable[Path],
+    jobs: Iterable[Job],
     target: AnnotationFile,
     protocol: Protocol = WHOLE,
     size: int | None = None,
@@ -87,7 +88,7 @@ def segment_as_annotations(
 
     Args:
         predictor: the network.
-        files: images.
+        jobs: images of kind "image" or "geo".
         target: the file to write.
         protocol: see `Predictor`.
         size: see `Predictor`.
@@ -97,22 +98,23 @@ def segment_as_annotations(
         InputError: the file cannot be written.
     """
 
-    def read(file: Path) -> tuple[Path, np.ndarray]:
-        return file, read_pixels(file, predictor.card.bands)[1]
+    def read(job: Job) -> tuple[Job, np.ndarray]:
+        return job, read_job(job, predictor.card.bands)
 
-    def work(image: tuple[Path, np.ndarray]) -> tuple[Path, Segmentation]:
-        return image[0], predictor.segment(image[0].stem, image[1], protocol, size)
+    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
+        return image[0], predictor.segment(image[0].name, image[1], protocol, size)
 
-    def write(done: tuple[Path, Segmentation]) -> tuple[AnnotatedImage, Saved]:
-        file, segmentation = done
-        return annotate(file, segmentation, target.tolerance), Saved(target.paths, segmentation.summary())
+    def write(done: tuple[Job, Segmentation]) -> tuple[AnnotatedImage, Saved]:
+        job, segmentation = done
+        name = (job.folder / job.file.name).relative_to(target.out).as_posix()
+        return annotate(job.file, name, segmentation, target.tolerance), Saved(target.paths, segmentation.summary())
 
     results: deque[Saved | InputError] = deque()
     written = 0
 
     def images() -> Iterator[AnnotatedImage]:
         nonlocal written
-        for result in pipelined(files, read, work if throughput is None else throughput.timed(work), write):
+        for result in pipelined(jobs, read, work if throughput is None else throughput.timed(work), write):
             if isinstance(result, InputError):
                 results.append(result)
                 continue
@@ -134,11 +136,12 @@ def segment_as_annotations(
         write_atomically(target.paths[1], config.encode())
 
 
-def annotate(file: Path, segmentation: Segmentation, tolerance: float | None) -> AnnotatedImage:
+def annotate(file: Path, name: str, segmentation: Segmentation, tolerance: float | None) -> AnnotatedImage:
     """Return a prediction as shapes, see the top of this file.
 
     Args:
         file: the image.
+        name: its name in the file of annotations.
         segmentation: its prediction.
         tolerance: of polygons, in pixels; None: masks.
     """
@@ -156,4 +159,4 @@ def annotate(file: Path, segmentation: Segmentation, tolerance: float | None) ->
             simple = simplify(ring, tolerance)
             if len(simple) >= 3 and not (is_background(names[i]) and outside):
                 shapes.append(Shape(names[i], (Polygon((simple,)),), str(file), scores[i]))
-    return AnnotatedImage(file.name, str(file), file, shapes, labels.shape)
+    return AnnotatedImage(name, str(file), file, shapes, labels.shape)

@@ -1,13 +1,14 @@
 """Segment a video by PyAV: the result shows the classes' colors over the same video. Command: `danet predict clip.mp4`.
 
 Size and timestamps are kept. Sound is dropped, and there is no legend: the JSON lists the colors. FFmpeg gets the open
-file and the demuxer of its suffix, so that a playlist named .mp4 opens no other file.
+file and the demuxer of its suffix, so that a playlist named .mp4 opens no other file. A stream (rtsp://...) or a camera
+(camera:0) is segmented until it ends or the user interrupts it; see `danet.predict.live`.
 """
 
 import json
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -20,6 +21,8 @@ from danet.errors import InputError, missing_package
 from danet.files import atomic_path, check_new, make_folder, write_atomically
 from danet.predict import overlay
 from danet.predict.folder import Saved, Throughput, pipelined
+from danet.predict.inputs import result_name
+from danet.predict.live import is_live, open_live
 from danet.predict.outputs import output_paths
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
@@ -27,9 +30,24 @@ from danet.predict.segmentation import Segmentation, class_shares, describe_clas
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.container import InputContainer
     from av.video.stream import VideoStream
 
-_DEMUXERS = {".mp4": "mov", ".mov": "mov", ".m4v": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
+_DEMUXERS = {
+    **dict.fromkeys((".mp4", ".mov", ".m4v", ".3gp"), "mov"),
+    **dict.fromkeys((".mkv", ".webm"), "matroska"),
+    ".avi": "avi",
+    **dict.fromkeys((".mts", ".m2ts", ".ts"), "mpegts"),
+    **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
+    ".wmv": "asf",
+    ".flv": "flv",
+    ".ogv": "ogg",
+}
+_HD = 720  # rows from which a video is high definition, whose colors are encoded by BT.709
+_MATRICES = {True: "itu709", False: "itu601"}
+_STANDARDS = {True: 1, False: 6}  # BT.709, SMPTE 170M: the same number for matrix, primaries and transfer
+_LIMITED_RANGE = 1
+_DECLARED = {1: "itu709", 5: "itu601", 6: "itu601", 7: "smpte240m", 9: "bt2020"}
 _TICKS = Fraction(1, 60_000)  # 24, 25, 30, 50 and 60 frames/s, and 30,000/1,001, are whole numbers of ticks
 
 
@@ -62,7 +80,8 @@ def segment_video(
         InputError: an unreadable video, or one of more than MAX_PIXELS per frame; PyAV is not installed; results that
             cannot be written. Also for a truncated or damaged video, after its readable frames have been written.
     """
-    video_path, json_path = paths = output_paths(out, path.stem, "video")
+    name = result_name(path)
+    video_path, json_path = paths = output_paths(out, name, "video")
     check_new(*paths, overwrite=overwrite)
     try:
         import av
@@ -70,9 +89,10 @@ def segment_video(
     except ImportError as error:
         raise missing_package(path, "is a video, and PyAV is not installed", "video") from error
     make_folder(out)
-    record = _Record(path.stem, predictor)
-    with regular_file(path) as file, ExitStack() as stack:
-        video = _Video(file, path, stack)
+    record = _Record(name, predictor)
+    with ExitStack() as stack:
+        live = is_live(path)
+        video = _Video(None if live else stack.enter_context(regular_file(path)), path, stack)
         work = _segmenter(predictor, path, protocol, size)
         try:
             with (
@@ -83,11 +103,12 @@ def segment_video(
                 done = pipelined(
                     video, _read, work if throughput is None else throughput.timed(work), writer.write, writers=1
                 )
-                for number, frame in enumerate(done, 1):
-                    if isinstance(frame, InputError):
-                        raise frame
-                    record.add(frame)
-                    advance(number, max(number, video.expected))
+                with suppress(KeyboardInterrupt) if live else nullcontext():  # a stream has no other end
+                    for number, frame in enumerate(done, 1):
+                        if isinstance(frame, InputError):
+                            raise frame
+                        record.add(frame)
+                        advance(number, max(number, video.expected))
                 if not record.seconds:
                     raise video.stopped or InputError(path, "has no frames", "copy it again")
                 writer.finish()
@@ -108,18 +129,16 @@ class _Frame(NamedTuple):
 class _Video:
     """The times and frames of an open video. `stopped` is the error that ended them early, or None."""
 
-    def __init__(self, file: BinaryIO, path: Path, stack: ExitStack):
+    def __init__(self, file: BinaryIO | None, path: Path, stack: ExitStack):
         import av
-        from av.error import FFmpegError
 
         self.path, self.stopped = path, None
-        self._kind = _DEMUXERS[path.suffix.lower()]
-        self._missing = _declared_size(file, self._kind) - file.seek(0, 2)
-        file.seek(0)
-        try:
-            container = stack.enter_context(av.open(file, "r", format=self._kind))
-        except (FFmpegError, ValueError) as error:
-            raise InputError(path, "not a readable video, or truncated", "copy it again") from error
+        if file is None:
+            container, self._missing = stack.enter_context(open_live(path)), 0
+        else:
+            kind = _DEMUXERS[path.suffix.lower()]
+            self._missing = _declared_size(file, kind) - file.seek(0, 2)
+            container = stack.enter_context(_open_file(file, kind, path))
         if not container.streams.video:
             raise InputError(path, "has no video stream", "use another file")
         self._container, self._stream = container, container.streams.video[0]
@@ -158,9 +177,20 @@ class _Video:
             raise InputError(self.path, what, "reduce their size")
 
 
+def _open_file(file: BinaryIO, kind: str, path: Path) -> "InputContainer":
+    import av
+    from av.error import FFmpegError
+
+    file.seek(0)
+    try:
+        return av.open(file, "r", format=kind)
+    except (FFmpegError, ValueError) as error:
+        raise InputError(path, "not a readable video, or truncated", "copy it again") from error
+
+
 def _read(frame: tuple[float, "VideoFrame"]) -> _Frame:
     seconds, stored = frame
-    pixels = stored.to_ndarray(format="rgb24")
+    pixels = stored.to_ndarray(format="rgb24", src_colorspace=_matrix(stored))
     return _Frame(seconds, np.ascontiguousarray(np.rot90(pixels, round(stored.rotation / 90))))
 
 
@@ -172,6 +202,15 @@ def _segmenter(
         return frame.seconds, predictor.segment(path.stem, pixels, protocol, size)
 
     return segmented
+
+
+def _is_hd(height: int) -> bool:
+    return height >= _HD
+
+
+def _matrix(frame: "VideoFrame") -> str:
+    """Return the color matrix of a frame as PyAV names it: the one it declares, or the usual one of its size."""
+    return _DECLARED.get(frame.colorspace, _MATRICES[_is_hd(frame.height)])
 
 
 class _Segmented(NamedTuple):
@@ -197,6 +236,7 @@ class _Writer:
         drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # yuv420p needs even sizes
         stream = self._stream = self._stream or self._new_stream(drawn.shape[1], drawn.shape[0])
         frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=_MATRICES[_is_hd(drawn.shape[0])])
         self._last = max(round(seconds / _TICKS), self._last + 1)
         frame.pts, frame.time_base = self._last, _TICKS
         self._container.mux(stream.encode(frame))
@@ -213,7 +253,9 @@ class _Writer:
         options = {"preset": "veryfast", "crf": "20"} if h264 else {"q": "4"}
         stream = self._container.add_stream("libx264" if h264 else "mpeg4", rate=self._rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = _TICKS
+        context = stream.codec_context
+        context.time_base, context.color_range = _TICKS, _LIMITED_RANGE
+        context.colorspace = context.color_primaries = context.color_trc = _STANDARDS[_is_hd(height)]
         return stream
 
 

@@ -30,7 +30,7 @@ from danet.data import registry
 from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import image_size, list_images, read_image, read_mask
 from danet.predict.folder import segment_images
-from danet.predict.outputs import find_images
+from danet.predict.inputs import find_jobs
 from danet.predict.predictor import load
 from danet.train import run_folder
 
@@ -400,7 +400,7 @@ def test_30_900_megapixels_are_rejected_by_read_image(tmp_path):
 
 
 def test_30_900_megapixels_are_processed_in_parts(tmp_path):
-    from danet.predict.outputs import kind_of
+    from danet.predict.inputs import kind_of
 
     (tmp_path / "a.png").write_bytes(png(30_000, 30_000, 1, 0, b""))
     assert kind_of(tmp_path / "a.png") == "large"
@@ -512,10 +512,10 @@ def test_40_too_long_file_name_is_a_one_line_error(option, tiny_weights, tmp_pat
 def test_41_deleted_file_is_reported_and_the_rest_segmented(tiny_weights, tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.png").write_bytes(encode(gradient(), "PNG"))
-    files = find_images([tmp_path], tmp_path / "out")
-    files[1].unlink()
-    first, second, third = segment_images(load(tiny_weights, "cpu"), files, tmp_path / "out")
-    assert str(second) == f"{files[1]}: no such file; check the path"
+    jobs = find_jobs([tmp_path], tmp_path / "out").jobs
+    jobs[1].file.unlink()
+    first, second, third = segment_images(load(tiny_weights, "cpu"), jobs)
+    assert str(second) == f"{jobs[1].file}: no such file; check the path"
     assert [saved.summary["name"] for saved in (first, third)] == ["a", "c"]
 
 

@@ -290,7 +290,7 @@ def test_a_full_disk_is_reported(predictor, image, tmp_path, limit):
 
 def test_predict_segments_images_above_the_pixel_limit(tiny_weights, image, tmp_path, capsys, monkeypatch):
     source = write(tmp_path / "town.tif", image)
-    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 130 * 170 - 1)
+    monkeypatch.setattr("danet.predict.inputs.MAX_PIXELS", 130 * 170 - 1)
     args = ["predict", str(source), "--weights", str(tiny_weights), "--out", str(tmp_path / "out"), "--size", "64"]
     assert main(args) == 0
     printed = capsys.readouterr()

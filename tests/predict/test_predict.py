@@ -18,7 +18,7 @@ from danet.data import registry
 from danet.data.classes import Classes
 from danet.data.images.read import read_image, read_mask
 from danet.predict import overlay as draw
-from danet.predict.outputs import find_images
+from danet.predict.inputs import find_jobs
 from danet.predict.predictor import load
 from danet.predict.segmentation import class_shares
 
@@ -117,24 +117,24 @@ def test_conflicting_outputs_are_found_before_work_begins(tmp_path, image):
     for name in ("a.png", "a.jpg", "b.png"):
         Image.fromarray(image).save(tmp_path / name)
     with pytest.raises(InputError, match=r"a\.png: would overwrite the results of .*a\.jpg; .* `out` folders"):
-        find_images([tmp_path], tmp_path / "out")
+        find_jobs([tmp_path], tmp_path / "out")
     (tmp_path / "a.jpg").unlink()
-    assert [path.name for path in find_images([tmp_path], tmp_path / "out")] == ["a.png", "b.png"]
+    assert [job.file.name for job in find_jobs([tmp_path], tmp_path / "out").jobs] == ["a.png", "b.png"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out/b_labels.png").write_text("mine")
     with pytest.raises(InputError, match="already exists"):
-        find_images([tmp_path], tmp_path / "out")
+        find_jobs([tmp_path], tmp_path / "out")
     with pytest.raises(InputError, match="would have 262 bytes, more than 255"):
-        find_images([tmp_path / ("x" * 250 + ".png")], tmp_path / "out")
+        find_jobs([tmp_path / ("x" * 250 + ".png")], tmp_path / "out")
 
 
 def test_outputs_that_differ_only_in_case_conflict_where_case_is_ignored(tmp_path, image, monkeypatch):
     for name in ("a.png", "A.png"):
         Image.fromarray(image).save(tmp_path / name)
-    assert len(find_images([tmp_path], tmp_path / "out")) == 2
-    monkeypatch.setattr("danet.predict.outputs.ignores_case", lambda _: True)  # as on macOS and Windows
+    assert len(find_jobs([tmp_path], tmp_path / "out").jobs) == 2
+    monkeypatch.setattr("danet.predict.inputs.ignores_case", lambda _: True)  # as on macOS and Windows
     with pytest.raises(InputError, match=r"a\.png: would overwrite the results of .*A\.png; rename one of them"):
-        find_images([tmp_path], tmp_path / "out")
+        find_jobs([tmp_path], tmp_path / "out")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -18,7 +18,8 @@ from danet.cli import main
 from danet.data.images.read import read_image, read_mask
 from danet.predict import overlay
 from danet.predict.folder import AHEAD, Throughput, pipelined, segment_images
-from danet.predict.outputs import find_images, kind_of, output_paths
+from danet.predict.inputs import Job, find_jobs, kind_of
+from danet.predict.outputs import output_paths
 from danet.predict.predictor import load
 from danet.predict.protocols import find_protocol
 
@@ -47,10 +48,10 @@ def one_thread():
 
 
 def test_the_pipeline_writes_the_same_files_as_the_predictor(predictor, images, tmp_path, one_thread):
-    found = find_images([images], tmp_path / "fast")
-    results = list(segment_images(predictor, found, tmp_path / "fast"))
-    for file, result in zip(found, results, strict=True):
-        paths = predictor(file).save(tmp_path / "plain")
+    jobs = find_jobs([images], tmp_path / "fast").jobs
+    results = list(segment_images(predictor, jobs))
+    for job, result in zip(jobs, results, strict=True):
+        paths = predictor(job.file).save(tmp_path / "plain")
         assert result.paths == [tmp_path / "fast" / path.name for path in paths]
         assert [path.read_bytes() for path in result.paths] == [path.read_bytes() for path in paths]
         assert result.summary == json.loads(paths[2].read_text())
@@ -141,12 +142,12 @@ def test_a_full_disk_ends_the_run_with_one_error_line(predictor, images, tmp_pat
 def test_the_error_names_a_folder_that_cannot_be_created(predictor, images, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/out: cannot create the folder .*; choose another `out`"):
-        list(segment_images(predictor, [images / "p0.png"], tmp_path / "file/out"))
+        list(segment_images(predictor, [Job(images / "p0.png", tmp_path / "file/out", "p0")]))
 
 
 def test_closing_early_ends_the_threads(predictor, images, tmp_path):
     before = threading.active_count()
-    results = segment_images(predictor, find_images([images], tmp_path / "out"), tmp_path / "out")
+    results = segment_images(predictor, find_jobs([images], tmp_path / "out").jobs)
     next(results)
     results.close()
     assert threading.active_count() == before
@@ -246,18 +247,18 @@ def test_invalid_sizes_and_protocols_are_rejected(options, line, images, tiny_we
 def test_a_name_of_255_bytes_can_be_written(predictor, tmp_path):
     name = "x" * (255 - len("_overlay.png"))
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    (file,) = find_images([tmp_path], tmp_path / "out")
-    predictor(file).save(tmp_path / "out")
+    (job,) = find_jobs([tmp_path], tmp_path / "out").jobs
+    predictor(job.file).save(tmp_path / "out")
     assert all(path.exists() for path in output_paths(tmp_path / "out", name))
 
 
 def test_kinds_are_recognized_by_suffix_and_header(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no image")
-    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 72)
+    monkeypatch.setattr("danet.predict.inputs.MAX_PIXELS", 72)
     names = ("clip.MP4", "a.png", "b.png", "absent.tif")
     assert [kind_of(tmp_path / name) for name in names] == ["video", "image", "image", "image"]
-    monkeypatch.setattr("danet.predict.outputs.MAX_PIXELS", 71)
+    monkeypatch.setattr("danet.predict.inputs.MAX_PIXELS", 71)
     assert kind_of(tmp_path / "a.png") == "large"
 
 
@@ -309,10 +310,10 @@ def test_too_little_memory_for_an_image_ends_only_that_image(predictor, images, 
     monkeypatch.setattr(overlay, "to_png", to_png)
     predictor.logits = logits
     monkeypatch.setattr(overlay, "LARGEST_TEXT", 9)  # the legend is no higher than the image
-    results = list(segment_images(predictor, find_images([images], tmp_path), tmp_path))
+    results = list(segment_images(predictor, find_jobs([images], tmp_path).jobs))
     assert [str(result) for result in results if isinstance(result, InputError)] == [
         "p1: not enough memory to segment 40 x 31 pixels; use a smaller `size`, or free some memory",
-        "p4: not enough memory to draw the results; free some memory",
+        f"{images / 'p4.png'}: not enough memory to draw the results; free some memory",
     ]
     assert outputs(tmp_path) == ["p0", "p2", "p3", "p5"]
 

@@ -152,3 +152,97 @@ def test_video_outputs_are_not_overwritten_and_stems_are_unique(tiny_weights, tm
     assert len(frames(tmp_path / "out/clip_overlay.mp4")[0]) == 2
     assert main(["predict", str(tmp_path / "clip.png"), *args[1:], "--overwrite"]) == 2
     assert "would overwrite the results of" in capsys.readouterr().err
+
+
+CODECS = {
+    "clip.3gp": "mpeg4",
+    "clip.mts": "mpeg2video",
+    "clip.ts": "mpeg2video",
+    "clip.mpg": "mpeg1video",
+    "clip.wmv": "wmv2",
+    "clip.flv": "flv1",
+    "CLIP.M2TS": "mpeg2video",
+}
+FORMATS = {".3gp": "3gp", ".mpg": "mpeg", ".wmv": "asf", ".flv": "flv"}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_videos_of_all_usual_containers_are_segmented(predictor, tmp_path, name):
+    codec = CODECS[name] if CODECS[name] in av.codecs_available else CODECS[name].rstrip("1")
+    source = tmp_path / name
+    with av.open(str(source), "w", format=FORMATS.get(source.suffix, "mpegts")) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    saved = segment_video(predictor, source, tmp_path / "out")
+    assert saved.summary["frames"] == 5
+    assert saved.paths[0].name == f"{source.stem}_overlay.mp4"
+
+
+COLOR = np.array([200, 30, 90], np.uint8)
+MATRICES = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}  # red and blue in the luma of BT.709 and BT.601
+
+
+def encoded(color: np.ndarray, standard: int) -> list[float]:
+    """Y, Cb, Cr in the limited range, by the standard's formulas."""
+    r, g, b = color / 255
+    kr, kb = MATRICES[standard]
+    luma = kr * r + (1 - kr - kb) * g + kb * b
+    return [16 + 219 * luma, 128 + 112 * (b - luma) / (1 - kb), 128 + 112 * (r - luma) / (1 - kr)]
+
+
+@pytest.mark.parametrize(("size", "standard"), [((720, 1280), 1), ((1080, 64), 1), ((480, 640), 6), ((48, 64), 6)])
+def test_overlays_are_tagged_and_encoded_by_the_standard_of_their_size(
+    predictor, tmp_path, monkeypatch, size, standard
+):
+    monkeypatch.setattr("danet.predict.overlay.overlay", lambda image, *_: np.broadcast_to(COLOR, image.shape).copy())
+    source = video(tmp_path / "clip.mp4", [0], size)
+    saved = segment_video(predictor, source, tmp_path / "out", size=32)
+    with av.open(str(saved.paths[0])) as container:
+        frame = next(container.decode(video=0))
+        context = container.streams.video[0].codec_context
+        tags = context.colorspace, context.color_primaries, context.color_trc, context.color_range
+        planes = frame.to_ndarray(format="yuv420p").ravel()
+    assert tags == (standard, standard, standard, 1)
+    count = size[0] * size[1]
+    for plane, value in zip(np.split(planes, [count, count * 5 // 4]), encoded(COLOR, standard), strict=True):
+        assert abs(plane.mean() - value) < 2
+
+
+@pytest.mark.parametrize(
+    ("size", "tagged", "standard"), [((720, 80), 2, 1), ((48, 64), 2, 6), ((48, 64), 1, 1), ((720, 80), 6, 6)]
+)
+def test_frames_are_decoded_by_the_matrix_that_they_declare(predictor, tmp_path, size, tagged, standard):
+    planes = [np.full(n, round(v), np.uint8) for n, v in zip((4, 1, 1), encoded(COLOR, standard), strict=True)]
+    frame = av.VideoFrame(size[1], size[0], "yuv420p")
+    for plane, values in zip(frame.planes, planes, strict=True):
+        plane.update(np.full(plane.buffer_size, values[0], np.uint8))
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.colorspace = tagged
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    inputs = []
+    predictor.segment = lambda name, pixels, *_: (
+        inputs.append(pixels) or type(predictor).segment(predictor, name, pixels, size=32)
+    )
+    segment_video(predictor, tmp_path / "clip.mp4", tmp_path / "out")
+    assert np.abs(inputs[0].reshape(-1, 3).mean(0) - COLOR).max() < 4
+
+
+def test_a_stream_is_written_until_it_is_interrupted(predictor, tmp_path, monkeypatch):
+    source = video(tmp_path / "clip.mp4", [100 * i for i in range(20)])
+    monkeypatch.setattr("danet.predict.video.open_live", lambda _: av.open(str(source)))
+
+    def interrupt(done: int, _total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    saved = segment_video(predictor, Path("rtsp:/cam/live"), tmp_path / "out", advance=interrupt)
+    assert [path.name for path in saved.paths] == ["rtsp_cam_live_overlay.mp4", "rtsp_cam_live.json"]
+    assert saved.summary["frames"] == 7
+    assert 7 <= len(frames(saved.paths[0])[0]) <= 20
+    assert json.loads(saved.paths[1].read_text()) == saved.summary

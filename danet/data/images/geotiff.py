@@ -4,6 +4,7 @@ GDAL gets the open file and a driver chosen by its first bytes, so that it follo
 sidecar file. Sizes are checked in the header before any pixel is read.
 """
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ BLOCK = 256
 ReadWindow = Callable[[slice, slice], np.ndarray]
 """Reads the pixels H,W,N of some rows and columns, as `read_image` returns them."""
 
+_PLACES = (33550, 33922, 34264)  # ModelPixelScale, ModelTiepoint, ModelTransformation
 _GRAY = (0, 1), (1, 1)  # photometric interpretation and number of bands
 _COLORS = (2, 3), (3, 1), (5, 4), (6, 3), (8, 3)
 _WITH_ALPHA = (1, 2), (2, 4)
@@ -74,6 +76,20 @@ def pillow_opens(file: BinaryIO) -> bool:
         return False
     finally:
         file.seek(0)
+
+
+def has_rasterio() -> bool:
+    """Return whether rasterio is installed."""
+    return importlib.util.find_spec("rasterio") is not None
+
+
+def has_coordinates(path: Path) -> bool:
+    """Return whether a file is a TIFF that says where its pixels are on Earth."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in TIFF and any(tag in _first_tags(file) for tag in _PLACES)
+    except Exception:  # a damaged file, which the segmentation reports
+        return False
 
 
 def read_no_data(file: BinaryIO) -> float | None:

@@ -1,0 +1,261 @@
+"""Find the files to segment, and name what is left out. Conflicts of their results are found before the work begins."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from PIL import Image
+
+from danet.data.images.channels import RGB, Bands, Header
+from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES, SUFFIXES
+from danet.data.images.geotiff import has_coordinates, has_rasterio
+from danet.data.images.pillow import MAX_PIXELS
+from danet.data.images.read import ARRAYS, describe_suffixes, read_header
+from danet.errors import InputError, list_names, missing_folder, missing_package
+from danet.files import check_new, ignores_case
+from danet.predict.outputs import POLYGONS, Kind, output_paths
+
+VIDEOS = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv"),
+    *(".flv", ".ogv"),
+)
+"""Suffixes of videos."""
+
+_LARGE = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+_STREAM = re.compile(r"(rtsps?):/+(.+)")
+_CAMERA = re.compile(r"camera:.+|/dev/video\d+")
+_MAX_SHOWN = 8
+_MAX_NAME = 255  # bytes, of most file systems
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to segment, and the names of its results.
+
+    Args:
+        file: the file; or the address of a stream, or a camera.
+        folder: the folder of the results.
+        name: what the names of the results begin with.
+        kind: how it is segmented.
+        page: the position of the page in a stack; None: the only one.
+        pages: the number of pages in the file.
+        overwrite: whether results that exist are replaced.
+        polygons: whether polygons are written too.
+        georeferenced: whether the image and its labels have coordinates.
+    """
+
+    file: Path
+    folder: Path
+    name: str
+    kind: Kind = "image"
+    page: int | None = None
+    pages: int = 1
+    overwrite: bool = False
+    polygons: bool = False
+    georeferenced: bool = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """The results; the last is written last."""
+        *others, last = output_paths(self.folder, self.name, self.kind)
+        return [*others, *([self.folder / f"{self.name}{POLYGONS}"] if self.polygons else []), last]
+
+
+@dataclass
+class Found:
+    """The files to segment, and what is left out.
+
+    Args:
+        jobs: to segment.
+        existing: jobs whose results exist, with `skip_existing`.
+        skipped: reason -> suffix -> number of files in folders that are left out.
+        without_coordinates: number of images whose labels lose their coordinates, as rasterio is not installed.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    existing: list[Job] = field(default_factory=list)
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)
+    without_coordinates: int = 0
+
+    def skip(self, reason: str, what: str) -> None:
+        """Count a file or folder that is left out."""
+        self.skipped.setdefault(reason, Counter())[what] += 1
+
+    def skipped_line(self) -> str | None:
+        """Return, for example, "12 skipped: 3 .heic (uv sync --extra heif), 9 .txt (not images)"; None if none."""
+        parts = []
+        for reason, own in self.skipped.items():
+            shown = [f"{number} {what}" for what, number in own.most_common()]
+            parts.append(f"{list_names(shown, _MAX_SHOWN)} ({reason})")
+        count = sum(own.total() for own in self.skipped.values())
+        return f"{count} skipped: {', '.join(parts)}" if parts else None
+
+
+def find_jobs(
+    inputs: Iterable[Path],
+    out: Path,
+    bands: Bands = RGB,
+    *,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    recursive: bool = False,
+    pages: bool = False,
+    polygons: bool = False,
+) -> Found:
+    """Find the files to segment: the given ones, and the images in given folders.
+
+    Args:
+        inputs: files, folders, addresses of streams, and cameras.
+        out: the folder of the results; those of subfolders are in subfolders of the same names.
+        bands: the bands that the network takes.
+        overwrite: replace results that exist.
+        skip_existing: leave out files whose JSON exists, and replace results without it, which are incomplete.
+        recursive: whether to search subfolders too.
+        pages: whether each page of a stack or frame of an animation is segmented; otherwise, such files are refused.
+        polygons: whether polygons are written too.
+
+    Raises:
+        InputError: a folder without images; two files with the same results; a result exists, or its name is too long;
+            polygons of an image without coordinates.
+    """
+    if overwrite and skip_existing:
+        raise InputError("skip_existing", "excludes `overwrite`", "leave out one of them")
+    found = Found()
+    by_result: dict[tuple[Path, str], Path] = {}
+    one_case = ignores_case(out)
+    for path in inputs:
+        files = _list_folder(path, out, bands, recursive, found) if path.is_dir() else [(path, out)]
+        for file, folder in files:
+            for job in _jobs(file, folder, pages, overwrite, polygons, found):
+                _check_unique(job, by_result, one_case)
+                if skip_existing and job.paths[-1].exists():
+                    found.existing.append(job)
+                    continue
+                check_new(*job.paths, overwrite=overwrite or skip_existing)
+                found.jobs.append(replace(job, overwrite=overwrite or skip_existing))
+    return found
+
+
+def kind_of(file: Path) -> Kind:
+    """Return how a file is segmented; see `Job`."""
+    return _kind(file, _header(file))[0]
+
+
+def stream_address(path: Path | str) -> str | None:
+    """Return the address of a stream, whose slashes `Path` has joined, or None for a file."""
+    found = _STREAM.fullmatch(str(path))
+    return f"{found[1]}://{found[2]}" if found else None
+
+
+def result_name(path: Path | str) -> str:
+    """Return what the names of an input's results begin with: its stem, or the words of an address or a camera."""
+    named = stream_address(path) or is_camera(path)
+    return re.sub(r"\W+", "_", str(path)).strip("_") if named else Path(path).stem
+
+
+def is_camera(path: Path | str) -> bool:
+    """Return whether a path is a camera: camera:0 or /dev/video0."""
+    return _CAMERA.fullmatch(str(path)) is not None
+
+
+def _jobs(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bool, found: Found) -> Iterator[Job]:
+    header = _header(file)
+    kind, georeferenced = _kind(file, header)
+    if polygons and not georeferenced:
+        remedy = "leave out `polygons`, or segment only images with coordinates"
+        raise InputError(file, "has no coordinates, so it has no polygons", remedy)
+    if georeferenced and not has_rasterio():
+        if polygons:
+            raise missing_package(file, "polygons need rasterio, which is not installed", "geo")
+        found.without_coordinates += kind == "image"
+    count = 1 if header is None else header.pages
+    name = result_name(file)
+    if count > 1 and pages:
+        digits = len(str(count))
+        for page in range(count):
+            yield Job(file, folder, f"{name}_page{page + 1:0{digits}}", "image", page, count, overwrite, False)
+        return
+    yield Job(file, folder, name, kind, None, count, overwrite, polygons, georeferenced and kind != "image")
+
+
+def _kind(file: Path, header: Header | None) -> tuple[Kind, bool]:
+    """Return the kind of a file, and whether it is an image with coordinates."""
+    if file.suffix.lower() in VIDEOS or stream_address(file) or is_camera(file):
+        return "video", False
+    large = header is not None and header.height * header.width > MAX_PIXELS and file.suffix.lower() in _LARGE
+    single = header is not None and header.pages == 1
+    georeferenced = single and file.suffix.lower() in (".tif", ".tiff") and has_coordinates(file)
+    return "large" if large else "geo" if georeferenced and has_rasterio() else "image", georeferenced
+
+
+def _header(file: Path) -> Header | None:
+    """Return the header of an image; None for other files, and for damaged ones, which the segmentation reports."""
+    if file.suffix.lower() in VIDEOS or stream_address(file) or is_camera(file):
+        return None
+    try:
+        return read_header(file)
+    except InputError as error:
+        bomb = isinstance(error.__cause__, Image.DecompressionBombError)
+        return Header(MAX_PIXELS + 1, 1, 3, 8) if bomb else None
+
+
+def _check_unique(job: Job, by_result: dict[tuple[Path, str], Path], one_case: bool) -> None:
+    name = job.name.casefold() if one_case else job.name
+    if (other := by_result.setdefault((job.folder, name), job.file)) is not job.file:
+        if job.file.resolve() == other.resolve():
+            raise InputError(job.file, "given twice", "list it once")
+        remedy = "rename one of them, or segment them into different `out` folders"
+        raise InputError(job.file, f"would overwrite the results of {other}", remedy)
+    if (length := max(len(path.name.encode(errors="surrogateescape")) for path in job.paths)) > _MAX_NAME:
+        what = f"the names of its outputs would have {length} bytes, more than {_MAX_NAME}"
+        raise InputError(job.file, what, "rename the file")
+
+
+def _list_folder(root: Path, out: Path, bands: Bands, recursive: bool, found: Found) -> list[tuple[Path, Path]]:
+    """Return the images in a folder, each with the folder of its results, and count in `found` what is left out."""
+    images: list[tuple[Path, Path]] = []
+    waiting = [(root, out)]
+    while waiting:
+        folder, results = waiting.pop()
+        try:
+            children = sorted(folder.iterdir())
+        except OSError as error:
+            raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
+        subfolders = []
+        for child in children:
+            if child.name.startswith("."):
+                continue
+            if child.is_dir():
+                if child.resolve() == out.resolve():
+                    continue
+                if recursive and not child.is_symlink():
+                    subfolders.append((child, results / child.name))
+                else:
+                    found.skip("a link" if recursive else "add `recursive`", "subfolders")
+            elif (reason := _reason_to_skip(child, bands)) is not None:
+                found.skip(reason, child.suffix.lower() or "without suffix")
+            else:
+                images.append((child, results))
+        waiting += reversed(subfolders)
+    if not images:
+        if not root.is_dir():
+            raise missing_folder(root, "specify a folder that contains images")
+        left_out = list_names([f"{n} {what}" for own in found.skipped.values() for what, n in own.items()], 6)
+        what = f"contains no images ({describe_suffixes(bands)})" + (f", but {left_out}" if left_out else "")
+        remedy = "specify a folder that contains images" + ("" if recursive else ", or add `recursive`")
+        raise InputError(root, what, remedy)
+    return images
+
+
+def _reason_to_skip(file: Path, bands: Bands) -> str | None:
+    """Return why a file in a folder is not segmented; None if it is."""
+    suffix = file.suffix.lower()
+    if suffix in SUFFIXES or (suffix in ARRAYS and bands.channels is not None):
+        return None
+    if suffix in HEIF_SUFFIXES and not HAS_HEIF:
+        return "uv sync --extra heif"
+    if suffix in VIDEOS:
+        return "videos: specify them one by one"
+    return "arrays: the network takes RGB" if suffix in ARRAYS else "not images"

@@ -1,0 +1,52 @@
+"""A table of many results: one row per image, with the share of each class."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from danet.data.classes import Classes
+from danet.errors import InputError
+from danet.files import write_atomically
+from danet.predict.inputs import Job
+
+
+def write_table(
+    path: Path, results: Sequence[tuple[Job, Mapping[str, Any] | InputError | None]], classes: Classes
+) -> None:
+    """Write a CSV file with a row per job: file, page, width, height, error, and the share of each class in [0, 1].
+
+    Args:
+        path: the file; it is replaced if it exists.
+        results: each job with its summary or its error; None: its summary is read from its JSON.
+        classes: the classes that the network predicts.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "page", "width", "height", "error", *classes.names])
+    for job, result in results:
+        summary = _read(job) if result is None else result
+        page = "" if job.page is None else job.page + 1
+        if isinstance(summary, InputError):
+            table.writerow([job.file, page, "", "", f"{summary.what}; {summary.remedy}"])
+            continue
+        shares = {entry["name"]: entry["share"] for entry in summary["classes"]}
+        row = [f"{shares.get(name, 0):.6f}" for name in classes.names]
+        table.writerow([job.file, page, summary["width"], summary["height"], "", *row])
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+
+
+def _read(job: Job) -> Mapping[str, Any] | InputError:
+    """Return the summary that an earlier run wrote."""
+    path = job.paths[-1]
+    try:
+        summary = json.loads(path.read_bytes())
+        _ = summary["width"], summary["height"], [(entry["name"], entry["share"]) for entry in summary["classes"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return InputError(path, "is not a result of danet predict", "delete it, and segment the file again")
+    return summary
