@@ -117,7 +117,7 @@ def png_header(width: int, height: int) -> bytes:
     ("content", "message"),
     [
         (lambda p: b"", r"empty file \(0 bytes\)"),
-        (lambda p: b"hello, this is a text", "not an image; use JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF,"),
+        (lambda p: b"hello, this is a text", "not an image; use JPEG, PNG, WebP, BMP, TIFF or GIF"),
         (lambda p: b"<!DOCTYPE html><html>404</html>", r"a web page\); download the image itself"),
         (lambda p: b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"an SVG drawing\); export it as PNG"),
         (lambda p: b"%PDF-1.7", r"a PDF\); export the page as PNG"),

@@ -44,6 +44,7 @@ _MAGIC = {
     b"\0\0\0\x0cjP  ": "JPEG2000",
 }
 
+_MAX_NAMED = 6  # formats that a message suggests
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # brands
 
 _FOREIGN = {  # the first bytes of files that users take for images
@@ -260,5 +261,5 @@ def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> I
     for head, (what, remedy) in _FOREIGN.items():
         if start.startswith(head):
             return InputError(path, f"not an image ({what})", remedy)
-    *others, last = (kind.replace("WEBP", "WebP") for kind in formats)
+    *others, last = (kind.replace("WEBP", "WebP") for kind in formats[:_MAX_NAMED])
     return InputError(path, "not an image", f"use {', '.join(others)} or {last}" if others else f"use {last}")
