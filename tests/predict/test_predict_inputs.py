@@ -46,7 +46,7 @@ def results(tmp_path: Path) -> set[str]:
 def test_every_file_of_a_folder_is_segmented_or_named(predict, tmp_path):
     for name in ("a.jpg", "b.JFIF", "c.ppm", "d.jp2", "e.avif"):
         save(tmp_path / "in" / name)
-    for name in ("clip.mp4", "film.MTS", "x.npy", "notes.txt", "README", ".hidden"):
+    for name in ("clip.mp4", "drone.MTS", "x.npy", "notes.txt", "README", ".hidden"):
         (tmp_path / "in" / name).write_bytes(b"x")
     save(tmp_path / "in/sub/f.png")
     status, _, err = predict(tmp_path / "in")
