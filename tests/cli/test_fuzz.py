@@ -216,7 +216,8 @@ def open_image(content: bytes, index: int, folder: Path) -> bool:
         lambda: (read_header(file), image_size(file)),
         lambda: palette_of(file),
     ]
-    return any_succeeds(lambda: read_image(file), lambda: read_mask(file), more[index % len(more)])
+    ways = (lambda: read_image(file), lambda: read_image(file, page=0, upright=False), lambda: read_mask(file))
+    return any_succeeds(*ways, more[index % len(more)])
 
 
 def any_succeeds(*ways: Callable[[], object]) -> bool:
@@ -250,9 +251,21 @@ val: 0.2
 channels: 4
 white: 10000
 """
-    colors = "classes: [road, tree]\ncolors: [[1, 2, 3], [4, 5, 6]]\nignore: [0, 0, 0]\n"
+    more = """classes: [road, car, bus]
+ignore: [255, 9]
+images: "{split}/*/img"
+masks: "{split}/*/lab"
+mask_replace: {camera: label}
+splits: {train: train.txt, val: val.txt}
+split_by: sequence
+exif: ignore
+merge: {vehicle: [car, bus]}
+keep: [vehicle]
+others: background
+"""
+    colors = "classes: [road, tree]\ncolors: [[1, 2, 3], [[4, 5, 6], [7, 8, 9]]]\nignore: [0, 0, 0]\nsplits: s.csv\n"
     runs = [yaml.safe_dump(recipes.to_dict(recipes.find(name)), sort_keys=False) for name in ("toy", "camvid")]
-    return [part.encode() for part in (text, colors, *runs)]
+    return [part.encode() for part in (text, more, colors, *runs)]
 
 
 def open_settings(content: bytes, _: int, folder: Path) -> bool:
@@ -263,6 +276,37 @@ def open_settings(content: bytes, _: int, folder: Path) -> bool:
     for name in ("dataset.yaml", "recipe.yaml"):
         (folder / name).write_bytes(content)
     return any_succeeds(lambda: read_settings(folder), lambda: recipes.check(read_recipe(folder)))
+
+
+# lists of classes and of splits
+
+
+def lists() -> list[bytes]:
+    return [
+        b"name,r,g,b\nroad,128,64,128\ntree,0,128,0\n",
+        b"Pixel Value, Class\n0, background\n1, crack\n",
+        b'{"road": [1, 1, 1], "tree": [2, 2, 2]}',
+        b"background:0,0,0::\nroad:128,64,128::\n",
+        b"64 128 64\tAnimal\n0 0 0\tVoid\n",
+        b"image,split\na.jpg,train\nb.jpg,val\n",
+        b"images/a.jpg masks/a.png\nimages/b.jpg masks/b.png\n",
+    ]
+
+
+def open_lists(content: bytes, _: int, folder: Path) -> bool:
+    """Read a file as every kind of list, and return whether it gives values or colors of classes, or known images."""
+    from danet.data.custom.class_lists import read_class_list
+    from danet.data.custom.layout import Layout
+    from danet.data.custom.split_lists import read_splits
+
+    images, found = [folder / f"images/{name}.jpg" for name in "ab"], []
+    for suffix in (".csv", ".txt", ".json"):
+        file = folder / f"list{suffix}"
+        file.write_bytes(content)
+        layout = Layout(folder, lists={"train": file.name})
+        any_succeeds(lambda file=file: found.extend(entry[1:] != (None, None) for entry in read_class_list(file)))
+        found.append(any_succeeds(lambda layout=layout: read_splits(layout, images)))
+    return any(found)
 
 
 # weights
@@ -449,6 +493,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "images": Kind(images, lambda seeds, index: damaged(seeds, BINARY, index), open_image),
+    "lists": Kind(lists, lambda seeds, index: damaged(seeds, TEXT, index), open_lists),
     "settings": Kind(settings, lambda seeds, index: damaged(seeds, TEXT, index), open_settings),
     "annotations": Kind(annotation_files, damaged_annotations, open_annotations),
     "weights": Kind(weights_files, damaged_weights, open_weights),
@@ -536,6 +581,7 @@ def fuzz(warm: killed.Warm, name: str, count: int, folder: Path) -> Result:
 NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 COUNTS = {
     "images": 100_000,
+    "lists": 10_000,
     "settings": 20_000,
     "annotations": 10_000,
     "weights": 5_000,
@@ -549,6 +595,7 @@ COUNTS = {
     ("kind", "count"),
     [
         ("images", 1000),
+        ("lists", 200),
         ("settings", 100),
         ("annotations", 200),
         ("weights", 40),

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from danet import InputError
+from danet.data.custom.propose import propose
 from danet.data.images import formats
 from danet.data.images.formats import FORMATS, HAS_HEIF, SUFFIXES, formats_of
 from danet.data.images.pillow import _not_an_image
@@ -47,6 +48,15 @@ def test_without_its_extra_heif_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"a HEIC image, and pillow-heif is not installed; .* uv sync --extra heif"):
         read_image(tmp_path / "a.heic")
     assert "not an image (a HEIC, AVIF or video file)" in str(_not_an_image("upload", content[:16], ("JPEG", "PNG")))
+
+
+def test_init_names_the_extra_of_a_folder_of_heif_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("danet.data.custom.discover.HAS_HEIF", False)
+    monkeypatch.setattr("danet.data.custom.layout.SUFFIXES", (".jpg", ".png"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.HEIC").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"contains 1 HEIC images, .* uv sync --extra heif"):
+        propose(tmp_path)
 
 
 def test_formats_without_a_signature_need_their_suffix(tmp_path):

@@ -20,9 +20,10 @@ from danet.data.custom.layout import (
     image_files,
     image_files_or_arrays,
 )
-from danet.data.images.formats import SUFFIXES
+from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES
+from danet.data.images.read import describe_suffixes
 from danet.data.naming import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
-from danet.errors import InputError, list_names, missing_folder
+from danet.errors import InputError, list_names, missing_folder, missing_package
 
 # folder names in lower case, without punctuation; the most usual first
 _IMAGES = (
@@ -247,7 +248,10 @@ def _not_found(root: Path, groups: Groups) -> InputError:
             if _find_usual_names(_group_folders(folder, 2)):
                 return InputError(root, "contains no images with masks", f"use {folder}")
     if not groups:
-        what = f"contains no images ({', '.join(SUFFIXES)})"
+        heif = sum(file.suffix.lower() in HEIF_SUFFIXES for file in root.rglob("*"))
+        if heif and not HAS_HEIF:
+            return missing_package(root, f"contains {heif} HEIC images, and pillow-heif is not installed", "heif")
+        what = f"contains no images ({describe_suffixes()})"
         return InputError(root, what, "specify the folder that contains the images and masks")
     places = list_names([pattern or "the folder itself" for pattern in groups], 6)
     remedy = f"name the two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand"

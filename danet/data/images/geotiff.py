@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from danet.data.classes import Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands, Header, as_pixels, check_size, check_type
+from danet.data.images.pages import tiff_directories
 from danet.errors import InputError, missing_package
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
         rgb: whether the caller needs only RGB, so that Pillow may drop a fourth band that is not alpha.
     """
     try:
-        tags = _first_tags(file)
+        tags = next(tiff_directories(file))
         bands, bits, planar = tags.get(277, 1), max(tags.get(258, (1,))), tags.get(284, 1)
         kind, alpha = (tags.get(262, 0), bands), any(tags.get(338, (0,)))
         if not pillow_opens(file):
@@ -87,7 +87,7 @@ def has_coordinates(path: Path) -> bool:
     """Return whether a file is a TIFF that says where its pixels are on Earth."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) in TIFF and any(tag in _first_tags(file) for tag in _PLACES)
+            return file.read(4) in TIFF and not next(tiff_directories(file)).keys().isdisjoint(_PLACES)
     except Exception:  # a damaged file, which the segmentation reports
         return False
 
@@ -95,21 +95,12 @@ def has_coordinates(path: Path) -> bool:
 def read_no_data(file: BinaryIO) -> float | None:
     """Return the value of pixels without data that an open TIFF declares, or None; the file is rewound."""
     try:
-        text = _first_tags(file).get(42113)  # GDAL_NODATA
+        text = next(tiff_directories(file)).get(42113)  # GDAL_NODATA
         return None if text is None else float(str(text).strip("\0 "))
     except Exception:  # no TIFF, or a damaged one, which decoding reports
         return None
     finally:
         file.seek(0)
-
-
-def _first_tags(file: BinaryIO) -> ImageFileDirectory_v2:
-    file.seek(0)
-    head = file.read(8)
-    tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Stacks and animations: files with several images. Each is refused as an image, unless a page is asked for."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,18 +49,30 @@ def _tiff_pages(file: BinaryIO) -> list[int]:
     """Return the positions of the pages in a TIFF; none for other files, or before a place that is damaged."""
     place, pages = file.tell(), []
     try:
-        file.seek(0)
-        head = file.read(8)
-        tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
-        seen: set[int] = set()
-        while tags.next and tags.next not in seen and len(seen) < _MAX_PAGES:
-            seen.add(tags.next)
-            file.seek(tags.next)
-            tags.load(file)
+        for position, tags in enumerate(tiff_directories(file)):
             if not tags.get(254, 0) & 5:  # 1: reduced resolution, 4: transparency mask
-                pages.append(len(seen) - 1)
+                pages.append(position)
     except Exception:  # decoding reports it
         return pages
     finally:
         file.seek(place)
     return pages
+
+
+def tiff_directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
+    """Yield the tags of each image in an open TIFF or BigTIFF; the same object for all of them.
+
+    Raises:
+        Exception: of a dozen types, if the file is no TIFF, or a damaged one.
+    """
+    file.seek(0)
+    head = file.read(8)
+    tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)  # 43: BigTIFF
+    seen: set[int] = set()
+    while tags.next and tags.next not in seen and len(seen) < _MAX_PAGES:
+        seen.add(tags.next)
+        file.seek(tags.next)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged tags
+            tags.load(file)
+        yield tags
