@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from danet.data.classes import IGNORE, Color
 from danet.data.custom.class_lists import ClassList
-from danet.data.custom.scan_masks import MaskScan, Meaning
+from danet.data.custom.scan_masks import MaskScan, Meaning, if_unlabeled
 from danet.errors import InputError, list_names
 
 BACKGROUND = "background"
@@ -222,6 +222,7 @@ def _read(listed: ClassList, scanned: MaskScan, meaning: Meaning, values: Sequen
             unlabeled.append(others.pop(0))
         else:
             keys = {BACKGROUND: (others.pop(0),), **keys}
+            notes.append(f"{values[0]} is read as {BACKGROUND}; {if_unlabeled(values[0])}")
     if first == 0 and len(others) == 1:
         unlabeled.append(others.pop())
     ignored = (*unlabeled, *(v for v in before if v in scanned.values or not unlabeled))
@@ -229,7 +230,7 @@ def _read(listed: ClassList, scanned: MaskScan, meaning: Meaning, values: Sequen
     names = {value: name for name, own in keys.items() for value in own} | dict.fromkeys(ignored, "unlabeled")
     total = sum(scanned.values.values())
     shares = [f"{v} {names[v]} {pixels / total:.1%}" for v, pixels in scanned.values.items() if v in names]
-    text = list_names(shares, _MAX_SHOWN)
+    text = ", ".join(shares if len(shares) <= _MAX_SHOWN else [*shares[: _MAX_SHOWN - 3], "...", *shares[-2:]])
     absent = [name for name, own in keys.items() if not any(value in scanned.values for value in own)]
     sparse = max(values) > len(listed.names) and meaning.kind != "0/255"
     if absent or sparse or keys.keys() != set(listed.names) or unlabeled:

@@ -147,15 +147,16 @@ def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -
             notes.append("the values have large gaps: only those found became classes; add others to label_map")
     if len(ids) == 1:
         notes.append("only one class was found; segmentation needs at least two")
-    if ids[0] == 0 and len(ids) > 2 and ignore is None:
-        notes.append(f"0 is read as a class; {_if_unlabeled(0)}")
+    if ids[0] == 0 and len(ids) > 2 and ignore is None and not listed:
+        notes.append(f"0 is read as a class; {if_unlabeled(0)}")
     if max(ids) > IGNORE:
         notes.append("values above 255 are read as classes; if they are instance ids, use masks of class ids instead")
     kind: MaskKind = "class ids from 1" if first == 1 else "palette" if scanned.palette else "class ids"
     return Meaning(kind, ids, void, tuple(notes))
 
 
-def _if_unlabeled(value: int) -> str:
+def if_unlabeled(value: int) -> str:
+    """Return what to do if a value means unlabeled."""
     return f"if it means unlabeled, delete dataset.yaml and run danet init DIR --ignore {value}"
 
 
@@ -194,7 +195,7 @@ def _gray_coded(scanned: MaskScan) -> Meaning | None:
         return None
     if min(steps) < _MIN_GRAY_STEP or max(steps) > 2 * min(steps):
         return None
-    note = f"the values are spread over 0-255, so 255 is read as a class; {_if_unlabeled(255)}"
+    note = f"the values are spread over 0-255, so 255 is read as a class; {if_unlabeled(255)}"
     return Meaning("class ids", values, None, (note,) if values[-1] == IGNORE else ())
 
 
@@ -250,7 +251,7 @@ def _no_data_notes(masks: Sequence[_Mask], values: Mapping[int, int]) -> list[st
     declared = {int(mask.no_data) for mask in masks if mask.no_data is not None and mask.no_data in values}
     for value in sorted(declared - {IGNORE}):
         what = f"the masks declare {value} as nodata, but {value} may be a class and is read like any other value"
-        notes.append(f"{what}; {_if_unlabeled(value)}")
+        notes.append(f"{what}; {if_unlabeled(value)}")
     return notes
 
 
