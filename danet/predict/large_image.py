@@ -172,9 +172,9 @@ def _add(
     """Add a window's weighted probabilities."""
     card, protocol = predictor.card, predictor.resolve_protocol(WHOLE)
     inference = Inference(predictor.logits, card.mean, card.std, predictor.device, None, protocol)
-    for rows, band in inference.scores(pixels):
-        weighted = torch.softmax(band, dim=0).cpu() * across  # K,n,w
-        held[:, rows].addcmul_(weighted, down[rows, None])
+    for rows, columns, scores in inference.scores(pixels):
+        weighted = torch.softmax(scores, dim=0).cpu() * across[columns]  # K,n,m
+        held[:, rows, columns].addcmul_(weighted, down[rows, None])
 
 
 def _weighted(side: int, window: int, overlap: int) -> Weighted:

@@ -61,8 +61,8 @@ class _MaskShapes:
     classes: dict[str, Color | None]
 
     def __iter__(self) -> Iterator[Shape]:
-        colors = [color for color in self.classes.values() if color is not None]
-        labels = read_colored_mask(self.file, colors)
+        ids = {color: i for i, color in enumerate(self.classes.values()) if color is not None}
+        labels = read_colored_mask(self.file, ids)
         for i, name in enumerate(self.classes):
             if (pixels := labels == i).any():
                 yield Shape(name, (Bitmap(pixels),), str(self.file))

@@ -54,8 +54,13 @@ class Proposal:
     division: str = ""
 
 
-def write(root: Path, proposal: Proposal) -> Path:
+def write(root: Path, proposal: Proposal, title: str | None = None) -> Path:
     """Write dataset.yaml, with a comment on each setting.
+
+    Args:
+        root: the folder.
+        proposal: its content.
+        title: the first comment; None: how many masks the proposal is based on.
 
     Returns:
         Its path.
@@ -64,7 +69,10 @@ def write(root: Path, proposal: Proposal) -> Path:
         InputError: it already exists, or cannot be written.
     """
     file = new_file(root)
-    content = ("\n".join(_lines(proposal)) + "\n").encode(errors="backslashreplace")
+    title = (
+        title or f"Proposed by danet init from {proposal.pairs} masks ({proposal.kind}). Edit it, then run danet check."
+    )
+    content = ("\n".join(_lines(proposal, title)) + "\n").encode(errors="backslashreplace")
     write_atomically(file, content, overwrite=False)
     return file
 
@@ -80,11 +88,11 @@ def new_file(root: Path) -> Path:
     return file
 
 
-def _lines(proposal: Proposal) -> list[str]:
+def _lines(proposal: Proposal, title: str) -> list[str]:
     """Format dataset.yaml."""
     names, palette = proposal.classes.names, proposal.classes.palette
     total = sum(proposal.values.values())
-    lines = [f"# Proposed by danet init from {proposal.pairs} masks ({proposal.kind}). Edit it, then run danet check."]
+    lines = [f"# {_printable(title)}"]
     if proposal.notes:
         lines += ["#", "# Please review:", *(f"# - {_printable(note)}" for note in proposal.notes)]
     lines += [
