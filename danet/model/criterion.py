@@ -28,6 +28,9 @@ FOCAL_POWER = 2.0
 EASY, HARD_SHARE = 0.7, 1 / 16
 BOUNDARY_WIDTH, BOUNDARY_FACTOR = 3, 5.0
 
+REGION_LOSSES = ("dice", "lovasz")
+"""The losses of whole regions. They are slow, so only the fused output has them (`multi_loss`)."""
+
 Logits = Float[Tensor, "B K H W"]
 Labels = Int64[Tensor, "B H W"]
 Pixels = Float[Tensor, "B H W"]

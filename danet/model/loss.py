@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from danet.model.attention_kernels import row_logsumexp
-from danet.model.criterion import IGNORE, output_loss
+from danet.model.criterion import IGNORE, REGION_LOSSES, output_loss
 from danet.model.danet import AttentionRows, Outputs, TrainingOutputs
 
 FACTORS: dict[str, float] = {"fused": 1.0, "position": 1.0, "channel": 1.0, "auxiliary": 0.4, "attention": 0.0}
@@ -42,7 +42,7 @@ def multi_loss(
             without valid pixels has loss 0 and gradient 0.
         class_weights: a factor for the pixels of each class in the cross-entropies. They do not change the divisor, so
             use weights whose mean over the training set's pixels is 1 (`danet.data.class_weights`).
-        criterion: further arguments of `output_loss`.
+        criterion: further arguments of `output_loss`; Dice and Lovasz-Softmax are of the fused output only.
     """
     if valid_pixels is None:
         valid_pixels = (labels != IGNORE).sum()
@@ -54,7 +54,10 @@ def multi_loss(
             parts[name] = attention_loss(output, labels, outputs.fused.shape[1]) / divisor
         elif output is not None:
             logits = output.to(torch.promote_types(output.dtype, torch.float32))
-            parts[name] = output_loss(logits, labels, weights, **(criterion or {})) / divisor
+            chosen = {
+                key: value for key, value in (criterion or {}).items() if name == "fused" or key not in REGION_LOSSES
+            }
+            parts[name] = output_loss(logits, labels, weights, **chosen) / divisor
     return torch.stack([factors[name] * part for name, part in parts.items()]).sum(), parts
 
 

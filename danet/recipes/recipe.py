@@ -154,16 +154,16 @@ class Loss:
 
 @dataclass(frozen=True)
 class Criterion:
-    """The loss of each output of logits. The paper uses cross-entropy alone."""
+    """The loss of the outputs of logits. The paper uses cross-entropy alone."""
 
     pixel: Literal["cross-entropy", "focal", "ohem", "boundary"] = "cross-entropy"
     """cross-entropy; focal: less for easy pixels; ohem: only hard pixels; boundary: more near other classes"""
     label_smoothing: float = 0.0
     """probability that the target spreads evenly over all classes"""
     dice: float = 0.0
-    """weight of the Dice loss, added to the pixel loss; for small or rare objects"""
+    """weight of the Dice loss of the fused output, added to the pixel loss; for small or rare objects"""
     lovasz: float = 0.0
-    """weight of Lovasz-Softmax, which optimizes the IoU, added to the pixel loss"""
+    """weight of Lovasz-Softmax of the fused output, which optimizes the IoU, added to the pixel loss"""
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def test_recipes_lists_all(capsys):
         ("predict", "error: danet predict: no images given; specify images, videos or folders"),
         ("predict absent.jpg --weights {w}", "error: absent.jpg: no such file; check the path"),
         ("predict . --weights {w}", "error: .: contains no images"),
-        ("predict text.jpg --weights {w}", "error: text.jpg: not an image; use JPEG, PNG, WebP, BMP, TIFF or GIF"),
+        ("predict text.jpg --weights {w}", "error: text.jpg: not an image; use JPEG, PNG, WebP, BMP, TIFF, GIF"),
         (
             "predict text.jpg --weights text.jpg",
             "error: text.jpg: not a valid .safetensors file, or truncated",

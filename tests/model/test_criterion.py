@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from danet.model.criterion import IGNORE, dice_loss, lovasz_loss, near_boundary, output_loss
+from danet.model.danet import TrainingOutputs
+from danet.model.loss import multi_loss
 
 K = 4
 
@@ -135,3 +137,14 @@ def test_an_image_has_the_same_gradient_alone_and_in_a_batch(batch, options):
         torch.testing.assert_close(torch.autograd.grad(loss, alone)[0][0], whole[b])
     assert whole[:2].abs().sum() > 0
     assert whole[2].abs().sum() == 0
+
+
+def test_only_the_fused_output_has_region_losses(batch):
+    logits, labels = batch
+    outputs = TrainingOutputs(logits, logits.flip(1), logits.flip(0))
+    _, without = multi_loss(outputs, labels)
+    _, parts = multi_loss(outputs, labels, criterion={"dice": 1.0, "lovasz": 1.0})
+    assert parts["fused"] > without["fused"]
+    assert (parts["position"], parts["channel"]) == (without["position"], without["channel"])
+    _, smooth = multi_loss(outputs, labels, criterion={"label_smoothing": 0.1})
+    assert smooth["position"] != without["position"]
