@@ -609,11 +609,12 @@ def test_72_package_extracts_no_archive():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-                assert not {"tarfile", "zipfile", "zipimport", "patoolib", "py7zr"} & {
-                    n.split(".")[0] for n in names
-                }, path
+                archives = {"tarfile", "zipfile", "zipimport", "patoolib", "py7zr"}
+                if path == PACKAGE / "weights/convert.py":
+                    archives.remove("zipfile")  # to read the sizes of what torch.load would unpack
+                assert not archives & {n.split(".")[0] for n in names}, path
             if isinstance(node, ast.Attribute):
-                assert node.attr not in {"unpack_archive", "extractall"}, path
+                assert node.attr not in {"unpack_archive", "extractall", "extract"}, path
                 assert (getattr(node.value, "id", ""), node.attr) not in {
                     ("gzip", "decompress"),
                     ("zlib", "decompress"),

@@ -46,7 +46,8 @@ def round_trip(root: Path, name: str, labels: list[np.ndarray], classes: Classes
     """Write predictions, import them, and return the imported labels by the predicted classes' names."""
     files = [root / f"photos/{i} ä.png" for i in range(len(labels))]
     found = [
-        annotate(file, segmentation(file, each, classes), tolerance) for file, each in zip(files, labels, strict=True)
+        annotate(file, file.name, segmentation(file, each, classes), tolerance)
+        for file, each in zip(files, labels, strict=True)
     ]
     export = root / "export" / ("annotations.xml" if name == "cvat" else "annotations.json")
     export.parent.mkdir()
@@ -143,7 +144,7 @@ def test_thin_regions_disappear_only_below_the_tolerance(tmp_path):
     labels = np.zeros((20, 20), np.uint8)
     labels[5, 3:15] = 1
     for tolerance, count in ((0.4, 2), (2, 1)):
-        found = annotate(tmp_path / "a.png", segmentation(tmp_path / "a.png", labels, STREETS), tolerance)
+        found = annotate(tmp_path / "a.png", "a.png", segmentation(tmp_path / "a.png", labels, STREETS), tolerance)
         assert len(list(found.shapes)) == count
 
 
@@ -236,7 +237,7 @@ def test_a_bad_image_is_reported_and_the_others_are_written(photos, tiny_weights
     [
         (
             ["a.png", "--tolerance", "1"],
-            "--tolerance: is for polygons in a file of annotations; add --format, or omit it",
+            "--tolerance: is for polygons in a file of annotations; add --format, or leave it out",
         ),
         (["a.png", "--format", "coco", "--tolerance", "-1"], "--tolerance: must be from 0 to 1000 pixels, got -1; for"),
         (["a.png", "--format", "coc"], "--format: 'coc' is unknown; use one of coco, label-studio, cvat"),
@@ -256,6 +257,6 @@ def test_mistakes_are_reported_before_the_work_begins(arguments, error, photos, 
 
 def test_names_that_xml_cannot_hold_are_an_error(tmp_path):
     labels = blobs(0)
-    found = annotate(tmp_path / "a\x01.png", segmentation(tmp_path / "a\x01.png", labels, STREETS), None)
+    found = annotate(tmp_path / "a\x01.png", "a\x01.png", segmentation(tmp_path / "a\x01.png", labels, STREETS), None)
     with pytest.raises(InputError, match="contains characters that XML cannot hold"):
         list(cvat.encode([found], STREETS))

@@ -253,7 +253,7 @@ def test_a_page_without_labeled_pixels_can_be_written(tmp_path):
 
 def test_names_with_markup_are_escaped(tmp_path):
     evil = '<script>alert("1")</script>\x1b&'
-    classes = Classes.named((evil, *"bcdef"))
+    classes = Classes.named((evil.replace("\x1b", ""), *"bcdef"))
     confusion = Confusion(6)
     confusion.matrix += 5
     pages.write(tmp_path, replace(tiny(), about=evil), [row(1)], confusion, classes)

@@ -98,6 +98,7 @@ def _assign(source: Source) -> tuple[dict[Path, list[_Mask]], list[Path]]:
     """Return the masks of each image, and the masks that belong to no image."""
     split_of = cache(source.split_of)
     by_stem = {(split_of(file.parent), file.stem): file for file in _image_files(source)}
+    parallel = {file.parent.name for file in _image_files(source)}  # images/sunny/a.jpg, masks/sunny/a.png
     beside: dict[Path, list[Path]] = defaultdict(list)
     for file in by_stem.values():
         beside[file.parent.parent].append(file)
@@ -110,7 +111,7 @@ def _assign(source: Source) -> tuple[dict[Path, list[_Mask]], list[Path]]:
         split, inner = split_of(mask.parent), mask.parent.relative_to(folder).parts
         inner = [name for name in inner if split_of(name) is None]
         alone = beside[folder.parent] if folder.parent != source.folder else []
-        if inner and (image := by_stem.get((split, mask.stem))):
+        if inner and inner[-1] not in parallel and (image := by_stem.get((split, mask.stem))):
             assigned[image].append(_Mask(mask, inner[-1], in_class_folder=True))
         elif inner and (image := by_stem.get((split, inner[-1]))):
             assigned[image].append(_Mask(mask, _class_name(mask.stem)))

@@ -4,11 +4,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from danet.data.images.formats import Stream
 from danet.errors import InputError
 
 MAX_SCANS = 100
@@ -34,7 +34,7 @@ def check_tiles(image: Image.Image, path: Path | str, max_pixels: int) -> None:
             raise InputError(path, what, "write it with smaller tiles")
 
 
-def check_png(file: BinaryIO) -> None:
+def check_png(file: Stream) -> None:
     """Check the checksum of the pixels of an open PNG. The position in the file does not change.
 
     Pillow ignores the checksum and decodes damaged pixels without an error.
@@ -51,7 +51,7 @@ def check_png(file: BinaryIO) -> None:
                 raise ValueError("the checksum of its pixels is wrong")
 
 
-def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def png_chunks(file: Stream) -> Iterator[tuple[bytes, int]]:
     """Yield the type and length of each chunk of an open PNG; the file is at its content. Other files have none."""
     place = file.tell()
     file.seek(0)
@@ -67,7 +67,7 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     file.seek(place)
 
 
-def check_scans(file: BinaryIO, path: Path | str) -> None:
+def check_scans(file: Stream, path: Path | str) -> None:
     """Check the number of scans of an open JPEG. The position in the file does not change.
 
     Each scan of a progressive JPEG is decoded over all pixels, and a few bytes are enough for one.
@@ -87,7 +87,7 @@ def check_scans(file: BinaryIO, path: Path | str) -> None:
     file.seek(place)
 
 
-def _jpeg_segments(file: BinaryIO) -> Iterator[int]:
+def _jpeg_segments(file: Stream) -> Iterator[int]:
     """Yield the marker of each segment of an open JPEG, until the end of its first image."""
     start = file.tell()
     while (found := _next_marker(file, start)) is not None and found[0] != _END_OF_IMAGE:
@@ -97,7 +97,7 @@ def _jpeg_segments(file: BinaryIO) -> Iterator[int]:
         start += max(2, int.from_bytes(file.read(2), "big"))
 
 
-def _next_marker(file: BinaryIO, start: int) -> tuple[int, int] | None:
+def _next_marker(file: Stream, start: int) -> tuple[int, int] | None:
     """Return the next marker of a segment or of the end, and the place behind it."""
     size = 16  # most segments follow each other at once
     file.seek(start)

@@ -4,7 +4,9 @@ A few formats are told by their first bytes, whatever the file is called. Many o
 damaged or unrelated files would decode as noise; they are tried only for files with their suffix.
 """
 
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -15,6 +17,9 @@ except ImportError:
 else:
     HAS_HEIF = True
     register_heif_opener()
+
+Stream = BinaryIO | io.BytesIO
+"""An open file, or bytes in memory."""
 
 HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
 

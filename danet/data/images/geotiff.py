@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from danet.data.classes import Classes
 from danet.data.images.channels import MAX_CHANNELS, Bands, Header, as_pixels, check_size, check_type
+from danet.data.images.formats import Stream
 from danet.data.images.pages import tiff_directories
 from danet.errors import InputError, missing_package
 
@@ -42,7 +43,7 @@ _DRIVERS = {**dict.fromkeys(TIFF, "GTiff"), b"\x89PNG": "PNG", b"\xff\xd8\xff": 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own messages say less than the exceptions
 
 
-def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
+def pillow_reads_all(file: Stream, rgb: bool) -> bool:
     """Return whether Pillow reads every band and bit of an open TIFF.
 
     Without an error, it reads many TIFFs with unusual bands as a single band, and 16-bit colors as 8-bit.
@@ -66,7 +67,7 @@ def pillow_reads_all(file: BinaryIO, rgb: bool) -> bool:
         file.seek(0)
 
 
-def pillow_opens(file: BinaryIO) -> bool:
+def pillow_opens(file: Stream) -> bool:
     """Return whether Pillow knows the compression and the number type of an open TIFF, which is rewound."""
     file.seek(0)
     try:
@@ -92,7 +93,7 @@ def has_coordinates(path: Path) -> bool:
         return False
 
 
-def read_no_data(file: BinaryIO) -> float | None:
+def read_no_data(file: Stream) -> float | None:
     """Return the value of pixels without data that an open TIFF declares, or None; the file is rewound."""
     try:
         text = next(tiff_directories(file)).get(42113)  # GDAL_NODATA
@@ -105,7 +106,7 @@ def read_no_data(file: BinaryIO) -> float | None:
 
 @contextmanager
 def open_raster(
-    file: BinaryIO, path: Path | str, reason: str = "too large to load at once", any_type: bool = False
+    file: Stream, path: Path | str, reason: str = "too large to load at once", any_type: bool = False
 ) -> Iterator["DatasetReader"]:
     """Open a TIFF, PNG or JPEG file with rasterio.
 
@@ -135,7 +136,7 @@ def open_raster(
             yield source
 
 
-def tiff_header(file: BinaryIO, path: Path | str) -> Header:
+def tiff_header(file: Stream, path: Path | str) -> Header:
     """Return the header of an open TIFF.
 
     Raises:
@@ -145,7 +146,7 @@ def tiff_header(file: BinaryIO, path: Path | str) -> Header:
         return _header(source)
 
 
-def read_tiff(file: BinaryIO, path: Path | str, max_pixels: int, page: int = 0) -> np.ndarray:
+def read_tiff(file: Stream, path: Path | str, max_pixels: int, page: int = 0) -> np.ndarray:
     """Read an image of an open TIFF as H,W,N uint8 or uint16, with all bands in their order.
 
     Args:
@@ -165,7 +166,7 @@ def read_tiff(file: BinaryIO, path: Path | str, max_pixels: int, page: int = 0) 
             return np.ascontiguousarray(source.read().transpose(1, 2, 0))
 
 
-def read_raster(file: BinaryIO, path: Path | str, max_pixels: int) -> np.ndarray:
+def read_raster(file: Stream, path: Path | str, max_pixels: int) -> np.ndarray:
     """Read an open TIFF as H,W,N of its own number type, such as float64 or int64.
 
     Raises:

@@ -1,19 +1,19 @@
 """Images stored as NumPy arrays (.npy), of any number of bands. Their size is checked before any pixel is read."""
 
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from danet.data.images.channels import MAX_CHANNELS, Header, check_size, check_type
+from danet.data.images.formats import Stream
 from danet.errors import InputError
 
 NPY = b"\x93NUMPY"
 """The first bytes of a .npy file."""
 
 
-def npy_header(file: BinaryIO, name: Path | str) -> Header:
+def npy_header(file: Stream, name: Path | str) -> Header:
     """Return the header of an open .npy file.
 
     Raises:
@@ -33,7 +33,7 @@ def npy_header(file: BinaryIO, name: Path | str) -> Header:
     return Header(height, width, channels, 8 * dtype.itemsize)
 
 
-def read_npy(file: BinaryIO, name: Path | str, max_pixels: int, _page: int = 0) -> np.ndarray:
+def read_npy(file: Stream, name: Path | str, max_pixels: int, _page: int = 0) -> np.ndarray:
     """Read an open .npy file, which has a single page, as H,W,N uint8 or uint16.
 
     Raises:

@@ -3,12 +3,11 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from danet.data.images.formats import NOT_PAGES
+from danet.data.images.formats import NOT_PAGES, Stream
 from danet.errors import InputError
 
 _MAX_PAGES = 100_000
@@ -31,7 +30,7 @@ def check_pages(count: int, path: Path | str, page: int | None) -> None:
         raise InputError(path, f"has {count} pages, so page {page + 1} does not exist", "use a smaller number")
 
 
-def find_pages(file: BinaryIO, image: Image.Image | None = None) -> Sequence[int]:
+def find_pages(file: Stream, image: Image.Image | None = None) -> Sequence[int]:
     """Return the positions of the pages of an open file; the position in the file does not change.
 
     Overviews, transparency masks, previews and layers are no pages.
@@ -45,7 +44,7 @@ def find_pages(file: BinaryIO, image: Image.Image | None = None) -> Sequence[int
     return range(1 if image.format in NOT_PAGES else getattr(image, "n_frames", 1))
 
 
-def _tiff_pages(file: BinaryIO) -> list[int]:
+def _tiff_pages(file: Stream) -> list[int]:
     """Return the positions of the pages in a TIFF; none for other files, or before a place that is damaged."""
     place, pages = file.tell(), []
     try:
@@ -59,7 +58,7 @@ def _tiff_pages(file: BinaryIO) -> list[int]:
     return pages
 
 
-def tiff_directories(file: BinaryIO) -> Iterator[ImageFileDirectory_v2]:
+def tiff_directories(file: Stream) -> Iterator[ImageFileDirectory_v2]:
     """Yield the tags of each image in an open TIFF or BigTIFF; the same object for all of them.
 
     Raises:

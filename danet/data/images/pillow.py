@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 from PIL import ExifTags, Image
 
 from danet.data.images.checks import check_png, check_scans, check_tiles, png_chunks
-from danet.data.images.formats import FORMATS, formats_of
+from danet.data.images.formats import FORMATS, Stream, formats_of
 from danet.errors import InputError, missing_file, missing_package
 from danet.files import open_regular
 
@@ -101,7 +101,7 @@ def regular_file(path: Path | str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_stream(
-    file: BinaryIO,
+    file: Stream,
     path: Path | str,
     max_pixels: int | None,
     decode: bool = True,
@@ -184,7 +184,7 @@ def _as_stored(image: Image.Image, orientation: int) -> Image.Image:
     return stored
 
 
-def header_orientation(file: BinaryIO, image: Image.Image) -> int:
+def header_orientation(file: Stream, image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image without decoding its pixels, which may be many."""
     if image.format != "PNG" or {"exif", "Raw profile type exif"} & image.info.keys():
         return orientation_of(image)

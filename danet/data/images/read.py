@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 from danet.data.classes import NO_DATA
 from danet.data.images.channels import RGB, Bands, Header, as_pixels
 from danet.data.images.checks import check_png
-from danet.data.images.formats import FORMATS, LOSSY, SUFFIXES, formats_of
+from danet.data.images.formats import FORMATS, LOSSY, SUFFIXES, Stream, formats_of
 from danet.data.images.geotiff import (
     TIFF,
     pillow_opens,
@@ -287,7 +287,7 @@ def describe_suffixes(bands: Bands = RGB) -> str:
 
 
 def _read(
-    file: BinaryIO, name: Path | str, max_pixels: int, bands: Bands, upright: bool = True, page: int | None = None
+    file: Stream, name: Path | str, max_pixels: int, bands: Bands, upright: bool = True, page: int | None = None
 ) -> np.ndarray:
     if (reader := _other_reader(file, bands.channels is None)) is not None:
         check_pages(len(find_pages(file)), name, page)
@@ -307,11 +307,11 @@ def _read(
 
 
 class _Reader(NamedTuple):
-    header: Callable[[BinaryIO, Path | str], Header]
-    read: Callable[[BinaryIO, Path | str, int, int], np.ndarray]
+    header: Callable[[Stream, Path | str], Header]
+    read: Callable[[Stream, Path | str, int, int], np.ndarray]
 
 
-def _other_reader(file: BinaryIO, rgb: bool) -> _Reader | None:
+def _other_reader(file: Stream, rgb: bool) -> _Reader | None:
     """Return the reader for an open file that Pillow does not read completely, or None for Pillow."""
     if _starts_with(file, (NPY,)):
         return _Reader(npy_header, read_npy)
@@ -320,20 +320,20 @@ def _other_reader(file: BinaryIO, rgb: bool) -> _Reader | None:
     return None
 
 
-def _starts_with(file: BinaryIO, heads: tuple[bytes, ...]) -> bool:
+def _starts_with(file: Stream, heads: tuple[bytes, ...]) -> bool:
     start = file.read(8)
     file.seek(0)
     return start.startswith(heads)
 
 
-def _is_deep_png(file: BinaryIO) -> bool:
+def _is_deep_png(file: Stream) -> bool:
     """Return whether an open file is a PNG of 16-bit colors, with or without alpha."""
     start = file.read(26)
     file.seek(0)
     return start[:4] == b"\x89PNG" and start[24:] in (b"\x10\x02", b"\x10\x06")
 
 
-def _read_deep_png(file: BinaryIO, name: Path | str, max_pixels: int, upright: bool) -> np.ndarray:
+def _read_deep_png(file: Stream, name: Path | str, max_pixels: int, upright: bool) -> np.ndarray:
     """Read a PNG of 16-bit colors as H,W,N uint16.
 
     Pillow keeps one byte of each value: the high byte if the raw mode is big-endian, the low byte if it is
