@@ -20,6 +20,7 @@ UNCOVERED = -1
 """The label of pixels without a shape."""
 
 _MAX_CROSSINGS = 1 << 20  # computed at once, to bound the memory
+_ROUNDING = 1e-6  # pixels; of coordinates in percent
 
 
 @dataclass
@@ -164,13 +165,17 @@ def _extends_beyond(region: Region, size: tuple[int, int]) -> bool:
     height, width = size
     match region:
         case Polygon(rings):
-            return any(bool((ring < 0).any() or (ring > (width, height)).any()) for ring in rings)
+            return any(_leave(ring, size) for ring in rings)
         case Line(points):
-            return bool((points < 0).any() or (points > (width, height)).any())
+            return _leave(points, size)
         case Runs(_, rows, columns, _, left, top):
             return left < 0 or top < 0 or left + columns > width or top + rows > height
         case Bitmap(pixels, left, top):
             return left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height
+
+
+def _leave(points: np.ndarray, size: tuple[int, int]) -> bool:
+    return bool((points < -_ROUNDING).any() or (points > np.array((size[1], size[0])) + _ROUNDING).any())
 
 
 def _box(points: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
