@@ -60,16 +60,25 @@ class Train:
 
 
 @dataclass(frozen=True)
+class MovedData:
+    """Where the data is."""
+
+    root: Path | None = None
+    """the folder of the dataset, if it has moved since the run was started"""
+
+
+@dataclass(frozen=True)
 class Resume:
     """Continue an interrupted run. It ends with exactly the weights of an uninterrupted run.
 
-    The settings are those in RUN/recipe.yaml.
+    The settings are those in RUN/recipe.yaml. The recipe and the data must be those that the run was started with.
 
     Example: danet train --resume runs/folder
     """
 
     resume: Path
     """the run folder"""
+    data: MovedData = field(default_factory=MovedData)
     execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
 
 
@@ -120,7 +129,7 @@ def _start(options: Train, name: str) -> int:
 def _resume(options: Resume) -> int:
     from danet.train.run_folder import RunOptions, read_recipe
 
-    run_options = RunOptions(options.resume, **vars(options.execution))
+    run_options = RunOptions(options.resume, data_root=options.data.root, **vars(options.execution))
     return _train(read_recipe(options.resume), run_options, resume=True)
 
 

@@ -36,6 +36,8 @@ class TrainingState:
         losses: losses by name, of each step since the last validation.
         class_weights: weight of each class in the loss; None: all are 1.
         images: number of training images at the start of the run, which determines the order of samples; None: unknown.
+        data: fingerprint of the data at the start of the run; None in checkpoints of danet 0.1.0.
+        recipe: the recipe of the run as plain values; None in checkpoints of danet 0.1.0.
     """
 
     best: float = math.nan
@@ -43,6 +45,8 @@ class TrainingState:
     losses: list[dict[str, float]] = field(default_factory=list)
     class_weights: Sequence[float] | None = None
     images: int | None = None
+    data: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
 
     @classmethod
     def from_checkpoint(cls, entries: Mapping[str, Any]) -> "TrainingState":

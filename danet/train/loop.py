@@ -25,7 +25,7 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 from danet import recipes
 from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
-from danet.data.classes import IGNORE, Classes
+from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError, printable
 from danet.model.baselines import AnyNetwork
@@ -33,13 +33,15 @@ from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, report, run_folder
+from danet.train.adapt import at_scale, start_from
 from danet.train.batches import Batch, batches
-from danet.train.build import build, load_split, with_network_of
+from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
+from danet.train.fingerprint import fingerprint
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
+from danet.train.resume import check_state, load_network
 from danet.train.run_folder import RunOptions, SkippedImages
-from danet.train.scale import check_scales, measure, with_size
 from danet.train.schedule import (
     freeze,
     freeze_batch_norm,
@@ -132,19 +134,23 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     """Load the data, build the network, and create the run folder or restore the newest checkpoint."""
     recipes.check(recipe, process.world)
     skipped = SkippedImages(options.folder, recipe.skip_bad)
-    samples = load_split(recipe, "train_split")
+    root = run_folder.find_root(options.folder, recipe, options.data_root) if resume else options.data_root
+    samples, validation_samples = (load_split(recipe, field, root) for field in ("train_split", "val_split"))
+    data = fingerprint(samples, validation_samples)
     if options.cache is not None:
         samples = _open_cache(samples, options.cache, process, skipped)
-    validation_samples = load_split(recipe, "val_split")
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
     if not resume:
-        recipe = _at_scale(recipe, samples, process)
+        recipe = at_scale(recipe, samples, process)
         if options.initial_weights is not None:
-            recipe = _start_from(options.initial_weights, recipe, samples.classes, process)
+            recipe = start_from(options.initial_weights, recipe, samples.classes, process)
         resume = distributed.restarted() and run_folder.can_continue(options.folder, recipe)
     saved = checkpoint.newest(options.folder) if resume else None
+    state = TrainingState() if saved is None else TrainingState.from_checkpoint(saved)
+    if saved is not None:
+        check_state(options.folder, state, recipe, data, steps, saved["step"])
     weights = options.backbone_weights, options.initial_weights
     network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
     if recipe.optim.freeze != "none":
@@ -154,19 +160,19 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     optimizer = make_optimizer(network, recipe.optim)
     average = _average(network, recipe.optim.ema)
     if saved is not None:
-        state = TrainingState.from_checkpoint(saved)
-        _check_same(saved["step"], steps, state.images, len(samples), options.folder)
-        network.load_state_dict(saved["network"])
+        load_network(network, saved["network"], options.folder)
         optimizer.load_state_dict(saved["optimizer"])
         if average is not None:
             average.load_state_dict(saved["average"])
     else:
         if process.main:
-            run_folder.create(options.folder, recipe)
+            run_folder.create(options.folder, recipe, root)
         check_labeled(samples)
-        state = TrainingState(images=len(samples))
         if recipe.class_weights != "none":
             state.class_weights = class_weights(recipe.class_weights, count_classes(samples, skipped.add))
+    state.images, state.data, state.recipe = len(samples), data, recipes.to_dict(recipe)
+    if saved is not None and process.main:
+        run_folder.record_root(options.folder, root)
     return _Run(
         recipe,
         options,
@@ -183,31 +189,6 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         average=average,
         state=state,
     )
-
-
-def _at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
-    """Return the recipe with a chosen `data.size`, after comparing the scales of training and prediction."""
-    if recipe.data.size is None:
-        return recipe
-    found = measure(samples)
-    chosen = with_size(recipe, found)
-    check_scales(chosen, found)
-    if chosen != recipe and process.main:
-        facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
-        print(printable(f"size: {chosen.data.size}{facts}; set `data.size` to change it"), file=sys.stderr)
-    return chosen
-
-
-def _start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process) -> Recipe:
-    """Return the recipe with what the initial weights determine, and say what is kept of them."""
-    recipe, changed = with_network_of(recipe, weights)
-    known = weights_file.read(weights_file.resolve(weights))[1].classes.names
-    new = [name for name in classes.names if name not in known]
-    facts = [f"{', '.join(changed)} taken from them"] if changed else []
-    facts += [f"the outputs of {', '.join(new)} are new"] if new else []
-    if facts and process.main:
-        print(printable(f"initial weights {weights}: {'; '.join(facts)}"), file=sys.stderr)
-    return recipe
 
 
 def _run_steps(run: _Run) -> Result:
@@ -328,17 +309,6 @@ def _open_cache(samples: Samples, folder: Path, process: Process, skipped: Skipp
         sizes = f"{total / 1e9:.1f} GB for {len(samples)} images, of which {missing / 1e9:.1f} GB are not yet written"
         print(printable(f"{folder}: {sizes}"), file=sys.stderr)
     return cache
-
-
-def _check_same(step: int, steps: int, images_at_start: int | None, images: int, folder: Path) -> None:
-    """Check that a resumed run can end as the uninterrupted one would have."""
-    if images_at_start not in (None, images):
-        what = f"the run started with {images_at_start} training images, but there are {images} now"
-        remedy = "restore the images, or start a new run from the weights in best.safetensors"
-        raise InputError(folder, what, remedy)
-    if step > steps:
-        what = f"the checkpoint is at step {step}, but recipe.yaml ends at step {steps}"
-        raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
 
 
 def _average(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -68,7 +68,7 @@ def final_page(
         InputError: not the folder of a run with a validation, or its dataset is missing.
     """
     content, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
-    samples = load_split(content.recipe, "val_split", root)
+    samples = load_split(content.recipe, "val_split", run_folder.find_root(run, content.recipe, root))
     check_classes(predictor.card, samples, str(run))
     numbered = enumerate(predictor.predictions(samples), 1)
     counted = (advance(i, len(samples)) or prediction for i, prediction in numbered)

@@ -33,6 +33,7 @@ from danet.weights import file as weights_file
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"
+_ROOT = "data_root"  # in environment.json
 
 _REQUIRED_COLUMNS = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
 _METRICS_BYTES = 64 << 20
@@ -49,6 +50,7 @@ class RunOptions:
         backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's keys, used instead of
             the Hugging Face Hub.
         initial_weights: a weights file to start from, or "default"; see `with_network_of` and `load_into`.
+        data_root: the folder of the dataset, if it is not that of the recipe, for example because it has moved.
         device: "cpu" or "cuda"; None: a GPU if available.
         workers: number of processes that load images, for each training process.
         checkpoint_seconds: time between checkpoints; the most work that a kill can cost, except for a validation.
@@ -64,6 +66,7 @@ class RunOptions:
     folder: Path
     backbone_weights: Path | None = None
     initial_weights: Path | None = None
+    data_root: Path | None = None
     device: str | None = None
     workers: int = 1
     checkpoint_seconds: float = 60.0
@@ -120,15 +123,58 @@ def _lock_file(descriptor: int, folder: Path) -> None:
         raise InputError(folder, what, remedy) from error
 
 
-def create(folder: Path, recipe: Recipe) -> None:
+def create(folder: Path, recipe: Recipe, root: Path | None = None) -> None:
     """Write the recipe and the environment of a new run into a locked folder.
+
+    Args:
+        folder: the run folder.
+        recipe: its recipe.
+        root: the folder of the dataset, if it is not that of the recipe.
 
     Raises:
         InputError: the folder is not empty, or cannot be written to.
     """
     check_unused(folder, recipe)
-    write_json(folder / ENVIRONMENT, _environment())
+    write_json(folder / ENVIRONMENT, _environment() | _as_entry(root or recipe.data.root))
     write_atomically(folder / RECIPE, _to_yaml(recipe))
+
+
+def find_root(folder: Path, recipe: Recipe, given: Path | None = None) -> Path | None:
+    """Return the folder of a run's dataset; None means that of the recipe.
+
+    It is the given one, or the recorded one, which does not depend on the working directory, or that of the recipe.
+
+    Raises:
+        InputError: none is given, and neither of the others exists.
+    """
+    if given is not None or recipe.data.root is None:
+        return given
+    recorded = _read_environment(folder).get(_ROOT)
+    roots = [Path(recorded), recipe.data.root] if isinstance(recorded, str) else [recipe.data.root]
+    if root := next((root for root in roots if root.is_dir()), None):
+        return root
+    raise missing_folder(roots[0], "if the data of the run has moved, set `root` to its folder")
+
+
+def record_root(folder: Path, root: Path | None) -> None:
+    """Write the folder of a resumed run's dataset into environment.json, if it is another one than before."""
+    before, entry = _read_environment(folder), _as_entry(root)
+    if before | entry != before:
+        write_json(folder / ENVIRONMENT, before | entry)
+
+
+def _as_entry(root: Path | None) -> dict[str, str]:
+    """Return the entry of environment.json for the folder of a dataset."""
+    return {} if root is None else {_ROOT: str(root.absolute())}
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    """Return the content of environment.json; nothing if it is missing or damaged, as it is not needed to resume."""
+    try:
+        content = json.loads(read_limited(folder / ENVIRONMENT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_unused(folder: Path, recipe: Recipe) -> None:
@@ -152,11 +198,10 @@ def can_continue(folder: Path, recipe: Recipe) -> bool:
 
 
 def _same_command(folder: Path, recipe: Recipe) -> bool:
+    file, command = folder / RECIPE, _read_environment(folder).get("command")
     try:
-        command = json.loads(read_limited(folder / ENVIRONMENT))["command"]
-        file = folder / RECIPE
         return command == sys.argv and (not file.exists() or read_limited(file) == _to_yaml(recipe))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return False
 
 

@@ -203,7 +203,7 @@ def test_resuming_with_other_images_or_fewer_steps_is_an_error(recipe, tmp_path,
     train(recipe, RunOptions(tmp_path / "run", workers=0))
     before = state_of(tmp_path / "run")
     shorter = replace(recipe, optim=replace(recipe.optim, epochs=1))
-    with pytest.raises(InputError, match=r"the checkpoint is at step 6, but recipe\.yaml ends at step 2; restore"):
+    with pytest.raises(InputError, match=r"optim\.epochs is 1, but the run started with 3; restore it"):
         train(shorter, RunOptions(tmp_path / "run", workers=0), resume=True)
     monkeypatch.setitem(synthetic.COUNTS, "train", 12)
     with pytest.raises(InputError, match="the run started with 10 training images, but there are 12 now"):
