@@ -1,5 +1,7 @@
 """Folders of small images and masks, as users have them."""
 
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ def save(file: Path, array: np.ndarray, **options: Any) -> Path:
 
 
 def image(file: Path, height: int = HEIGHT, width: int = WIDTH, **options: Any) -> Path:
-    return save(file, np.random.default_rng(len(file.name)).integers(0, 256, (height, width, 3), np.uint8), **options)
+    """Write an image of noise; images in other folders or with other names have other noise."""
+    rng = np.random.default_rng(zlib.crc32(os.fsencode("/".join(file.parts[-2:]))))
+    return save(file, rng.integers(0, 256, (height, width, 3), np.uint8), **options)
 
 
 def stripes(*values: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

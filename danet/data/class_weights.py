@@ -63,19 +63,25 @@ def count_classes(samples: Samples, on_error: Callable[[InputError], None] | Non
 
 
 def check_labeled(samples: Samples) -> None:
-    """Check that a training set has a labeled pixel; the test splits of benchmarks have none.
+    """Check that a training set has labeled pixels of two classes; the test splits of benchmarks have none.
 
     Raises:
-        InputError: all pixels of all images are ignored.
+        InputError: all pixels of all images are ignored, or have the same class.
     """
+    found: set[int] = set()
     for index in range(len(samples)):
         try:
-            if (samples.labels(index) != IGNORE).any():
-                return
+            found.update(np.unique(samples.labels(index)).tolist())
         except InputError:  # training reports it
             return
-    what = f"no pixel of its {len(samples)} images is labeled"
-    raise InputError("data.train_split", what, "train on another split")
+        if len(found - {IGNORE}) > 1:
+            return
+    if not (classes := found - {IGNORE}):
+        what = f"no pixel of its {len(samples)} images is labeled"
+        raise InputError("data.train_split", what, "train on another split")
+    name = samples.classes.names[classes.pop()]
+    what = f"every labeled pixel of its {len(samples)} images has the class {name!r}, so there is nothing to learn"
+    raise InputError("data.train_split", what, "label a second class, or correct the classes in dataset.yaml")
 
 
 def class_weights(method: str, counts: ClassCounts) -> tuple[float, ...]:

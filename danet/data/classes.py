@@ -151,6 +151,8 @@ _CITYSCAPES = 19  # classes, with label ids up to 33
 def _remedy(value: int, classes: int, values: np.ndarray) -> str:
     if set(values.tolist()) <= {0, 255} and classes == 2:
         return "this is a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
+    if {0, 255} <= set(values.tolist()) and classes == 2 and values[-1] == 255 and len(values) > 4:
+        return "if these are smoothed edges, write threshold: 128 in dataset.yaml, instead of label_map"
     ids = set(values.tolist()) - {IGNORE}
     if ids <= set(range(1, classes + 1)) and classes in ids:
         what = ", ".join(f"{i + 1}: {i}" for i in range(min(classes, 3))) + (", ..." if classes > 3 else "")

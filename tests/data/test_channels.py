@@ -18,6 +18,7 @@ from danet.data import registry
 from danet.data.augment import Augmentation
 from danet.data.classes import Classes
 from danet.data.custom.check import check_folder
+from danet.data.custom.proposal import write as write_proposal
 from danet.data.custom.propose import propose
 from danet.data.images.channels import Bands, as_pixels, as_rgb, resize, resize_long_side
 from danet.data.images.read import list_images, read_header, read_image
@@ -397,9 +398,38 @@ def test_check_warns_if_white_is_far_above_every_value(tmp_path):
     scenes(tmp_path, "arrays")
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nlabel_map: {0: 0, 255: 1}\nchannels: 6\nsplit_by: image\n")
     report = check_folder(tmp_path)
-    largest = max(int(np.load(file).max()) for file in (tmp_path / "images").iterdir())
     assert not report.problems
-    assert [f"white: {largest}" in str(warning) for warning in report.warnings] == [True]
+    (warning,) = report.warnings
+    proposed = int(str(warning).rpartition("white: ")[2])
+    bright = sorted(float(np.percentile(np.load(file), 99.9)) for file in (tmp_path / "images").iterdir())
+    assert bright[-2] <= proposed <= 1.1 * bright[-2]
+
+
+def dark_images(root: Path, saturated: int) -> None:
+    """Write 16-bit images with values below 4000, with this many saturated pixels in each."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        image = rng.integers(0, 4000, (48, 64, 1), np.uint16)
+        image.ravel()[rng.choice(image.size, saturated, replace=False)] = 65535
+        write(root / f"images/p{i}.png", image)
+        write(root / f"masks/p{i}.png", np.resize(np.array([0, 1], np.uint8), (48, 64, 1)))
+    image[:] = 65535  # one image is damaged
+    write(root / "images/p0.png", image)
+
+
+@pytest.mark.parametrize("saturated", [0, 1, 3])
+def test_saturated_pixels_do_not_hide_that_images_are_dark(tmp_path, saturated):
+    dark_images(tmp_path, saturated)
+    proposal = propose(tmp_path)
+    assert proposal.white == 4000
+    assert any("white: 4000 is written instead of 65535" in note for note in proposal.notes)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nsplit_by: image\n")
+    assert any("white: 4000" in str(warning) for warning in check_folder(tmp_path).warnings)
+    (tmp_path / "dataset.yaml").unlink()
+    write_proposal(tmp_path, proposal)
+    assert not any("white" in str(warning) for warning in check_folder(tmp_path).warnings)
+    sample = registry.load("folder", tmp_path, "train")[1]
+    assert 110 < np.median(sample.image) < 140
 
 
 def test_init_notes_16_bits_and_unusual_images(tmp_path):

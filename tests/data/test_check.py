@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import build, image, save, stripes
+from PIL import Image
 
 from danet import InputError
 from danet.data.check import check_dataset
@@ -267,6 +268,35 @@ def test_check_recognizes_labels_from_one_and_label_ids(tmp_path):
     (tmp_path / "dataset.yaml").write_text(f"classes: {[f'c{i}' for i in range(19)]}\n")
     (problem,) = check_folder(tmp_path).problems[:1]
     assert problem.remedy.startswith("if these are Cityscapes label ids")
+
+
+def test_a_single_class_is_a_problem_of_train_but_not_of_val(tmp_path):
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    for split, masks in (("train", [stripes(1, 1, 255)] * 4), ("val", [stripes(0)] * 2)):
+        build(tmp_path, masks, f"images/{split}", f"masks/{split}")
+    problems = [problem.what for problem in check_folder(tmp_path).problems]
+    assert problems == ["every labeled pixel in train has the class 'b', so there is nothing to learn"]
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_images_that_are_in_train_and_in_val_are_named(tmp_path, divided):
+    """Also under another name and in another format."""
+    split = ("val: 0.25\n", "")[divided]
+    (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\n{split}")
+    train, val = ("train/", "val/") if divided else ("", "")
+    for i in range(8):
+        folder = val if divided and i >= 6 else train
+        image(tmp_path / f"images/{folder}{'x' * i}q.png")
+        save(tmp_path / f"masks/{folder}{'x' * i}q.png", stripes(0, 1))
+    assert not any("also in train" in str(warning) for warning in check_folder(tmp_path).warnings)
+    names = [[pair.name for pair in dataset_yaml.load(tmp_path, split).pairs] for split in ("train", "val")]
+    source, copy = (tmp_path / f"images/{f}{own[0]}" for f, own in zip((train, val), names, strict=True))
+    pixels = np.asarray(Image.open(source.with_suffix(".png")))
+    copy.with_suffix(".png").unlink()
+    save(copy.with_suffix(".bmp"), pixels)
+    (warning,) = [warning for warning in check_folder(tmp_path).warnings if "also in train" in warning.what]
+    assert warning.what == f"1 of 2 images of val are also in train ({names[1][0]} = {names[0][0]})"
+    assert json.dumps(check_folder(tmp_path).as_dict())
 
 
 def test_masks_with_another_suffix_must_be_renamed(tmp_path):

@@ -57,13 +57,51 @@ def test_0_255_masks_with_smoothed_edges_are_recognized(tmp_path):
     edge[:, :8] = 255
     edge[0, 7:10] = 190, 120, 60
     proposal = propose(build(tmp_path, [edge] * 10))
-    assert (proposal.kind, proposal.label_map) == ("0/255", {0: 0, 255: 1})
+    assert (proposal.kind, proposal.label_map, proposal.threshold) == ("0/255", None, 128)
     assert proposal.notes == (
-        "30 pixels have values between 0 and 255 (3 different ones): smoothed edges, which danet check reports as "
-        "errors; save the masks without smoothing",
+        "30 pixels have values between 0 and 255 (3 different ones): smoothed edges, divided by threshold: 128; other "
+        "thresholds make objects larger or smaller",
     )
+    assert proposal.values == {0: 10 * int((edge < 128).sum()), 255: 10 * int((edge >= 128).sum())}
     write(tmp_path, proposal)
-    assert len(check_folder(tmp_path).problems) == 10
+    assert check_folder(tmp_path).problems == ()
+    read = dataset_yaml.load(tmp_path, "train").labels(0)
+    assert (read == (edge >= 128)).all()
+
+
+def test_smoothed_masks_without_a_threshold_name_it(tmp_path):
+    edge = stripes(0, 255)
+    edge[0, 7:10] = 190, 120, 60
+    build(tmp_path, [edge] * 10)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nlabel_map: {0: 0, 255: 1}\n")
+    problems = check_folder(tmp_path).problems
+    assert len(problems) == 10
+    assert "write threshold: 128 in dataset.yaml, instead of label_map" in problems[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("classes: [a, b]\nthreshold: 0", "threshold: must be a mask value from 1 to 255, got 0"),
+        ("classes: [a, b]\nthreshold: half", "threshold: must be a mask value from 1 to 255, got 'half'"),
+        ("classes: [a, b, c]\nthreshold: 128", "threshold: separates two classes, but there are 3"),
+        ("classes: [a, b]\nthreshold: 9\nlabel_map: {0: 0}", "threshold and label_map exclude each other"),
+        ("classes: [a, b]\nthreshold: 9\ncolors: [[0, 0, 0], [9, 9, 9]]", "threshold and colors exclude each other"),
+    ],
+)
+def test_invalid_thresholds_are_refused(tmp_path, lines, message):
+    build(tmp_path, [stripes(0, 255)] * 10)
+    (tmp_path / "dataset.yaml").write_text(f"{lines}\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        dataset_yaml.load(tmp_path, "train")
+
+
+def test_threshold_ignores_only_values_that_are_named(tmp_path):
+    build(tmp_path, [stripes(0, 100, 200, 255)] * 10)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nthreshold: 150\nignore: 100\n")
+    assert labels(tmp_path) == {0, 1, 255}
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nthreshold: 150\n")
+    assert labels(tmp_path) == {0, 1}
 
 
 def test_gray_coded_masks(tmp_path):

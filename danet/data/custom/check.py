@@ -3,7 +3,7 @@
 Public datasets are checked by danet/data/check.py, with the same functions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -72,13 +72,14 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     report = check_parts(settings.classes, parts, advance)
     ignored = [w for split, counts in report.splits.items() if (w := _much_ignored(settings, split, counts))]
     report = replace(report, warnings=(*report.warnings, *ignored, *_turned(settings, report)))
-    problems = list(report.problems)
+    problems = list(report.problems) or list(_single_class(settings, report))
     loaded: dict[str, list[str]] = {}
     for split in (layout.lists or SPLITS) if not problems else ():
         with collect_problems(problems, root):
             loaded[split] = [pair.name for pair in load_split(settings, split).pairs]
     divisions = _division_warnings(settings, parts, loaded, bool(divided))
-    return replace(report, problems=tuple(problems), warnings=(*report.warnings, *divisions))
+    shared = _shared_images(layout.root, report, loaded)
+    return replace(report, problems=tuple(problems), warnings=(*report.warnings, *divisions, *shared))
 
 
 def _pair_split(split: str, folders: Sequence[Folders], settings: Settings) -> Part:
@@ -109,6 +110,29 @@ def _division_warnings(
     what = f"frames of {len(sequences)} sequence{'s' * (len(sequences) != 1)} are in both train and val"
     remedy = "write split_by: sequence in dataset.yaml, or split_by: image if images with similar names are unrelated"
     return [Problem(file, f"{what} ({list_names(sequences, 5)})", remedy)]
+
+
+def _single_class(settings: Settings, report: Report) -> Iterator[Problem]:
+    """Report training masks with a single class."""
+    for split in (ALL, "train"):
+        pixels = report.splits[split].pixels if split in report.splits else ()
+        present = [name for name, count in zip(settings.classes.names, pixels, strict=bool(pixels)) if count]
+        if len(present) == 1:
+            what = f"every labeled pixel{in_split(split)} has the class {present[0]!r}, so there is nothing to learn"
+            remedy = "label a second class, or correct the classes in dataset.yaml"
+            yield Problem(settings.layout.root / settings.layout.masks, what, remedy)
+
+
+def _shared_images(root: Path, report: Report, loaded: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Warn of images of val with the same pixels as an image of train; `loaded` maps splits to names of images."""
+    digests = {name: digest for own in report.digests.values() for name, digest in own.items()}
+    train = {digests[name]: name for name in loaded.get("train", ()) if name in digests}
+    pairs = [(name, train[digests[name]]) for name in loaded.get("val", ()) if digests.get(name) in train]
+    if not pairs:
+        return []
+    shown = list_names([name if name == other else f"{name} = {other}" for name, other in pairs], 5)
+    what = f"{len(pairs)} of {len(loaded['val'])} images of val are also in train ({shown})"
+    return [Problem(root, what, "remove them from one of the two; the scores on val are too high otherwise")]
 
 
 def _turned(settings: Settings, report: Report) -> list[Problem]:
@@ -174,6 +198,7 @@ def check_parts(classes: Classes, parts: Sequence[Part], advance: Advance | None
         {split: counts for report in reports for split, counts in report.splits.items() if counts.images},
         _unique(p for part, report in zip(parts, reports, strict=True) for p in (*part.problems, *report.problems)),
         _unique(p for part, report in zip(parts, reports, strict=True) for p in (*part.warnings, *report.warnings)),
+        {split: digests for report in reports for split, digests in report.digests.items()},
     )
 
 

@@ -12,7 +12,7 @@ from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.read import read_mask
 from danet.errors import InputError, unknown_name
 
-CLASS_KEYS = ("classes", "palette", "colors", "ignore", "label_map", "merge", "keep", "others")
+CLASS_KEYS = ("classes", "palette", "colors", "ignore", "label_map", "threshold", "merge", "keep", "others")
 
 _MAX_VALUE = 65535
 _OTHERS = ("background", "ignore")
@@ -43,7 +43,7 @@ def read_class_settings(file: Path, values: Mapping[str, Any]) -> ClassSettings:
         mapping = _label_map(file, values, len(names))
         targets = {value: target if target == IGNORE else train_ids[target] for value, target in mapping.items()}
         return ClassSettings(classes, LabelMap(targets, len(classes)), read_mask)
-    if both := [key for key in ("palette", "label_map") if key in values]:
+    if both := [key for key in ("palette", "label_map", "threshold") if key in values]:
         remedy = f"remove {both[0]}: colors define the class of each pixel, and its display color"
         raise InputError(file, f"{both[0]} and colors exclude each other", remedy)
     colors = _colors(file, values, len(names))
@@ -108,12 +108,27 @@ def _label_map(file: Path, values: Mapping[str, Any], count: int) -> dict[int, i
     if not ignored or not all(type(value) is int and value <= _MAX_VALUE for value in ignored):
         what = f"ignore: must be a mask value up to {_MAX_VALUE}, or a list of them, got {ignore!r}"
         raise InputError(file, what, "for example: ignore: 255")
+    if "threshold" in values:
+        return _thresholded(file, values, count) | dict.fromkeys(ignored if "ignore" in values else (), IGNORE)
     mapping = values.get("label_map", {i: i for i in range(count)})
     if not isinstance(mapping, Mapping) or not all(type(v) is int for pair in mapping.items() for v in pair):
         what = f"label_map: must map mask values to class ids, got {mapping!r}"
         raise InputError(file, what, "for example: label_map: {0: 0, 255: 1}")
     void = dict.fromkeys(ignored, IGNORE)
     return LabelMap({**void, **mapping} if "label_map" in values else {**mapping, **void}, count).mapping
+
+
+def _thresholded(file: Path, values: Mapping[str, Any], count: int) -> dict[int, int]:
+    """Return the label map of 8-bit masks of two classes whose edges are smoothed."""
+    threshold = values["threshold"]
+    if type(threshold) is not int or not 1 <= threshold <= 255:
+        what = f"threshold: must be a mask value from 1 to 255, got {threshold!r}"
+        raise InputError(file, what, "for example: threshold: 128")
+    if count != 2:
+        raise InputError(file, f"threshold: separates two classes, but there are {count}", "remove the line")
+    if "label_map" in values:
+        raise InputError(file, "threshold and label_map exclude each other", "remove one of them")
+    return {value: int(value >= threshold) for value in range(256)}
 
 
 def _group(file: Path, values: Mapping[str, Any], listed: Classes) -> tuple[Classes, list[int]]:

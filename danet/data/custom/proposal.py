@@ -35,6 +35,8 @@ class Proposal:
         colors: the mask colors of each class if `kind` is "colors", else None.
         by_sequence: whether frames of one sequence stay together when images are chosen for validation.
         exif: "apply" or "ignore", if the masks show which; else None.
+        threshold: see `Meaning`.
+        white: see `MaskScan`.
         division: how the images are divided into train and val, in one line.
     """
 
@@ -51,6 +53,8 @@ class Proposal:
     colors: tuple[tuple[Color, ...], ...] | None = None
     by_sequence: bool = False
     exif: str | None = None
+    threshold: int | None = None
+    white: int | None = None
     division: str = ""
 
 
@@ -109,6 +113,8 @@ def _lines(proposal: Proposal, title: str) -> list[str]:
     elif proposal.transparent is not None:
         comment = "uncomment if the last band is data, such as near infrared, and not transparency"
         lines.append(f"# channels: {proposal.transparent}   # {comment}")
+    if proposal.white is not None:
+        lines.append(f"white: {proposal.white}   # value that the network reads as 1; otherwise 65535")
     lines += ["", "classes:   # one name per class; class ids start at 0"]
     lines += [f"  - {_yaml(name)}   # {i}" for i, name in enumerate(names)]
     if proposal.colors is not None:
@@ -122,6 +128,8 @@ def _lines(proposal: Proposal, title: str) -> list[str]:
         lines.append(
             f"ignore: {proposal.ignore}   # mask value of unlabeled pixels; not used in training or evaluation"
         )
+    if proposal.threshold is not None:
+        lines.append(f"threshold: {proposal.threshold}   # values from {proposal.threshold} on are {names[1]}")
     if proposal.label_map is not None:
         lines.append(f"label_map:   # mask value: class id, or {IGNORE} for unlabeled")
         lines += [f"  {value}: {train_id}" for value, train_id in proposal.label_map.items()]

@@ -81,6 +81,8 @@ def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | 
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
         return _proposal(scanned, meaning.kind, scanned.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
+    if meaning.threshold is not None:
+        scanned = replace(scanned, values=_divide(scanned.values, meaning.threshold))
     named = name_values(scanned, meaning, lists, first_class, choose)
     label_map = {value: train_id for train_id, values in enumerate(named.keys.values()) for value in values}
     label_map |= dict.fromkeys(named.ignored[1:], IGNORE)
@@ -90,9 +92,22 @@ def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | 
     notes = (*meaning.notes, *named.notes)
     void = named.ignored[0] if named.ignored else None
     mapping = None if identity else label_map
-    return _proposal(
-        scanned, meaning.kind, scanned.values, Classes(tuple(named.keys), tuple(palette)), void, mapping, notes
-    )
+    classes = Classes(tuple(named.keys), tuple(palette))
+    proposal = _proposal(scanned, meaning.kind, scanned.values, classes, void, mapping, notes)
+    if meaning.threshold is None:
+        return proposal
+    notes, (smoothed,) = proposal.notes[: -len(named.notes) - 1], meaning.notes
+    if tuple(named.keys.values()) != ((0,), (255,)) or named.ignored:
+        smoothed = f"{smoothed}, which danet check reports as errors; save the masks without smoothing"
+        return replace(proposal, notes=(*notes, smoothed, *named.notes))
+    smoothed = f"{smoothed}, divided by threshold: {meaning.threshold}; other thresholds make objects larger or smaller"
+    return replace(proposal, label_map=None, threshold=meaning.threshold, notes=(*notes, smoothed, *named.notes))
+
+
+def _divide(values: Mapping[int, int], threshold: int) -> dict[int, int]:
+    """Return the pixels of 0 and 255, with those of the values between them."""
+    high = sum(pixels for value, pixels in values.items() if value >= threshold)
+    return {0: sum(values.values()) - high, 255: high}
 
 
 def _colored(scanned: MaskScan, named: NamedClasses[Color]) -> Proposal:
@@ -151,4 +166,16 @@ def _proposal(
     bands = scanned.channels, scanned.transparent
     notes = (*scanned.notes, *notes)
     exif = None if scanned.upright is None else "apply" if scanned.upright else "ignore"
-    return Proposal(scanned.layout, scanned.pairs, kind, values, classes, ignore, label_map, notes, *bands, exif=exif)
+    return Proposal(
+        scanned.layout,
+        scanned.pairs,
+        kind,
+        values,
+        classes,
+        ignore,
+        label_map,
+        notes,
+        *bands,
+        exif=exif,
+        white=scanned.white,
+    )

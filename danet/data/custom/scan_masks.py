@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from danet.data.classes import IGNORE, NO_DATA, Color
+from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.custom.discover import find_layout
 from danet.data.custom.layout import Folders, Layout, image_files, image_files_or_arrays
 from danet.data.custom.verify import count_values, map_in_threads
@@ -23,6 +24,8 @@ from danet.errors import InputError, list_names
 MaskKind = Literal["class ids", "class ids from 1", "0/255", "palette", "colors", "Cityscapes label ids"]
 
 _MAX_ALPHA_CHECKS = 50
+_MAX_BRIGHTNESS_CHECKS = 50
+_THRESHOLD = 128
 _MIN_GRAY_STEP = 16
 _FREQUENT_LABEL_IDS = {7, 11, 21, 23, 26}  # of Cityscapes: road, building, vegetation, sky, car
 
@@ -43,6 +46,7 @@ class MaskScan:
         channels: number of bands if the images are not RGB, else None.
         transparent: number of bands, alpha included, if the alpha of the images varies; else None.
         upright: whether the EXIF orientation of images has to be applied to fit the masks; None if no mask shows it.
+        white: the proposed value of white if 16-bit images are dark, else None.
     """
 
     layout: Layout
@@ -56,6 +60,7 @@ class MaskScan:
     channels: int | None = None
     transparent: int | None = None
     upright: bool | None = None
+    white: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,14 @@ class Meaning:
         ids: the mask value of each class, in the order of their train ids.
         ignore: the mask value of unlabeled pixels; None if there is none.
         notes: notes for the user, one line each.
+        threshold: the mask value from which on pixels belong to the second of two classes; None: values are exact.
     """
 
     kind: MaskKind
     ids: tuple[int, ...]
     ignore: int | None
     notes: tuple[str, ...] = ()
+    threshold: int | None = None
 
 
 def scan(root: Path) -> MaskScan:
@@ -102,6 +109,7 @@ def scan(root: Path) -> MaskScan:
         if header
     }
     channels, transparent, image_notes = read_bands({pair.image: header for pair, header in headers.items()})
+    white = _read_white([pair.image for pair, header in headers.items() if header.bits == 16], channels)
     upright, exif_notes = _read_orientations(headers)
     return MaskScan(
         layout,
@@ -111,10 +119,11 @@ def scan(root: Path) -> MaskScan:
         colors,
         palette,
         "labelids" in layout.naming.mask_suffix.lower(),
-        (*notes, *mask_notes, *image_notes, *exif_notes),
+        (*notes, *mask_notes, *image_notes, *([] if white is None else [_white_note(white)]), *exif_notes),
         channels,
         transparent,
         upright,
+        white,
     )
 
 
@@ -171,8 +180,7 @@ def _binary(scanned: MaskScan) -> Meaning | None:
     if not smoothed or sum(between.values()) > 0.25 * sum(scanned.values.values()):
         return None
     what = f"{sum(between.values())} pixels have values between 0 and 255 ({len(between)} different ones)"
-    note = f"{what}: smoothed edges, which danet check reports as errors; save the masks without smoothing"
-    return Meaning("0/255", (0, 255), None, (note,))
+    return Meaning("0/255", (0, 255), None, (f"{what}: smoothed edges",), _THRESHOLD)
 
 
 def _cityscapes(scanned: MaskScan, listed: bool) -> Meaning | None:
@@ -314,6 +322,23 @@ def read_bands(headers: Mapping[Path, Header]) -> tuple[int | None, int | None, 
     with_alpha = with_alpha[:_MAX_ALPHA_CHECKS]
     varies = alpha and any(map_in_threads(lambda file: _last_band_varies(file, count), with_alpha))
     return channels, count if varies else None, notes
+
+
+def _read_white(files: Sequence[Path], channels: int | None) -> int | None:
+    """Return `MaskScan.white`, from some of the 16-bit images."""
+
+    def read(file: Path) -> float | None:
+        try:
+            return brightness(read_image(file, bands=Bands(channels)))
+        except InputError:  # reported by danet check
+            return None
+
+    chosen = files[:: max(1, len(files) // _MAX_BRIGHTNESS_CHECKS)]
+    return propose_white([value for value in map_in_threads(read, chosen) if value is not None])
+
+
+def _white_note(white: int) -> str:
+    return f"{describe(white)}: white: {white} is written instead of 65535; correct it if you know the right value"
 
 
 def _header(file: Path) -> Header | None:

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from danet.data.classes import IGNORE, NO_DATA, Classes
+from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.images.channels import Header
 from danet.data.images.formats import SUFFIXES
 from danet.data.images.pillow import SWAPPING
@@ -73,12 +74,21 @@ class Counts:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of checking a dataset. Problems stop training and evaluation; warnings do not."""
+    """The result of checking a dataset. Problems stop training and evaluation; warnings do not.
+
+    Args:
+        classes: of the dataset.
+        splits: the contents of each split.
+        problems: what has to be fixed.
+        warnings: what should be looked at.
+        digests: split -> name -> hash of the image's pixels, of readable images.
+    """
 
     classes: Classes
     splits: dict[str, Counts]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
+    digests: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
@@ -119,7 +129,8 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
     )
     problems = (*_ignored_foreground(samples, counts), *(p for result in results for p in result.problems))
     warned = (*_without_labels(samples, results, split, counts), *_bit_depths(samples, results, split))
-    return Report(samples.classes, {split: counts}, problems, warned)
+    digests = {pair.name: r.digest for pair, r in zip(samples.pairs, results, strict=True) if r.digest}
+    return Report(samples.classes, {split: counts}, problems, warned, {split: digests})
 
 
 def map_in_threads(
@@ -167,19 +178,22 @@ class _Result(NamedTuple):
     size: tuple[int, int] | None
     values: dict[int, int]
     bits: int = 0
-    brightest: float = 0.0
+    brightness: float = 0.0
     turned: bool = False
+    digest: bytes = b""
 
 
 def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     pair, problems = samples.pairs[index], []
     image = mask = None
-    bits, turned = 0, False
+    bits, turned, bright, digest = 0, False, 0.0, b""
     if pair.image.parent.is_dir():  # the caller reports a missing folder, once
         with collect_problems(problems, pair.image):
             header = read_header(pair.image)
             bits, turned = header.bits, is_turned(header)
             image = read_image(pair.image, bands=samples.bands, upright=samples.upright)
+            digest = hash_pixels(image)
+            bright = brightness(image) if bits == 16 else 0.0
     if pair.mask.exists():
         with collect_problems(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
@@ -187,7 +201,7 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
         problems.append(Problem(pair.mask, "missing mask", f"add it, or remove its image {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
     if mask is None:
-        return _Result(problems, size, {}, bits, 0.0, turned)
+        return _Result(problems, size, {}, bits, bright, turned, digest)
     if size not in (None, mask.shape):
         with collect_problems(problems, pair.mask):
             _ = samples[index]  # raises with both sizes, and mentions an EXIF rotation
@@ -195,7 +209,14 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     if not values.keys() <= samples.label_map.mapping.keys() | {NO_DATA}:
         with collect_problems(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
-    return _Result(problems, size, values, bits, 0.0 if image is None else float(image.max()), turned)
+    return _Result(problems, size, values, bits, bright, turned, digest)
+
+
+def hash_pixels(image: np.ndarray) -> bytes:
+    """Return a hash of an image's size and pixels, whatever the format of its file."""
+    digest = hashlib.blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image))
+    return digest.digest()
 
 
 def is_turned(header: Header) -> bool:
@@ -212,7 +233,7 @@ def _ignored_foreground(samples: PairedFiles, counts: Counts) -> Iterator[Proble
 
 
 def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) -> Iterator[Problem]:
-    """Report images with a different bit depth than most, and 16-bit images that use little of their range."""
+    """Report images with a different bit depth than most, and 16-bit images that use less than half of their range."""
     counts = Counter(result.bits for result in results if result.bits)
     if not counts:
         return
@@ -222,11 +243,10 @@ def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) ->
         what = f"images{in_split(split)} without {most} bits per value, unlike the others: "
         what += f"{len(others)} of {len(results)} ({list_names(others)})"
         yield Problem(folder, what, "save all with the same bit depth, or make sure that equal values mean the same")
-    brightest = max((result.brightest for result in results if result.bits == 16), default=255.0)
-    if samples.bands.white is None and 0 < brightest < 128:
-        value = round(brightest * 257)
-        what = f"the largest value in the 16-bit images{in_split(split)} is {value}, so the network sees dark images"
-        yield Problem(folder, what, f"write the value of white in dataset.yaml, for example white: {value}")
+    white = propose_white([result.brightness for result in results if result.bits == 16])
+    if samples.bands.white is None and white is not None:
+        what = f"{describe(white)}{in_split(split)}"
+        yield Problem(folder, what, f"write the value of white in dataset.yaml, for example white: {white}")
 
 
 def _without_labels(samples: PairedFiles, results: Sequence[_Result], split: str, counts: Counts) -> Iterator[Problem]:
