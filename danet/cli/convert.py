@@ -9,20 +9,25 @@ import tyro
 from danet.cli.parsing import parse
 from danet.errors import InputError, printable
 
+_FOREIGN = "layer4_dilations", "align_corners", "no_align_corners", "classes"
+"""Options for checkpoints of other programs."""
+
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a DANet or DRANet checkpoint of the released code, or one of mmsegmentation, to a .safetensors file.
+    """Convert a checkpoint to a .safetensors file: of a run, of the released DANet or DRANet, or of mmsegmentation.
 
     No code in the checkpoint is run.
 
-    Example: danet convert DANet101.pth.tar danet101.safetensors
+    Examples: danet convert runs/folder/last.ckpt last.safetensors; danet convert DANet101.pth.tar danet101.safetensors
     """
 
     source: tyro.conf.Positional[Path]
-    """the checkpoint, as downloaded (.pth.tar files are not tar archives)"""
+    """RUN/last.ckpt, or a checkpoint as downloaded (.pth.tar files are not tar archives)"""
     destination: tyro.conf.Positional[Path]
     """the .safetensors file to write"""
+    raw: bool = False
+    """of a run: the weights themselves, not their moving average (optim.ema)"""
     layer4_dilations: tuple[int, ...] | None = None
     """dilations of layer4 in training; default: taken from the config stored in the checkpoint; otherwise 4 8 16
     (released code) or 2 4 4 (mmsegmentation)"""
@@ -39,6 +44,30 @@ class Convert:
 def run(args: Sequence[str]) -> int:
     """Run `danet convert`."""
     options = parse(Convert, args, "convert")
+    from danet.train.checkpoint import is_checkpoint
+
+    if is_checkpoint(options.source):
+        return _convert_run(options)
+    if options.raw:
+        raise InputError("raw", f"{options.source} is not a checkpoint of danet train", "leave it out")
+    return _convert_foreign(options)
+
+
+def _convert_run(options: Convert) -> int:
+    from danet.train.convert_checkpoint import convert_checkpoint
+
+    given = {name: getattr(options, name) for name in _FOREIGN}
+    if name := next((name for name, value in given.items() if value), None):
+        raise InputError(name, "checkpoints of danet train say how the network was built", "leave it out")
+    card = convert_checkpoint(options.source, options.destination, options.raw)
+    scores = f", validation mIoU {card.metrics['miou']:.4f}" if "miou" in card.metrics else ", not validated"
+    averaged = card.recipe["optim"]["ema"] and not options.raw
+    kind = "moving average of the weights" if averaged else "weights"
+    print(printable(f"{options.destination}: {kind} at step {card.metrics['step']}{scores}"))
+    return 0
+
+
+def _convert_foreign(options: Convert) -> int:
     from danet.weights.convert import GIVEN, convert
 
     if options.align_corners and options.no_align_corners:

@@ -147,6 +147,15 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(path, what, "use a checkpoint written by danet train") from error
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a file begins like a checkpoint, complete or damaged."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def exists(run: Path) -> bool:
     """Return whether a run has a checkpoint, which may be damaged."""
     return any((run / name).exists() for name in (LAST, PREVIOUS))

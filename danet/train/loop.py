@@ -93,7 +93,8 @@ class _Run:
             tensors = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             if self.average is not None:
                 tensors["average"] = self.average.state_dict()
-            checkpoint.save(self.options.folder, {"step": step} | vars(self.state) | tensors)
+            entries = {"step": step, "card": self.card.json(), **vars(self.state), **tensors}
+            checkpoint.save(self.options.folder, entries)
         return time.monotonic()
 
     def validation_due(self, step: int) -> bool:

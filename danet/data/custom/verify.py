@@ -215,7 +215,7 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
 def hash_pixels(image: np.ndarray) -> bytes:
     """Return a hash of an image's size and pixels, whatever the format of its file."""
     digest = hashlib.blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 
