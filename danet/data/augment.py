@@ -21,12 +21,17 @@ with without_dynamo():
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, horizontal flip, color changes and degradations, in this order.
+    """Random scale, crop, flips, rotation, color changes and degradations, in this order.
 
     Args:
         crop: height and width of the result. Pixels outside the image are black, and ignored in the labels.
         scale: range of the random resizing factor; (1, 1) for none.
         flip: probability of a horizontal flip.
+        vertical_flip: probability of a vertical flip.
+        rotate: probability of a rotation by 90, 180 or 270 degrees.
+        rare: probability that a crop is centered on a pixel of a rare class. Each class in the image is chosen with a
+            probability that is inverse to its entry in `class_pixels`.
+        class_pixels: the number of pixels of each class in the training set; needed for `rare`.
         jitter: strength of random brightness, contrast and saturation, each a factor in [1 - jitter, 1 + jitter].
             Other images than 8-bit RGB have no saturation, and a contrast per band.
         short_side: length in pixels to which the image's short side is resized before the random resizing. None: keep
@@ -47,6 +52,10 @@ class Augmentation:
     photometric: bool = False
     degrade: float = 0.0
     largest_share: float = 1.0
+    vertical_flip: float = 0.0
+    rotate: float = 0.0
+    rare: float = 0.0
+    class_pixels: tuple[int, ...] = ()
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
@@ -63,9 +72,16 @@ class Augmentation:
             scale *= self.short_side / min(labels.shape)
         if self.long_side is not None:
             scale *= self.long_side / max(labels.shape)
-        image, labels = scaled_crop(image, labels, scale, self.crop, rng, self.largest_share)
+        turns = int(rng.integers(1, 4)) if self.rotate and rng.random() < self.rotate else 0
+        center = _rare_pixel(labels, self.class_pixels, rng) if self.rare and rng.random() < self.rare else None
+        crop = self.crop[::-1] if turns % 2 else self.crop
+        image, labels = scaled_crop(image, labels, scale, crop, rng, self.largest_share, center)
         if rng.random() < self.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]
+        if self.vertical_flip and rng.random() < self.vertical_flip:
+            image, labels = image[::-1], labels[::-1]
+        if turns:
+            image, labels = np.rot90(image, turns), np.rot90(labels, turns)
         if self.jitter:
             image = _jitter(image, self.jitter, rng)
         if self.photometric:
@@ -82,18 +98,35 @@ def scaled_crop(
     crop: tuple[int, int],
     rng: np.random.Generator,
     largest_share: float = 1.0,
+    center: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a random crop of the image resized by `scale`, padded on the right and bottom if the image is too small.
 
-    The image is resized bilinearly, the labels by nearest neighbor. For `largest_share` see `Augmentation`.
+    The image is resized bilinearly, the labels by nearest neighbor.
+
+    Args:
+        image: H,W,N uint8 or float32.
+        labels: H,W uint8 train ids.
+        scale: the resizing factor.
+        crop: height and width of the result.
+        rng: source of all random numbers.
+        largest_share: see `Augmentation`.
+        center: row and column of the pixel in the middle of the crop, or as near to it as the border allows, instead
+            of a random place.
     """
     height, width = image.shape[:2]
     scaled = max(1, round(height * scale)), max(1, round(width * scale))
     size = min(crop[0], scaled[0]), min(crop[1], scaled[1])
     flipped = size[1], size[0]
     y, x = height / scaled[0], width / scaled[1]  # source pixels per scaled pixel
-    for _ in range(1 if largest_share == 1 else 10):
-        top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
+    for _ in range(1 if largest_share == 1 or center is not None else 10):
+        if center is None:
+            top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(scaled, size, strict=True))
+        else:
+            places = zip(center, (y, x), scaled, size, strict=True)
+            top, left = (
+                int(np.clip((at + 0.5) / step - part / 2, 0, whole - part)) for at, step, whole, part in places
+            )
         box = left * x, top * y, min((left + size[1]) * x, width), min((top + size[0]) * y, height)
         cropped = np.asarray(Image.fromarray(labels).resize(flipped, Image.Resampling.NEAREST, box))
         if _largest_share(cropped) < largest_share:
@@ -102,6 +135,19 @@ def scaled_crop(
     out_image[: size[0], : size[1]] = resize(image, size, box)
     out_labels[: size[0], : size[1]] = cropped
     return out_image, out_labels
+
+
+def _rare_pixel(labels: np.ndarray, class_pixels: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int] | None:
+    """Return row and column of a random pixel of a class chosen as for `Augmentation.rare`; None without labels."""
+    flat = np.asarray(labels).ravel()
+    counts = np.bincount(flat, minlength=len(class_pixels))[: len(class_pixels)]
+    present = np.flatnonzero(counts)
+    if not len(present):
+        return None
+    weights = 1 / np.maximum(np.array(class_pixels)[present], 1)
+    chosen = rng.choice(present, p=weights / weights.sum())
+    place = np.flatnonzero(flat == chosen)[rng.integers(counts[chosen])]
+    return int(place) // labels.shape[1], int(place) % labels.shape[1]
 
 
 def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

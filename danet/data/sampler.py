@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-_SHUFFLE, _AUGMENT = 0, 1  # separate the two uses of a seed
+_SHUFFLE, _AUGMENT, _TRANSFORM = 0, 1, 2  # separate the uses of a seed
 
 
 def sample_index(seed: int, position: int, size: int) -> int:
@@ -20,6 +20,11 @@ def sample_index(seed: int, position: int, size: int) -> int:
 def generator(seed: int, position: int) -> np.random.Generator:
     """Return the random generator for the augmentation at a position of the stream."""
     return np.random.Generator(np.random.PCG64((seed, _AUGMENT, position)))
+
+
+def transform_seed(seed: int, position: int) -> int:
+    """Return the seed, in [0, 2^63), of a user's own augmentation at a position of the stream."""
+    return int(np.random.SeedSequence((seed, _TRANSFORM, position)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def batch_positions(step: int, batch: int, rank: int, world: int) -> list[int]:

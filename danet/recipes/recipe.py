@@ -77,6 +77,13 @@ class Data:
     """resize the short side of images to this before random scaling; default: keep their size"""
     flip: float = 0.5
     """probability of a horizontal flip"""
+    vertical_flip: float = 0.0
+    """probability of a vertical flip, for images without an up and down, such as aerial ones"""
+    rotate: float = 0.0
+    """probability of a rotation by 90, 180 or 270 degrees"""
+    rare: float = 0.0
+    """probability that a crop is centered on a pixel of a rare class: each class in the image is chosen with a
+    probability inverse to its number of pixels in the training set"""
     largest_share: float = 1.0
     """repeat a random crop, up to ten times, if one class has a larger share of its valid pixels"""
     jitter: float = 0.0
@@ -134,6 +141,11 @@ class Optim:
     few images and --initial-weights"""
     frozen_batch_norm: int = 0
     """epochs at the start in which batch normalization in the backbone keeps its statistics"""
+    layer_decay: float = 1.0
+    """ratio of the learning rate of each stage of the backbone to that of the next one; below 1, early stages, whose
+    ImageNet features are general, change less"""
+    patience: int | None = None
+    """stop after this many validations without a better mIoU; default: train to the last step"""
 
 
 @dataclass(frozen=True)

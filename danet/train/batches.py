@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train.distributed import Process
 from danet.train.run_folder import SkippedImages
+from danet.train.user_transform import Transform, apply
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_FINISH = 20  # after SIGTERM; then SIGALRM ends a worker that the main process has not ended
@@ -42,7 +43,15 @@ class Batch(NamedTuple):
 
 
 def batches(
-    samples: Samples, recipe: Recipe, process: Process, first: int, steps: int, workers: int, skipped: SkippedImages
+    samples: Samples,
+    recipe: Recipe,
+    process: Process,
+    first: int,
+    steps: int,
+    workers: int,
+    skipped: SkippedImages,
+    class_pixels: Sequence[int] = (),
+    transform: Transform | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield this process's batches from step `first` on, `recipe.optim.accumulate` per step.
 
@@ -54,9 +63,11 @@ def batches(
         steps: number of steps of the whole run.
         workers: number of processes that load images; 0: load them in this process.
         skipped: takes the images that cannot be read; they are missing from their batches.
+        class_pixels: pixels of each class in the training set; needed for `recipe.data.rare`.
+        transform: the user's own augmentation, applied after that of the recipe.
 
     Raises:
-        InputError: an image or mask cannot be read and must not be skipped.
+        InputError: an image or mask cannot be read and must not be skipped; a wrong result of `transform`.
     """
     parts = recipe.optim.accumulate
     positions = [
@@ -66,7 +77,7 @@ def batches(
         for part in range(parts)
     ]
     loader = DataLoader(
-        _Stream(samples, recipe),
+        _Stream(samples, recipe, class_pixels, transform),
         batch_sampler=positions,
         num_workers=workers,
         collate_fn=partial(_collate, crop=recipe.data.crop, channels=samples.bands.count),
@@ -75,6 +86,8 @@ def batches(
     )
     for batch in _iterate(loader):
         for error in batch.errors:
+            if error.where == "transform":
+                raise error
             skipped.add(error)
         yield batch
 
@@ -96,19 +109,23 @@ class _Stream(Dataset):
     Errors are returned as items, because torch would wrap an exception raised in a worker.
     """
 
-    def __init__(self, samples: Samples, recipe: Recipe):
-        self.samples, self.seed = samples, recipe.seed
+    def __init__(self, samples: Samples, recipe: Recipe, class_pixels: Sequence[int], transform: Transform | None):
+        self.samples, self.seed, self.transform = samples, recipe.seed, transform
         data = recipe.data
         assert data.size != "auto"
         shared = {name: value for name, value in vars(data).items() if name in Augmentation.__dataclass_fields__}
-        self.augment = Augmentation(**shared, long_side=data.size if data.scale_from == "size" else None)
+        long_side = data.size if data.scale_from == "size" else None
+        self.augment = Augmentation(**shared, long_side=long_side, class_pixels=tuple(class_pixels))
 
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:
             sample = self.samples[sampler.sample_index(self.seed, position, len(self.samples))]
+            image, labels = self.augment(sample.image, sample.labels, sampler.generator(self.seed, position))
+            if self.transform is not None:
+                image, labels = apply(self.transform, image, labels, sampler.transform_seed(self.seed, position))
         except InputError as error:
             return error
-        return sample.name, *self.augment(sample.image, sample.labels, sampler.generator(self.seed, position))
+        return sample.name, image, labels
 
 
 def _collate(

@@ -38,6 +38,8 @@ class TrainingState:
         images: number of training images at the start of the run, which determines the order of samples; None: unknown.
         data: fingerprint of the data at the start of the run; None in checkpoints of danet 0.1.0.
         recipe: the recipe of the run as plain values; None in checkpoints of danet 0.1.0.
+        class_pixels: pixels of each class in the training set; empty if the recipe does not need them.
+        transform: name of the user's own augmentation; None: none is used.
     """
 
     best: float = math.nan
@@ -47,6 +49,8 @@ class TrainingState:
     images: int | None = None
     data: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
+    class_pixels: Sequence[int] = ()
+    transform: str | None = None
 
     @classmethod
     def from_checkpoint(cls, entries: Mapping[str, Any]) -> "TrainingState":
@@ -57,6 +61,11 @@ class TrainingState:
     def validated(self, step: int) -> bool:
         """Return whether the last validation was at this step."""
         return bool(self.history) and self.history[-1]["step"] == step
+
+    def validations_since_best(self) -> int:
+        """Return the number of validations after the one with the best mIoU."""
+        scores = [row["miou"] for row in self.history]
+        return len(scores) - 1 - scores.index(self.best) if self.best in scores else 0
 
     def add_validation(
         self,

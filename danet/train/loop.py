@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
-from danet.train.resume import check_state, load_network
+from danet.train.resume import check_state, check_transform, load_network
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,
@@ -50,6 +51,7 @@ from danet.train.schedule import (
     set_learning_rate,
     set_training_mode,
 )
+from danet.train.user_transform import Transform, name_of
 from danet.train.validate import attention_summary, record, validate
 from danet.weights import file as weights_file
 from danet.weights.file import Card
@@ -62,10 +64,12 @@ class Result:
     Args:
         miou: best validation mIoU, NaN before the first validation.
         stopped_by: number of the signal that stopped the run; None: it is complete.
+        folder: the run folder.
     """
 
     miou: float
     stopped_by: int | None = None
+    folder: Path = Path()
 
 
 @dataclass
@@ -86,6 +90,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     state: TrainingState
+    transform: Transform | None
 
     def save_checkpoint(self, step: int) -> float:
         """Save a checkpoint in the main process, and return the time of a monotonic clock."""
@@ -103,14 +108,34 @@ class _Run:
         due = step == self.steps or (step > 0 and remainder == 0 and epoch % self.recipe.validate_every == 0)
         return due and not self.state.validated(step)
 
+    def out_of_patience(self, step: int) -> bool:
+        """Return whether the validation at this step was one too many without a better mIoU."""
+        patience = self.recipe.optim.patience
+        return patience is not None and self.state.validated(step) and self.state.validations_since_best() >= patience
 
-def train(recipe: Recipe, options: RunOptions, resume: bool = False) -> Result:
-    """Train until the recipe's last step, or until SIGINT or SIGTERM.
+
+def train(recipe: Recipe, options: RunOptions, resume: bool = False, transform: Transform | None = None) -> Result:
+    """Train until the recipe's last step, or until SIGINT or SIGTERM; arguments and errors as in `iterate`."""
+    validations = iterate(recipe, options, resume, transform)
+    while True:
+        try:
+            next(validations)
+        except StopIteration as end:
+            return end.value
+
+
+def iterate(
+    recipe: Recipe, options: RunOptions, resume: bool = False, transform: Transform | None = None
+) -> Generator[dict[str, Any], None, Result]:
+    """Train, and yield the row of metrics.csv of each validation; return the result.
+
+    Each row is yielded after its checkpoint: the run can be resumed if the generator is closed.
 
     Args:
         recipe: what to train.
         options: how to run it.
         resume: continue the run in `options.folder` from its newest checkpoint.
+        transform: the user's own augmentation, after that of the recipe.
 
     Raises:
         InputError: an invalid recipe, unreadable data, a folder that is in use or not empty, a full disk, too little
@@ -123,15 +148,15 @@ def train(recipe: Recipe, options: RunOptions, resume: bool = False) -> Result:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
-        result = _run_steps(_prepare(recipe, options, resume, process))
+        result = yield from _run_steps(_prepare(recipe, options, resume, process, transform))
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
                 report.finish(options.folder, str(process.device), interruption.check)
             result = replace(result, stopped_by=interruption.signal)
-    return result
+    return replace(result, folder=options.folder)
 
 
-def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process) -> _Run:
+def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process, transform: Transform | None) -> _Run:
     """Load the data, build the network, and create the run folder or restore the newest checkpoint."""
     recipes.check(recipe, process.world)
     skipped = SkippedImages(options.folder, recipe.skip_bad)
@@ -152,6 +177,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     state = TrainingState() if saved is None else TrainingState.from_checkpoint(saved)
     if saved is not None:
         check_state(options.folder, state, recipe, data, steps, saved["step"])
+        check_transform(options.folder, state.transform, None if transform is None else name_of(transform))
     weights = options.backbone_weights, options.initial_weights
     network, card = build(recipe, samples.classes, *weights, fresh=saved is None, bands=samples.bands)
     if recipe.optim.freeze != "none":
@@ -169,8 +195,13 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         if process.main:
             run_folder.create(options.folder, recipe, root)
         check_labeled(samples)
-        if recipe.class_weights != "none":
-            state.class_weights = class_weights(recipe.class_weights, count_classes(samples, skipped.add))
+        if recipe.class_weights != "none" or recipe.data.rare:
+            counts = count_classes(samples, skipped.add)
+            state.class_pixels = counts.pixels.tolist() if recipe.data.rare else ()
+            state.class_weights = (
+                None if recipe.class_weights == "none" else class_weights(recipe.class_weights, counts)
+            )
+        state.transform = None if transform is None else name_of(transform)
     state.images, state.data, state.recipe = len(samples), data, recipes.to_dict(recipe)
     if saved is not None and process.main:
         run_folder.record_root(options.folder, root)
@@ -189,14 +220,16 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         optimizer=optimizer,
         average=average,
         state=state,
+        transform=transform,
     )
 
 
-def _run_steps(run: _Run) -> Result:
+def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
     """Train from the first to the last step, with validations and checkpoints."""
     recipe, options, process, state = run.recipe, run.options, run.process, run.state
     network = process.wrap(run.network)
-    stream = batches(run.samples, recipe, process, run.first, run.steps, options.workers, run.skipped)
+    counted = state.class_pixels, run.transform
+    stream = batches(run.samples, recipe, process, run.first, run.steps, options.workers, run.skipped, *counted)
     display = TrainingProgress(run.steps, run.first, recipe.data.batch, process.main)
     log = TensorBoardLog(options.folder / "tensorboard" if options.tensorboard and process.main else None)
     errors = failures.translate_errors(
@@ -211,7 +244,10 @@ def _run_steps(run: _Run) -> Result:
                 if not _validate(run, step, interruption, progress, log):
                     return _stop(run, step, interruption)
                 saved_at = run.save_checkpoint(step)
-            if step == run.steps:
+                yield dict(state.history[-1])
+            if step < run.steps and run.out_of_patience(step) and process.main:
+                print(_stopped_early(run, step), file=sys.stderr)
+            if step == run.steps or run.out_of_patience(step):
                 break
 
             rate = learning_rate(recipe.optim, step, run.steps)
@@ -301,6 +337,12 @@ def _validate(
 def _stop(run: _Run, step: int, interruption: Interruption) -> Result:
     run.save_checkpoint(step)
     return Result(run.state.best, stopped_by=interruption.signal or signal.SIGTERM)
+
+
+def _stopped_early(run: _Run, step: int) -> str:
+    count = run.state.validations_since_best()
+    validations = f"{count} validation{'s' * (count != 1)}"
+    return f"stopped at step {step} of {run.steps}: no better mIoU than {run.state.best:.4f} in {validations}"
 
 
 def _open_cache(samples: Samples, folder: Path, process: Process, skipped: SkippedImages) -> CachedSamples:

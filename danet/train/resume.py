@@ -54,6 +54,19 @@ def check_state(
         raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
 
 
+def check_transform(folder: Path, before: str | None, now: str | None) -> None:
+    """Check that a run is resumed with the augmentation it was started with, as far as its name tells.
+
+    Raises:
+        InputError: it is another one, or missing.
+    """
+    if before == now:
+        return
+    what = f"the run was started with {before or 'no transform'}, but is resumed with {now or 'none'}"
+    remedy = "resume it from Python: danet.train(resume=RUN, transform=...)" if before else "leave it out"
+    raise InputError("transform", f"{what} ({folder})", remedy)
+
+
 def load_network(network: nn.Module, state: Mapping[str, Any], folder: Path) -> None:
     """Load the weights in a checkpoint.
 

@@ -5,6 +5,7 @@ warm-up.
 """
 
 import re
+from collections import Counter
 from collections.abc import Container
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from danet.recipes import Optim
 
+_STAGE = re.compile(r"backbone\.(([a-z_]*[a-z])[._]?\d+)")
 _ATTENTION = re.compile(r"attention\.(scale|sharpness|query\.|key\.)")
 
 
@@ -30,14 +32,18 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     decay = optim.weight_decay if optim.attention_weight_decay is None else optim.attention_weight_decay
     apart = (optim.attention_lr_factor, decay) != (1.0, optim.weight_decay)
     parameters: dict[str, list[nn.Parameter]] = {"backbone": [], "head": [], "attention": []}
+    factors = {"backbone": 1.0, "head": optim.head_lr_factor}
+    factors["attention"] = optim.head_lr_factor * optim.attention_lr_factor
+    depths = {} if optim.layer_decay == 1 else backbone_depths(network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         kind = "backbone" if name.startswith("backbone.") else "head"
         kind = "attention" if apart and _ATTENTION.search(name) and kind == "head" else kind
-        parameters[kind].append(parameter)
-    factors = {"backbone": 1.0, "head": optim.head_lr_factor}
-    factors["attention"] = optim.head_lr_factor * optim.attention_lr_factor
+        if depth := depths.get(name):
+            kind = f"backbone, {depth} below the top"
+            factors[kind] = optim.layer_decay**depth
+        parameters.setdefault(kind, []).append(parameter)
     groups = [
         {
             "params": params,
@@ -45,11 +51,28 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
             "weight_decay": decay if kind == "attention" else optim.weight_decay,
         }
         for kind, params in parameters.items()
-        if params or kind != "attention"
+        if params or kind in ("backbone", "head")
     ]
     if optim.algorithm == "adamw":
         return torch.optim.AdamW(groups, optim.lr)
     return torch.optim.SGD(groups, optim.lr, momentum=optim.momentum)
+
+
+def backbone_depths(network: nn.Module) -> dict[str, int]:
+    """Return the stage of each parameter of the backbone, counted from its last stage, which is 0.
+
+    Stages are modules with numbers, such as layer1 or blocks.0. What is before the first one, the stem, belongs to it.
+    """
+    names = [name for name, _ in network.named_parameters() if name.startswith("backbone.")]
+    stages = {name: (found[1], found[2]) for name in names if (found := _STAGE.match(name))}
+    kinds = Counter(kind for _, kind in set(stages.values()))
+    order = [stage for stage, kind in dict.fromkeys(stages.values()) if kind == kinds.most_common(1)[0][0]]
+    depth, depths = max(len(order) - 1, 0), {}
+    for name in names:
+        stage, _ = stages.get(name, ("", ""))
+        depth = len(order) - 1 - order.index(stage) if stage in order else depth
+        depths[name] = depth
+    return depths
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

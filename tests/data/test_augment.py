@@ -263,3 +263,69 @@ def test_the_degrade_option_is_a_probability():
 
 def test_no_degradation_is_a_corruption_of_the_evaluation():
     assert not {kind.__name__ for kind in DEGRADATIONS} & set(CORRUPTIONS)
+
+
+@pytest.fixture
+def numbered() -> tuple[np.ndarray, np.ndarray]:
+    """An image whose pixels all differ, and labels of 2 x 2 squares of class 1 and one pixel of class 2 on class 0."""
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:12, 30:32] = 1
+    labels[33, 7] = 2
+    image = np.stack([np.repeat(np.arange(40)[:, None], 60, 1), np.repeat(np.arange(60)[None], 40, 0), labels], 2)
+    return image.astype(np.uint8), labels
+
+
+def test_flips_and_rotations_move_image_and_labels_together(numbered):
+    image, labels = numbered
+    augment = Augmentation((40, 60), flip=0.5, vertical_flip=0.5, rotate=0.5)
+    square = Augmentation((60, 60), flip=0.5, vertical_flip=0.5, rotate=0.5)
+    seen = set()
+    for seed in range(60):
+        crops = augment(image, labels, np.random.default_rng(seed))
+        assert crops[0].shape == (40, 60, 3)
+        made, own = square(image, labels, np.random.default_rng(seed))
+        assert (made[..., 2][own != 255] == own[own != 255]).all()
+        assert sorted(own[own != 255].tolist()) == sorted(labels.ravel().tolist())
+        seen.add(made.tobytes())
+    assert len(seen) == 8  # the symmetries of a square
+
+
+@pytest.mark.parametrize(("option", "expected"), [("vertical_flip", lambda a: a[::-1]), ("flip", lambda a: a[:, ::-1])])
+def test_a_flip_of_probability_one_is_the_exact_mirror(numbered, option, expected):
+    augment = Augmentation((40, 60), **({"flip": 0.0} | {option: 1.0}))
+    made = augment(*numbered, np.random.default_rng(0))
+    assert all((new == expected(old)).all() for new, old in zip(made, numbered, strict=True))
+
+
+def test_new_options_that_are_off_draw_no_random_numbers(numbered):
+    plain, explicit = Augmentation((16, 16)), Augmentation((16, 16), vertical_flip=0.0, rotate=0.0, rare=0.0)
+    generators = [np.random.default_rng(5) for _ in range(2)]
+    made = [each(*numbered, rng)[0] for each, rng in zip((plain, explicit), generators, strict=True)]
+    assert (made[0] == made[1]).all()
+    twin = np.random.default_rng(5)
+    twin.uniform(1, 1), twin.integers(0, 25), twin.integers(0, 45), twin.random()
+    assert generators[0].random() == twin.random()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_rare_crops_contain_a_rare_class_in_their_middle(numbered, scale):
+    pixels = (10**6, 400, 100)
+    augment = Augmentation((16, 16), scale=(scale, scale), flip=0.0, rare=1.0, class_pixels=pixels)
+    image, labels = numbered
+    chosen = []
+    for seed in range(200):
+        made, own = augment(image, labels, np.random.default_rng(seed))
+        row, column = made[8, 8, :2].astype(float)  # where the middle comes from
+        near = [k for k, (y, x) in ((1, (10.5, 30.5)), (2, (33, 7))) if abs(row - y) < 10 and abs(column - x) < 10]
+        chosen += near[:1] if scale >= 1 or near else [0]
+        if scale >= 1:
+            assert near
+            assert near[0] in own
+    if scale == 1:
+        assert 0.7 < chosen.count(2) / len(chosen) < 0.9  # 1/100 to 1/400
+
+
+def test_rare_crops_of_images_without_labels_are_random(numbered):
+    image, labels = numbered
+    augment = Augmentation((16, 16), rare=1.0, class_pixels=(1, 1, 1))
+    assert (augment(image, np.full_like(labels, 255), np.random.default_rng(0))[1] == 255).all()

@@ -1,0 +1,68 @@
+"""Call a user's own augmentation, such as one of Albumentations, with random numbers that depend on the position alone.
+
+The position is that of a sample in the stream of `danet.data.sampler`. A resumed run therefore repeats exactly what an
+uninterrupted one does, whatever the number of workers.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from danet.errors import InputError
+
+Transform = Callable[..., Mapping[str, Any]]
+"""`transform(image=, mask=)` -> {"image": , "mask": }: H,W,N uint8 or float32, and H,W uint8 with 255 = ignore."""
+
+
+def name_of(transform: Transform) -> str:
+    """Return the name of a transform's function or class, for checkpoints and messages."""
+    named = transform if hasattr(transform, "__qualname__") else type(transform)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image and labels that a transform makes of a crop; they must keep its size and types.
+
+    Args:
+        transform: the transform.
+        image: H,W,N uint8 or float32.
+        labels: H,W uint8 train ids, 255 = ignore.
+        seed: of the global random generators of Python, NumPy and torch, and of `transform.set_random_seed` if it has
+            one, as the compositions of Albumentations do.
+
+    Raises:
+        InputError: the result is something else.
+    """
+    with _seeded(seed):
+        if set_seed := getattr(transform, "set_random_seed", None):
+            set_seed(seed % (1 << 32))
+        result = transform(image=image, mask=labels)
+    if not isinstance(result, Mapping) or not {"image", "mask"} <= result.keys():
+        what = f"{name_of(transform)} must return a dictionary with image and mask, got {type(result).__name__}"
+        raise InputError("transform", what, "return {'image': image, 'mask': mask}")
+    made = np.asarray(result["image"]), np.asarray(result["mask"])
+    for name, new, old in zip(("image", "mask"), made, (image, labels), strict=True):
+        if new.shape != old.shape or new.dtype != old.dtype:
+            what = f"{name_of(transform)} made {new.dtype} of shape {new.shape} of the {name}, {old.dtype} {old.shape}"
+            remedy = "keep the shape and type: set `data.crop` instead of cropping, and do not normalize"
+            raise InputError("transform", what, remedy)
+    return np.ascontiguousarray(made[0]), np.ascontiguousarray(made[1])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global random generators, and restore their states at the end."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (users' code has them)
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
