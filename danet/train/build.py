@@ -18,6 +18,7 @@ from danet.errors import InputError, missing_file
 from danet.model.backbone import load_backbone, normalization
 from danet.model.baselines import AnyNetwork, build_network
 from danet.recipes import Recipe
+from danet.train.pretrained import find_pretrained
 from danet.weights import file as weights_file
 
 
@@ -50,6 +51,8 @@ def build(
     arguments = asdict(recipe.network)
     download = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
     arguments |= {"num_classes": len(classes), "in_channels": bands.count}
+    if download:
+        find_pretrained(recipe.network.backbone)
     network = build_network(**arguments, pretrained=download)
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}

@@ -15,12 +15,15 @@ from danet.data.cache import plan_cache
 from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
+from danet.errors import InputError
 from danet.files import check_writable, format_bytes
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.train.build import build, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
+from danet.train.logging import require_tensorboard
+from danet.train.pretrained import find_pretrained
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.scale import ObjectScale, check_scales, measure, with_size
 from danet.train.schedule import learning_rate
@@ -90,8 +93,24 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
         f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {height} x {width}: "
         f"N = {cost.grid[0] * cost.grid[1]:,} positions",
         f"memory         {_memory(cost, at_once)}",
+        *([] if options is None else _weights(recipe, options, data.published)),
     ]
     return "\n".join(lines)
+
+
+def _weights(recipe: Recipe, options: RunOptions, published: bool) -> list[str]:
+    """Return a line on the ImageNet weights if the run starts from them.
+
+    Without them the run cannot start: that is an error, unless it cannot start anyway because there are no data.
+    """
+    if not recipe.network.pretrained or options.backbone_weights is not None or options.initial_weights is not None:
+        return []
+    try:
+        return [f"weights        of ImageNet, {find_pretrained(recipe.network.backbone)}"]
+    except InputError as error:
+        if not published:
+            raise
+        return [f"weights        missing: {error.what}; {error.remedy}"]
 
 
 def _memory(cost: Estimate, images: int) -> str:
@@ -122,6 +141,8 @@ def _check_options(recipe: Recipe, options: RunOptions, data: _DataFacts) -> Non
     if check_writable(options.folder) == options.folder:
         run_folder.check_unused(options.folder, recipe)
     resolve_device(options.device)
+    if options.tensorboard:
+        require_tensorboard()
     if options.backbone_weights is not None or options.initial_weights is not None or recipe.fine_tunes:
         build(recipe, data.classes, options.backbone_weights, options.initial_weights, bands=data.bands)
 

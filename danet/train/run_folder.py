@@ -4,6 +4,7 @@ Files: recipe.yaml (all settings), environment.json, metrics.csv, last.ckpt and 
 report.html, and bad.txt if images were skipped.
 """
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -88,11 +89,13 @@ class RunOptions:
 def lock(folder: Path) -> Iterator[None]:
     """Lock a run folder for this process, create it if needed, and remove incomplete files of a killed process.
 
-    The system releases the lock when this process ends, even if its workers live on for some seconds.
+    A folder that was created here and is left without a checkpoint is removed, unless other files are in it. The
+    system releases the lock when this process ends, even if its workers live on for some seconds.
 
     Raises:
         InputError: another process has locked the folder, or it cannot be written to.
     """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +107,13 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            if created and not checkpoint.exists(folder):
+                for name in (RECIPE, ENVIRONMENT):
+                    (folder / name).unlink(missing_ok=True)
             (folder / LOCK).unlink(missing_ok=True)
+            for path in created:  # from the inside out
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.rmdir()
 
 
 def _lock_file(descriptor: int, folder: Path) -> None:
