@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.output import plain, progress
+from danet.cli.output import print_classes, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
 from danet.files import check_outputs, write_json
@@ -118,17 +118,11 @@ def run(args: Sequence[str]) -> int:
 
 
 def _print_scores(result: "Evaluation") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     scores, names = result.confusion.scores(), result.classes.names
     if not result.confusion.matrix.any():
         print(f"no scores: {len(result.images)} images have no labeled pixels")
         return
-    table = Table("class", "IoU, %")
-    for name, iou in zip(names, scores.iou, strict=True):
-        table.add_row(plain(name), "n/a" if iou != iou else f"{100 * iou:.2f}")
-    Console().print(table)
+    print_classes(result.confusion, names)
     left_out = len(names) - scores.counted
     note = f" ({left_out} in neither ground truth nor prediction are excluded)" if left_out else ""
     print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.images)} full images")

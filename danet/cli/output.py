@@ -1,19 +1,33 @@
-"""A progress bar on standard error, and names in rich's texts."""
+"""A progress bar on standard error, names in rich's texts, and the table of classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Column, Table
 from rich.text import Text
 
 from danet.errors import printable
+
+if TYPE_CHECKING:
+    from danet.evaluate.confusion import Confusion
 
 
 def plain(name: str) -> Text:
     """Return a name for rich to print as it is, not as markup."""
     return Text(printable(name))
+
+
+def print_classes(confusion: "Confusion", names: Sequence[str]) -> None:
+    """Print a table with the IoU of each class and its share of the labeled pixels, both in percent."""
+    shares = confusion.matrix.sum(1) / confusion.matrix.sum()
+    table = Table("class", *(Column(head, justify="right") for head in ("IoU, %", "pixels, %")))
+    for name, iou, share in zip(names, confusion.scores().iou, shares, strict=True):
+        table.add_row(plain(name), "n/a" if iou != iou else f"{100 * iou:.2f}", f"{100 * share:.2f}")
+    Console().print(table)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def run(args: Sequence[str]) -> int:
     options = parse(Report, args, "report")
     from danet.files import write_atomically
     from danet.train import run_folder
-    from danet.train.report import FILE, final_page
+    from danet.train.report import FILE, final_report
     from danet.visualize import compare_runs
 
     if not options.runs:
@@ -48,7 +48,7 @@ def run(args: Sequence[str]) -> int:
     if len(options.runs) == 1:
         out = options.out or options.runs[0] / FILE
         with progress("evaluating") as advance:
-            page = final_page(options.runs[0], options.device, options.root, advance)
+            page = final_report(options.runs[0], options.device, options.root, advance).page
     else:
         out = options.out or Path("comparison.html")
         check_outputs(out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")

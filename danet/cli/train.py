@@ -1,6 +1,7 @@
 """The command `danet train`."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from danet import recipes
-from danet.cli.parsing import parse
+from danet.cli.output import print_classes
+from danet.cli.parsing import parse, with_flags
 from danet.errors import InputError, printable, warn_renamed
 
 if TYPE_CHECKING:
@@ -141,7 +143,13 @@ def _train(recipe: recipes.Recipe, options: "RunOptions", resume: bool) -> int:
         print(printable(f"stopped; continue with: danet train --resume {options.folder}"), file=sys.stderr)
         return 128 + result.stopped_by
     weights = options.folder / "best.safetensors"
-    print(printable(f"{weights}: best validation mIoU {result.miou:.4f}; report: {options.folder / 'report.html'}"))
+    if result.final is not None:
+        if (confusion := result.final.evaluation.confusion).matrix.any():
+            print_classes(confusion, result.final.evaluation.classes.names)
+        for line in result.final.warnings:
+            print(printable(with_flags(f"warning: {line}")), file=sys.stderr)
+    print(printable(f"{weights}: best validation mIoU {result.miou:.1%}; report: {options.folder / 'report.html'}"))
+    print(printable(f"next: danet predict IMAGE --weights {shlex.quote(str(weights))} --out results"))
     return 0
 
 

@@ -16,13 +16,14 @@ from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.boundary import Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
+from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.submission import Submission
 from danet.predict.attention import Inspection
 from danet.predict.inference import predict_samples
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction
-from danet.predict.sliding_window import Logits
+from danet.predict.sliding_window import Logits, Part
 from danet.weights.file import Card
 
 
@@ -57,6 +58,7 @@ def evaluate(
     device: torch.device,
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
+    loss: CrossEntropy | None = None,
 ) -> Confusion:
     """Return only the confusion matrix over full images, which is fast enough for validation.
 
@@ -66,10 +68,18 @@ def evaluate(
         samples: the dataset.
         device: of the network.
         indices: of the samples; None: all.
-        protocol: how images are resized and averaged.
+        protocol: how images are resized and averaged; with `loss`, it must average logits.
+        loss: the cross-entropy of the images is added to it.
     """
+    assert loss is None or protocol.average == "logits"
+
+    def observe(sample: Sample, part: Part) -> None:
+        rows, columns, logits = part
+        if loss is not None:
+            loss.update(logits, sample.labels[rows, columns])
+
     confusion = Confusion(len(samples.classes))
-    for sample, labels, _ in predict_samples(logits, card, samples, device, indices, protocol):
+    for sample, labels, _ in predict_samples(logits, card, samples, device, indices, protocol, observe):
         confusion.update(sample.labels, labels)
     return confusion
 

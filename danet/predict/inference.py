@@ -1,7 +1,8 @@
 """Run a network on an image under a protocol: pixels -> scores -> labels and confidence at the image's own size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from danet.data.images.channels import resize_long_side
-from danet.data.samples import Samples
+from danet.data.samples import Sample, Samples
 from danet.errors import InputError
 from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
@@ -61,10 +62,18 @@ class Inference:
 
     @torch.inference_mode()
     def segment(
-        self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
+        self,
+        image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
+        observe: Callable[[Part], None] = lambda _: None,
     ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-        """Return the class of each pixel and its probability, at the image's own size; see `scores`."""
-        return _most_probable(self.scores(image), image.shape[:2], self.protocol.average)
+        """Return the class of each pixel and its probability, at the image's own size; see `scores`.
+
+        Args:
+            image: pixels, 255 is white.
+            observe: called with each part of the scores.
+        """
+        observed = (observe(part) or part for part in self.scores(image))
+        return _most_probable(observed, image.shape[:2], self.protocol.average)
 
 
 @torch.inference_mode()
@@ -91,6 +100,7 @@ def predict_samples(
     device: torch.device,
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
+    observe: Callable[[Sample, Part], None] = lambda _sample, _part: None,
 ) -> Iterator[Prediction]:
     """Yield each sample with its prediction, for networks in training; otherwise use `Predictor.predictions`.
 
@@ -101,11 +111,12 @@ def predict_samples(
         device: of the network.
         indices: which samples; None: all.
         protocol: scales, windows and averaging, with the network's `align_corners`.
+        observe: called with each part of an image's scores, see `Inference.scores`.
     """
     inference = Inference(logits, card.mean, card.std, device, card.size, protocol)
     for index in range(len(samples)) if indices is None else indices:
         sample = samples[index]
-        yield Prediction(sample, *inference.segment(sample.image))
+        yield Prediction(sample, *inference.segment(sample.image, partial(observe, sample)))
 
 
 def _most_probable(

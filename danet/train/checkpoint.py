@@ -76,6 +76,7 @@ class TrainingState:
         network: nn.Module,
         speed: Mapping[str, float],
         attention: Mapping[str, float],
+        validation_loss: float = math.nan,
     ) -> bool:
         """Add a row to the history and return whether its mIoU is at least the best so far.
 
@@ -90,6 +91,7 @@ class TrainingState:
             network: the validated network.
             speed: measurements of `TrainingProgress.speed`.
             attention: see `attention_summary`.
+            validation_loss: mean cross-entropy of the validation images.
         """
         scores = confusion.scores()
         losses = {f"loss_{name}": sum(loss[name] for loss in self.losses) / len(self.losses) for name in self.losses[0]}
@@ -103,7 +105,8 @@ class TrainingState:
             "pixel_accuracy": scores.pixel_accuracy,
             "mean_accuracy": scores.mean_accuracy,
         }
-        row = {"step": step, "epoch": epoch, "lr": rate, **losses, **scales, **accuracy, **attention, **speed}
+        row = {"step": step, "epoch": epoch, "lr": rate, **losses, "validation_loss": validation_loss}
+        row |= {**scales, **accuracy, **attention, **speed}
         self.history.append(row)
         self.losses = []
         better = not scores.miou <= self.best

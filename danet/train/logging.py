@@ -1,8 +1,9 @@
-"""Progress of a run: one line on standard error, and event files for TensorBoard.
+"""Progress of a run on standard error, and event files for TensorBoard.
 
-The progress line is shown on terminals only.
+A terminal shows a bar. Files and pipes get a line after each validation, and one a minute.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from danet.errors import InputError, missing_package
+from danet.errors import InputError, missing_package, printable
+
+SECONDS_PER_LINE = 60.0
+"""The time between two lines of progress where there is no terminal."""
 
 
 class TrainingProgress:
@@ -26,7 +31,7 @@ class TrainingProgress:
     """
 
     def __init__(self, steps: int, first: int, batch: int, visible: bool):
-        self.batch = batch
+        self.batch, self._total, self._step, self._first = batch, steps, first, first
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
@@ -35,6 +40,8 @@ class TrainingProgress:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=console, disable=not (visible and console.is_terminal))
+        self._by_lines = visible and not console.is_terminal
+        self._begun = self._last_line = time.monotonic()
         self._task = self._bar.add_task("training", total=steps, completed=first)
         self._scores = ""
         self._reset_clock()
@@ -56,16 +63,35 @@ class TrainingProgress:
     def advance(self, loss: float) -> None:
         """Display a completed step."""
         self._steps += 1
+        self._step += 1
         speed = self.speed()
         text = f"loss {loss:.3f}  {speed['images_per_second']:.1f} images/s, {speed['waiting']:.0%} waiting for data"
         self._bar.update(self._task, advance=1, description=text + self._scores)
+        now = time.monotonic()
+        if self._by_lines and now - self._last_line >= SECONDS_PER_LINE:
+            seconds = (now - self._begun) / (self._step - self._first) * (self._total - self._step)
+            self.note(f"step {self._step} of {self._total}: {text}, about {_duration(seconds)} left")
 
-    def validated(self, epoch: int, miou: float, best: float) -> None:
-        """Display the scores of a validation, and restart the clock of `speed`."""
-        self._scores = f"  mIoU {miou:.4f} (best {best:.4f})"
-        if not self._bar.disable:
-            self._bar.console.print(f"epoch {epoch}: mIoU {miou:.4f}")
+    def validated(self, epoch: int, miou: float, best: float, loss: float) -> None:
+        """Display the scores of a validation, and restart the clock of `speed`.
+
+        Args:
+            epoch: number of completed epochs.
+            miou: of this validation.
+            best: the highest mIoU so far.
+            loss: the validation loss.
+        """
+        self._scores = f"  mIoU {miou:.1%} (best {best:.1%})"
+        self.note(f"epoch {epoch}, step {self._step}: mIoU {miou:.1%} (best {best:.1%}), validation loss {loss:.3f}")
         self._reset_clock()
+
+    def note(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self._by_lines:
+            print(printable(text), file=sys.stderr, flush=True)
+            self._last_line = time.monotonic()
+        elif not self._bar.disable:
+            self._bar.console.print(Text(printable(text)))
 
     def speed(self) -> dict[str, float]:
         """Return training images per second since the last validation, and the share of time spent waiting for data."""
@@ -74,6 +100,11 @@ class TrainingProgress:
 
     def _reset_clock(self) -> None:
         self._started, self._waited, self._steps = time.monotonic(), 0.0, 0
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def require_tensorboard() -> None:

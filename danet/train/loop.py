@@ -29,6 +29,8 @@ from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError, printable
+from danet.evaluate.cross_entropy import CrossEntropy
+from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
@@ -41,6 +43,7 @@ from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
+from danet.train.report import FinalReport
 from danet.train.resume import check_state, check_transform, load_network
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
@@ -65,11 +68,13 @@ class Result:
         miou: best validation mIoU, NaN before the first validation.
         stopped_by: number of the signal that stopped the run; None: it is complete.
         folder: the run folder.
+        final: the evaluation of the best weights; None unless the run is complete.
     """
 
     miou: float
     stopped_by: int | None = None
     folder: Path = Path()
+    final: FinalReport | None = None
 
 
 @dataclass
@@ -113,6 +118,11 @@ class _Run:
         patience = self.recipe.optim.patience
         return patience is not None and self.state.validated(step) and self.state.validations_since_best() >= patience
 
+    def first_validation_after_half(self, step: int) -> bool:
+        """Return whether this validation, which is in the history, is the first in the second half of the run."""
+        earlier = [row["step"] for row in self.state.history[:-1]]
+        return self.steps / 2 <= step < self.steps and all(before < self.steps / 2 for before in earlier)
+
 
 def train(recipe: Recipe, options: RunOptions, resume: bool = False, transform: Transform | None = None) -> Result:
     """Train until the recipe's last step, or until SIGINT or SIGTERM; arguments and errors as in `iterate`."""
@@ -151,7 +161,7 @@ def iterate(
         result = yield from _run_steps(_prepare(recipe, options, resume, process, transform))
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
-                report.finish(options.folder, str(process.device), interruption.check)
+                result = replace(result, final=report.finish(options.folder, str(process.device), interruption.check))
             result = replace(result, stopped_by=interruption.signal)
     return replace(result, folder=options.folder)
 
@@ -320,17 +330,21 @@ def _validate(
     """Validate, and write the results; return False if interrupted."""
     network = run.network if run.average is None else run.average.module
     assert isinstance(network, AnyNetwork)
-    confusion = validate(network, run.card, run.validation_samples, run.process, interruption)
+    loss = CrossEntropy()
+    confusion = validate(network, run.card, run.validation_samples, run.process, interruption, loss)
     if interruption.agreed(run.process):
         return False
     epoch, rate = step // run.per_epoch, learning_rate(run.recipe.optim, step - 1, run.steps)
     attention = attention_summary(network, run.card, run.validation_samples) if run.process.main else {}
-    better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed(), attention)
+    better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed(), attention, loss.mean)
     if run.process.main:
         best = network if better else None
         record(run.options.folder, run.recipe, run.state.history, best, run.card, confusion)
         log.add(run.state.history)
-    progress.validated(epoch, confusion.scores().miou, run.state.best)
+    progress.validated(epoch, confusion.scores().miou, run.state.best, loss.mean)
+    if run.first_validation_after_half(step):
+        for line in warning_signs(run.recipe, run.card.classes, confusion, run.state.history):
+            progress.note(f"warning: {line}")
     return True
 
 

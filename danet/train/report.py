@@ -6,14 +6,15 @@ Command: `danet report RUN` writes the final page again.
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from danet.data.classes import Classes
 from danet.data.samples import Sample
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.evaluation import check_classes, measure
+from danet.evaluate.evaluation import Evaluation, check_classes, measure
+from danet.evaluate.warning_signs import warning_signs
 from danet.files import write_atomically
 from danet.predict.attention import Inspection
 from danet.predict.predictor import load
@@ -28,6 +29,20 @@ ATTENTION_IMAGES = 50
 """Validation images, evenly spaced, on which attention is measured at the end."""
 
 
+class FinalReport(NamedTuple):
+    """The page of a finished run, and what it is about.
+
+    Args:
+        page: HTML.
+        evaluation: of the best weights on the validation images.
+        warnings: see `warning_signs`.
+    """
+
+    page: bytes
+    evaluation: Evaluation
+    warnings: list[str]
+
+
 def write(
     run: Path, recipe: Recipe, history: Sequence[Mapping[str, Any]], confusion: Confusion, classes: Classes
 ) -> None:
@@ -40,20 +55,24 @@ def write(
         confusion: confusion matrix of the last validation.
         classes: the classes.
     """
-    write_atomically(run / FILE, run_page.unfinished(run.resolve().name, recipe, history, confusion, classes))
+    signs = warning_signs(recipe, classes, confusion, history)
+    page = run_page.unfinished(run.resolve().name, recipe, history, confusion, classes, signs)
+    write_atomically(run / FILE, page)
 
 
-def finish(run: Path, device: str, advance: Callable[[int, int], None]) -> None:
-    """Write the page of a finished run; arguments as in `final_page`."""
-    write_atomically(run / FILE, final_page(run, device, advance=advance))
+def finish(run: Path, device: str, advance: Callable[[int, int], None]) -> FinalReport:
+    """Write the page of a finished run, and return it; arguments as in `final_report`."""
+    final = final_report(run, device, advance=advance)
+    write_atomically(run / FILE, final.page)
+    return final
 
 
-def final_page(
+def final_report(
     run: Path,
     device: str | None = None,
     root: Path | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
-) -> bytes:
+) -> FinalReport:
     """Return the page of a run, with its best weights evaluated on the validation images.
 
     The page includes boundary F, calibration, and the worst and best images. This takes about as long as a validation.
@@ -78,4 +97,6 @@ def final_page(
     def inspect(sample: Sample) -> Inspection | None:
         return predictor.inspect_pixels(sample.name, sample.image) if next(position) in measured else None
 
-    return run_page.page(content, measure(counted, samples, inspect=inspect), predictor, samples)
+    evaluation = measure(counted, samples, inspect=inspect)
+    signs = warning_signs(content.recipe, samples.classes, evaluation.confusion, content.history)
+    return FinalReport(run_page.page(content, evaluation, predictor, samples, signs), evaluation, signs)

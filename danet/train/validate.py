@@ -13,6 +13,7 @@ from torch import nn
 from danet.data.samples import Samples
 from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.confusion import Confusion
+from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.evaluation import evaluate
 from danet.model.baselines import AnyNetwork
 from danet.model.dranet import AttentionNetwork
@@ -33,6 +34,7 @@ def validate(
     samples: Samples,
     process: Process,
     interruption: Interruption | None = None,
+    loss: CrossEntropy | None = None,
 ) -> Confusion:
     """Return the confusion matrix over all full validation images, each evaluated in one of the processes.
 
@@ -42,6 +44,7 @@ def validate(
         samples: the validation samples.
         process: this process.
         interruption: after a signal, the remaining images are left out.
+        loss: the cross-entropy of the images is added to it.
     """
     network.eval()
     indices = itertools.takewhile(
@@ -49,8 +52,14 @@ def validate(
         range(process.rank, len(samples), process.world),
     )
     protocol = replace(WHOLE, align_corners=network.align_corners)  # as in Predictor
-    confusion = evaluate(lambda images: network.logits(images).fused, card, samples, process.device, indices, protocol)
+    own = CrossEntropy()
+    confusion = evaluate(
+        lambda images: network.logits(images).fused, card, samples, process.device, indices, protocol, own
+    )
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
+    if loss is not None:
+        total, pixels = process.sum(torch.tensor([own.total, own.pixels], dtype=torch.float64)).tolist()
+        loss.total, loss.pixels = loss.total + total, loss.pixels + int(pixels)
     return confusion
 
 

@@ -131,7 +131,9 @@ svg{display:block;max-width:100%;height:auto;overflow:visible}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child{text-align:left;font-weight:500}thead th{font-weight:600;vertical-align:bottom}
-td.text,.pairs td{text-align:left}.pairs td{white-space:normal;overflow-wrap:anywhere}.best{font-weight:700}
+td.text,.pairs td{text-align:left}.warnings{margin:.4rem 0;padding-left:1.2rem;max-width:60rem}
+.warnings li{margin:.3rem 0}.warnings li::marker{content:"! ";color:var(--c1);font-weight:700}
+.pairs td{white-space:normal;overflow-wrap:anywhere}.best{font-weight:700}
 .number{display:inline-block;min-width:2.8em;text-align:right}
 .bar{display:inline-block;vertical-align:middle;width:10rem;height:.7em;border-radius:2px;
 background:linear-gradient(var(--c0) 0 0) 0 0/calc(100%*var(--w)) 100% no-repeat var(--line)}

@@ -3,6 +3,7 @@
 Commands: `danet train`, `danet report RUN`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from danet import recipes
@@ -36,14 +37,17 @@ class Run(NamedTuple):
     parameters: int
 
 
-def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion, classes: Classes) -> bytes:
-    """Return the page of a run in progress, from the confusion matrix of its last validation."""
+def unfinished(
+    name: str, recipe: Recipe, history: History, confusion: Confusion, classes: Classes, warnings: Sequence[str] = ()
+) -> bytes:
+    """Return the page of a run in progress, from the confusion matrix and the warnings of its last validation."""
     last, best, x = history[-1], best_row(history), sections.x_axis([recipe])
     lead = (
         f"{escape(recipe.about, 300)}. The scores are those of the last validation, in {x} {last[x]:.0f}."
         f" Images, calibration and boundaries are added at the end of the run, or by <code>danet report</code>."
     )
     parts = [
+        *sections.warnings(warnings),
         _curves(recipe, history),
         sections.classes(confusion, classes),
         sections.confusion(confusion, classes),
@@ -53,8 +57,10 @@ def unfinished(name: str, recipe: Recipe, history: History, confusion: Confusion
     return document(name, lead, [*scores, *_facts(recipe, history, best)], parts)
 
 
-def page(run: Run, evaluation: Evaluation, predictor: Predictor, samples: Samples) -> bytes:
-    """Return the page of a run whose best weights have been evaluated on these samples."""
+def page(
+    run: Run, evaluation: Evaluation, predictor: Predictor, samples: Samples, warnings: Sequence[str] = ()
+) -> bytes:
+    """Return the page of a run whose best weights have been evaluated on these samples, with its warnings."""
     best, scores, x = best_row(run.history), evaluation.confusion.scores(), sections.x_axis([run.recipe])
     data, miou, recorded = run.recipe.data, percent(scores.miou, 2, "%"), percent(best["miou"], 2, "%")
     lead = (
@@ -70,6 +76,7 @@ def page(run: Run, evaluation: Evaluation, predictor: Predictor, samples: Sample
         ("parameters", f"{run.parameters / 1e6:.2f} M"),
     ]
     parts = [
+        *sections.warnings(warnings),
         _curves(run.recipe, run.history),
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),

@@ -1,6 +1,7 @@
 """Sections shared by the pages of runs and evaluations: curves, class scores, confusion, calibration, images."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,13 @@ _CONFUSIONS, _IMAGES, _SETTINGS = 12, 10, 200  # maximum numbers of rows and lin
 _NEAR = TOLERANCES.index(3)
 
 
+def warnings(lines: Sequence[str]) -> list[Section]:
+    """Return a section with what should worry the user of a run; none if there is nothing. Backticks mark code."""
+    items = "".join(f"<li>{escape(line, 600)}</li>" for line in lines)
+    marked = re.sub("`([^`]*)`", r"<code>\1</code>", items)
+    return [Section("Warnings", f'<ul class="warnings">{marked}</ul>')] if lines else []
+
+
 def x_axis(recipes: Sequence[Recipe]) -> str:
     """Return the unit of the curves' x axis: "epoch", or "step" if one of the runs is measured in steps."""
     return "step" if any(recipe.optim.steps for recipe in recipes) else "epoch"
@@ -42,10 +50,12 @@ def run_curves(history: History, x: str) -> str:
     losses = [column for column in history[-1] if column.startswith("loss_") and column != "loss_total"]
     scales = [column for column in SCALES if column in history[-1]]
     scores = [("mIoU", "miou"), ("mean accuracy", "mean_accuracy"), ("pixel accuracy", "pixel_accuracy")]
-    loss_lines = [_series(column.removeprefix("loss_"), history, column, x) for column in losses]
+    loss_lines = [_series(f"training, {column.removeprefix('loss_')}", history, column, x) for column in losses]
+    if any(math.isfinite(row.get("validation_loss", math.nan)) for row in history):
+        loss_lines.insert(0, _series("validation", history, "validation_loss", x))
     charts = [
         lines("Validation", [_series(name, history, column, x, 100) for name, column in scores], x, "%"),
-        lines("Training losses", loss_lines, x, "cross entropy, nats"),
+        lines("Losses", loss_lines, x, "cross-entropy"),
         lines("Learning rate", [_series("learning rate", history, "lr", x)], x, "of the backbone"),
         lines("Attention scales", [_series(SCALES[c], history, c, x) for c in scales], x, "alpha and beta"),
     ]

@@ -1,0 +1,125 @@
+"""What a first run says: offline starts, lines of progress without a terminal, and the table at its end."""
+
+import csv
+import math
+import re
+from dataclasses import replace
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import RemoteEntryNotFoundError
+
+from danet import InputError, recipes
+from danet.cli import main
+from danet.data.datasets import synthetic
+from danet.recipes import Recipe
+from danet.train import dry_run, logging, pretrained
+from danet.train.loop import train
+from danet.train.run_folder import RunOptions
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Return a recipe of four steps, two per epoch."""
+    small = replace(recipes.TOY.data, batch=4, crop=(32, 32))
+    network = replace(recipes.TOY.network, backbone="test_resnet", width=16)
+    return replace(recipes.TOY, data=small, network=network, optim=replace(recipes.TOY.optim, epochs=2))
+
+
+@pytest.fixture
+def offline(monkeypatch) -> list[str]:
+    """Answer like a machine without a connection and with an empty cache; return the requests."""
+    requests: list[str] = []
+
+    def ask(url: str, **_):
+        requests.append(url)
+        raise ConnectionError("[Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    return requests
+
+
+def of_imagenet(recipe: Recipe) -> Recipe:
+    return replace(recipe, network=replace(recipe.network, backbone="resnet18", pretrained=True))
+
+
+def test_offline_start_asks_once_and_leaves_no_folder(recipe, offline, tmp_path):
+    with pytest.raises(InputError) as raised:
+        train(of_imagenet(recipe), RunOptions(tmp_path / "runs/toy", workers=0))
+    assert len(offline) == 1
+    assert re.fullmatch(
+        r"network\.pretrained: cannot download the pretrained weights of 'resnet18' \(ConnectionError: .*resolution\); "
+        r"download https://\S+/model\.safetensors, and set `backbone_weights` to that file; "
+        r"or set `initial_weights` to default",
+        str(raised.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_fails_where_the_run_would(recipe, offline, tmp_path):
+    with pytest.raises(InputError, match="cannot download the pretrained weights of 'resnet18'"):
+        dry_run.describe(of_imagenet(recipe), RunOptions(tmp_path / "run"))
+    assert "\nweights" not in dry_run.describe(recipe, RunOptions(tmp_path / "run"))
+    assert len(offline) == 1
+
+
+def test_dry_run_without_data_says_that_the_weights_are_missing_too(offline, capsys):
+    command = ["train", "camvid", "--dry-run", "--data.crop", "64", "64"]
+    assert main(command) == 0
+    assert "weights        missing: cannot download the pretrained weights of" in capsys.readouterr().out
+    assert len(offline) == 1
+
+
+def test_dry_run_says_where_the_weights_come_from(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, file: str(file))
+    text = dry_run.describe(of_imagenet(recipe), RunOptions(tmp_path / "run"))
+    assert "weights        of ImageNet, in the cache of the Hugging Face Hub" in text
+
+
+def test_weights_under_another_name_on_the_hub_are_left_to_timm(monkeypatch):
+    class MissingError(RemoteEntryNotFoundError):
+        def __init__(self):
+            Exception.__init__(self, "404")
+
+    def ask(_url):
+        raise MissingError
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", ask)
+    assert pretrained.find_pretrained("resnet18") == "downloaded from the Hugging Face Hub"
+    assert "timm" in pretrained.find_pretrained("test_model_that_timm_lacks")
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_failed_starts_remove_only_folders_that_they_created(recipe, existing, tmp_path):
+    folder = tmp_path / "runs/toy"
+    if existing:
+        folder.mkdir(parents=True)
+    with pytest.raises(InputError, match="val_split"):
+        train(replace(recipe, data=replace(recipe.data, val_split="absent")), RunOptions(folder, workers=0))
+    assert folder.exists() == existing
+
+
+def test_without_a_terminal_a_run_prints_lines_and_ends_with_its_classes(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging, "SECONDS_PER_LINE", 0.0)
+    monkeypatch.setattr("danet.recipes.RECIPES", {"toy": recipe})
+    assert main(["train", "toy", "--out", str(tmp_path / "a run"), "--workers", "0"]) == 0
+    output = capsys.readouterr()
+    validation = r"epoch \d, step \d: mIoU \d+\.\d% \(best \d+\.\d%\), validation loss \d+\.\d{3}"
+    assert len(re.findall(rf"^{validation}$", output.err, re.MULTILINE)) == 2
+    step = r"step \d of 4: loss \d\.\d{3}  \d+\.\d images/s, \d+% waiting for data, about 0 min left"
+    assert len(re.findall(rf"^{step}$", output.err, re.MULTILINE)) == 4
+    assert re.search(r"warning: never predicted, IoU 0: .*set --class-weights to auto", output.err)
+    *table, weights, following = output.out.splitlines()
+    assert all(any(name in line for line in table) for name in ("road", "building", "pixels, %"))
+    assert re.search(r"best\.safetensors: best validation mIoU \d+\.\d%; report: ", weights)
+    assert following == f"next: danet predict IMAGE --weights '{tmp_path}/a run/best.safetensors' --out results"
+    assert "<h2>Warnings</h2>" in (tmp_path / "a run/report.html").read_text()
+    rows = list(csv.DictReader((tmp_path / "a run/metrics.csv").read_text().splitlines()))
+    assert all(0 < float(row["validation_loss"]) < math.inf for row in rows)
