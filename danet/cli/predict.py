@@ -15,6 +15,7 @@ from danet.cli.parsing import error_line, parse, with_flags
 from danet.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from danet.data.images.channels import Bands
     from danet.predict.folder import Saved, Throughput
     from danet.predict.inputs import Found, Job
     from danet.predict.preannotations import AnnotationFile
@@ -77,31 +78,25 @@ class Predict:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Predict, args, "predict")
-    import torch
-
     from danet.files import check_new, check_outputs, check_writable, remove_incomplete
-    from danet.predict.georeferenced import MOSAIC
-    from danet.predict.inputs import find_jobs
-    from danet.predict.preannotations import check_target
-    from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
-    from danet.predict.table import write_table
+    from danet.weights.card import peek
 
     if not options.images:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
+    card = peek(options.weights)
+    found = None if card is None else _find(options, card.bands)  # before torch, whose import takes seconds
+    import torch
+
+    from danet.predict.georeferenced import MOSAIC
+    from danet.predict.preannotations import check_target
+    from danet.predict.predictor import load
+    from danet.predict.table import write_table
+
     target = _annotation_file(options)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
-    found = find_jobs(
-        options.images,
-        options.out,
-        predictor.card.bands,
-        overwrite=options.overwrite or target is not None,  # which is another file
-        skip_existing=options.skip_existing,
-        recursive=options.recursive,
-        pages=options.pages,
-        polygons=options.polygons,
-    )
+    found = _find(options, predictor.card.bands) if found is None else found
     if target is not None:
         check_target(target, found.jobs)
     check_writable(options.out)
@@ -131,6 +126,21 @@ def run(args: Sequence[str]) -> int:
     for line in _summary(found, failed, speeds, time.perf_counter() - start):
         print(printable(with_flags(line)), file=sys.stderr)
     return 2 if failed else 0
+
+
+def _find(options: Predict, bands: "Bands") -> "Found":
+    from danet.predict.inputs import find_jobs
+
+    return find_jobs(
+        options.images,
+        options.out,
+        bands,
+        overwrite=options.overwrite or options.format is not None,  # which is another file
+        skip_existing=options.skip_existing,
+        recursive=options.recursive,
+        pages=options.pages,
+        polygons=options.polygons,
+    )
 
 
 def _annotation_file(options: Predict) -> "AnnotationFile | None":

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,6 @@ ImageLike = Path | str | Image.Image | np.ndarray
 class Predictor:
     """A network with its card, ready to segment images.
 
-    `folded` is the network that predicts: a copy with batch normalization folded into the convolutions, see
-    `danet.model.fold_batchnorm`, or the exported model itself.
-
     Args:
         network: a `DANet`, a `DRANet` or a baseline, which is put into evaluation mode, or an exported model.
         card: the description in its file.
@@ -54,14 +52,23 @@ class Predictor:
         dtype: torch.dtype = torch.float32,
     ):
         self.device, self.network, self.card, self.dtype = resolve_device(device), network, card, dtype
-        self.folded = network
         let_forks_compute()
         if not isinstance(network, runtimes.ExportedNetwork):
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            self.folded = fold_batchnorm(network, torch.zeros(1, len(card.mean), 64, 64, device=self.device))
 
     def __repr__(self) -> str:
         return f"Predictor({self.card.network['backbone']}, {len(self.classes)} classes, {self.device})"
+
+    @cached_property
+    def folded(self) -> AnyNetwork | runtimes.ExportedNetwork:
+        """The network that predicts, made when it is first used.
+
+        It is a copy with batch normalization folded into the convolutions, see `danet.model.fold_batchnorm`, or the
+        exported model itself.
+        """
+        if isinstance(self.network, runtimes.ExportedNetwork):
+            return self.network
+        return fold_batchnorm(self.network, torch.zeros(1, len(self.card.mean), 64, 64, device=self.device))
 
     @property
     def classes(self) -> Classes:
