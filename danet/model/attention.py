@@ -1,8 +1,10 @@
 """The paper's two attention modules (Fu et al., CVPR 2019, sections 3.2 and 3.3), usable in any network.
 
-Symbols of the paper: A is the input x; B and C are query and key, D is value; S are the position weights, X the
-channel weights; alpha and beta are `scale`. Both modules return E = scale * attended + x, in the shape of x. They start
-as the identity because scale starts at 0. Forms other than "paper" and "released" are not in the paper.
+Symbols of the paper: A is the input x; B is the key, C the query, D the value; S are the position weights, X the
+channel weights; alpha and beta are `scale`. In Eq. 1, s_ji is normalized over i, the index of B, so row j of
+S = softmax(C^T B) is position j's attention over all positions i. Both modules return E = scale * attended + x, in the
+shape of x. They start as the identity because scale starts at 0. Forms other than "paper" and "released" are not in the
+paper.
 """
 
 import torch

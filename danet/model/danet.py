@@ -46,8 +46,8 @@ class AttentionRows(NamedTuple):
     """What defines the position weights S of Eq. 1: softmax(query key^T), one row per position.
 
     Attributes:
-        query: B of the paper.
-        key: C of the paper.
+        query: C of the paper.
+        key: B of the paper.
         grid: height and width of the feature grid; N is their product.
     """
 
