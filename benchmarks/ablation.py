@@ -34,7 +34,7 @@ def rows(base: Recipe) -> Sequence[Row]:
 
     def published(name: str) -> dict[str, float]:
         rows = {f"ResNet-{depth}": PUBLISHED.get(f"cityscapes-{name.format(depth)}") for depth in (50, 101)}
-        return {backbone: row.miou for backbone, row in rows.items() if row is not None}
+        return {backbone: row.miou for backbone, row in rows.items() if row and row.miou is not None}
 
     scale = (0.75 * SHRINK, 2.0 * SHRINK)  # the released code's range
     scaled = replace(base, data=replace(base.data, scale=scale))

@@ -57,7 +57,8 @@ def _describe(name: str, recipe: recipes.Recipe) -> Iterator[str]:
         row = recipes.PUBLISHED[name]
         others = {"mmseg": "mmsegmentation", "dranet": "the README of DRANet's code"}
         source = others.get(row.table, f"Table {row.table} of the paper")
-        yield f"mIoU {row.miou} in {source}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}"
+        miou = "mIoU not known" if row.miou is None else f"mIoU {row.miou}"
+        yield f"{miou} in {source}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}"
 
 
 def _images(data: recipes.Data) -> int | None:

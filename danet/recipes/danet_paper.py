@@ -52,15 +52,17 @@ _DA_MG_MS = replace(
 )
 
 
-def _others(dataset: str, depth: int, modules: bool, epochs: int, about: str) -> Recipe:
+def _others(dataset: str, depth: int, position: bool, epochs: int, about: str, channel: bool | None = None) -> Recipe:
     """Return a recipe for VOC, Context or COCO-Stuff: base size 608, crop 576, 0.001 for a batch of 8 (v1 options).
 
-    As in the released code, the base size is the short side in training and the long side in testing.
+    As in the released code, the base size is the short side in training and the long side in testing. A network has
+    multi-grid if it has a module; `channel` is as `position` if it is None.
     """
+    channel = position if channel is None else channel
     splits = {"voc": ("trainaug", "val"), "coco-stuff": ("train", "test")}
     train, val = splits.get(dataset, ("train", "val"))
     data = Data(dataset, None, train, val, batch=16, crop=(576, 576), scale=(0.75, 2.0), short_side=608, size=608)
-    network = _network(depth, modules, modules, multi_grid=modules)
+    network = _network(depth, position, channel, multi_grid=position or channel)
     optim = Optim(epochs=epochs, lr=0.002, head_lr_factor=10.0)
     return Recipe(about, network, data, optim, validate_every=10)
 
@@ -97,6 +99,20 @@ PAPER = {
     "cityscapes-danet101-da-mg-ms": Published("2", 81.50, _MULTI, _OTHERS_MS, _DA_MG_MS),
     "voc-fcn50": Published(
         "4", 75.7, _OTHERS_MULTI, "", _others("voc", 50, False, 240, "PASCAL VOC 2012, FCN-50, Table 4")
+    ),
+    "voc-position50": Published(
+        "4",
+        None,
+        _OTHERS_MULTI,
+        "",
+        _others("voc", 50, True, 240, "PASCAL VOC 2012, position, ResNet-50, Table 4", channel=False),
+    ),
+    "voc-channel50": Published(
+        "4",
+        None,
+        _OTHERS_MULTI,
+        "",
+        _others("voc", 50, False, 240, "PASCAL VOC 2012, channel, ResNet-50, Table 4", channel=True),
     ),
     "voc-danet50": Published(
         "4",

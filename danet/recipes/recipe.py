@@ -207,14 +207,14 @@ class Published:
 
     Args:
         table: the number of the paper's table; "dranet" for results of DRANet, "mmseg" for those of mmsegmentation.
-        miou: as published, in %.
+        miou: as published, in %; None if the number is not known.
         protocol: the testing protocol, a key of `danet.predict.protocols.PROTOCOLS`.
         ports: mIoU of other implementations, in %, with their settings.
         recipe: how it is trained.
     """
 
     table: str
-    miou: float
+    miou: float | None
     protocol: str
     ports: str
     recipe: Recipe

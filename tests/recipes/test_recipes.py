@@ -7,15 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
-from danet import InputError, recipes
+from danet import DANet, InputError, recipes
 from danet.cli import main
 from danet.data.registry import DATASETS
 from danet.files import format_bytes, read_yaml
+from danet.model.baselines import build_network
 from danet.predict.protocols import PROTOCOLS
 from danet.recipes import PUBLISHED, Data, Loss, Network, Optim, Recipe, from_dict
 from danet.train.estimate import estimate
@@ -43,6 +44,8 @@ PAPER = [  # table, name, mIoU, protocol, depth, position, channel, multi-grid, 
     ("2", "cityscapes-danet101-da-mg", 79.94, SINGLE, 101, True, True, MULTI_GRID, 240, 0.003, SCALED),
     ("2", "cityscapes-danet101-da-mg-ms", 81.50, SEVERAL, 101, True, True, MULTI_GRID, 240, 0.003, SCALED),
     ("4", "voc-fcn50", 75.7, "released-multi", 50, False, False, None, 240, 0.002, VOC),
+    ("4", "voc-position50", None, "released-multi", 50, True, False, MULTI_GRID, 240, 0.002, VOC),
+    ("4", "voc-channel50", None, "released-multi", 50, False, True, MULTI_GRID, 240, 0.002, VOC),
     ("4", "voc-danet50", 79.0, "released-multi", 50, True, True, MULTI_GRID, 240, 0.002, VOC),
     ("4", "voc-danet101", 80.4, "released-multi", 101, True, True, MULTI_GRID, 240, 0.002, VOC),
     (
@@ -91,7 +94,7 @@ def test_recipes_are_all_rows_of_the_paper_in_order():
 
 
 def test_gains_in_the_text_of_the_paper_match_its_rows():
-    miou = {name: row.miou for name, row in PUBLISHED.items()}
+    miou = {name: row.miou for name, row in PUBLISHED.items() if row.miou is not None}
     for better, worse, gain in (
         ("cityscapes-position50", "cityscapes-fcn50", 5.71),
         ("cityscapes-channel50", "cityscapes-fcn50", 4.25),
@@ -145,7 +148,9 @@ def cells(name_at: int) -> list[list[str]]:
 
 
 def test_tables_of_the_paper_page_equal_the_recipes():
-    assert [(line[0], line[1], line[2], float(line[3]), *line[4:]) for line in cells(1)] == [
+    assert [
+        (line[0], line[1], line[2], None if line[3] == "n/a" else float(line[3]), *line[4:]) for line in cells(1)
+    ] == [
         (row.table, name, row.recipe.network.backbone, row.miou, row.ports, row.protocol)
         for name, row in PUBLISHED.items()
         if row.table not in ("dranet", "mmseg")
@@ -234,6 +239,7 @@ def test_list_names_every_recipe_with_steps_images_and_miou(capsys):
     entry = printed.out[printed.out.index("cityscapes-danet101-da-mg-ms\n") :]
     assert "240 epochs, 89,040 steps, 2,975 images" in entry[:300]
     assert "mIoU 81.5 in Table 2 of the paper" in entry[:500]
+    assert "mIoU not known in Table 4 of the paper; --protocol released-multi\n" in printed.out
     assert "memory" not in printed.out
     assert "danet recipes NAME also estimates the GPU memory" in printed.err
 
@@ -269,6 +275,21 @@ def memory_line(recipe: Recipe, classes: int) -> str:
     cost, batch = estimate(recipe, classes), recipe.data.batch
     sizes = [format_bytes(size) for size in (cost.fixed, cost.per_image, cost.fixed + batch * cost.per_image)]
     return f"estimated GPU memory: {sizes[0]} plus {sizes[1]} per image, {sizes[2]} for a batch of {batch}\n"
+
+
+def test_reduction_1_gives_query_and_key_all_channels_as_in_the_paper(tmp_path, capsys):
+    """From a recipe, the command line and DANet itself."""
+    recipe = replace(recipes.TOY, network=replace(recipes.TOY.network, width=16, reduction=1))
+    for network in (
+        build_network(**{**asdict(recipe.network), "num_classes": 6}),
+        DANet(6, "test_resnet", width=16, reduction=1),
+    ):
+        assert network.position.attention.query.weight.shape == (16, 16, 1, 1)
+        assert network.position.attention.key.weight.shape == (16, 16, 1, 1)
+    options = ["train", "voc-position50", "--data.root", str(tmp_path), "--dry-run", "--network.reduction"]
+    assert main([*options, "0"]) == 2
+    assert "--network.reduction: must be at least 1, got 0; for example, use 8" in capsys.readouterr().err
+    assert DANet(2, "test_resnet", width=16).position.attention.query.out_channels == 2
 
 
 def test_recipe_yaml_of_version_0_1_0_loads():
