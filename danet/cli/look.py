@@ -1,9 +1,9 @@
 """The command `danet look`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -11,13 +11,23 @@ from danet.cli.parsing import parse
 from danet.errors import InputError, printable
 from danet.files import check_outputs, write_json
 
+if TYPE_CHECKING:
+    from danet.visualize.attention_answers import Answers
+    from danet.visualize.ground_truth import GroundTruth
+    from danet.visualize.network_comparison import Comparison
+    from danet.visualize.panels import Sheet
+
+WEIGHTS = (".safetensors", ".onnx", ".xml")
+"""Suffixes of weights and exported networks."""
+
 
 @dataclass(frozen=True)
 class Look:
     """Show where points of an image attend, what channels respond to, and what each module changes.
 
     For one image, write a page with a map for each point, channel maps and, with --without, the prediction without each
-    module. For several images, write one row per image, like Figure 6 of the paper.
+    module. For several images, write one row per image, like Figure 6 of the paper, and with --without also rows like
+    Figures 4 and 5. With several --weights, write the predictions of these networks side by side.
 
     Example: danet look street.jpg --point 120 80 --out street.html
     """
@@ -27,8 +37,8 @@ class Look:
     point: Annotated[tyro.conf.UseAppendAction[tuple[tuple[int, int], ...]], tyro.conf.arg(metavar="X Y")] = ()
     """x and y of a point in pixels of the image; repeatable; default: a point in each of the two largest classes"""
     channels: tuple[int, ...] = ()
-    """channel maps to show, numbered from 0; default: those that respond most to the points' classes in the first
-    image"""
+    """channel maps to show, numbered from 1 as in the paper; default: those that respond most to the points' classes in
+    the first image"""
     class_name: Annotated[str | None, tyro.conf.arg(name="class")] = None
     """instead of --channels: show the two channels that respond most to this class in the first image"""
     without: bool = False
@@ -37,8 +47,15 @@ class Look:
     """ground truth masks of class ids, one per image, to mark what each module corrects"""
     ignore: int = 255
     """mask value of unlabeled pixels"""
-    weights: Path | None = None
-    """a .safetensors file; default: the bundled weights"""
+    dataset: str | None = None
+    """take the ground truth of the images, which are its files, from this dataset: folder, camvid, cityscapes, voc,
+    context, context59, coco-stuff or ade20k; default: folder if --root is given"""
+    root: Path | None = None
+    """folder of the dataset"""
+    split: str = "val"
+    """val, train, or another split of the dataset"""
+    weights: tuple[Path, ...] = ()
+    """a .safetensors file, or several to compare their predictions; default: the bundled weights"""
     out: Path | None = None
     """output file, .png or .html; default: NAME_look.png, or look.png for several images"""
     json: Path | None = None
@@ -51,7 +68,7 @@ class Look:
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(Look, args, "look")
+    options = _separated(parse(Look, args, "look"))
     if not options.images:
         raise InputError("danet look", "no images given", "specify one or more images")
     one = len(options.images) == 1
@@ -63,20 +80,60 @@ def run(args: Sequence[str]) -> int:
     if options.truth and len(options.truth) != len(options.images):
         what = f"{len(options.truth)} masks for {len(options.images)} images"
         raise InputError("truth", what, "specify one mask per image")
+    if options.truth and (options.dataset or options.root):
+        raise InputError("truth", "conflicts with a dataset", "leave out `truth`, or `dataset` and `root`")
     check_outputs(out, options.json, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
     from danet.files import write_atomically
-    from danet.predict.predictor import load
-    from danet.visualize.attention_answers import look_at
     from danet.visualize.attention_figure import to_png
     from danet.visualize.attention_page import to_html
-    from danet.visualize.attention_panels import sheet
 
-    predictor = load(options.weights, options.device)
-    questions = options.point, options.channels, options.class_name, options.without, options.truth, options.ignore
-    answers = look_at(predictor, options.images, *questions)
-    write_atomically(out, (to_html if out.suffix.lower() == ".html" else to_png)(sheet(answers)), options.overwrite)
+    results, sheet = (_compare if len(options.weights) > 1 else _look)(options)
+    write_atomically(out, (to_html if out.suffix.lower() == ".html" else to_png)(sheet), options.overwrite)
     if options.json is not None:
-        write_json(options.json, {"images": [answer.as_dict() for answer in answers]}, options.overwrite)
+        write_json(options.json, {"images": [result.as_dict() for result in results]}, options.overwrite)
     if str(options.json) != "-":
         print(printable(str(out)))
     return 0
+
+
+def _separated(options: Look) -> Look:
+    """Return the options with the images that follow the weights, as in `danet look --weights W IMAGE`, as images."""
+    weights, images = list(options.weights[:1]), []
+    for path in options.weights[1:]:
+        (weights if path.suffix in WEIGHTS or str(path) == "default" else images).append(path)
+    return replace(options, weights=tuple(weights), images=(*options.images, *images))
+
+
+def _look(options: Look) -> "tuple[Sequence[Answers], Sheet]":
+    from danet.predict.predictor import load
+    from danet.visualize.attention_answers import look_at
+    from danet.visualize.attention_panels import sheet
+
+    predictor = load(options.weights[0] if options.weights else None, options.device)
+    questions = options.point, options.channels, options.class_name, options.without, _truths(options)
+    answers = look_at(predictor, options.images, *questions)
+    return answers, sheet(answers)
+
+
+def _compare(options: Look) -> "tuple[Sequence[Comparison], Sheet]":
+    from danet.predict.predictor import load
+    from danet.visualize.network_comparison import compare, network_names, sheet
+
+    for name in ("point", "channels", "class_name", "without"):
+        if getattr(options, name) not in ((), None, False):
+            what = f"needs a single network, but {len(options.weights)} are given"
+            raise InputError(name, what, f"specify one file of weights, or leave out `{name}`")
+    names = network_names(options.weights)
+    predictors = {name: load(path, options.device) for name, path in zip(names, options.weights, strict=True)}
+    comparisons = compare(predictors, options.images, _truths(options))
+    return comparisons, sheet(comparisons)
+
+
+def _truths(options: Look) -> "list[GroundTruth]":
+    from danet.data import registry
+    from danet.visualize.ground_truth import from_dataset, from_masks
+
+    if options.dataset is None and options.root is None:
+        return from_masks(options.truth, options.ignore)
+    samples = registry.load(options.dataset or "folder", options.root, options.split)
+    return from_dataset(samples, options.images)

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from danet.data.classes import IGNORE, LabelMap
-from danet.data.images.read import read_mask
 from danet.errors import InputError
 from danet.predict.attention import Inspection, Module
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation, describe_classes
+from danet.visualize.ground_truth import Effect, GroundTruth, effect
 
 MODULES: tuple[Module, ...] = ("position", "channel")
 
@@ -41,36 +40,23 @@ class Channel(NamedTuple):
     """An attended channel map, and the class to which it responds most strongly; see `Inspection.responses`.
 
     Args:
-        number: of the channel, from 0.
+        index: of the channel, from 0; the paper and the figures number channels from 1.
         class_id: None if it responds to no class.
         response: to this class.
         map: the attended channel map.
     """
 
-    number: int
+    index: int
     class_id: int | None
     response: float
     map: Float32[np.ndarray, "h w"]
 
 
 class Ablation(NamedTuple):
-    """A prediction without a module's attention, and the effect of the module, in fractions of the pixels.
+    """A prediction without a module's attention, and the effect of the module."""
 
-    With ground truth, fractions are of the labeled pixels.
-
-    Args:
-        module: the module switched off.
-        segmentation: the prediction without it.
-        changed: pixels predicted differently without the module.
-        corrected: pixels that are wrong without it and right with it; None: no ground truth.
-        broken: pixels that are right without it and wrong with it; None: no ground truth.
-    """
-
-    module: Module
     segmentation: Segmentation
-    changed: float
-    corrected: float | None
-    broken: float | None
+    effect: Effect
 
 
 class Answers(NamedTuple):
@@ -80,14 +66,14 @@ class Answers(NamedTuple):
         inspection: the image's.
         points: in the order of the questions.
         channels: in the order of the questions.
-        ablations: one per module.
+        ablations: by the module that is switched off.
         truth: the ground truth as train ids, if given.
     """
 
     inspection: Inspection
     points: list[Point]
     channels: list[Channel]
-    ablations: list[Ablation]
+    ablations: dict[Module, Ablation]
     truth: UInt8[np.ndarray, "H W"] | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,17 +91,14 @@ class Answers(NamedTuple):
         ]
         channels = [
             {
-                "channel": channel.number,
+                "channel": channel.index,
+                "number": channel.index + 1,
                 "class": None if channel.class_id is None else classes.names[channel.class_id],
                 "response": channel.response,
             }
             for channel in self.channels
         ]
-        without = {
-            ablation.module: {"changed": ablation.changed}
-            | ({} if ablation.corrected is None else {"corrected": ablation.corrected, "broken": ablation.broken})
-            for ablation in self.ablations
-        }
+        without = {module: ablation.effect.as_dict() for module, ablation in self.ablations.items()}
         name, grid = self.inspection.segmentation.name, list(self.inspection.grid)
         about = {"name": name, "width": width, "height": height, "grid": grid}
         scales = dict(self.inspection.internals.scales)
@@ -134,7 +117,7 @@ def ask(
     Args:
         inspection: the image's.
         points: x and y of pixels.
-        channels: numbers of attended channel maps.
+        channels: indices of attended channel maps, from 0.
         modules: the modules to switch off.
         truth: ground truth as train ids, to count what a module corrects.
 
@@ -144,8 +127,11 @@ def ask(
     answers = [_point(inspection, x, y) for x, y in points]
     maps = inspection.channel_maps(channels) if channels else []
     responses = inspection.responses() if channels else np.zeros((0, 0), np.float32)
-    responding = [_channel(number, responses[number], map_) for number, map_ in zip(channels, maps, strict=True)]
-    ablations = [_ablation(inspection, module, truth) for module in modules]
+    responding = [_channel(index, responses[index], map_) for index, map_ in zip(channels, maps, strict=True)]
+    ablations = {}
+    for module in modules:
+        without = inspection.without(module)
+        ablations[module] = Ablation(without, effect(without, inspection.segmentation, truth))
     return Answers(inspection, answers, responding, ablations, truth)
 
 
@@ -156,8 +142,7 @@ def look_at(
     channels: Sequence[int] = (),
     class_name: str | None = None,
     without: bool = False,
-    truths: Sequence[Path] = (),
-    ignore: int = IGNORE,
+    truths: Sequence[GroundTruth] = (),
 ) -> list[Answers]:
     """Inspect images and answer the same questions about each.
 
@@ -165,31 +150,31 @@ def look_at(
         predictor: a network with attention.
         images: files.
         points: x and y of pixels; if empty, the `default_points` of each image.
-        channels: numbers of attended channel maps; if empty, those that respond most strongly, in the first image, to
-            the class `class_name`, or else to the classes of its points.
+        channels: numbers of attended channel maps, from 1 as in the paper; if empty, those that respond most strongly,
+            in the first image, to the class `class_name`, or else to the classes of its points.
         class_name: see `channels`.
         without: also predict with each module switched off.
-        truths: ground truth masks, one per image, or none.
-        ignore: the value in the masks that means no class.
+        truths: the ground truth of each image, or none.
 
     Raises:
-        InputError: see `Predictor.inspect`, `ask`, `read_truth` and `Inspection.channels_of`; a network without
-            attention; an unknown class.
+        InputError: see `Predictor.inspect`, `ask`, `GroundTruth` and `Inspection.channels_of`; a network without
+            attention; an unknown class; no such channel.
     """
     answers: list[Answers] = []
+    indices: list[int] = []
     for image, truth in zip(images, truths or [None] * len(images), strict=True):
         inspection = predictor.inspect(image)
         if not (inspection.has_position or inspection.has_channel):
             what = "the network has no attention modules"
             raise InputError("weights", what, "use weights of a network with attention")
         own_points = points or (default_points(inspection) if inspection.has_position else [])
-        if not answers and not channels:
-            channels = _channels(inspection, own_points, class_name)
-        labels = None if truth is None else read_truth(truth, inspection, ignore)
+        if not answers:
+            indices = _indices(inspection, channels) or _channels(inspection, own_points, class_name)
+        labels = None if truth is None else truth(inspection.segmentation)
         modules: list[Module] = [
             module for module in MODULES if without and module in inspection.internals.logits_without
         ]
-        answers.append(ask(inspection, own_points, channels, modules, labels))
+        answers.append(ask(inspection, own_points, indices, modules, labels))
     return answers
 
 
@@ -204,21 +189,14 @@ def default_points(inspection: Inspection, count: int = 2) -> list[tuple[int, in
     return [inspection.pixel_of(*_innermost(labels == i)) for i in largest]
 
 
-def read_truth(path: Path, inspection: Inspection, ignore: int = IGNORE) -> UInt8[np.ndarray, "H W"]:
-    """Read a ground truth mask of class ids as train ids; `ignore` becomes 255.
-
-    Raises:
-        InputError: no mask, another size than the image, or a value that is not a class id.
-    """
-    mask = read_mask(path)
-    if mask.shape != inspection.image.shape[:2]:
-        (height, width), (own_height, own_width) = inspection.image.shape[:2], mask.shape
-        what = f"mask has {own_width} x {own_height} pixels, but the image has {width} x {height}"
-        raise InputError(path, what, "use a mask of the image's size")
-    if not 0 <= ignore < 1 << 16:
-        raise InputError("ignore", f"must be from 0 to 65535, got {ignore}", "use a value of the masks")
-    label_map = LabelMap.identity(len(inspection.segmentation.classes), ignore)
-    return label_map.apply(mask, path, lambda value: f"correct the mask, or set `ignore` to {value}")
+def _indices(inspection: Inspection, channels: Sequence[int]) -> list[int]:
+    """Return the indices of channels that are numbered from 1."""
+    count = len(inspection.channel_attention()) if channels else 0
+    for channel in channels:
+        if not 1 <= channel <= count:
+            what = f"there is no channel {channel}: the network has {count}, numbered from 1 as in the paper"
+            raise InputError("channels", what, f"use numbers from 1 to {count}")
+    return [channel - 1 for channel in channels]
 
 
 def _channels(inspection: Inspection, points: Sequence[tuple[int, int]], class_name: str | None) -> list[int]:
@@ -242,26 +220,11 @@ def _point(inspection: Inspection, x: int, y: int) -> Point:
     return Point(x, y, class_id, attention, classes, strongest)
 
 
-def _channel(number: int, responses: Float32[np.ndarray, " K"], map_: Float32[np.ndarray, "h w"]) -> Channel:
+def _channel(index: int, responses: Float32[np.ndarray, " K"], map_: Float32[np.ndarray, "h w"]) -> Channel:
     best = None if np.isnan(responses).all() else int(np.nanargmax(responses))
     if best is None or responses[best] <= 0:
-        return Channel(number, None, 0.0, map_)
-    return Channel(number, best, float(responses[best]), map_)
-
-
-def _ablation(inspection: Inspection, module: Module, truth: UInt8[np.ndarray, "H W"] | None) -> Ablation:
-    without, full = inspection.without(module), inspection.segmentation.labels
-    valid = np.ones(full.shape, bool) if truth is None else truth != IGNORE
-    changed = _share(without.labels != full, valid)
-    if truth is None:
-        return Ablation(module, without, changed, None, None)
-    right, right_without = full == truth, without.labels == truth
-    corrected, broken = _share(right & ~right_without, valid), _share(right_without & ~right, valid)
-    return Ablation(module, without, changed, corrected, broken)
-
-
-def _share(mask: Bool[np.ndarray, "H W"], valid: Bool[np.ndarray, "H W"]) -> float:
-    return float(mask[valid].mean()) if valid.any() else 0.0
+        return Channel(index, None, 0.0, map_)
+    return Channel(index, best, float(responses[best]), map_)
 
 
 def _innermost(region: Bool[np.ndarray, "h w"]) -> tuple[int, int]:

@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from danet.data.classes import Color
 from danet.predict import overlay
-from danet.visualize.attention_panels import GAP, Panel, PanelGroup, Sheet
 from danet.visualize.html import encoded
+from danet.visualize.panels import GAP, Panel, PanelGroup, Sheet
 
 _MARGIN, _SPACE, _NARROW, _GRAY = 47, 8, 240, (90, 90, 90)
 _TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (40, 30, 24))

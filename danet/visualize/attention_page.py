@@ -6,8 +6,8 @@ from PIL import Image
 
 from danet.data.classes import Color
 from danet.predict import overlay
-from danet.visualize.attention_panels import Panel, PanelGroup, Sheet
 from danet.visualize.html import Section, data_uri, document, encoded, escape, swatch
+from danet.visualize.panels import Panel, PanelGroup, Sheet
 
 _LENGTH = 300  # maximum characters of titles
 

@@ -1,88 +1,50 @@
 """Draw the panels of `danet look`, which `attention_figure` arranges as PNG and `attention_page` as HTML."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import IGNORE, Color
+from danet.data.classes import Color
 from danet.predict import overlay
-from danet.predict.attention import Inspection
-from danet.visualize.attention_answers import MODULES, Ablation, Answers, Channel, Point
-
-GAP = 24
-"""Pixels between neighboring panels."""
-
-CORRECTED, BROKEN, CHANGED = (0, 114, 178), (213, 94, 0), (204, 121, 167)  # distinguishable for color-blind readers
-
-
-class Panel(NamedTuple):
-    """A drawing with its texts.
-
-    Args:
-        title: above the drawing.
-        image: the drawing.
-        note: below it.
-        scale: the numbers at both ends of the color scale, if it is a heat map.
-        bars: name, color and share in [0, 1] of each bar below the drawing.
-    """
-
-    title: str
-    image: Image.Image
-    note: str = ""
-    scale: tuple[str, str] | None = None
-    bars: Sequence[tuple[str, Color, float]] = ()
-
-
-class PanelGroup(NamedTuple):
-    """Panels next to each other.
-
-    Args:
-        title: above the panels.
-        panels: in their order.
-        legend: name and color of each entry, below the panels.
-        text: below the legend.
-    """
-
-    title: str
-    panels: list[Panel]
-    legend: Sequence[tuple[str, Color]] = ()
-    text: str = ""
-
-
-class Sheet(NamedTuple):
-    """All panels of a page.
-
-    Args:
-        title: of the page.
-        groups: below each other.
-        width: of the groups without margins, in pixels.
-    """
-
-    title: str
-    groups: list[PanelGroup]
-    width: int
+from danet.predict.attention import Inspection, Module
+from danet.visualize.attention_answers import MODULES, Answers, Channel, Point
+from danet.visualize.panels import (
+    BROKEN,
+    CHANGED,
+    CORRECTED,
+    GAP,
+    Panel,
+    PanelGroup,
+    Sheet,
+    changes,
+    column,
+    labeled,
+    legend,
+    name_of,
+    photo,
+)
 
 
 def sheet(answers: Sequence[Answers]) -> Sheet:
     """Return all panels of a single image, or one row per image if there are several.
 
-    A row is like those of the paper's Figure 6: image, maps of the points, channel maps, prediction, ground truth.
+    A row is like those of the paper's Figure 6: image, maps of the points, channel maps, prediction, ground truth. If
+    modules were switched off, rows like those of Figure 4 follow, and then of Figure 5: image, prediction without the
+    module, with it, ground truth.
     """
     if len(answers) == 1:
-        return Sheet(f"Attention of {_name(answers[0])}", _in_full(answers[0], 1560), 1560)
+        return Sheet(f"Attention of {name_of(answers[0].inspection.segmentation)}", _in_full(answers[0], 1560), 1560)
     rows = [_in_a_row(one, 420) for one in answers]
+    rows += [_without(one, module, 420) for module in MODULES for one in answers if module in one.ablations]
     columns = max(len(row.panels) for row in rows)
-    rows.append(
-        PanelGroup("Classes", [], _legend(answers), f"{_marks(answers[0].inspection)} Channel maps: E of Eq. 4.")
-    )
+    rows.append(PanelGroup("Classes", [], _legend(answers), f"{_marks(answers[0].inspection)} {_NUMBERS}"))
     return Sheet(f"Attention of {len(answers)} images", rows, 420 * columns + GAP * (columns - 1))
 
 
 def _in_full(answers: Answers, width: int) -> list[PanelGroup]:
-    half, third, quarter = (_column(n, width) for n in (2, 3, 4))
+    half, third, quarter = (column(n, width) for n in (2, 3, 4))
     groups = [_overview(answers, half if answers.truth is None else third)]
     if answers.points:
         panels = [point_panel(answers.inspection, n, point, half) for n, point in enumerate(answers.points, 1)]
@@ -96,7 +58,7 @@ def _in_full(answers: Answers, width: int) -> list[PanelGroup]:
         panels.append(channel_attention_panel(answers.inspection, max(third // 2, min(third, panels[0].image.height))))
         groups.append(PanelGroup("Channel attention: what a channel responds to", panels, text=_MAPS))
     width = third if answers.truth is None else quarter
-    return groups + [_comparison(answers, ablation, width) for ablation in answers.ablations]
+    return groups + [_comparison(answers, module, width) for module in answers.ablations]
 
 
 def _in_a_row(answers: Answers, width: int) -> PanelGroup:
@@ -105,41 +67,17 @@ def _in_a_row(answers: Answers, width: int) -> PanelGroup:
     panels = [Panel("image", image(inspection, answers.points, width))]
     panels += [panel._replace(bars=(), note="") for panel in points]
     panels += [channel_panel(inspection, channel, width)._replace(note="") for channel in answers.channels]
-    panels.append(Panel("prediction", labeled(inspection, inspection.segmentation.labels, width)))
-    if answers.truth is not None:
-        panels.append(Panel("ground truth", labeled(inspection, answers.truth, width)))
-    return PanelGroup(_name(answers), panels)
-
-
-def _name(answers: Answers) -> str:
-    """Return the image's name, with undecodable bytes escaped."""
-    return answers.inspection.segmentation.name.encode(errors="backslashreplace").decode()
-
-
-def _column(columns: int, width: int) -> int:
-    return (width - (columns - 1) * GAP) // columns
-
-
-def _legend(answers: Sequence[Answers]) -> list[tuple[str, Color]]:
-    classes = answers[0].inspection.segmentation.classes
-    maps = [labels for a in answers for labels in (a.inspection.segmentation.labels, a.truth) if labels is not None]
-    present = np.unique(np.concatenate([np.unique(labels) for labels in maps]))
-    return [(classes.names[i], classes.palette[i]) for i in present if i < len(classes)]
+    panels.append(Panel("prediction", labeled(inspection.segmentation, inspection.segmentation.labels, width)))
+    panels += _truth(answers, width)
+    return PanelGroup(name_of(inspection.segmentation), panels)
 
 
 def image(inspection: Inspection, points: Sequence[Point], width: int) -> Image.Image:
     """Return the image with its points, numbered."""
-    image = _fitted(Image.fromarray(inspection.image), width)
+    image = photo(inspection.segmentation, width)
     for number, point in enumerate(points, 1):
         _cross(image, inspection, point, f"#{number}")
     return image
-
-
-def labeled(inspection: Inspection, labels: UInt8[np.ndarray, "H W"], width: int) -> Image.Image:
-    """Return the image blended with its labels' colors."""
-    image = _fitted(Image.fromarray(inspection.image), width)
-    fitted = _nearest(labels, image)
-    return Image.fromarray(overlay.overlay(np.asarray(image), fitted, inspection.segmentation.classes, 0.7))
 
 
 def point_panel(inspection: Inspection, number: int, point: Point, width: int) -> Panel:
@@ -166,7 +104,7 @@ def channel_panel(inspection: Inspection, channel: Channel, width: int) -> Panel
     """Draw an attended channel map, from its smallest to its largest value."""
     low, high = float(channel.map.min()), float(channel.map.max())
     image, _ = _heat(inspection, (channel.map - low) / ((high - low) or 1), width)
-    title, note = f"channel map #{channel.number}", "responds to no class"
+    title, note = f"channel map #{channel.index + 1}", "responds to no class"
     if channel.class_id is not None:
         name = inspection.segmentation.classes.names[channel.class_id]
         title, note = f"{title}, {name}", f"{channel.response:.1f} sd higher on {name} than elsewhere"
@@ -187,37 +125,13 @@ def channel_attention_panel(inspection: Inspection, width: int) -> Panel:
     )
 
 
-def changes(
-    inspection: Inspection, ablation: Ablation, truth: UInt8[np.ndarray, "H W"] | None, width: int
-) -> Image.Image:
-    """Draw the pixels that a module changes over the faint image.
-
-    With ground truth, only labeled pixels are marked: as corrected, as broken, or as wrong with and without the module.
-    """
-    image = _fitted(Image.fromarray(inspection.image), width)
-    full, without = _nearest(inspection.segmentation.labels, image), _nearest(ablation.segmentation.labels, image)
-    canvas = np.asarray(
-        Image.blend(image.convert("L").convert("RGB"), Image.new("RGB", image.size, "white"), 0.6)
-    ).copy()
-    if truth is None:
-        canvas[full != without] = CHANGED
-    else:
-        right = _nearest(truth, image)
-        canvas[(full != without) & (right != IGNORE)] = CHANGED
-        canvas[(full != without) & (full == right)] = CORRECTED
-        canvas[(full != without) & (without == right)] = BROKEN
-    return Image.fromarray(canvas)
-
-
 _LINES = (
     "Cross: the point. Rings: the five strongest positions. White line: encloses the strongest positions, which "
     "together receive half of the attention."
 )
 _BARS = "Bars: share of the attention by predicted class."
-_MAPS = (
-    "Maps: E of Eq. 4, channels numbered from 0; sd: standard deviations of the map. Square: X of Eq. 3, the weights "
-    "between channels."
-)
+_NUMBERS = "Channel maps: E of Eq. 4, numbered from 1 as in the paper's Figure 6; #1 has index 0 in Python."
+_MAPS = f"{_NUMBERS} sd: standard deviations of the map. Square: X of Eq. 3, the weights between channels."
 
 
 def _marks(inspection: Inspection) -> str:
@@ -235,10 +149,9 @@ def _overview(answers: Answers, width: int) -> PanelGroup:
     inspection = answers.inspection
     panels = [
         Panel("image", image(inspection, answers.points, width)),
-        Panel("prediction", labeled(inspection, inspection.segmentation.labels, width)),
+        Panel("prediction", labeled(inspection.segmentation, inspection.segmentation.labels, width)),
     ]
-    if answers.truth is not None:
-        panels.append(Panel("ground truth", labeled(inspection, answers.truth, width)))
+    panels += _truth(answers, width)
     (rows, columns), (height, input_width) = inspection.grid, inspection.input_size
     scales = [
         f"{name} = {inspection.internals.scales[m]:.3f}"
@@ -252,40 +165,62 @@ def _overview(answers: Answers, width: int) -> PanelGroup:
     return PanelGroup("Image and prediction", panels, _legend([answers]), text)
 
 
-def _comparison(answers: Answers, ablation: Ablation, width: int) -> PanelGroup:
-    inspection, note = answers.inspection, f"in color: {ablation.changed:.2%} of the pixels"
-    legend = []
-    if ablation.corrected is not None and ablation.broken is not None:
-        note += f"; {ablation.corrected:.2%} become right, {ablation.broken:.2%} wrong"
+def _comparison(answers: Answers, module: Module, width: int) -> PanelGroup:
+    full, ablation, legend = answers.inspection.segmentation, answers.ablations[module], []
+    if ablation.effect.corrected is not None:
         legend = [("becomes right", CORRECTED), ("becomes wrong", BROKEN), ("wrong both times", CHANGED)]
+    changed = changes(ablation.segmentation, full, answers.truth, width)
     panels = [
-        Panel(f"without {ablation.module} attention", labeled(inspection, ablation.segmentation.labels, width)),
-        Panel(f"with {ablation.module} attention", labeled(inspection, inspection.segmentation.labels, width)),
-        Panel("what it changes", changes(inspection, ablation, answers.truth, width), note),
+        *_with_and_without(answers, module, width),
+        Panel("what it changes", changed, f"in color: {ablation.effect.describe()}"),
+        *_truth(answers, width),
     ]
-    if answers.truth is not None:
-        panels.append(Panel("ground truth", labeled(inspection, answers.truth, width)))
-    return PanelGroup(f"Without and with {ablation.module} attention", panels, legend)
+    return PanelGroup(f"Without and with {module} attention", panels, legend)
+
+
+def _without(answers: Answers, module: Module, width: int) -> PanelGroup:
+    """Draw a row of Figure 4 or 5."""
+    full = answers.inspection.segmentation
+    without, with_module = _with_and_without(answers, module, width)
+    note = answers.ablations[module].effect.describe()
+    panels = [Panel("image", photo(full, width)), without, with_module._replace(note=note), *_truth(answers, width)]
+    return PanelGroup(f"{name_of(full)}: without and with {module} attention", panels)
+
+
+def _with_and_without(answers: Answers, module: Module, width: int) -> tuple[Panel, Panel]:
+    full, without = answers.inspection.segmentation, answers.ablations[module].segmentation
+    return (
+        Panel(f"without {module} attention", labeled(full, without.labels, width)),
+        Panel(f"with {module} attention", labeled(full, full.labels, width)),
+    )
+
+
+def _truth(answers: Answers, width: int) -> list[Panel]:
+    if answers.truth is None:
+        return []
+    return [Panel("ground truth", labeled(answers.inspection.segmentation, answers.truth, width))]
+
+
+def _legend(answers: Sequence[Answers]) -> list[tuple[str, Color]]:
+    maps = [
+        labels
+        for one in answers
+        for labels in (
+            one.inspection.segmentation.labels,
+            one.truth,
+            *(ablation.segmentation.labels for ablation in one.ablations.values()),
+        )
+    ]
+    return legend(answers[0].inspection.segmentation, maps)
 
 
 def _heat(
     inspection: Inspection, values: Float32[np.ndarray, "h w"], width: int
 ) -> tuple[Image.Image, Float32[np.ndarray, "H W"]]:
     """Return the heat map over the image, and its values at the image's size."""
-    image = _fitted(Image.fromarray(inspection.image), width)
+    image = photo(inspection.segmentation, width)
     fitted = inspection.interpolate(values, (image.height, image.width))
     return Image.fromarray(overlay.heat_over(np.asarray(image), fitted)), fitted
-
-
-def _fitted(image: Image.Image, width: int) -> Image.Image:
-    """Resize to `width`, or to less if the image would be more than twice as high."""
-    factor = min(width / image.width, 2 * width / image.height)
-    size = max(1, round(factor * image.width)), max(1, round(factor * image.height))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _nearest(labels: UInt8[np.ndarray, "H W"], image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    return np.asarray(Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST))
 
 
 def _half(attention: Float32[np.ndarray, "h w"]) -> float:

@@ -150,7 +150,7 @@ def test_row_metrics_of_centers_equal_those_of_the_spread_weights():
 
 def test_look_says_that_the_network_attends_to_regions(predictor, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "scene.png")
-    answers = look_at(predictor, [tmp_path / "scene.png"], points=[(20, 30)], channels=[0], without=True)
+    answers = look_at(predictor, [tmp_path / "scene.png"], points=[(20, 30)], channels=[1], without=True)
     groups = {group.title: group for group in sheet(answers).groups}
     points = groups["Position attention: where a point attends"]
     assert points.text.startswith("The network attends to 50 regions of the image; the weight of each is divided")

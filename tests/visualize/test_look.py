@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,19 @@ from PIL import Image
 from danet import DANet, InputError
 from danet.cli import main
 from danet.data.images.channels import resize_long_side
-from danet.data.images.read import read_image
+from danet.data.images.read import read_image, read_mask
 from danet.model.preprocess import normalize
 from danet.predict import overlay
 from danet.predict.predictor import Predictor, load
-from danet.visualize import attention_answers, attention_figure, attention_page, attention_panels
+from danet.visualize import (
+    attention_answers,
+    attention_figure,
+    attention_page,
+    attention_panels,
+    ground_truth,
+    network_comparison,
+    panels,
+)
 from danet.weights import file as weights
 
 
@@ -229,13 +238,14 @@ def test_pixels_that_a_module_corrects_and_breaks_add_up(classes, image):
     truth = inspection.segmentation.labels.copy()
     truth[:20] = 255
     truth[40:] = inspection.without("position").labels[40:]
-    ablation = attention_answers.ask(inspection, [], [], ["position"], truth).ablations[0]
+    ablation = attention_answers.ask(inspection, [], [], ["position"], truth).ablations["position"]
+    effect = ablation.effect
     full, without, valid = inspection.segmentation.labels, ablation.segmentation.labels, truth != 255
     gain = (full == truth)[valid].mean() - (without == truth)[valid].mean()
-    assert ablation.changed > 0
-    assert ablation.corrected - ablation.broken == pytest.approx(gain)
-    assert ablation.corrected + ablation.broken == pytest.approx(ablation.changed)  # one of the two is always right
-    assert attention_answers.ask(inspection, [], [], ["position"]).ablations[0].corrected is None
+    assert effect.changed > 0
+    assert effect.corrected - effect.broken == pytest.approx(gain)
+    assert effect.corrected + effect.broken == pytest.approx(effect.changed)  # one of the two is always right
+    assert attention_answers.ask(inspection, [], [], ["position"]).ablations["position"].effect.corrected is None
 
 
 def test_heat_colors_are_perceptually_uniform():
@@ -277,7 +287,8 @@ def test_look_writes_a_figure_and_prints_the_numbers(street, weights_file, capsy
     assert [(point["x"], point["y"]) for point in numbers["points"]] == [(3, 4), (80, 60)]
     assert sum(entry["share"] for entry in numbers["points"][0]["classes"]) == pytest.approx(1, abs=1e-5)
     assert len(numbers["points"][0]["strongest"]) == 5
-    assert [channel["channel"] for channel in numbers["channels"]] == [4, 11]
+    assert [channel["number"] for channel in numbers["channels"]] == [4, 11]
+    assert [channel["channel"] for channel in numbers["channels"]] == [3, 10]
     assert set(numbers["without"]) == {"position", "channel"}
     assert numbers["without"]["position"]["changed"] > 0
     assert {"corrected", "broken"} < set(numbers["without"]["position"])
@@ -297,13 +308,135 @@ def test_several_images_become_rows_with_the_same_columns(street, weights_file, 
     assert capsys.readouterr().out == "look.png\n"
     assert len(json.loads((street / "numbers.json").read_text())["images"]) == 2
     predictor = load(weights_file)
-    images, truths = [street / "street.png", street / "lane.png"], [street / "truth.png"] * 2
+    images, truths = [street / "street.png", street / "lane.png"], ground_truth.from_masks([street / "truth.png"] * 2)
     sheet = attention_panels.sheet(attention_answers.look_at(predictor, images, channels=[4, 11], truths=truths))
     titles = [panel.title.split(",")[0] for panel in sheet.groups[0].panels]
     assert titles[0] == "image"
     assert titles[-4:] == ["channel map #4", "channel map #11", "prediction", "ground truth"]
     assert [group.title for group in sheet.groups] == ["street", "lane", "Classes"]
+    assert "numbered from 1 as in the paper" in sheet.groups[-1].text
     assert read_image("look.png").shape[1] == sheet.width + 94
+
+
+def test_figure_4_and_5_follow_the_rows_of_several_images(street, weights_file, capsys):
+    """In 0.1.0, --without was ignored for several images."""
+    predictor, images = load(weights_file), [street / "street.png", street / "lane.png"]
+    truths = ground_truth.from_masks([street / "truth.png"] * 2)
+    sheet = attention_panels.sheet(attention_answers.look_at(predictor, images, without=True, truths=truths))
+    modules = [
+        f"{name}: without and with {m} attention" for m in ("position", "channel") for name in ("street", "lane")
+    ]
+    assert [group.title for group in sheet.groups] == ["street", "lane", *modules, "Classes"]
+    for group, module in zip(sheet.groups[2:6:2], ("position", "channel"), strict=True):
+        titles = ["image", f"without {module} attention", f"with {module} attention", "ground truth"]
+        assert [panel.title for panel in group.panels] == titles
+        photo, without, full, truth = (np.asarray(panel.image) for panel in group.panels)
+        inspection = predictor.inspect(images[0])
+        expected = panels.labeled(inspection.segmentation, inspection.without(module).labels, 420)
+        assert np.array_equal(without, expected)
+        assert not np.array_equal(without, full)
+        assert photo.shape == full.shape == truth.shape
+        assert re.fullmatch(r"[\d.]+% of the pixels change; [\d.]+% become right, [\d.]+% wrong", group.panels[2].note)
+    call = ["look", "street.png", "lane.png", "--weights", weights_file]
+    assert main([*call, "--out", "plain.png"]) == main([*call, "--without", "--out", "without.png"]) == 0
+    heights = [read_image(name).shape[0] for name in ("plain.png", "without.png")]
+    assert heights[1] > 1.5 * heights[0]
+
+
+def test_ground_truth_of_a_dataset_is_that_of_its_image_files(tmp_path, weights_file, classes, image, capsys):
+    root = tmp_path / "data"
+    for folder, array in (("images", image), ("masks", (image[..., 0] > 100).astype(np.uint8))):
+        (root / folder / "val").mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(array).save(root / folder / "val" / f"{i}.png")
+    names = ", ".join(classes.names)
+    (root / "images/train").mkdir()
+    (root / "masks/train").mkdir()
+    (root / "dataset.yaml").write_text(f"classes: [{names}]\n")
+    files = [str(root / f"images/val/{i}.png") for i in range(2)]
+    call = ["look", *files, "--weights", weights_file, "--root", str(root), "--without", "--json", "-", "--out"]
+    assert main([*call, str(tmp_path / "a.png")]) == 0
+    from_dataset = json.loads(capsys.readouterr().out)
+    truths = ["--truth", *(str(root / f"masks/val/{i}.png") for i in range(2))]
+    call = ["look", *files, "--weights", weights_file, *truths, "--without", "--json", "-", "--out"]
+    assert main([*call, str(tmp_path / "b.png")]) == 0
+    assert json.loads(capsys.readouterr().out) == from_dataset
+    assert "corrected" in from_dataset["images"][1]["without"]["channel"]
+    assert read_image(tmp_path / "a.png").tobytes() == read_image(tmp_path / "b.png").tobytes()
+    Image.fromarray(image).save(tmp_path / "other.png")
+    assert main(["look", str(tmp_path / "other.png"), "--weights", weights_file, "--root", str(root)]) == 2
+    assert "other.png: is not among the 2 images of this split of the dataset; use its files" in capsys.readouterr().err
+    assert main(["look", str(tmp_path / "other.png"), "--weights", weights_file, "--dataset", "toy"]) == 2
+    assert "--dataset: has no image files; use a dataset on disk, or mask files as --truth" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fcn_file(classes, tmp_path):
+    """Weights of a network without attention, in a file of the same name as another folder's."""
+    predictor = made(classes, size=80, position=False, channel=False)
+    (tmp_path / "fcn").mkdir()
+    weights.save(tmp_path / "fcn/w.safetensors", predictor.network, predictor.card)
+    return str(tmp_path / "fcn/w.safetensors")
+
+
+def test_networks_are_compared_side_by_side(street, weights_file, fcn_file, image, capsys):
+    call = ["look", "street.png", "lane.png", "--weights", fcn_file, weights_file, "--truth", "truth.png", "truth.png"]
+    assert main([*call, "--json", "-"]) == 0
+    numbers = json.loads(capsys.readouterr().out)["images"]
+    assert [entry["name"] for entry in numbers] == ["street", "lane"]
+    fcn, both = load(fcn_file)(image).labels, load(weights_file)(image).labels
+    truth = read_mask(street / "truth.png")
+    first, second = numbers[0]["networks"]
+    assert first == {"network": "fcn/w", "accuracy": pytest.approx((fcn == truth).mean())}
+    assert second["network"] == f"{street.name}/w"
+    assert second["changed"] == pytest.approx((fcn != both).mean())
+    assert second["corrected"] - second["broken"] == pytest.approx(second["accuracy"] - first["accuracy"])
+    names = network_comparison.network_names([Path(fcn_file), Path(weights_file)])
+    predictors = dict(zip(names, (load(fcn_file), load(weights_file)), strict=True))
+    truths = ground_truth.from_masks([street / "truth.png"])
+    sheet = network_comparison.sheet(network_comparison.compare(predictors, [street / "street.png"], truths))
+    assert [panel.title for panel in sheet.groups[0].panels] == ["image", *names, "ground truth"]
+    assert read_image("look.png").shape[1] == sheet.width + 94
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.safetensors", "b.safetensors"], ["a", "b"]),
+        (["runs/fcn/best.safetensors", "runs/both/best.safetensors"], ["fcn/best", "both/best"]),
+        (["best.safetensors", "runs/best.safetensors", "default"], ["best", "runs/best", "default"]),
+    ],
+)
+def test_names_of_networks_are_as_short_as_tells_them_apart(names, expected):
+    assert network_comparison.network_names([Path(name) for name in names]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--point 3 4", "--point: needs a single network, but 2 are given; specify one file of weights, or leave out"),
+        ("--class road", "--class: needs a single network, but 2 are given; "),
+        ("--without", "--without: needs a single network, but 2 are given; "),
+        ("--truth truth.png --root .", "--truth: conflicts with a dataset; leave out --truth, or --dataset and --root"),
+    ],
+)
+def test_comparisons_reject_questions_about_one_network(street, weights_file, fcn_file, capsys, options, line):
+    assert main(["look", "street.png", "--weights", fcn_file, weights_file, *options.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+def test_networks_with_other_classes_or_twice_the_same_are_rejected(street, weights_file, capsys):
+    assert main(["look", "street.png", "--weights", weights_file, "default"]) == 2
+    assert "--weights: default does not have the classes of w; compare networks that" in capsys.readouterr().err
+    assert main(["look", "street.png", "--weights", weights_file, weights_file]) == 2
+    assert "--weights: the same file is given twice; specify files of different" in capsys.readouterr().err
+
+
+def test_images_may_follow_the_weights_as_before(street, weights_file, capsys):
+    assert main(["look", "--weights", weights_file, "street.png"]) == 0
+    assert capsys.readouterr().out == "street_look.png\n"
+    assert main(["look", "--weights", weights_file, "street.png", "lane.png"]) == 0
+    assert capsys.readouterr().out == "look.png\n"
 
 
 def test_default_channels_follow_the_class_or_the_points(street, weights_file):
@@ -312,11 +445,11 @@ def test_default_channels_follow_the_class_or_the_points(street, weights_file):
     (first, second), names = attention_answers.default_points(inspection), inspection.segmentation.classes.names
     ids = [int(inspection.internals.labels[inspection.position_of(*point)]) for point in (first, second)]
     (named,) = attention_answers.look_at(predictor, images, class_name=names[ids[1]])
-    assert [channel.number for channel in named.channels] == inspection.channels_of(ids[1])
+    assert [channel.index for channel in named.channels] == inspection.channels_of(ids[1])
     assert [(point.x, point.y) for point in named.points] == [first, second]
     (given,) = attention_answers.look_at(predictor, images, points=[second])
-    assert [channel.number for channel in given.channels] == inspection.channels_of(ids[1], 1)
-    assert given.channels[0].response == np.nanmax(inspection.responses()[given.channels[0].number])
+    assert [channel.index for channel in given.channels] == inspection.channels_of(ids[1], 1)
+    assert given.channels[0].response == np.nanmax(inspection.responses()[given.channels[0].index])
 
 
 def test_the_html_page_is_self_contained(street, weights_file):
@@ -360,7 +493,11 @@ def test_names_wider_than_the_page_are_truncated(classes):
         ),
         ("--out absent/l.png", "absent/l.png: its folder absent does not exist; create the folder, or choose another"),
         ("--point 93 5", "--point: (93, 5) is outside the image of 93 x 70 pixels; use x from 0 to 92"),
-        ("--channels 16", "--channels: there is no channel 16: the network has 16 channels; use numbers from 0 to 15"),
+        (
+            "--channels 17",
+            "--channels: there is no channel 17: the network has 16, numbered from 1 as in the paper; use",
+        ),
+        ("--channels 0", "--channels: there is no channel 0: the network has 16, numbered from 1 as in the paper; use"),
         ("--class cat", "--class: 'cat' is not a class; use one of "),
         ("--class road --channels 4", "--class: conflicts with --channels; use only one of them"),
         ("--out a.gif", "a.gif: unsupported format .gif; use .png or .html"),

@@ -396,9 +396,9 @@ function channelButton(number, scaled) {
   const button = make("button"), canvas = make("canvas");
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
-  button.setAttribute("aria-label", `Show channel ${number}`);
+  button.setAttribute("aria-label", `Show channel ${number + 1}`);
   drawSmall(canvas, image.photo, scaled, image.grid);
-  button.append(canvas, make("span", "", `channel ${number}`));
+  button.append(canvas, make("span", "", `channel ${number + 1}`));
   button.addEventListener("click", () => {
     channel = { number, scaled };
     for (const other of $("maps").children) other.setAttribute("aria-pressed", String(other === button));
