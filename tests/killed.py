@@ -205,6 +205,26 @@ def command_in_little_memory(megabytes: int, *args: str) -> int:
     return main(list(args))
 
 
+def batch_killed_at(count: int, *args: str) -> int:
+    """Run a `danet` command, and kill it in the middle of its n-th write of a file; 0: never."""
+    import torch
+
+    from danet import files
+    from danet.cli import main
+
+    torch.set_num_threads(1)
+    flush, writes = files.flush, []
+
+    def flush_or_die(path: Path) -> None:
+        flush(path)
+        writes.append(path)
+        if len(writes) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.flush = flush_or_die
+    return main(list(args))
+
+
 def elastic(*args: str) -> int:
     """Run `command` with a checkpoint after every step. First send how often torchrun has restarted it."""
     from danet.train import run_folder

@@ -1,5 +1,6 @@
 """A progress bar on standard error, names in rich's texts, and the table of classes."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,9 +32,20 @@ def print_classes(confusion: "Confusion", names: Sequence[str]) -> None:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callable that takes (done, total) and moves the bar. Silent if standard error is not a terminal."""
+def progress(text: str, unit: str | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callable that takes (done, total) and moves the bar. Silent if standard error is not a terminal.
+
+    Args:
+        text: what is done.
+        unit: of what is counted, in the plural; the bar then shows the speed too.
+    """
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(escape(printable(text)), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        shown, start = escape(printable(text)), time.monotonic()
+        task = bar.add_task(shown, total=None)
+
+        def advance(done: int, total: int) -> None:
+            speed = "" if unit is None else f", {done / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
+            bar.update(task, completed=done, total=total, description=shown + speed)
+
+        yield advance

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +12,7 @@ import tyro
 
 from danet.cli.output import progress
 from danet.cli.parsing import error_line, parse, with_flags
+from danet.cli.predict_batch import BatchOptions, run_batch
 from danet.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -73,11 +74,14 @@ class Predict:
     """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
+    batch: Annotated[BatchOptions, tyro.conf.arg(name="")] = field(default_factory=BatchOptions)
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Predict, args, "predict")
+    if options.batch.wanted(*options.images, options.out):
+        return run_batch(options, options.batch)
     from danet.files import check_new, check_outputs, check_writable, remove_incomplete
     from danet.predict.protocols import find_protocol
     from danet.weights.card import peek

@@ -44,6 +44,19 @@ def save_georeferenced(segmentation: Segmentation, job: Job) -> None:
     check_new(*job.paths, overwrite=job.overwrite)
     make_folder(job.folder)
     write_atomically(overlay_path, overlay.to_png(segmentation.overlay()), job.overwrite)
+    save_labels(segmentation, job)
+    if job.polygons:
+        write_polygons(labels_path, job.paths[2], segmentation.classes, job.overwrite)
+    write_json(summary, segmentation.summary(), job.overwrite)
+
+
+def save_labels(segmentation: Segmentation, job: Job) -> None:
+    """Write only NAME_labels.tif, with the image's coordinates.
+
+    Raises:
+        InputError: the file exists and `job.overwrite` is False; it cannot be written.
+    """
+    labels_path = job.paths[1]
     counts = np.bincount(segmentation.labels.ravel(), minlength=len(segmentation.classes))
     with regular_file(job.file) as file, open_raster(file, job.file, any_type=True) as source, ExitStack() as stack:
         stack.enter_context(write_errors(labels_path))
@@ -51,9 +64,6 @@ def save_georeferenced(segmentation: Segmentation, job: Job) -> None:
         with create_labels(temporary, source, segmentation.classes) as labels:
             labels.write(segmentation.labels, 1)
         verify_labels(temporary, counts)
-    if job.polygons:
-        write_polygons(labels_path, job.paths[2], segmentation.classes, job.overwrite)
-    write_json(summary, segmentation.summary(), job.overwrite)
 
 
 def write_polygons(labels: Path, path: Path, classes: Classes, overwrite: bool = False) -> None:

@@ -126,9 +126,9 @@ def find_jobs(
     by_result: dict[tuple[Path, str], Path] = {}
     one_case = ignores_case(out)
     for path in inputs:
-        files = _list_folder(path, out, bands, recursive, found) if path.is_dir() else [(path, out)]
+        files = list_folder(path, out, bands, recursive, found, out) if path.is_dir() else [(path, out)]
         for file, folder in files:
-            for job in _jobs(file, folder, pages, overwrite, polygons, found):
+            for job in jobs_of(file, folder, pages, overwrite, polygons, found):
                 _check_unique(job, by_result, one_case)
                 if skip_existing and job.paths[-1].exists():
                     found.existing.append(job)
@@ -160,7 +160,30 @@ def is_camera(path: Path | str) -> bool:
     return _CAMERA.fullmatch(str(path)) is not None
 
 
-def _jobs(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bool, found: Found) -> Iterator[Job]:
+def check_still(file: Path) -> None:
+    """Check that a path is no video, stream or camera, of which a batch of images cannot consist.
+
+    Raises:
+        InputError: it is.
+    """
+    if _is_video(file):
+        raise InputError(file, "is a video, and the manifest lists images", "leave it out, and segment it on its own")
+
+
+def jobs_of(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bool, found: Found) -> Iterator[Job]:
+    """Yield the jobs of a file: one, or one for each page.
+
+    Args:
+        file: the file.
+        folder: the folder of the results.
+        pages: see `find_jobs`.
+        overwrite: see `find_jobs`.
+        polygons: see `find_jobs`.
+        found: counts the images whose labels lose their coordinates.
+
+    Raises:
+        InputError: polygons of an image without coordinates, or without rasterio.
+    """
     header = _header(file)
     kind, georeferenced = _kind(file, header)
     if polygons and not georeferenced:
@@ -182,7 +205,7 @@ def _jobs(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bool
 
 def _kind(file: Path, header: Header | None) -> tuple[Kind, bool]:
     """Return the kind of a file, and whether it is an image with coordinates."""
-    if file.suffix.lower() in VIDEOS or stream_address(file) or is_camera(file):
+    if _is_video(file):
         return "video", False
     large = header is not None and header.height * header.width > MAX_PIXELS and file.suffix.lower() in _LARGE
     single = header is not None and header.pages == 1
@@ -190,9 +213,13 @@ def _kind(file: Path, header: Header | None) -> tuple[Kind, bool]:
     return "large" if large else "geo" if georeferenced and has_rasterio() else "image", georeferenced
 
 
+def _is_video(file: Path) -> bool:
+    return bool(file.suffix.lower() in VIDEOS or stream_address(file) or is_camera(file))
+
+
 def _header(file: Path) -> Header | None:
     """Return the header of an image; None for other files, and for damaged ones, which the segmentation reports."""
-    if file.suffix.lower() in VIDEOS or stream_address(file) or is_camera(file):
+    if _is_video(file):
         return None
     try:
         return read_header(file)
@@ -213,10 +240,24 @@ def _check_unique(job: Job, by_result: dict[tuple[Path, str], Path], one_case: b
         raise InputError(job.file, what, "rename the file")
 
 
-def _list_folder(root: Path, out: Path, bands: Bands, recursive: bool, found: Found) -> list[tuple[Path, Path]]:
-    """Return the images in a folder, each with the folder of its results, and count in `found` what is left out."""
+def list_folder(
+    root: Path, results: Path, bands: Bands, recursive: bool, found: Found, excluded: Path | None
+) -> list[tuple[Path, Path]]:
+    """Return the images in a folder, each with the folder of its results, and count in `found` what is left out.
+
+    Args:
+        root: the folder.
+        results: the folder of the results of its own images; those of subfolders are in subfolders of the same names.
+        bands: the bands that the network takes.
+        recursive: whether to search subfolders too.
+        found: counts what is left out.
+        excluded: a folder that is not searched.
+
+    Raises:
+        InputError: it contains no images, or cannot be read.
+    """
     images: list[tuple[Path, Path]] = []
-    waiting = [(root, out)]
+    waiting = [(root, results)]
     while waiting:
         folder, results = waiting.pop()
         try:
@@ -228,13 +269,13 @@ def _list_folder(root: Path, out: Path, bands: Bands, recursive: bool, found: Fo
             if child.name.startswith("."):
                 continue
             if child.is_dir():
-                if child.resolve() == out.resolve():
+                if excluded is not None and child.resolve() == excluded.resolve():
                     continue
                 if recursive and not child.is_symlink():
                     subfolders.append((child, results / child.name))
                 else:
                     found.skip("a link" if recursive else "add `recursive`", "subfolders")
-            elif (reason := _reason_to_skip(child, bands)) is not None:
+            elif (reason := reason_to_skip(child, bands)) is not None:
                 found.skip(reason, child.suffix.lower() or "without suffix")
             else:
                 images.append((child, results))
@@ -249,7 +290,7 @@ def _list_folder(root: Path, out: Path, bands: Bands, recursive: bool, found: Fo
     return images
 
 
-def _reason_to_skip(file: Path, bands: Bands) -> str | None:
+def reason_to_skip(file: Path, bands: Bands) -> str | None:
     """Return why a file in a folder is not segmented; None if it is."""
     suffix = file.suffix.lower()
     if suffix in SUFFIXES or (suffix in ARRAYS and bands.channels is not None):

@@ -1,0 +1,301 @@
+"""Batches over a manifest: shards, kills and full disks give each image exactly once, with the same bytes."""
+
+import errno
+import json
+import os
+import signal
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from killed import batch_killed_at
+from PIL import Image
+
+from danet import InputError, files
+from danet.cli import main
+from danet.data.images.read import read_mask
+from danet.predict.manifest import Share, decode, encode, list_images
+from danet.predict.predictor import load
+from danet.predict.storage import Folder, store_address
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """One thread, because the last bits may depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eight images, of which three have names that collide, and one that cannot be read."""
+    folder, rng = tmp_path_factory.mktemp("source") / "photos", np.random.default_rng(0)
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.png", "a.bmp", "A.jpg", "b.png", "c.png", "sub/a.png", "sub/d e#%.png"):
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).save(folder / name)
+    (folder / "bad.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("hello")
+    return folder
+
+
+def predict(*words) -> int:
+    return main(["predict", *map(str, words), "--device", "cpu"])
+
+
+@pytest.fixture
+def command(photos, tiny_weights):
+    """The options of all batches."""
+    return [photos, "--recursive", "--weights", tiny_weights]
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tiny_weights, tmp_path_factory):
+    """The results of one process."""
+    out, threads = tmp_path_factory.mktemp("whole") / "out", torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert predict(photos, "--recursive", "--weights", tiny_weights, "--out", out, "--manifest", out.parent / "m") == 0
+    torch.set_num_threads(threads)
+    return out
+
+
+def rows_of(out, drop=("ms",)) -> list[dict]:
+    """The rows of all images in the order of their paths."""
+    files = sorted((out / "statistics.parquet").glob("*"))
+    rows = [row for file in files for row in pq.read_table(file).drop_columns(list(drop)).to_pylist()]
+    return sorted(rows, key=lambda row: (row["path"], row["page"] or 0))
+
+
+def labels_of(out) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*_labels.*")}
+
+
+def assert_same(out, whole) -> None:
+    """Assert that each image is there once, with the same bytes, and that nothing else is."""
+    assert rows_of(out) == rows_of(whole)
+    assert labels_of(out) == labels_of(whole)
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def test_rows_and_labels_are_those_of_the_predictor(whole, photos, tiny_weights):
+    predictor = load(tiny_weights, "cpu")
+    rows = {row["path"]: row for row in rows_of(whole)}
+    assert len(rows) == 8
+    assert len(labels_of(whole)) == 7
+    segmentation = predictor(photos / "b.png")
+    assert np.array_equal(read_mask(whole / "b_labels.png"), segmentation.labels)
+    row = rows[str(photos / "b.png")]
+    assert (row["width"], row["height"], row["error"], row["note"]) == (32, 24, None, None)
+    for kind in segmentation.summary()["classes"]:
+        assert row[f"share_{kind['name']}"] == kind["share"]
+        assert row[f"confidence_{kind['name']}"] == kind["mean_confidence"]
+    assert sum(value for key, value in row.items() if key.startswith("share_")) == pytest.approx(1)
+
+
+def test_an_unreadable_image_is_a_row_with_its_error(whole, photos):
+    (row,) = [row for row in rows_of(whole) if row["error"]]
+    assert row["path"] == str(photos / "bad.png")
+    assert "not an image" in row["error"] or "cannot" in row["error"]
+    assert row["width"] is None
+    assert all(value is None for key, value in row.items() if key.startswith("share_"))
+
+
+def test_colliding_names_get_the_id_of_their_path(whole, photos):
+    manifest = decode((whole.parent / "m").read_bytes(), "m")
+    by_file = {os.path.relpath(entry.path, photos): entry for entry in manifest.entries}
+    colliding = [by_file[file].name for file in ("a.png", "a.bmp", "A.jpg")]
+    assert {name.rpartition("-")[0] for name in colliding} == {"a", "A"}
+    assert by_file["sub/a.png"].name == "sub/a"
+    assert by_file["sub/d e#%.png"].name == "sub/d e#%"
+    assert len({name.casefold() for name in colliding}) == 3
+
+
+def test_all_shards_together_equal_one_process(command, whole, tmp_path, capsys):
+    out = tmp_path / "out"
+    for i in (2, 3, 1, 2):
+        assert predict(*command, "--out", out, "--manifest", tmp_path / "m.parquet", "--shard", f"{i}/3") == 0
+    assert "done 0, existing 3, failed 0" in capsys.readouterr().err.splitlines()[-1]
+    assert_same(out, whole)
+    manifest = (tmp_path / "m.parquet").read_bytes()
+    assert predict(*command[1:], "--out", out, "--manifest", tmp_path / "m.parquet") == 0
+    assert (tmp_path / "m.parquet").read_bytes() == manifest
+
+
+def test_the_listing_is_counted_and_named(command, tmp_path, capsys):
+    args = *command, "--out", tmp_path / "out", "--manifest", tmp_path / "m.parquet", "--manifest-only"
+    assert predict(*args) == 0
+    assert capsys.readouterr().err.splitlines() == ["8 images in 8 shards", "1 skipped: 1 .txt (not images)"]
+    assert predict(*args) == 0
+    assert "listed before" in capsys.readouterr().err
+    assert not (tmp_path / "out/statistics.parquet").exists()
+
+
+def test_no_images_writes_only_the_statistics(command, whole, tmp_path):
+    assert predict(*command, "--out", tmp_path / "out", "--no-images") == 0
+    assert rows_of(tmp_path / "out") == rows_of(whole)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"manifest.parquet", "run.json", "statistics.parquet"}
+
+
+def test_a_stack_has_a_row_and_labels_for_each_page(tiny_weights, tmp_path):
+    pages = [Image.new("RGB", (16, 12 + i), (60 * i, 0, 0)) for i in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    args = tmp_path / "stack.tif", "--weights", tiny_weights, "--no-images"
+    assert predict(*args, "--pages", "--out", tmp_path / "out") == 0
+    assert [(row["page"], row["height"]) for row in rows_of(tmp_path / "out")] == [(1, 12), (2, 13), (3, 14)]
+    assert predict(*args, "--out", tmp_path / "refused") == 0
+    (row,) = rows_of(tmp_path / "refused")
+    assert row["error"].startswith("a stack or animation of 3 pages")
+
+
+def test_an_image_that_changes_after_its_listing_is_an_error_row(photos, tiny_weights, tmp_path):
+    file = tmp_path / "x.png"
+    file.write_bytes((photos / "b.png").read_bytes())
+    args = file, "--weights", tiny_weights, "--out", tmp_path / "out", "--no-images"
+    assert predict(*args, "--manifest-only") == 0
+    file.write_bytes((photos / "c.png").read_bytes() + b" ")
+    assert predict(*args) == 0
+    (row,) = rows_of(tmp_path / "out")
+    assert "has changed since it was listed" in row["error"]
+
+
+def test_failed_images_are_retried_only_if_asked(photos, tiny_weights, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("b.png", "c.png"):
+        os.link(photos / name, tmp_path / "in" / name)
+    args = tmp_path / "in", "--weights", tiny_weights, "--out", tmp_path / "out", "--no-images"
+    assert predict(*args, "--manifest-only") == 0
+    (tmp_path / "in/c.png").rename(tmp_path / "away")
+    assert predict(*args) == 0
+    (tmp_path / "away").rename(tmp_path / "in/c.png")
+    assert predict(*args) == 0
+    assert [row["error"] is None for row in rows_of(tmp_path / "out")] == [True, False]
+    assert predict(*args, "--retry-failed") == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("done 1, existing 1, failed 0")
+    assert [row["error"] for row in rows_of(tmp_path / "out")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--shard", "0/3"], "error: --shard: must be I/N with I from 1 to N, got '0/3'; for example, use 1/8"),
+        (["--shard", "2"], "error: --shard: must be I/N with I from 1 to N, got '2'; for example, use 1/8"),
+        (
+            ["--engine", "local", "--workers", "2"],
+            "error: --workers: is for the engine ray; add --engine ray, or leave it out",
+        ),
+        (
+            ["--no-images", "--csv", "x.csv"],
+            "error: --csv: is not for batches; leave it out, or leave out the options of batches",
+        ),
+        (
+            ["--no-images", "--size", "0"],
+            "error: --size: must be at least 1 pixel, got 0; use the long side in pixels",
+        ),
+    ],
+)
+def test_invalid_options_of_batches_are_rejected(options, line, command, tmp_path, capsys):
+    assert predict(*command, "--out", tmp_path / "out", *options) == 2
+    assert capsys.readouterr().err.strip() == line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_results_is_refused(command, tmp_path, capsys, photos):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("")
+    assert predict(*command, "--out", out, "--no-images") == 2
+    assert "is not empty: it contains mine.txt" in capsys.readouterr().err
+    assert predict(*command, "--out", tmp_path / "b", "--no-images") == 0
+    assert predict(*command, "--out", tmp_path / "b", "--no-images", "--size", "64") == 2
+    assert "has the results of other settings (size None, now 64)" in capsys.readouterr().err
+
+
+def test_a_forged_manifest_is_refused(tmp_path, photos):
+    entries, _ = list_images([photos / "b.png"], Folder(str(tmp_path)))
+    for forged in (entries[0]._replace(name="../x"), entries[0]._replace(name="/x"), entries[0]._replace(path=None)):
+        with pytest.raises(InputError, match=r"m: is not a manifest of danet predict"):
+            decode(encode([forged]), "m")
+    with pytest.raises(InputError, match=r"occurs 2 times"):
+        decode(encode([entries[0], entries[0]]), "m")
+    with pytest.raises(InputError, match=r"is not a manifest"):
+        decode(b"PAR1", "m")
+
+
+def test_shards_hold_at_most_500_images_and_split_evenly(tmp_path, photos):
+    for count, shards in ((1, 1), (2000, 2000), (2001, 1001), (5000, 1667)):
+        entries = _many(count)
+        assert entries[-1].shard + 1 == shards
+        parts = [decode(encode(entries), "m", Share(i, 7)) for i in range(1, 8)]
+        assert sorted(entry for part in parts for entry in part.entries) == sorted(entries)
+        assert all(part.images == count and part.shards == shards for part in parts)
+
+
+def _many(count: int):
+    from danet.predict.manifest import _entries
+
+    return _entries([(f"/x/{i}.png", str(i), 1, 1) for i in range(count)])
+
+
+@pytest.mark.parametrize("moment", ["labels", "rows"])
+def test_a_full_disk_ends_the_batch_and_the_same_command_finishes_it(
+    command, whole, tmp_path, capsys, monkeypatch, moment
+):
+    real, writes = files.flush, []
+
+    def full(path):
+        if path.suffix == {"labels": ".png", "rows": ".parquet"}[moment] and "out" in str(path.parent):
+            writes.append(path)
+            if len(writes) == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real(path)
+
+    args = *command, "--out", tmp_path / "out", "--manifest", tmp_path / "m.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "flush", full)
+        assert predict(*args) == 2
+    assert "bytes (No space left on device); free some space" in capsys.readouterr().err
+    before = rows_of(tmp_path / "out")
+    assert 0 < len(before) < 8
+    assert predict(*args) == 0
+    assert_same(tmp_path / "out", whole)
+
+
+@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(50, marks=pytest.mark.stress)])
+def test_a_batch_that_is_killed_anywhere_is_finished_by_its_command(warm, command, whole, tmp_path, kills):
+    """Kills after the n-th write of a file, before and after it gets its name."""
+    for kill in range(kills):
+        out = tmp_path / f"out{kill}"
+        args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", f"{out}.parquet"]
+        program = warm.start(batch_killed_at, 8 + 5 * kill % 22, *args, errors=tmp_path / "errors")
+        assert program.wait() == -signal.SIGKILL, program.stderr()
+        assert len(rows_of(out)) < 8
+        assert predict(*args[1:-6], "--out", out, "--manifest", f"{out}.parquet") == 0
+        assert_same(out, whole)
+
+
+def test_two_processes_of_the_same_shard_double_nothing(warm, command, whole, tmp_path):
+    out = tmp_path / "out"
+    args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", str(tmp_path / "m")]
+    programs = [warm.start(batch_killed_at, 0, *args, errors=tmp_path / f"errors{i}") for i in range(2)]
+    assert [program.wait() for program in programs] == [0, 0], programs[1].stderr()
+    assert_same(out, whole)
+
+
+def test_addresses_of_stores_survive_path():
+    from pathlib import Path
+
+    assert store_address(Path("s3://bucket/a b/c")) == "s3://bucket/a b/c"
+    assert (
+        store_address(Path("abfs://box@account.dfs.core.windows.net/x/")) == "abfs://box@account.dfs.core.windows.net/x"
+    )
+    assert store_address("gs://bucket") == "gs://bucket"
+    assert store_address("photos/s3") is None
+    assert Folder.at(Path("s3://bucket/x")).address("y") == "s3://bucket/x/y"
+
+
+def test_statistics_name_the_batch(whole):
+    metadata = pq.read_schema(next((whole / "statistics.parquet").iterdir())).metadata
+    assert json.loads(metadata[b"danet"]) == json.loads((whole / "run.json").read_text())
