@@ -280,6 +280,25 @@ def validation(images: int) -> None:
         torch.distributed.destroy_process_group()
 
 
+def same_data(images: int) -> None:
+    """Send what the comparison of the samples of all processes finds; this one has so many."""
+    import torch
+
+    from danet import InputError
+    from danet.data import registry
+    from danet.data.datasets import synthetic
+    from danet.train import distributed, nodes
+
+    synthetic.COUNTS["train"] = images
+    process = distributed.start("cpu")
+    try:
+        nodes.check_same_data(process, {"training": registry.load("toy", None, "train")})
+        send("same")
+    except InputError as error:
+        send(str(error))
+    torch.distributed.destroy_process_group()
+
+
 _NETWORK = {"backbone": "test_resnet", "width": 16, "align_corners": False, "pretrained": False}
 
 

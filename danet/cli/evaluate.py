@@ -1,6 +1,7 @@
 """The command `danet evaluate`."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from danet.errors import InputError
 from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
+    from danet.data.samples import Samples
+    from danet.evaluate.counts import Counts
     from danet.evaluate.evaluation import Evaluation
+    from danet.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,16 @@ class Evaluate:
     """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
+    counts: Path | None = None
+    """keep the counts of each image in this folder: the same command continues an interrupted evaluation"""
+    shard: str | None = None
+    """with --counts: count only part I of N, written I/N; the scores are printed when all images are counted"""
+    engine: Literal["local", "ray"] = "local"
+    """local: this process; ray, with --counts: a Ray cluster, or all cores of this machine"""
+    workers: int | None = None
+    """with --engine ray: number of processes; default: all CPUs but one, or as many as the GPUs suffice for"""
+    gpus_per_worker: float | None = None
+    """with --engine ray: GPUs of each process, also fractions; default: 1 if the cluster has GPUs, otherwise 0"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -72,6 +86,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.protocols import find_protocol
     from danet.visualize import confusion_png
 
+    _check_counts(options)
     check_outputs(options.json, options.images, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
         raise InputError("confusion", f"must be a .png file, got {options.confusion}", "change the suffix")
@@ -84,16 +99,21 @@ def run(args: Sequence[str]) -> int:
     if options.attention and not predictor.has_attention:
         what = f"{options.weights} has no attention modules to inspect"
         raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
-    files = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
-    with files as submitted, progress("evaluating") as advance:
-        numbered = enumerate(predictor.predictions(samples, protocol), 1)
-        predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
-        result = measure(
-            predictions,
-            samples,
-            submitted,
-            lambda sample: predictor.inspect_pixels(sample.name, sample.image) if options.attention else None,
-        )
+    if options.counts is not None:
+        if (counted := _count(options, predictor, samples)) is None:
+            return 0
+        result = counted
+    else:
+        files = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
+        with files as submitted, progress("evaluating") as advance:
+            numbered = enumerate(predictor.predictions(samples, protocol), 1)
+            predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
+            result = measure(
+                predictions,
+                samples,
+                submitted,
+                lambda sample: predictor.inspect_pixels(sample.name, sample.image) if options.attention else None,
+            )
     if str(options.json) != "-":
         _print_scores(result)
         if options.submit is not None:
@@ -115,6 +135,53 @@ def run(args: Sequence[str]) -> int:
         about = {name: str(getattr(options, name)) for name in names}
         write_atomically(options.report, evaluation_page.page(result, predictor, samples, about), overwrite=False)
     return 0
+
+
+def _check_counts(options: Evaluate) -> None:
+    if options.counts is None:
+        if options.shard is not None or options.engine == "ray":
+            name = "engine" if options.shard is None else "shard"
+            raise InputError(name, "needs a folder that keeps the counts", "add `counts`")
+    elif options.attention or options.submit is not None:
+        name = "attention" if options.attention else "submit"
+        raise InputError(name, "is not kept in counts", "leave it out, or leave out `counts`")
+    if options.engine == "local" and (options.workers is not None or options.gpus_per_worker is not None):
+        name = "gpus_per_worker" if options.workers is None else "workers"
+        raise InputError(name, "is for the engine ray", "add `engine` ray, or leave it out")
+
+
+def _count(options: Evaluate, predictor: "Predictor", samples: "Samples") -> "Evaluation | None":
+    """Count the missing images of the shard; return the scores if all images are counted."""
+    from danet.evaluate.counts import Counts, total_evaluation
+    from danet.evaluate.shards import Evaluated, count_here, count_on_ray
+    from danet.predict.protocols import find_protocol
+    from danet.predict.ray_workers import Workers
+
+    workers = Workers(options.workers, options.gpus_per_worker)
+    evaluated = Evaluated(**{name: getattr(options, name) for name in Evaluated.__dataclass_fields__})
+    counts = Counts(options.counts or Path(), evaluated.about(predictor, samples))
+    missing = missing_images(counts, len(samples), options.shard)
+    with progress("evaluating", "images") as advance:
+        if options.engine == "ray" and missing:
+            count_on_ray(evaluated, samples, counts, missing, workers, advance)
+        else:
+            count_here(predictor, samples, find_protocol(options.protocol), counts, missing, advance)
+    records = counts.read()
+    return total_evaluation(records, samples.classes) if all_counted(records, len(samples)) else None
+
+
+def missing_images(counts: "Counts", total: int, shard: str | None) -> list[int]:
+    """Return the indices of the images of a shard, "I/N" or None for all, that are not counted."""
+    from danet.predict.manifest import ALL, Share
+
+    share, known = ALL if shard is None else Share.parse(shard), counts.read()
+    return [index for index in range(share.number - 1, total, share.count) if index not in known]
+
+
+def all_counted(records: Mapping[int, object], total: int) -> bool:
+    """Return whether all images are counted, and say how many."""
+    print(f"{len(records)} of {total} images are counted", file=sys.stderr)
+    return len(records) == total
 
 
 def _print_scores(result: "Evaluation") -> None:

@@ -13,7 +13,9 @@ from danet.errors import InputError
 from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
-    from danet.evaluate.robustness import Robustness
+    from danet.data.samples import Samples
+    from danet.evaluate.robustness import Condition, Robustness
+    from danet.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class RobustnessOptions:
     """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
+    counts: Path | None = None
+    """keep the counts of each image in this folder: the same command continues an interrupted evaluation"""
+    shard: str | None = None
+    """with --counts: count only part I of N, written I/N; the results are printed when all images are counted"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -63,6 +69,8 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
 
+    if options.shard is not None and options.counts is None:
+        raise InputError("shard", "needs a folder that keeps the counts", "add `counts`")
     if not options.weights:
         raise InputError("danet robustness", "no weights given", "specify a .safetensors file, or default")
     if len(set(options.weights)) != len(options.weights):
@@ -75,11 +83,17 @@ def run(args: Sequence[str]) -> int:
     networks = {str(path): load(path, options.device, getattr(torch, options.dtype)) for path in options.weights}
     for name, predictor in networks.items():
         check_classes(predictor.card, samples, name)
-    total = len(samples) * len(conditions) * len(networks)
-    with progress("evaluating") as advance:
-        done = iter(range(1, total + 1))
-        settings = options.seed, protocol, lambda *_: advance(next(done), total)
-        results = evaluate_corrupted(networks, samples, conditions, *settings)
+    if options.counts is not None:
+        counted = _count(options, networks, samples, conditions)
+        if counted is None:
+            return 0
+        results = counted
+    else:
+        total = len(samples) * len(conditions) * len(networks)
+        with progress("evaluating") as advance:
+            done = iter(range(1, total + 1))
+            settings = options.seed, protocol, lambda *_: advance(next(done), total)
+            results = evaluate_corrupted(networks, samples, conditions, *settings)
     if str(options.json) != "-":
         _print(results, len(samples))
     if options.json is not None:
@@ -92,6 +106,32 @@ def run(args: Sequence[str]) -> int:
         origin |= {"images": len(samples), "severities": sorted({c.severity for c in conditions[1:]})}
         write_json(options.json, origin | {"networks": numbers}, overwrite=False)
     return 0
+
+
+def _count(
+    options: RobustnessOptions,
+    networks: "dict[str, Predictor]",
+    samples: "Samples",
+    conditions: "Sequence[Condition]",
+) -> "dict[str, Robustness] | None":
+    """Count the missing images of the shard; return the results if all images are counted."""
+    from danet.cli.evaluate import all_counted, missing_images
+    from danet.data.digest import sample_digest
+    from danet.evaluate.counts import Counts, total_robustness
+    from danet.evaluate.shards import count_corrupted
+    from danet.predict.protocols import find_protocol
+
+    about = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
+    about["weights"] = [predictor.card.sha256 for predictor in networks.values()]
+    about["samples"] = sample_digest(samples).hex()
+    about["conditions"] = [list(condition) for condition in conditions]
+    counts = Counts(options.counts or Path(), about)
+    missing = missing_images(counts, len(samples), options.shard)
+    with progress("evaluating", "images") as advance:
+        settings = options.seed, find_protocol(options.protocol)
+        count_corrupted(networks, samples, conditions, *settings, counts, missing, advance)
+    records = counts.read()
+    return total_robustness(records, [*networks], samples.classes) if all_counted(records, len(samples)) else None
 
 
 def _print(results: "dict[str, Robustness]", images: int) -> None:

@@ -129,13 +129,13 @@ def _start(options: Train, name: str) -> int:
 
 
 def _resume(options: Resume) -> int:
-    from danet.train.run_folder import RunOptions, read_recipe
+    from danet.train.run_folder import RunOptions
 
     run_options = RunOptions(options.resume, data_root=options.data.root, **vars(options.execution))
-    return _train(read_recipe(options.resume), run_options, resume=True)
+    return _train(None, run_options, resume=True)
 
 
-def _train(recipe: recipes.Recipe, options: "RunOptions", resume: bool) -> int:
+def _train(recipe: recipes.Recipe | None, options: "RunOptions", resume: bool) -> int:
     from danet.train.loop import train
 
     result = train(recipe, options, resume)

@@ -3,7 +3,7 @@
 Command: danet robustness WEIGHTS ... --dataset NAME --root DIR.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -143,6 +143,7 @@ def evaluate_corrupted(
     seed: int = 0,
     protocol: Protocol = WHOLE,
     on_image: OnImage | None = None,
+    indices: Iterable[int] | None = None,
 ) -> dict[str, Robustness]:
     """Evaluate all networks on the same images under each condition.
 
@@ -156,6 +157,7 @@ def evaluate_corrupted(
         seed: of the random numbers.
         protocol: how images are resized and averaged.
         on_image: called with index, condition, network name and confusion matrix after each image.
+        indices: which samples; None: all.
 
     Returns:
         The results of each network by name.
@@ -167,7 +169,7 @@ def evaluate_corrupted(
         what = f"the images have {samples.bands.channels} bands"
         raise InputError("dataset", what, "corruptions need 8-bit RGB images")
     results = {name: Robustness(samples.classes) for name in networks}
-    for index in range(len(samples)):
+    for index in range(len(samples)) if indices is None else indices:
         sample = samples[index]
         if sample.image.dtype != "uint8":
             raise InputError(sample.name, "has more than 8 bits per channel", "corruptions need 8-bit RGB images")

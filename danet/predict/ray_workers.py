@@ -98,6 +98,7 @@ def cluster(workers: Workers) -> Iterator[tuple[int, float, float]]:
         InputError: Ray is not installed; the cluster cannot be reached; too few GPUs.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # otherwise uv run uploads the working directory
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise a warning; `device` says it anyway
     try:
         import ray

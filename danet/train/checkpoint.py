@@ -122,9 +122,7 @@ def save(run: Path, entries: dict[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written, or reads back differently; existing checkpoints are kept.
     """
-    buffer = io.BytesIO()
-    torch.save(entries, buffer)
-    payload = buffer.getvalue()
+    payload = to_bytes(entries)
     new = run / ".danet-next.ckpt"  # `run_folder.lock` removes such files
     write_atomically(new, _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
     if not _is_complete(new.read_bytes()):
@@ -153,7 +151,7 @@ def load(path: Path) -> dict[str, Any]:
         what = f"damaged: its {len(content)} bytes do not match its checksum"
         raise InputError(path, what, "restore it from a copy")
     try:
-        return torch.load(io.BytesIO(content.partition(b"\n")[2]), map_location="cpu", weights_only=True)
+        return from_bytes(content.partition(b"\n")[2])
     except Exception as error:  # the checksum matches, so the file was not written by danet
         what = "contains objects other than plain values and tensors"
         raise InputError(path, what, "use a checkpoint written by danet train") from error
@@ -166,6 +164,18 @@ def is_checkpoint(path: Path) -> bool:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False
+
+
+def to_bytes(entries: dict[str, Any]) -> bytes:
+    """Return plain values and tensors as torch serializes them."""
+    buffer = io.BytesIO()
+    torch.save(entries, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes) -> dict[str, Any]:
+    """Return the entries passed to `to_bytes`, with tensors on the CPU."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def exists(run: Path) -> bool:

@@ -35,7 +35,7 @@ from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, failures, report, run_folder
+from danet.train import checkpoint, distributed, failures, nodes, report, run_folder
 from danet.train.adapt import at_scale, start_from
 from danet.train.batches import Batch, batches
 from danet.train.build import build, load_split
@@ -124,7 +124,9 @@ class _Run:
         return self.steps / 2 <= step < self.steps and all(before < self.steps / 2 for before in earlier)
 
 
-def train(recipe: Recipe, options: RunOptions, resume: bool = False, transform: Transform | None = None) -> Result:
+def train(
+    recipe: Recipe | None, options: RunOptions, resume: bool = False, transform: Transform | None = None
+) -> Result:
     """Train until the recipe's last step, or until SIGINT or SIGTERM; arguments and errors as in `iterate`."""
     validations = iterate(recipe, options, resume, transform)
     while True:
@@ -135,14 +137,14 @@ def train(recipe: Recipe, options: RunOptions, resume: bool = False, transform: 
 
 
 def iterate(
-    recipe: Recipe, options: RunOptions, resume: bool = False, transform: Transform | None = None
+    recipe: Recipe | None, options: RunOptions, resume: bool = False, transform: Transform | None = None
 ) -> Generator[dict[str, Any], None, Result]:
     """Train, and yield the row of metrics.csv of each validation; return the result.
 
     Each row is yielded after its checkpoint: the run can be resumed if the generator is closed.
 
     Args:
-        recipe: what to train.
+        recipe: what to train; None: that of the run in `options.folder`.
         options: how to run it.
         resume: continue the run in `options.folder` from its newest checkpoint.
         transform: the user's own augmentation, after that of the recipe.
@@ -154,6 +156,8 @@ def iterate(
     if options.tensorboard:
         require_tensorboard()
     process = distributed.start(options.device)
+    nodes.note_stale_store(process)
+    recipe = nodes.read_recipe(process, options.folder) if recipe is None else recipe
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
@@ -175,6 +179,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     data = fingerprint(samples, validation_samples)
     if options.cache is not None:
         samples = _open_cache(samples, options.cache, process, skipped)
+    nodes.check_same_data(process, {"training": samples, "validation": validation_samples})
     per_epoch = max(1, len(samples) // recipe.data.batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
 
@@ -182,8 +187,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         recipe = at_scale(recipe, samples, process)
         if options.initial_weights is not None:
             recipe = start_from(options.initial_weights, recipe, samples.classes, process)
-        resume = distributed.restarted() and run_folder.can_continue(options.folder, recipe)
-    saved = checkpoint.newest(options.folder) if resume else None
+    saved = nodes.read_checkpoint(process, options.folder, recipe, resume)
     state = TrainingState() if saved is None else TrainingState.from_checkpoint(saved)
     if saved is not None:
         check_state(options.folder, state, recipe, data, steps, saved["step"])

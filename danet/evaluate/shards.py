@@ -1,0 +1,181 @@
+"""Evaluate the images of a shard that are not counted yet, in this process or on a Ray cluster."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danet.data import registry
+from danet.data.digest import sample_digest
+from danet.data.samples import Samples
+from danet.errors import InputError
+from danet.evaluate import cityscapes
+from danet.evaluate.counts import Counts, evaluation_record, robustness_record
+from danet.evaluate.evaluation import Evaluation
+from danet.evaluate.robustness import Condition, evaluate_corrupted
+from danet.predict import ray_workers
+from danet.predict.predictor import Predictor, load
+from danet.predict.protocols import Protocol, find_protocol
+from danet.predict.ray_workers import FinishedAlone, Workers
+
+_BUNDLE = 16
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What is evaluated, as workers on other machines load it.
+
+    Args:
+        weights: see `load`.
+        dataset: see `registry.load`.
+        root: see `registry.load`.
+        split: see `registry.load`.
+        protocol: the name of the protocol.
+        size: see `Predictor.with_size`; None: the size in the card.
+        dtype: "float32" or "bfloat16".
+        device: "cpu" or "cuda"; None: a GPU if there is one.
+    """
+
+    weights: Path
+    dataset: str
+    root: Path | None
+    split: str
+    protocol: str
+    size: int | None
+    dtype: str
+    device: str | None
+
+    def about(self, predictor: Predictor, samples: Samples) -> dict[str, Any]:
+        """Return what the counts depend on."""
+        names = ("dataset", "split", "protocol", "dtype")
+        chosen = {name: getattr(self, name) for name in names} | {"size": predictor.card.size}
+        return {"weights": predictor.card.sha256, "samples": sample_digest(samples).hex(), **chosen}
+
+
+def count_here(
+    predictor: Predictor, samples: Samples, protocol: Protocol, counts: Counts, indices: Sequence[int], advance: Advance
+) -> None:
+    """Count images in this process.
+
+    Args:
+        predictor: the network.
+        samples: the dataset.
+        protocol: scales, windows and averaging.
+        counts: keeps the counts.
+        indices: of the images.
+        advance: called with (images done, total).
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    counter = _Counter(predictor, samples, protocol)
+    with counts.adding() as add:
+        for done, index in enumerate(indices, 1):
+            add(index, counter.alone(index))
+            advance(done, len(indices))
+
+
+def count_on_ray(
+    evaluated: Evaluated,
+    samples: Samples,
+    counts: Counts,
+    indices: Sequence[int],
+    workers: Workers,
+    advance: Advance,
+) -> None:
+    """Count images on a Ray cluster, whose machines must all see the dataset.
+
+    Args:
+        evaluated: what is evaluated.
+        samples: the dataset.
+        counts: keeps the counts.
+        indices: of the images.
+        workers: how many, and on what.
+        advance: called with (images done, total).
+
+    Raises:
+        InputError: Ray is not installed; an image cannot be read, or kills its workers.
+    """
+    done = 0
+    with ray_workers.cluster(workers) as resources, counts.adding() as add:
+        start = partial(_load, evaluated, "cuda" if resources[2] else "cpu", sample_digest(samples))
+        bundles = [indices[i : i + _BUNDLE] for i in range(0, len(indices), _BUNDLE)]
+        for event in ray_workers.process(start, bundles, resources, lambda items: items):
+            if isinstance(event, FinishedAlone):
+                if event.result is None:
+                    what = f"image {event.item} of the dataset killed {ray_workers.KILLS} workers"
+                    raise InputError(samples[event.item].name, what, "check the image, or give the workers more memory")
+                pairs = [(event.item, event.result)]
+            else:
+                pairs = zip(event.items, event.result, strict=True)
+            for index, record in pairs:
+                add(index, record)
+                done += 1
+                advance(done, len(indices))
+
+
+def count_corrupted(
+    networks: Mapping[str, Predictor],
+    samples: Samples,
+    conditions: Sequence[Condition],
+    seed: int,
+    protocol: Protocol,
+    counts: Counts,
+    indices: Sequence[int],
+    advance: Advance,
+) -> None:
+    """Count corrupted images; arguments as in `evaluate_corrupted` and `count_here`.
+
+    Raises:
+        InputError: see `evaluate_corrupted`.
+    """
+    with counts.adding() as add:
+        for done, index in enumerate(indices, 1):
+            add(
+                index,
+                robustness_record(evaluate_corrupted(networks, samples, conditions, seed, protocol, indices=[index])),
+            )
+            advance(done, len(indices))
+
+
+class _Counter:
+    """Counts images, in this process or as a worker."""
+
+    def __init__(self, predictor: Predictor, samples: Samples, protocol: Protocol):
+        self._predictor, self._samples, self._protocol = predictor, samples, protocol
+        self._instances = cityscapes.instance_files(samples)
+
+    def many(self, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the record of each image."""
+        return [self.alone(item) for item in items]
+
+    def alone(self, item: int) -> dict[str, Any]:
+        """Return the record of an image."""
+        (prediction,) = self._predictor.predictions(self._samples, self._protocol, [item])
+        name, size = prediction.sample.name, prediction.labels.shape
+        one = Evaluation(self._samples.classes)
+        one.update(prediction, cityscapes.read_instances(self._instances[name], size) if self._instances else None)
+        return evaluation_record(one)
+
+
+def _load(evaluated: Evaluated, device: str, digest: bytes) -> _Counter:
+    """Load what a worker needs.
+
+    Raises:
+        InputError: the dataset is not the same on its machine.
+    """
+    samples, protocol = (
+        registry.load(evaluated.dataset, evaluated.root, evaluated.split),
+        find_protocol(evaluated.protocol),
+    )
+    if sample_digest(samples) != digest:
+        raise InputError("root", "has other samples on the machine of a worker", "copy the same files to all machines")
+    predictor = load(evaluated.weights, device, getattr(torch, evaluated.dtype))
+    if evaluated.size is not None:
+        predictor = predictor.with_size(evaluated.size, protocol)
+    return _Counter(predictor, samples, protocol)
