@@ -106,8 +106,8 @@ def cluster(workers: Workers) -> Iterator[tuple[int, float, float]]:
         raise missing_package("engine", "ray is not installed", "ray") from error
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        what = f"cannot connect to Ray ({' '.join(str(error).split())[:200]})"
+    except Exception as error:  # Ray raises many types, also Exception itself
+        what = f"cannot start Ray, or connect to it ({' '.join(str(error).split())[:200]})"
         raise InputError("engine", what, "check RAY_ADDRESS, or unset it to start Ray on this machine") from error
     try:
         available = ray.cluster_resources()

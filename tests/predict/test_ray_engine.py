@@ -113,7 +113,7 @@ def test_kills_of_workers_and_the_command_lose_and_double_nothing(tmp_path, tiny
         out = tmp_path / f"out{kill}"
         command = [*words, "--out", str(out), "--engine", "ray", "--workers", "2"]
         with subprocess.Popen(command, env=environment) as driver:
-            wait_until(lambda out=out: labels(out))
+            wait_until(lambda out=out, driver=driver: labels(out) or driver.poll() is not None)
             driver.kill()
         wait_until(lambda: not ray_processes())
         before = len(labels(out))
