@@ -74,7 +74,7 @@ class Augmentation:
             scale *= self.long_side / max(labels.shape)
         turns = int(rng.integers(1, 4)) if self.rotate and rng.random() < self.rotate else 0
         center = _rare_pixel(labels, self.class_pixels, rng) if self.rare and rng.random() < self.rare else None
-        crop = self.crop[::-1] if turns % 2 else self.crop
+        crop = (self.crop[1], self.crop[0]) if turns % 2 else self.crop
         image, labels = scaled_crop(image, labels, scale, crop, rng, self.largest_share, center)
         if rng.random() < self.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]

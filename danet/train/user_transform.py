@@ -59,7 +59,7 @@ def _seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (users' code has them)
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002
-    torch.random.default_generator.manual_seed(seed)
+    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
     try:
         yield
     finally:
