@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from danet.data.classes import distinct_palette
 from danet.data.custom import dataset_yaml
+from danet.data.palette import voc_palette
 
 HEIGHT, WIDTH = 12, 16
 
@@ -45,7 +45,7 @@ def labels(root: Path) -> set[int]:
     return {int(v) for part in parts for i in range(len(part)) for v in np.unique(part[i].labels)}
 
 
-PALETTE = ((0, 0, 0), *distinct_palette(20))
+PALETTE = ((0, 0, 0), *voc_palette(20))
 
 
 def save_palette(file: Path, indices: np.ndarray, palette: tuple) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from danet.data.palette import Color, distinct_palette
 from danet.errors import InputError
 
 IGNORE = 255
@@ -17,8 +18,6 @@ NO_DATA = 1 - (1 << 31)
 
 BACKGROUND = "background"
 """The name of the class of pixels without another class."""
-
-Color = tuple[int, int, int]
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last: halves of characters
 
@@ -59,25 +58,20 @@ class Classes:
 
     @classmethod
     def named(cls, names: tuple[str, ...]) -> "Classes":
-        """Return classes with these names and distinct colors, for datasets without colors."""
-        return cls(names, distinct_palette(len(names)))
+        """Return classes with these names and distinct colors, for datasets without colors; the background is black."""
+        colors = iter(distinct_palette(len(names)))
+        return cls(names, tuple((0, 0, 0) if is_background(name) else next(colors) for name in names))
+
+    @property
+    def uncolored(self) -> int | None:
+        """The train id of the background if there is one other class: overlays then show it without a color."""
+        found = [i for i, name in enumerate(self.names) if is_background(name)]
+        return found[0] if len(self) == 2 and len(found) == 1 else None
 
 
 def is_background(name: str) -> bool:
     """Return whether a class is everything that has no other class: "background", "Background", "_background_"."""
     return name.strip("_ ").casefold() == BACKGROUND
-
-
-def distinct_palette(n: int) -> tuple[Color, ...]:
-    """Return the first n colors of the PASCAL VOC palette after black: far apart for small n, and always the same."""
-    colors = []
-    for i in range(1, n + 1):
-        channels = [0, 0, 0]
-        for bit in range(8):  # the bits of i go to R, G and B in turn, most significant first
-            for channel in range(3):
-                channels[channel] |= ((i >> (3 * bit + channel)) & 1) << (7 - bit)
-        colors.append(tuple(channels))
-    return tuple(colors)
 
 
 class LabelMap:

@@ -237,5 +237,6 @@ class _Record:
 
     def overview(self) -> Image.Image:
         """Return the downsampled overlay, with the classes' shares of the whole image in the legend."""
-        legend = overlay.share_legend(self.classes, shares_of_counts(self.pixels))
+        colors = overlay.class_colors(self._image, self._labels, self.classes)
+        legend = overlay.share_legend(self.classes, shares_of_counts(self.pixels), colors)
         return overlay.with_legend(overlay.overlay(self._image, self._labels, self.classes), legend)

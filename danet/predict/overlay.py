@@ -1,8 +1,9 @@
 """Draw results: labels in their classes' colors, overlays, legends and heat maps."""
 
 import io
+import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,17 @@ from danet.data.images.channels import as_rgb
 from danet.errors import printable
 from danet.predict.resampling import tiles
 
+OPACITY = 0.55
+"""Opacity of the colors of an overlay."""
+
 LARGEST_TEXT = 96
 """Maximum size of a legend's text, in pixels."""
 
 _TILE = 1 << 15  # pixels drawn at once: they fit into the CPU cache
 _LONGEST_TEXT = 60  # characters
+_TINY = 256  # pixels of the long side: smaller images are enlarged by whole numbers up to it
+_SAMPLED = 100_000  # pixels
+_LISTED = 0.0005  # share of the pixels, of classes in legends
 _LEGEND_PIXELS = 1 << 24  # that a legend may always add to an image
 
 
@@ -28,24 +35,54 @@ def colored(labels: np.ndarray, classes: Classes) -> np.ndarray:
     return table[labels]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = 0.55) -> np.ndarray:
+def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = OPACITY) -> np.ndarray:
     """Return the image blended with its labels' colors, H,W,3 uint8, with white borders between the classes.
 
     Args:
         image: H,W,N, see `as_rgb`.
         labels: H,W uint8 train ids.
         classes: names and palette.
-        opacity: of the colors, in [0, 1].
+        opacity: of the colors, in [0, 1]. A background next to a single other class gets none, see
+            `Classes.uncolored`.
     """
+    strength = np.full((256, 1), opacity)
+    if classes.uncolored is not None:
+        strength[classes.uncolored] = 0
     border = np.zeros(labels.shape, bool)
     border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     border[1:] |= labels[1:] != labels[:-1]
     drawn = np.empty((*labels.shape, 3), np.uint8)
     for tile in tiles(labels.shape[0], labels.shape[1], 1, _TILE):
-        mixed = as_rgb(image[tile]) * (1 - opacity) + colored(labels[tile], classes) * opacity
+        share = opacity if classes.uncolored is None else strength[labels[tile]]
+        mixed = as_rgb(image[tile]) * (1 - share) + colored(labels[tile], classes) * share
         mixed[border[tile]] = 0.4 * mixed[border[tile]] + 0.6 * 255
         drawn[tile] = mixed.round()
     return drawn
+
+
+def class_colors(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = OPACITY) -> dict[int, Color]:
+    """Return the mean color of each class in an overlay, by train id, without borders; arguments as in `overlay`.
+
+    It is measured on at most about 100,000 pixels. Classes that are in none of them are left out.
+    """
+    step = max(1, math.ceil(math.sqrt(labels.size / _SAMPLED)))
+    sample, shown = labels[::step, ::step].ravel(), as_rgb(image[::step, ::step]).reshape(-1, 3)
+    counts = np.bincount(sample, minlength=256)[: len(classes)]
+    means = [np.bincount(sample, shown[:, i], 256)[: len(classes)] / np.maximum(counts, 1) for i in range(3)]
+    colors = {}
+    for i in np.flatnonzero(counts).tolist():
+        strength = 0 if i == classes.uncolored else opacity
+        under = [float(mean[i]) for mean in means]
+        red, green, blue = (
+            round((1 - strength) * a + strength * b) for a, b in zip(under, classes.palette[i], strict=True)
+        )
+        colors[i] = (red, green, blue)
+    return colors
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """Return the factor by which an overlay of an image of this height and width is enlarged: 1 unless it is tiny."""
+    return max(1, _TINY // max(size))
 
 
 def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
@@ -128,9 +165,29 @@ def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Imag
     return page
 
 
-def share_legend(classes: Classes, shares: Iterable[tuple[int, float]]) -> list[tuple[str, Color]]:
-    """Return the entries of a legend with the name and the share of each class, from (train id, share)."""
-    return [(f"{_shortened(classes.names[i])}  {share:.1%}", classes.palette[i]) for i, share in shares]
+def share_legend(
+    classes: Classes, shares: Iterable[tuple[int, float]], colors: Mapping[int, Color] | None = None
+) -> list[tuple[str, Color]]:
+    """Return the entries of a legend: the name and the share of each class, and its color.
+
+    Args:
+        classes: names and palette.
+        shares: (train id, share). Classes with less than 0.05% of the pixels get no entry.
+        colors: see `class_colors`; None, or a class that is not in it: the color of the palette.
+    """
+    return [
+        (f"{_shortened(classes.names[i])}  {share_text(share)}", (colors or {}).get(i, classes.palette[i]))
+        for i, share in shares
+        if share >= _LISTED
+    ]
+
+
+def share_text(share: float, digits: int = 1) -> str:
+    """Return a share in percent, for example "12.3%"; only 0 and 1 become 0% and 100%, others "<0.1%" or ">99.9%"."""
+    least = 10.0**-digits
+    if 0 < share < least / 200:
+        return f"<{least:.{digits}f}%"
+    return f">{100 - least:.{digits}f}%" if 1 - least / 200 <= share < 1 else f"{share:.{digits}%}"
 
 
 def _shortened(name: str) -> str:

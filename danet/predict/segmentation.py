@@ -39,16 +39,27 @@ class Segmentation:
     def __repr__(self) -> str:
         height, width = self.labels.shape
         largest = class_shares(self.labels, self.classes)[:3]
-        shares = ", ".join(f"{self.classes.names[i]} {share:.0%}" for i, share in largest)
+        shares = ", ".join(f"{self.classes.names[i]} {draw.share_text(share, 0)}" for i, share in largest)
         return f"Segmentation({self.name!r}, {width} x {height}{': ' if shares else ''}{shares})"
 
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """Return the image blended with its classes' colors, with a legend of their names and shares."""
-        return draw.with_legend(draw.overlay(self.image, self.labels, self.classes, opacity), self.legend())
+    def overlay(self, opacity: float = draw.OPACITY) -> Image.Image:
+        """Return the image blended with its classes' colors, with a legend of their names and shares.
 
-    def legend(self) -> list[tuple[str, Color]]:
-        """Return the entries of the overlay's legend: names and shares of the classes in the image, and colors."""
-        return draw.share_legend(self.classes, class_shares(self.labels, self.classes))
+        Images of at most 128 pixels are enlarged by a whole number.
+        """
+        factor = draw.enlargement(self.labels.shape)
+        image, labels = (array.repeat(factor, 0).repeat(factor, 1) for array in (self.image, self.labels))
+        return draw.with_legend(draw.overlay(image, labels, self.classes, opacity), self.legend(opacity))
+
+    def legend(self, opacity: float = draw.OPACITY) -> list[tuple[str, Color]]:
+        """Return the entries of the overlay's legend: names and shares of the classes, and colors as in the overlay."""
+        colors = draw.class_colors(self.image, self.labels, self.classes, opacity)
+        return draw.share_legend(self.classes, class_shares(self.labels, self.classes), colors)
+
+    @property
+    def mean_confidence(self) -> float:
+        """The mean of `confidence`. A low one is a sign of an image unlike those that the network was trained on."""
+        return float(self.confidence.mean(dtype=np.float64))
 
     def summary(self) -> dict[str, Any]:
         """Return the image's name and size, and each class in it with share and mean confidence, largest first."""

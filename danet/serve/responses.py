@@ -53,7 +53,9 @@ def _overlay_png(segmentation: Segmentation) -> bytes:
 
 
 def _overlay_memory(segmentation: Segmentation) -> int:
-    height, width = overlay.page_size(segmentation.labels.shape, segmentation.legend())
+    factor = overlay.enlargement(segmentation.labels.shape)
+    height, width = (factor * side for side in segmentation.labels.shape)
+    height, width = overlay.page_size((height, width), segmentation.legend())
     return 8 * height * width  # 4 for Pillow's image, 3 for the array or at most 3 for the PNG
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from danet.data.classes import IGNORE, Classes
+from danet.data.datasets import camvid
 from danet.data.images.channels import MAX_CHANNELS, Bands
 
 FORMAT = 1
@@ -62,7 +63,7 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """Return the card that `json` wrote.
+        """Return the card that `json` wrote; CamVid's own colors are replaced by those of `camvid.CLASSES`.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: the text is not a valid card.
@@ -80,6 +81,8 @@ class Card:
         entries: dict[str, Any] = {_FORMER_KEYS.get(key, key): value for key, value in stored.items()}
         classes = entries.pop("classes")
         names, palette = tuple(classes["names"]), tuple(tuple(color) for color in classes["palette"])
+        if (names, palette) == (camvid.CLASSES.names, camvid.PUBLISHED_PALETTE):
+            palette = camvid.CLASSES.palette
         network = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.pop("network").items()}
         mean, std = tuple(entries.pop("mean")), tuple(entries.pop("std"))
         card = cls(network, Classes(names, palette), mean, std, **entries)

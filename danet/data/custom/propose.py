@@ -6,7 +6,7 @@ from pathlib import Path
 
 from danet.data.annotations.recognize import FORMATS, import_advice
 from danet.data.annotations.source import Source
-from danet.data.classes import IGNORE, Classes, Color, distinct_palette
+from danet.data.classes import IGNORE, Classes, Color
 from danet.data.custom.class_lists import find_class_lists
 from danet.data.custom.name_classes import Choose, NamedClasses, name_colors, name_values, refuse_to_choose
 from danet.data.custom.proposal import Pixels, Proposal
@@ -86,7 +86,7 @@ def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | 
     named = name_values(scanned, meaning, lists, first_class, choose)
     label_map = {value: train_id for train_id, values in enumerate(named.keys.values()) for value in values}
     label_map |= dict.fromkeys(named.ignored[1:], IGNORE)
-    spare = distinct_palette(256)
+    spare = Classes.named(tuple(named.keys)).palette
     palette = (scanned.palette.get(values[0], spare[i]) for i, values in enumerate(named.keys.values()))
     identity = all(value == train_id for value, train_id in label_map.items())
     notes = (*meaning.notes, *named.notes)

@@ -28,19 +28,35 @@ CLASSES = Classes(
         "bicyclist",
     ),
     palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
+        (156, 210, 255),
+        (114, 42, 15),
+        (197, 207, 197),
+        (123, 64, 130),
+        (201, 98, 211),
+        (88, 139, 42),
+        (230, 220, 0),
+        (190, 153, 120),
+        (0, 20, 170),
+        (191, 0, 81),
+        (13, 160, 161),
     ),
 )
+"""The colors are ours: in the dataset's, color-blind viewers cannot tell building and pedestrian, or road and fence."""
+
+PUBLISHED_PALETTE = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+)
+"""The dataset's own colors, which weights of danet 0.1.0 have, the bundled ones among them."""
 
 _VOID = 11
 LABEL_MAP = LabelMap({**{i: i for i in range(len(CLASSES))}, _VOID: IGNORE}, len(CLASSES))

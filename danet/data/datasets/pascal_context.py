@@ -16,10 +16,11 @@ import json
 from functools import partial
 from pathlib import Path
 
-from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
+from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.datasets.pascal_voc import devkit
 from danet.data.images.matlab import read_mat
 from danet.data.naming import Naming
+from danet.data.palette import voc_palette
 from danet.data.samples import PairedFiles, listed_images, pair_files, read_list
 from danet.errors import InputError
 from danet.files import read_limited
@@ -43,8 +44,8 @@ _IDS, _NAMES = tuple(map(int, _TABLE.split()[::2])), tuple(_TABLE.split()[1::2])
 _LAST_ID = 459
 _JSON_BYTES = 1 << 30
 
-CLASSES = Classes(_NAMES, ((0, 0, 0), *distinct_palette(59)))
-CLASSES_59 = Classes(_NAMES[1:], distinct_palette(59))
+CLASSES = Classes(_NAMES, ((0, 0, 0), *voc_palette(59)))
+CLASSES_59 = Classes(_NAMES[1:], voc_palette(59))
 
 
 def load(root: Path, split: str, complete: bool = True) -> PairedFiles:

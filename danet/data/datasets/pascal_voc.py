@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from danet.data.classes import IGNORE, Classes, LabelMap, distinct_palette
+from danet.data.classes import IGNORE, Classes, LabelMap
 from danet.data.images.matlab import read_mat
 from danet.data.images.read import image_size, read_mask
 from danet.data.naming import Naming
+from danet.data.palette import voc_palette
 from danet.data.samples import Pair, PairedFiles, listed_images, pair_files, read_list, root_remedy
 
 COUNTS = {"train": 1464, "trainaug": 10582, "val": 1449, "trainval": 2913, "test": 1456}
@@ -29,7 +30,7 @@ _NAMES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
 )
-CLASSES = Classes(tuple(_NAMES.split()), ((0, 0, 0), *distinct_palette(20)))
+CLASSES = Classes(tuple(_NAMES.split()), ((0, 0, 0), *voc_palette(20)))
 
 _LISTS = Path("ImageSets/Segmentation")
 
