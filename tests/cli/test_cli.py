@@ -125,7 +125,7 @@ def test_recipes_lists_all(capsys):
         ("predict", "error: danet predict: no images given; specify images, videos or folders"),
         ("predict absent.jpg --weights {w}", "error: absent.jpg: no such file; check the path"),
         ("predict . --weights {w}", "error: .: contains no images"),
-        ("predict text.jpg --weights {w}", "error: text.jpg: not an image; use JPEG, PNG, WebP, BMP, TIFF, GIF"),
+        ("predict text.jpg --weights {w}", "error: text.jpg: not an image; use JPEG, PNG, WebP, BMP, TIFF or GIF"),
         (
             "predict text.jpg --weights text.jpg",
             "error: text.jpg: not a valid .safetensors file, or truncated",
@@ -302,7 +302,7 @@ def test_usage_names_the_arguments(command, usage, capsys):
         main([command, "--help"])
     printed = capsys.readouterr().out
     assert usage in printed.split("\n\n")[0]
-    assert not re.search(r"\{None\}|PATH|STR|INT\b|FLOAT|For example:|--no-(?!align|verify)", printed)
+    assert not re.search(r"\{None\}|PATH|STR|INT\b|FLOAT|For example:|--no-(?!align|verify|images)", printed)
 
 
 def test_help_and_version_of_the_program(capsys):

@@ -188,7 +188,7 @@ def test_ctrl_c_leaves_complete_files_only(tiny_weights, tmp_path, capsys):
 def test_throughput_is_printed_for_several_images(images, tiny_weights, tmp_path, capsys):
     args = ["predict", "--weights", str(tiny_weights), "--out"]
     assert main([*args, str(tmp_path / "one"), str(images / "p0.png")]) == 0
-    assert capsys.readouterr().err == ""
+    assert "images in" not in capsys.readouterr().err
     (images / "p1.png").write_text("hello")
     assert main([*args, str(tmp_path / "all"), str(images)]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -231,6 +231,7 @@ class StoppedError(Exception):
 
 def test_run_killed_before_its_first_checkpoint_starts_again(few_scenes, tmp_path, monkeypatch):
     recipe, run = recipe_of(1), tmp_path / "run"
+    run.mkdir()  # so that the error leaves it, as a kill would
 
     def killed(*_):
         raise StoppedError

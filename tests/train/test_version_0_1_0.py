@@ -47,7 +47,8 @@ def test_resumed_run_finishes_with_its_old_history(run, capsys):
     after = rows(run)
     assert [{name: row[name] for name in before[0]} for row in after[:1]] == before
     assert [row["step"] for row in after] == ["78", "120"]
-    assert after[1].keys() - before[0].keys() == {name for name in after[1] if name.startswith("attention_")}
+    new = {name for name in after[1] if name.startswith("attention_")} | {"validation_loss"}
+    assert after[1].keys() - before[0].keys() == new
     assert float(after[1]["loss_total"]) < float(before[0]["loss_total"])
     assert (run / "report.html").stat().st_size > 10_000
 
