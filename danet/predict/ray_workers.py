@@ -19,6 +19,7 @@ KILLS = 2
 
 _DEATHS_IN_A_ROW = 5  # per worker, before the run ends
 _SECONDS = 1.0  # between looks at the workers
+_STARTS = 3  # attempts: Ray gives a busy machine only 30 s
 
 Item = TypeVar("Item")
 Taken = TypeVar("Taken", contravariant=True)
@@ -104,11 +105,16 @@ def cluster(workers: Workers) -> Iterator[tuple[int, float, float]]:
         import ray
     except ImportError as error:
         raise missing_package("engine", "ray is not installed", "ray") from error
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises many types, also Exception itself
-        what = f"cannot start Ray, or connect to it ({' '.join(str(error).split())[:200]})"
-        raise InputError("engine", what, "check RAY_ADDRESS, or unset it to start Ray on this machine") from error
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            break
+        except Exception as error:  # Ray raises many types, also Exception itself
+            ray.shutdown()
+            if attempt < _STARTS and "timed out during startup" in str(error):
+                continue
+            what = f"cannot start Ray, or connect to it ({' '.join(str(error).split())[:200]})"
+            raise InputError("engine", what, "check RAY_ADDRESS, or unset it to start Ray on this machine") from error
     try:
         available = ray.cluster_resources()
         yield workers.resolve(available.get("CPU", 1), available.get("GPU", 0))
