@@ -263,7 +263,7 @@ def test_a_full_disk_ends_the_batch_and_the_same_command_finishes_it(
     assert_same(tmp_path / "out", whole)
 
 
-@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(50, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.stress)])
 def test_a_batch_that_is_killed_anywhere_is_finished_by_its_command(warm, command, whole, tmp_path, kills):
     """Kills after the n-th write of a file, before and after it gets its name."""
     for kill in range(kills):
@@ -276,6 +276,7 @@ def test_a_batch_that_is_killed_anywhere_is_finished_by_its_command(warm, comman
         assert_same(out, whole)
 
 
+@pytest.mark.slow
 def test_two_processes_of_the_same_shard_double_nothing(warm, command, whole, tmp_path):
     out = tmp_path / "out"
     args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", str(tmp_path / "m")]
