@@ -60,7 +60,7 @@ def _convert_run(options: Convert) -> int:
     if name := next((name for name, value in given.items() if value), None):
         raise InputError(name, "checkpoints of danet train say how the network was built", "leave it out")
     card = convert_checkpoint(options.source, options.destination, options.raw)
-    scores = f", validation mIoU {card.metrics['miou']:.4f}" if "miou" in card.metrics else ", not validated"
+    scores = f", validation mIoU {card.metrics['miou']:.1%}" if "miou" in card.metrics else ", not validated"
     averaged = card.recipe["optim"]["ema"] and not options.raw
     kind = "moving average of the weights" if averaged else "weights"
     print(printable(f"{options.destination}: {kind} at step {card.metrics['step']}{scores}"))

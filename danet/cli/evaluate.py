@@ -1,7 +1,6 @@
 """The command `danet evaluate`."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from danet.cli.counting import all_counted, missing_images
 from danet.cli.output import print_classes, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
@@ -16,7 +16,6 @@ from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from danet.data.samples import Samples
-    from danet.evaluate.counts import Counts
     from danet.evaluate.evaluation import Evaluation
     from danet.predict.predictor import Predictor
 
@@ -168,20 +167,6 @@ def _count(options: Evaluate, predictor: "Predictor", samples: "Samples") -> "Ev
             count_here(predictor, samples, find_protocol(options.protocol), counts, missing, advance)
     records = counts.read()
     return total_evaluation(records, samples.classes) if all_counted(records, len(samples)) else None
-
-
-def missing_images(counts: "Counts", total: int, shard: str | None) -> list[int]:
-    """Return the indices of the images of a shard, "I/N" or None for all, that are not counted."""
-    from danet.predict.manifest import ALL, Share
-
-    share, known = ALL if shard is None else Share.parse(shard), counts.read()
-    return [index for index in range(share.number - 1, total, share.count) if index not in known]
-
-
-def all_counted(records: Mapping[int, object], total: int) -> bool:
-    """Return whether all images are counted, and say how many."""
-    print(f"{len(records)} of {total} images are counted", file=sys.stderr)
-    return len(records) == total
 
 
 def _print_scores(result: "Evaluation") -> None:

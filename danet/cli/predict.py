@@ -114,10 +114,13 @@ def run(args: Sequence[str]) -> int:
     check_outputs(options.csv, overwrite=again)
     if options.mosaic:
         check_new(options.out / MOSAIC, overwrite=again)
-    start, rows, speeds = time.perf_counter(), [], []
+    start, rows, speeds, failed, unsure = time.perf_counter(), [], [], 0, []
     for job, result in _segmented(found.jobs, predictor, protocol, options, target, speeds):
-        rows.append((job, result if isinstance(result, InputError) else result.summary))
+        if options.csv is not None or options.mosaic:  # otherwise nothing is kept
+            rows.append((job, result if isinstance(result, InputError) else result.summary))
         if not isinstance(result, InputError):
+            if _unsure(result.summary):
+                unsure.append(job.file.name)
             shares = ", ".join(
                 f"{entry['name']} {share_text(entry['share'], 0)}" for entry in result.summary["classes"][:4]
             )
@@ -126,17 +129,17 @@ def run(args: Sequence[str]) -> int:
         elif len(found.jobs) == 1:
             raise result
         else:
+            failed += 1
             print(error_line(result), file=sys.stderr)
     if target is not None:
         print(printable(f"wrote {' and '.join(map(str, target.paths))}"))
-    failed = sum(isinstance(result, InputError) for _, result in rows)
     if options.csv is not None:
         write_table(options.csv, [*((job, None) for job in found.existing), *rows], predictor.classes)
     if options.mosaic:
         _write_mosaic(found, rows, predictor, options.out / MOSAIC, again)
     for line in _summary(found, failed, speeds, time.perf_counter() - start):
         print(printable(with_flags(line)), file=sys.stderr)
-    if unsure := [job.file.name for job, result in rows if not isinstance(result, InputError) and _unsure(result)]:
+    if unsure:
         print(printable(_hint(unsure, len(found.jobs))), file=sys.stderr)
     return 2 if failed else 0
 
@@ -195,11 +198,8 @@ def _unsure(summary: Mapping[str, Any]) -> bool:
 
 def _hint(names: Sequence[str], count: int) -> str:
     which = names[0] if count == 1 else f"{len(names)} of {count} images ({list_names(names, 3)})"
-    why = (
-        "perhaps it shows what the network was not trained on"
-        if count == 1
-        else ("perhaps they show what the network was not trained on")
-    )
+    they = "it shows" if len(names) == 1 else "they show"
+    why = f"perhaps {they} what the network was not trained on"
     return f"hint: low confidence in {which}, below {LOW_CONFIDENCE:.0%} on average: {why}"
 
 
@@ -223,29 +223,13 @@ def _segmented(
     speeds: list["Throughput"],
 ) -> Iterator[tuple["Job", "Saved | InputError"]]:
     """Segment all jobs, yield each with its result or error, and append to `speeds` what was measured."""
-    if target is not None:
-        yield from zip(jobs, _annotate_images(jobs, predictor, protocol, options, target, speeds), strict=True)
-        return
     for pipelined, group in groupby(jobs, lambda job: job.kind in ("image", "geo")):
         own = list(group)
-        segment = _segment_images if pipelined else _segment_one_by_one
-        yield from zip(own, segment(own, predictor, protocol, options, speeds), strict=True)
-
-
-def _annotate_images(
-    jobs: Iterable["Job"],
-    predictor: "Predictor",
-    protocol: "Protocol",
-    options: Predict,
-    target: "AnnotationFile",
-    speeds: list["Throughput"],
-) -> Iterator["Saved | InputError"]:
-    from danet.predict import folder
-    from danet.predict.preannotations import segment_as_annotations
-
-    with folder.Throughput("image") as throughput:
-        speeds.append(throughput)
-        yield from segment_as_annotations(predictor, jobs, target, protocol, options.size, throughput)
+        if pipelined:
+            done = _segment_images(own, predictor, protocol, options, target, speeds)
+        else:
+            done = _segment_one_by_one(own, predictor, protocol, options, speeds)
+        yield from zip(own, done, strict=True)
 
 
 def _segment_images(
@@ -253,13 +237,19 @@ def _segment_images(
     predictor: "Predictor",
     protocol: "Protocol",
     options: Predict,
+    target: "AnnotationFile | None",
     speeds: list["Throughput"],
 ) -> Iterator["Saved | InputError"]:
     from danet.predict import folder
+    from danet.predict.preannotations import segment_as_annotations
 
     with folder.Throughput("image") as throughput:
         speeds.append(throughput)
-        yield from folder.segment_images(predictor, jobs, protocol, options.size, throughput)
+        settings = protocol, options.size, throughput
+        if target is None:
+            yield from folder.segment_images(predictor, jobs, *settings)
+        else:
+            yield from segment_as_annotations(predictor, jobs, target, *settings)
 
 
 def _segment_one_by_one(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from danet.cli.counting import all_counted, missing_images
 from danet.cli.output import plain, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
@@ -115,15 +116,14 @@ def _count(
     conditions: "Sequence[Condition]",
 ) -> "dict[str, Robustness] | None":
     """Count the missing images of the shard; return the results if all images are counted."""
-    from danet.cli.evaluate import all_counted, missing_images
-    from danet.data.digest import sample_digest
+    from danet.data import fingerprint
     from danet.evaluate.counts import Counts, total_robustness
     from danet.evaluate.shards import count_corrupted
     from danet.predict.protocols import find_protocol
 
     about = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
     about["weights"] = [predictor.card.sha256 for predictor in networks.values()]
-    about["samples"] = sample_digest(samples).hex()
+    about["samples"] = fingerprint.digest(samples).hex()
     about["conditions"] = [list(condition) for condition in conditions]
     counts = Counts(options.counts or Path(), about)
     missing = missing_images(counts, len(samples), options.shard)

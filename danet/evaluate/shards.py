@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from danet.data import registry
-from danet.data.digest import sample_digest
+from danet.data import fingerprint, registry
 from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.evaluate import cityscapes
@@ -54,7 +53,7 @@ class Evaluated:
         """Return what the counts depend on."""
         names = ("dataset", "split", "protocol", "dtype")
         chosen = {name: getattr(self, name) for name in names} | {"size": predictor.card.size}
-        return {"weights": predictor.card.sha256, "samples": sample_digest(samples).hex(), **chosen}
+        return {"weights": predictor.card.sha256, "samples": fingerprint.digest(samples).hex(), **chosen}
 
 
 def count_here(
@@ -103,7 +102,7 @@ def count_on_ray(
     """
     done = 0
     with ray_workers.cluster(workers) as resources, counts.adding() as add:
-        start = partial(_load, evaluated, "cuda" if resources[2] else "cpu", sample_digest(samples))
+        start = partial(_load, evaluated, "cuda" if resources[2] else "cpu", fingerprint.digest(samples))
         bundles = [indices[i : i + _BUNDLE] for i in range(0, len(indices), _BUNDLE)]
         for event in ray_workers.process(start, bundles, resources, lambda items: items):
             if isinstance(event, FinishedAlone):
@@ -173,7 +172,7 @@ def _load(evaluated: Evaluated, device: str, digest: bytes) -> _Counter:
         registry.load(evaluated.dataset, evaluated.root, evaluated.split),
         find_protocol(evaluated.protocol),
     )
-    if sample_digest(samples) != digest:
+    if fingerprint.digest(samples) != digest:
         raise InputError("root", "has other samples on the machine of a worker", "copy the same files to all machines")
     predictor = load(evaluated.weights, device, getattr(torch, evaluated.dtype))
     if evaluated.size is not None:

@@ -154,15 +154,7 @@ def segment_images(
         InputError: the results cannot be written.
     """
 
-    def read(job: Job) -> tuple[Job, np.ndarray]:
-        return job, read_job(job, predictor.card.bands)
-
-    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
-        job, pixels = image
-        return job, predictor.segment(job.name, pixels, protocol, size)
-
-    def write(done: tuple[Job, Segmentation]) -> Saved | InputError:
-        job, segmentation = done
+    def save(job: Job, segmentation: Segmentation) -> Saved | InputError:
         try:
             if job.kind == "geo":
                 save_georeferenced(segmentation, job)
@@ -172,7 +164,28 @@ def segment_images(
         except MemoryError:
             return InputError(job.file, "not enough memory to draw the results", "free some memory")
 
-    return pipelined(jobs, read, work if throughput is None else throughput.timed(work), write)
+    return segment_jobs(predictor, jobs, save, protocol, size, throughput)
+
+
+def segment_jobs(
+    predictor: Predictor,
+    jobs: Iterable[Job],
+    write: Callable[[Job, Segmentation], Written],
+    protocol: Protocol = WHOLE,
+    size: int | None = None,
+    throughput: Throughput | None = None,
+) -> Iterator[Written | InputError]:
+    """Segment images, and yield what `write` returns for each; arguments and order as in `segment_images`."""
+
+    def read(job: Job) -> tuple[Job, np.ndarray]:
+        return job, read_job(job, predictor.card.bands)
+
+    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
+        job, pixels = image
+        return job, predictor.segment(job.name, pixels, protocol, size)
+
+    timed = work if throughput is None else throughput.timed(work)
+    return pipelined(jobs, read, timed, lambda done: write(*done))
 
 
 def read_job(job: Job, bands: Bands) -> np.ndarray:

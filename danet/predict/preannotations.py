@@ -18,7 +18,7 @@ from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Polygon, Shape
 from danet.data.classes import Classes, is_background
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically
-from danet.predict.folder import Saved, Throughput, pipelined, read_job
+from danet.predict.folder import Saved, Throughput, segment_jobs
 from danet.predict.inputs import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
@@ -98,14 +98,7 @@ def segment_as_annotations(
         InputError: the file cannot be written.
     """
 
-    def read(job: Job) -> tuple[Job, np.ndarray]:
-        return job, read_job(job, predictor.card.bands)
-
-    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
-        return image[0], predictor.segment(image[0].name, image[1], protocol, size)
-
-    def write(done: tuple[Job, Segmentation]) -> tuple[AnnotatedImage, Saved]:
-        job, segmentation = done
+    def write(job: Job, segmentation: Segmentation) -> tuple[AnnotatedImage, Saved]:
         name = (job.folder / job.file.name).relative_to(target.out).as_posix()
         return annotate(job.file, name, segmentation, target.tolerance), Saved(target.paths, segmentation.summary())
 
@@ -114,7 +107,7 @@ def segment_as_annotations(
 
     def images() -> Iterator[AnnotatedImage]:
         nonlocal written
-        for result in pipelined(jobs, read, work if throughput is None else throughput.timed(work), write):
+        for result in segment_jobs(predictor, jobs, write, protocol, size, throughput):
             if isinstance(result, InputError):
                 results.append(result)
                 continue

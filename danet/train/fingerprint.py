@@ -1,45 +1,22 @@
-"""A fingerprint of the data of a run, stored in its checkpoints, and what has changed when the run is resumed.
+"""The fingerprint of a run's data, stored in its checkpoints, and what has changed when the run is resumed."""
 
-It contains the classes, how masks and images are read, and the names and sizes of the files of both splits. Of some
-samples, it also contains checksums: files without compression keep their size when they are replaced.
-"""
-
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from danet.data import fingerprint as data
 from danet.data.classes import IGNORE
-from danet.data.samples import PairedFiles, Samples
+from danet.data.samples import Samples
 from danet.errors import list_names
-from danet.files import open_regular
-
-CHECKSUMS = 64
-"""Samples of each split whose files are read, evenly spaced."""
 
 _SPLITS = {"train": "training", "val": "validation"}
-_BLOCK = 1 << 20
 _SHOWN = 3
 
 
 def fingerprint(train: Samples, val: Samples) -> dict[str, Any]:
-    """Return the fingerprint of a run's data as plain values.
-
-    Args:
-        train: the training samples, not cached.
-        val: the validation samples.
-    """
-    return {
-        "classes": list(train.classes.names),
-        "label_map": _label_map(train),
-        "channels": train.bands.count,
-        "white": train.bands.white,
-        "exif": "apply" if not isinstance(train, PairedFiles) or train.upright else "ignore",
-        "images": {"train": len(train), "val": len(val)},
-        "files": {"train": _files(train), "val": _files(val)},
-    }
+    """Return the fingerprint of the training and the validation samples as plain values."""
+    own = {"train": data.fingerprint(train), "val": data.fingerprint(val)}
+    both = {key: {split: found[key] for split, found in own.items()} for key in ("images", "files")}
+    return own["train"] | both
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -57,46 +34,6 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
             found = [f"the run started with {counts[0]} {adjective} images, but there are {counts[1]} now"]
         changes += found
     return changes
-
-
-def _label_map(samples: Samples) -> dict[str, int]:
-    """Return mask value or color -> train id."""
-    if not isinstance(samples, PairedFiles):
-        return {}
-    mapping: Mapping[Any, int] = samples.label_map.mapping
-    mapping = getattr(samples.read_mask, "keywords", {}).get("ids", mapping)  # colors
-    return {str(value): target for value, target in mapping.items()}
-
-
-def _files(samples: Samples) -> dict[str, list[int]]:
-    """Return name -> bytes of the image and of the mask; of some samples also the checksums of both."""
-    if not isinstance(samples, PairedFiles):
-        return {}
-    read = set(np.linspace(0, len(samples) - 1, CHECKSUMS).astype(int).tolist())
-    files: dict[str, list[int]] = {}
-    for i, pair in enumerate(samples.pairs):
-        files[pair.name] = [_size(pair.image), _size(pair.mask)]
-        if i in read:
-            files[pair.name] += [_checksum(pair.image), _checksum(pair.mask)]
-    return files
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # training reports or skips it
-        return 0
-
-
-def _checksum(file: Path) -> int:
-    checksum = 0
-    try:
-        with open_regular(file) as opened:
-            while block := opened.read(_BLOCK):
-                checksum = zlib.crc32(block, checksum)
-    except OSError:
-        return 0
-    return checksum
 
 
 def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:

@@ -360,7 +360,7 @@ def _stop(run: _Run, step: int, interruption: Interruption) -> Result:
 def _stopped_early(run: _Run, step: int) -> str:
     count = run.state.validations_since_best()
     validations = f"{count} validation{'s' * (count != 1)}"
-    return f"stopped at step {step} of {run.steps}: no better mIoU than {run.state.best:.4f} in {validations}"
+    return f"stopped at step {step} of {run.steps}: no better mIoU than {run.state.best:.1%} in {validations}"
 
 
 def _open_cache(samples: Samples, folder: Path, process: Process, skipped: SkippedImages) -> CachedSamples:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from danet import recipes
-from danet.data.digest import sample_digest
+from danet.data import fingerprint
 from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.recipes import Recipe
@@ -89,7 +89,7 @@ def broadcast(process: Process, read: Callable[[], bytes]) -> bytes:
 
 
 def check_same_data(process: Process, splits: dict[str, Samples]) -> None:
-    """Check that all processes have the same samples: names, sizes of the files, and classes, in the same order.
+    """Check that all processes have the same samples: see `danet.data.fingerprint`.
 
     Args:
         process: this process.
@@ -101,7 +101,9 @@ def check_same_data(process: Process, splits: dict[str, Samples]) -> None:
     if process.world == 1:
         return
     host = socket.gethostname().encode()[:64].ljust(64)
-    own = b"".join(sample_digest(samples) + len(samples).to_bytes(8, "little") for samples in splits.values()) + host
+    own = (
+        b"".join(fingerprint.digest(samples) + len(samples).to_bytes(8, "little") for samples in splits.values()) + host
+    )
     mine = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(process.device)
     gathered = [torch.empty_like(mine) for _ in range(process.world)]
     dist.all_gather(gathered, mine)

@@ -63,7 +63,7 @@ def check_transform(folder: Path, before: str | None, now: str | None) -> None:
     if before == now:
         return
     what = f"the run was started with {before or 'no transform'}, but is resumed with {now or 'none'}"
-    remedy = "resume it from Python: danet.train(resume=RUN, transform=...)" if before else "leave it out"
+    remedy = "resume it with the same `transform`" if before else "leave it out"
     raise InputError("transform", f"{what} ({folder})", remedy)
 
 

@@ -142,4 +142,4 @@ def test_workers_refuse_other_samples(root, tiny_weights):
     samples = dataset_yaml.load(root, "val")
     evaluated = shards.Evaluated(tiny_weights, "folder", root, "train", "whole", None, "float32", "cpu")
     with pytest.raises(InputError, match="root: has other samples on the machine of a worker"):
-        shards._load(evaluated, "cpu", shards.sample_digest(samples))
+        shards._load(evaluated, "cpu", shards.fingerprint.digest(samples))

@@ -34,7 +34,7 @@ def test_run_stops_after_its_patience_and_says_so(tmp_path, capsys):
     state = state_of(tmp_path / "run")
     assert state["step"] == 6
     assert len(state["history"]) == 3
-    said = f"stopped at step 6 of 12: no better mIoU than {result.miou:.4f} in 2 validations\n"
+    said = f"stopped at step 6 of 12: no better mIoU than {result.miou:.1%} in 2 validations\n"
     assert capsys.readouterr().err.endswith(said)
     train(recipe_of(2), RunOptions(tmp_path / "run", workers=0), resume=True)
     assert_equal(state_of(tmp_path / "run"), state)

@@ -11,16 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from killed import same_data
-from PIL import Image
 from test_distributed import assert_close, one_process, recipe_of, start, wait_for  # noqa: F401
 
 from danet import recipes
-from danet.data.classes import Classes, LabelMap
-from danet.data.digest import sample_digest
-from danet.data.samples import Pair, PairedFiles
 
 PROGRAM = Path(__file__).parent / "node_program.py"
 SECONDS = 1200  # of a busy machine
@@ -41,22 +36,6 @@ def test_processes_with_other_data_are_refused_by_all(warm, tmp_path):
         where = f"process 1 ({socket.gethostname()})"
         what = f"data.root: {where} has other training samples than process 0: 5 there, 6 here"
         assert found == texts or found == {f"{what}; copy the same files to all machines, with the same names"}
-
-
-def test_the_digest_depends_on_names_order_and_sizes(tmp_path):
-    for name, side in (("a", 4), ("b", 5)):
-        Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / f"{name}.bmp")
-    pairs = [Pair(name, tmp_path / f"{name}.bmp", tmp_path / f"{name}.bmp") for name in "ab"]
-
-    def digest(*chosen: Pair) -> bytes:
-        return sample_digest(PairedFiles(Classes(("x",), ((0, 0, 0),)), chosen, LabelMap({0: 0}, 1)))
-
-    same = digest(*pairs)
-    assert digest(*pairs) == same
-    renamed = Pair("c", pairs[1].image, pairs[1].mask)
-    assert len({same, digest(*reversed(pairs)), digest(pairs[0]), digest(pairs[0], renamed)}) == 4
-    shutil.copy(tmp_path / "a.bmp", tmp_path / "b.bmp")
-    assert digest(*pairs) != same
 
 
 @pytest.fixture
