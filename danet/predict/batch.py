@@ -1,41 +1,29 @@
-"""Segment the images of a manifest: labels for each image, and one dataset of statistics. Used by `danet predict`.
+"""A batch of `danet predict`: a manifest, settings, and a folder of results.
 
-The folder of the results belongs to one batch: run.json names its manifest, weights and settings. Results are a
+The folder belongs to one batch: run.json names its manifest, weights and settings. Results are a
 function of these and the image, so a process that starts again, or a second one, writes the same bytes.
 """
 
 import json
-import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from danet.data.classes import Classes
 from danet.errors import InputError
-from danet.files import FULL, check_writable, remove_incomplete
-from danet.predict import large_image, overlay, statistics
-from danet.predict.folder import pipelined, read_job
-from danet.predict.georeferenced import save_labels
-from danet.predict.inputs import Found, Job, jobs_of, result_name
+from danet.files import check_writable, remove_incomplete
+from danet.predict import statistics
+from danet.predict.inputs import Found
 from danet.predict.manifest import ALL, Entry, Manifest, Share, decode, encode, list_images
-from danet.predict.outputs import OUTPUTS
 from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import find_protocol
-from danet.predict.segmentation import Segmentation
-from danet.predict.statistics import Row, error_row
-from danet.predict.storage import Folder, download, require_pyarrow, store_address
+from danet.predict.statistics import Row
+from danet.predict.storage import Folder, require_pyarrow, store_address
 
 RUN, MANIFEST = "run.json", "manifest.parquet"
-
-_NO_COORDINATES = "the image has coordinates, but its labels do not: rasterio is not installed"
 
 
 @dataclass(frozen=True)
@@ -209,175 +197,3 @@ def _claim(out: Folder, names: set[str], about: dict[str, str | int | bool | Non
     if differing:
         what = f"has the results of other settings ({'; '.join(differing)})"
         raise InputError(out.root, what, "choose another `out`, or repeat the settings")
-
-
-class _Image(NamedTuple):
-    """An image that has been read.
-
-    Args:
-        entry: the image.
-        jobs: one, or one for each page; their file is on the local disk.
-        pixels: H,W,N; None if the image is large or a stack.
-        note: see `statistics.row`.
-    """
-
-    entry: Entry
-    jobs: list[Job]
-    pixels: np.ndarray | None
-    note: str | None
-
-
-class _Segmented(NamedTuple):
-    """What the network returned for an image: a segmentation that is still to be encoded, or rows and files."""
-
-    image: _Image
-    milliseconds: float
-    segmentation: Segmentation | None
-    rows: list[Row]
-    files: list[tuple[str, bytes]]
-
-
-class Segmenter:
-    """Segments images of a batch and writes their labels.
-
-    Args:
-        batch: the batch.
-        predictor: its network; None: load it.
-
-    Raises:
-        InputError: the weights are not those of the batch.
-    """
-
-    def __init__(self, batch: Batch, predictor: Predictor | None = None):
-        self.batch, self.settings = batch, batch.settings
-        self.predictor = predictor or self.settings.load()
-        self._protocol, self._cleaned = find_protocol(self.settings.protocol), set[Path]()
-        if self.predictor.card.sha256 != batch.about["weights"]:
-            raise InputError("weights", "are not those of the batch on this machine", "copy the same file to all")
-
-    def segment(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Row]]]:
-        """Yield each image with its rows, in order, when its labels exist. Threads read and write meanwhile.
-
-        Raises:
-            InputError: labels cannot be written.
-            OSError: an object store cannot be reached; the disk for temporary files is full.
-        """
-        entries = list(entries)
-        with tempfile.TemporaryDirectory(prefix="danet-") as scratch:
-            results = pipelined(entries, lambda entry: self._read(entry, Path(scratch)), self._work, self._write)
-            for entry, result in zip(entries, results, strict=True):
-                shutil.rmtree(Path(scratch, entry.id), ignore_errors=True)
-                yield entry, [error_row(entry, result)] if isinstance(result, InputError) else result
-
-    def record(self, entries: Iterable[Entry]) -> Iterator[Done]:
-        """Segment whole shards, write the rows of each, and yield the outcome of each image.
-
-        Raises:
-            InputError: see `segment`; rows cannot be written.
-            OSError: see `segment`.
-        """
-        for shard, group in groupby(self.segment(entries), lambda done: done[0].shard):
-            done = list(group)
-            self.batch.write_shard(shard, [row for _, own in done for row in own])
-            yield from (Done.of(entry, own) for entry, own in done)
-
-    def _read(self, entry: Entry, scratch: Path) -> _Image:
-        folder, found = scratch / entry.id, Found()
-        folder.mkdir()
-        file = _local_copy(entry, folder)
-        jobs = list(jobs_of(file, folder, self.settings.pages, True, False, found))
-        single = len(jobs) == 1 and jobs[0].kind != "large"
-        pixels = read_job(jobs[0], self.predictor.card.bands) if single else None
-        return _Image(entry, jobs, pixels, _NO_COORDINATES if found.without_coordinates else None)
-
-    def _work(self, image: _Image) -> _Segmented:
-        start = time.perf_counter()
-        if image.pixels is not None:
-            segmentation = self._segment(image, image.pixels)
-            return _Segmented(image, 1000 * (time.perf_counter() - start), segmentation, [], [])
-        rows, files = [], []
-        try:
-            for job in image.jobs:
-                start = time.perf_counter()
-                if job.kind == "large":
-                    given = job.file, job.folder, True, self._protocol, self.settings.size
-                    saved = large_image.segment_file(self.predictor, *given)
-                    summary, content = saved.summary, saved.paths[1].read_bytes()
-                else:
-                    segmentation = self._segment(image, read_job(job, self.predictor.card.bands))
-                    summary, content = segmentation.summary(), _encode(segmentation, job)
-                files.append((_output_name(image.entry, job), content))
-                rows.append(_row(image, job, 1000 * (time.perf_counter() - start), summary))
-        except InputError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:  # not the image's fault
-                raise error.__cause__ from None
-            raise
-        return _Segmented(image, 0, None, rows, files)
-
-    def _segment(self, image: _Image, pixels: np.ndarray) -> Segmentation:
-        return self.predictor.segment(image.entry.path, pixels, self._protocol, self.settings.size)
-
-    def _write(self, done: _Segmented) -> list[Row] | InputError:
-        image, rows, files = done.image, done.rows, done.files
-        if done.segmentation is not None:
-            (job,) = image.jobs
-            try:
-                files = [(_output_name(image.entry, job), _encode(done.segmentation, job))]
-                rows = [_row(image, job, done.milliseconds, done.segmentation.summary())]
-            except MemoryError:
-                return InputError(image.entry.path, "not enough memory to draw the results", "free some memory")
-        if self.settings.labels:
-            for name, content in files:
-                self._publish(name, content)
-        return rows
-
-    def _publish(self, name: str, content: bytes) -> None:
-        out = self.settings.out
-        if out.local is not None and (folder := (out.local / name).parent) not in self._cleaned:
-            remove_incomplete(folder)
-            self._cleaned.add(folder)
-        out.write(name, content)
-
-
-def _local_copy(entry: Entry, folder: Path) -> Path:
-    """Return the image's path on the local disk; an image of an object store is downloaded into the folder.
-
-    Raises:
-        InputError: there is no such image, or it has changed.
-        OSError: the store cannot be reached; the disk is full.
-    """
-    if store_address(entry.path) is None:
-        file = Path(entry.path)
-        with suppress(OSError):  # reading it reports the error
-            state = file.stat()
-            _check_unchanged(entry, (state.st_size, state.st_mtime_ns), (entry.size, entry.modified))
-        return file
-    content = download(entry.path)
-    _check_unchanged(entry, (len(content),), (entry.size,))
-    file = folder / f"image{PurePosixPath(entry.path).suffix}"
-    file.write_bytes(content)
-    return file
-
-
-def _check_unchanged(entry: Entry, now: tuple[int, ...], listed: tuple[int, ...]) -> None:
-    if now != listed:
-        what = f"has changed since it was listed ({listed[0]:,} bytes then, {now[0]:,} now)"
-        raise InputError(entry.path, what, "segment it in a new batch")
-
-
-def _output_name(entry: Entry, job: Job) -> str:
-    """Return the name of the labels; a page's has the id too, because another file may have the name of a page."""
-    page = "" if job.page is None else f"-{entry.id}{job.name.removeprefix(result_name(job.file))}"
-    return f"{entry.name}{page}{OUTPUTS[job.kind][1]}"
-
-
-def _encode(segmentation: Segmentation, job: Job) -> bytes:
-    if job.kind == "geo":
-        save_labels(segmentation, job)
-        return job.paths[1].read_bytes()
-    return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
-
-
-def _row(image: _Image, job: Job, milliseconds: float, summary: Mapping[str, Any]) -> Row:
-    page = None if job.page is None else job.page + 1
-    return statistics.row(image.entry, milliseconds, page, image.note, summary)

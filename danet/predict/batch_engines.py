@@ -8,7 +8,8 @@ from itertools import groupby
 
 from danet.errors import InputError
 from danet.predict import ray_workers, statistics
-from danet.predict.batch import Batch, Done, Segmenter
+from danet.predict.batch import Batch, Done
+from danet.predict.batch_segmenter import Segmenter
 from danet.predict.manifest import Entry
 from danet.predict.predictor import Predictor
 from danet.predict.ray_workers import FinishedAlone, Workers
