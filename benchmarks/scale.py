@@ -129,7 +129,7 @@ def simulated_cluster(nodes: int) -> Iterator[None]:
     try:
         for _ in range(nodes - 1):
             simulated.add_node(num_cpus=1)
-        os.environ["RAY_ADDRESS"] = simulated.address
+        os.environ["RAY_ADDRESS"] = str(simulated.address)
         yield
     finally:
         os.environ.pop("RAY_ADDRESS", None)
