@@ -147,6 +147,25 @@ def serve() -> str:
     return markdown(("", ""), rows)
 
 
+def scale() -> str:
+    """Return the time of batches by engine, and the error of the model of their cost."""
+    result = read("scale")
+    _, some, twice = result["images"]
+    rows = [
+        (
+            way,
+            f"{found['seconds_of_one']:.1f}",
+            f"{found['seconds']:.1f}",
+            f"{found['seconds_of_twice']:.1f}",
+            f"{found['error_of_the_model']:+.0%}".replace("%", " %"),
+        )
+        for way, found in result["ways"].items()
+    ]
+    head = ("", "s for 1 image", f"s for {some}", f"s for {twice}", "error of the prediction")
+    about = f"{result['pixels'] / 1e6:.1f} megapixels, {result['cores']} cores, bundled weights, one thread per process"
+    return f"\n{about}:\n{markdown(head, rows)}"
+
+
 def data() -> str:
     """Return the time to make a training sample."""
     ways = {
