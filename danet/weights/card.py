@@ -9,6 +9,7 @@ from typing import Any
 from danet.data.classes import IGNORE, Classes
 from danet.data.datasets import camvid
 from danet.data.images.channels import MAX_CHANNELS, Bands
+from danet.files import open_regular
 
 FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
@@ -138,7 +139,7 @@ def peek(path: Path | str | None) -> Card | None:
         The card; None if the file has none, which `danet.weights.file.load` explains.
     """
     try:
-        with resolve(path).open("rb") as file:
+        with open_regular(resolve(path)) as file:
             size = int.from_bytes(file.read(8), "little")
             return Card.from_json(json.loads(file.read(min(size, MAX_HEADER)))["__metadata__"]["danet"])
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):

@@ -51,4 +51,6 @@ def test_the_card_is_read_without_the_tensors(tiny_weights, tmp_path):
     assert card.peek(None) == weights_file.read(card.DEFAULT)[1]
     (tmp_path / "cut.safetensors").write_bytes(tiny_weights.read_bytes()[:100])
     (tmp_path / "text.onnx").write_text("not a model")
-    assert [card.peek(tmp_path / name) for name in ("cut.safetensors", "text.onnx", "absent")] == [None] * 3
+    os.mkfifo(tmp_path / "pipe.safetensors")  # which has no writer
+    names = ("cut.safetensors", "text.onnx", "absent", "pipe.safetensors")
+    assert [card.peek(tmp_path / name) for name in names] == [None] * 4

@@ -324,8 +324,8 @@ def read_csv(file: Path) -> Iterator[Record]:
     Raises:
         InputError: it is not readable, too large, not UTF-8, or not CSV; a row has another length than the header.
     """
-    csv.field_size_limit(MAX_BYTES)
     rows = csv.reader(read_text(file).splitlines(keepends=True))
+    limit = csv.field_size_limit(MAX_BYTES)  # of the whole process
     try:
         header = [name.strip() for name in next(rows, [])]
         for row in rows:
@@ -336,6 +336,8 @@ def read_csv(file: Path) -> Iterator[Record]:
                 yield record
     except csv.Error as error:
         raise InputError(file, f"line {rows.line_num}: invalid CSV ({error})", "export it again") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _short(value: object) -> str:
