@@ -134,7 +134,7 @@ def trust(calibration: Calibration, boundary: Boundary) -> Section:
 def attention(metrics: AttentionMetrics) -> Section:
     """Return where attention looks, by class, and what it is worth."""
     entries = metrics.as_dict()
-    position, parts = entries["position"], [f"<p>{escape(line)}</p>" for line in metrics.text().splitlines()]
+    position, parts = entries["position"], [f"<p>{escape(line, 600)}</p>" for line in metrics.text().splitlines()]
     if position is not None:
         names = ("own", "chance", "own_beyond", "chance_beyond")
         rows = [

@@ -1,5 +1,6 @@
 """Attention metrics: equal to the dense definitions, and what ideal, uniform and useless attention score."""
 
+import html
 import json
 
 import numpy as np
@@ -116,7 +117,13 @@ def test_evaluate_reports_attention(tiny_weights, tmp_path, capsys):
     assert "attention on the pixel's own class" in printed
     assert "mIoU without both modules" in printed
     assert 0 < json.loads(scores.read_text())["attention"]["position"]["own"] < 1
-    assert "<h2>Attention</h2>" in report.read_text()
+    page, lines = (
+        report.read_text(),
+        printed[printed.index("attention on") : printed.index("mIoU without")].splitlines(),
+    )
+    assert "<h2>Attention</h2>" in page
+    assert len(lines) >= 3
+    assert all(f"<p>{html.escape(line)}</p>" in page for line in lines), "complete lines"
 
 
 def test_network_without_attention_is_an_error(tiny_weights):
