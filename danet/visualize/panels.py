@@ -76,8 +76,8 @@ def column(columns: int, width: int) -> int:
     return (width - (columns - 1) * GAP) // columns
 
 
-def legend(segmentation: Segmentation, maps: Iterable[UInt8[np.ndarray, "H W"] | None]) -> list[tuple[str, Color]]:
-    """Return name and color of each class that is in one of the label maps."""
+def legend(segmentation: Segmentation, maps: Iterable[UInt8[np.ndarray, "_ _"] | None]) -> list[tuple[str, Color]]:
+    """Return name and color of each class that is in one of the label maps, which may differ in size."""
     classes = segmentation.classes
     present = np.unique(np.concatenate([np.unique(labels) for labels in maps if labels is not None]))
     return [(classes.names[i], classes.palette[i]) for i in present if i < len(classes)]
