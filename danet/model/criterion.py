@@ -27,6 +27,7 @@ IGNORE = 255
 FOCAL_POWER = 2.0
 EASY, HARD_SHARE = 0.7, 1 / 16
 BOUNDARY_WIDTH, BOUNDARY_FACTOR = 3, 5.0
+ERROR_BINS = 2**16
 
 REGION_LOSSES = ("dice", "lovasz")
 """The losses of whole regions. They are slow, so only the fused output has them (`multi_loss`)."""
@@ -84,16 +85,22 @@ def dice_loss(probabilities: Float[Tensor, "K n"], target: Int64[Tensor, " n"]) 
 
 
 def lovasz_loss(probabilities: Float[Tensor, "K n"], target: Int64[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Return the mean Lovasz-Softmax loss of the classes that occur in `target`."""
-    truth = F.one_hot(target, len(probabilities)).T.to(probabilities.dtype)
-    present = truth.any(1)
-    truth, errors = truth[present], (truth - probabilities).abs()[present]
-    errors, order = errors.sort(dim=1, descending=True)
-    truth = truth.gather(1, order)
-    union = truth.sum(1, keepdim=True) + (1 - truth).cumsum(1)
-    jaccard = 1 - (truth.sum(1, keepdim=True) - truth.cumsum(1)) / union
-    steps = torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], 1)
-    return (errors * steps).sum(1).mean()
+    """Return the mean Lovasz-Softmax loss of the classes that occur in `target`.
+
+    Errors are counted in bins of 1 / `ERROR_BINS` instead of sorted, which is five times faster. Those of one bin share
+    the change of 1 - IoU that they make together.
+    """
+    classes, own = len(probabilities), target[None]
+    errors = probabilities.scatter(0, own, 1 - probabilities.gather(0, own))
+    bins = ((1 - errors.detach()) * ERROR_BINS).long().clamp_(0, ERROR_BINS - 1)  # the largest errors first
+    bins += ERROR_BINS * torch.arange(classes, device=bins.device)[:, None]
+    counted = (torch.bincount(x.flatten(), minlength=ERROR_BINS * classes) for x in (bins, bins.gather(0, own)))
+    pixels, positives = (counts.view(classes, ERROR_BINS).to(errors.dtype) for counts in counted)
+    total = positives.sum(1, keepdim=True)
+    union = total + (pixels - positives).cumsum(1)
+    jaccard = 1 - (total - positives.cumsum(1)) / union.clamp(min=1)
+    steps = jaccard.diff(dim=1, prepend=jaccard.new_zeros(classes, 1)) / pixels.clamp(min=1)
+    return (errors * steps.take(bins)).sum(1)[total[:, 0] > 0].mean()
 
 
 def near_boundary(labels: Labels, width: int = BOUNDARY_WIDTH) -> Bool[Tensor, "B H W"]:

@@ -109,6 +109,45 @@ def test_lovasz_is_the_area_under_one_minus_iou_of_the_largest_errors(batch):
     assert lovasz_loss(probabilities, target).item() == pytest.approx(np.mean(losses))
 
 
+@pytest.mark.parametrize(("pixels", "tolerance"), [(60, 1e-12), (250_000, 1e-6)])
+def test_lovasz_by_bins_has_the_value_of_the_sorted_errors(pixels, tolerance):
+    """Of 60 pixels none share a bin; of 250,000 most do."""
+    scores, target = random_pixels(pixels)
+    assert (
+        abs((lovasz_loss(scores.softmax(0), target) - lovasz_by_sorting(scores.softmax(0), target)).item()) < tolerance
+    )
+
+
+def test_lovasz_by_bins_has_the_gradient_of_the_sorted_errors():
+    scores, target = random_pixels(60)
+    losses = (loss(scores.softmax(0), target) for loss in (lovasz_loss, lovasz_by_sorting))
+    binned, expected = (torch.autograd.grad(loss, scores)[0] for loss in losses)
+    torch.testing.assert_close(binned, expected)
+
+
+def test_lovasz_of_a_diverged_network_is_nan():
+    scores, target = random_pixels(60)
+    assert lovasz_loss((scores * torch.nan).softmax(0), target).isnan()
+
+
+def random_pixels(count):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, K, (count,), generator=generator)
+    return torch.randn(K, count, generator=generator, dtype=torch.float64).requires_grad_(), target
+
+
+def lovasz_by_sorting(probabilities, target):
+    """Return the loss as Berman et al. compute it in Algorithm 1."""
+    losses = []
+    for c in range(K):
+        truth = (target == c).double()
+        errors, order = (truth - probabilities[c]).abs().sort(descending=True)
+        truth = truth[order]
+        jaccard = 1 - (truth.sum() - truth.cumsum(0)) / (truth.sum() + (1 - truth).cumsum(0))
+        losses.append(errors @ jaccard.diff(prepend=jaccard.new_zeros(1)))
+    return torch.stack(losses).mean()
+
+
 def test_perfect_and_opposite_predictions_have_the_ends_of_the_range():
     target = torch.tensor([0, 0, 1, 1, 1])
     perfect = torch.nn.functional.one_hot(target, 2).T.double()
