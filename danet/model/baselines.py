@@ -74,7 +74,11 @@ def build_network(architecture: str = "danet", **arguments: Any) -> AnyNetwork:
 
 
 def _dranet(**arguments: Any) -> DRANet:
-    """Build a DRANet from the arguments of `DANet`; those that DRANet lacks must have their defaults."""
+    """Build a DRANet from the arguments of `DANet`; those that DRANet lacks must have their defaults.
+
+    `decoder` has no effect, because a DRANet always has one.
+    """
+    arguments.pop("decoder", None)
     for name in signature(DANet).parameters.keys() & arguments.keys() - signature(DRANet).parameters.keys():
         value = arguments.pop(name)
         if value != signature(DANet).parameters[name].default:

@@ -98,7 +98,6 @@ def _optim_rules(optim: Optim) -> list[Rule]:
 
 def _other_rules(recipe: Recipe) -> list[Rule]:
     scale, losses = recipe.network.initial_scale, asdict(recipe.loss)
-    positional = recipe.network.architecture == "danet" and recipe.network.position
     return [
         *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
         *(
@@ -110,12 +109,6 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
             )
         ),
         ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
-        (
-            "loss.attention",
-            losses["attention"],
-            positional or not losses["attention"],
-            "0 without a danet's position attention",
-        ),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),

@@ -161,7 +161,8 @@ class Loss:
     auxiliary: float = 0.4
     """weight of the auxiliary head's cross-entropy"""
     attention: float = 0.0
-    """weight of the loss that makes pixels attend to their own class; 0 in the paper, 0.4 where we use it"""
+    """weight of the loss that makes pixels attend to their own class, if the network is a danet with position
+    attention; 0 in the paper, 0.4 where we use it"""
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,11 @@ class Recipe:
     """number of unreadable images that may be skipped; one more stops the run"""
     fine_tunes: str = ""
     """name of the recipe that this one fine-tunes (informational; pass the weights with --initial-weights)"""
+
+    @property
+    def supervises_attention(self) -> bool:
+        """Return whether the attention loss is computed."""
+        return self.loss.attention > 0 and self.network.position and self.network.architecture == "danet"
 
 
 @dataclass(frozen=True)

@@ -2,45 +2,31 @@
 
 from dataclasses import replace
 
-from danet.recipes.recipe import Data, Loss, Network, Optim, Recipe
+from danet.recipes.recipe import Criterion, Data, Loss, Network, Optim, Recipe
 
 # align_corners=True is off by up to one stride at the right and bottom edges unless the size is a multiple of the
 # stride plus 1. On small images this lowers the mIoU (docs/log.md).
-_SMALL = Network("tf_efficientnet_lite0", output_stride=16, width=128, align_corners=False)
+_DECODER = Network("mobilenetv2_100", output_stride=16, width=128, align_corners=False, decoder=True, initial_scale=0.1)
+_SUPERVISED = Loss(fused=1.0, position=0.4, channel=0.4, attention=0.4)
+_ADAMW = Optim(algorithm="adamw", lr=3e-4, head_lr_factor=4.0, weight_decay=0.01, attention_weight_decay=0.0, ema=0.99)
 _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 
 CAMVID = Recipe(
     about="CamVid street scenes, 11 classes; the recipe of the bundled weights",
-    network=_SMALL,
-    # twice the original size: at stride 16, poles, signs and people are too small otherwise (docs/log.md)
-    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.2, 3.0), jitter=0.3, size=960),
-    optim=Optim(epochs=40, lr=0.01, head_lr_factor=5.0, ema=0.998, warmup=100),
-    validate_every=4,
-)
-CAMVID_DECODER = Recipe(
-    about="CamVid with a decoder and supervised attention, on a MobileNetV2",
-    network=Network(
-        "mobilenetv2_100", output_stride=16, width=128, align_corners=False, decoder=True, initial_scale=0.1
-    ),
-    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.0, 2.8), jitter=0.3, size=960),
-    optim=Optim(
-        algorithm="adamw",
-        epochs=24,
-        lr=2.5e-4,
-        head_lr_factor=4.0,
-        weight_decay=0.01,
-        attention_weight_decay=0.0,
-        frozen_batch_norm=2,
-        ema=0.998,
-        warmup=100,
-    ),
-    loss=Loss(fused=1.0, position=0.4, channel=0.4, attention=0.4),
-    validate_every=4,
+    network=_DECODER,
+    # twice the original size: poles, signs and people are too small otherwise (docs/log.md)
+    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.0, 2.8), rare=0.3, jitter=0.3, size=960),
+    optim=replace(_ADAMW, epochs=20, frozen_batch_norm=2, warmup=100),
+    loss=_SUPERVISED,
+    criterion=Criterion(lovasz=1.0),
+    validate_every=5,
 )
 FOLDER = Recipe(
-    network=_SMALL,
+    network=_DECODER,
     data=Data("folder", batch=4, crop=(384, 384), scale_from="size", jitter=0.3, size="auto"),
-    optim=Optim(epochs=60, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=20),
+    optim=replace(_ADAMW, epochs=60, warmup=20),
+    loss=_SUPERVISED,
+    criterion=Criterion(lovasz=1.0),
 )
 TOY = Recipe(
     about="synthetic street scenes; trains in two to three minutes on two cores, nothing to download",
@@ -62,7 +48,6 @@ TOY_CONTEXT_FCN = replace(
 SMALL = {
     "folder": FOLDER,
     "camvid": CAMVID,
-    "camvid-decoder": CAMVID_DECODER,
     "toy": TOY,
     "toy-context": TOY_CONTEXT,
     "toy-context-fcn": TOY_CONTEXT_FCN,

@@ -94,7 +94,7 @@ def _kept_bytes(network: AnyNetwork, recipe: Recipe, channels: int, images: int)
     tensors = torch.zeros(images, channels, *recipe.data.crop)
     labels = torch.zeros(images, *recipe.data.crop, dtype=torch.int64)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        options = {"attention": True} if recipe.loss.attention else {}
+        options = {"attention": True} if recipe.supervises_attention else {}
         multi_loss(network(tensors, **options), labels, asdict(recipe.loss))
     sizes = {address: tensor.untyped_storage().nbytes() for address, tensor in kept.items()}
     largest = max(sizes, key=sizes.__getitem__)

@@ -1,0 +1,203 @@
+"""Training on few images: danet's default command, and segmentation-models-pytorch in a loop like that of its docs.
+
+Both start from the same backbone weights and see the same number of images at the same size. The loop is that of the
+example "CamVid multiclass segmentation" of segmentation-models-pytorch: Dice loss, Adam with learning rate 2e-4, cosine
+annealing; with random flips, scaling and crops. The mIoU is that of the last weights on full validation images. The
+same command continues an interrupted benchmark. Needs the extra `compare`.
+
+    python -m benchmarks.small_data --data DATA --backbone-weights FILE --json benchmarks/results/small_data.json
+
+DATA has one folder per dataset: images/{train,val}, labels/{train,val} and classes.txt.
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from benchmarks import command
+from benchmarks.command import JsonFile
+from benchmarks.measure import environment
+from danet.data import registry
+from danet.data.augment import Augmentation
+from danet.data.sampler import generator, sample_index
+from danet.data.samples import Samples
+from danet.errors import InputError
+from danet.evaluate.confusion import Confusion
+from danet.files import write_json
+from danet.model.criterion import IGNORE
+from danet.model.preprocess import normalize
+from danet.weights import file as weights_file
+from danet.weights.file import Card
+
+SMP_BATCH, SMP_CROP, SMP_RATE, SMP_LEAST_RATE = 4, 320, 2e-4, 1e-5
+MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train on few images with danet's default command and with segmentation-models-pytorch.
+
+    Example: python -m benchmarks.small_data --data DATA --datasets msrc21 --images 20
+    """
+
+    data: Path
+    """folder of the datasets"""
+    datasets: tuple[str, ...] = ("labelmefacade", "msrc21", "idd_lite")
+    """folders in it"""
+    images: tuple[int, ...] = (20, 50, 100, 200)
+    """numbers of training images; those above the size of a dataset are left out"""
+    validation: int = 60
+    """number of validation images"""
+    architectures: tuple[str, ...] = ("Unet", "DeepLabV3Plus")
+    """of segmentation-models-pytorch"""
+    backbone_weights: Path | None = None
+    """ImageNet weights of the backbone; default: timm's from the Hugging Face hub"""
+    out: Path = Path("runs/small_data")
+    """folder of the subsets and runs"""
+    seed: int = 1
+    """of danet and of the loop"""
+    json: JsonFile = None
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train and evaluate what is missing in `options.json`."""
+    earlier = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else {}
+    rows = earlier.get("rows", [])
+    for name in options.datasets:
+        for count in options.images:
+            folder = make_subset(options.data / name, options.out / f"{name}-{count}", count, options.validation)
+            done = {row["way"] for row in rows if (row["dataset"], row["images"]) == (name, count)}
+            for way in ("danet", *options.architectures):
+                if folder is not None and way not in done:
+                    measured = _measure(way, folder, options)
+                    print(f"{name}, {count} images, {way}: mIoU {100 * measured['miou']:.1f}%", file=sys.stderr)
+                    rows.append({"dataset": name, "images": count, "way": way, **measured})
+                    if options.json is not None:
+                        write_json(options.json, {"environment": environment(), "rows": rows})
+    return {"environment": environment(), "rows": rows}
+
+
+def make_subset(source: Path, folder: Path, count: int, validation: int) -> Path | None:
+    """Copy evenly spaced images of a dataset and their masks; None if it has fewer."""
+    for split, wanted in (("train", count), ("val", validation)):
+        images = sorted((source / "images" / split).iterdir())
+        if not images:
+            raise InputError("data", f"{source} has no images", "give the folder of the datasets")
+        if split == "train" and len(images) < wanted:
+            return None
+        for image in (images[i] for i in np.linspace(0, len(images) - 1, min(wanted, len(images))).astype(int)):
+            mask = source / "labels" / split / f"{image.stem}.png"
+            for file, kind in ((image, "images"), (mask, "labels")):
+                (folder / kind / split).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / kind / split / file.name)
+    shutil.copyfile(source / "classes.txt", folder / "classes.txt")
+    if not (folder / "dataset.yaml").exists():
+        subprocess.run([sys.executable, "-m", "danet", "init", str(folder)], check=True)
+    return folder
+
+
+def train_smp(architecture: str, card: Card, folder: Path, steps: int, options: Options) -> float:
+    """Train a network of segmentation-models-pytorch and return its mIoU, a fraction.
+
+    Args:
+        architecture: a class of segmentation-models-pytorch.
+        card: of danet's run: backbone, size and normalization.
+        folder: a subset.
+        steps: number of training steps.
+        options: backbone weights and seed.
+    """
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(options.seed)
+    samples = registry.load("folder", folder, "train")
+    encoder, classes, size = card.network["backbone"], len(samples.classes), card.size
+    assert isinstance(size, int)
+    pretrained = "imagenet" if options.backbone_weights is None else None
+    network: Any = smp.create_model(architecture, f"tu-{encoder}", encoder_weights=pretrained, classes=classes)
+    if options.backbone_weights is not None:
+        found = network.encoder.model.load_state_dict(load_file(options.backbone_weights), strict=False)
+        assert not found.missing_keys, found.missing_keys
+    loss = smp.losses.DiceLoss(smp.losses.MULTICLASS_MODE, from_logits=True, ignore_index=IGNORE)
+    optimizer = torch.optim.Adam(network.parameters(), SMP_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, SMP_LEAST_RATE)
+    augment = Augmentation((SMP_CROP, SMP_CROP), (0.75, 1.5), long_side=size)
+    network.train()
+    for step in range(steps):
+        drawn = [_drawn(samples, options.seed, SMP_BATCH * step + i, augment) for i in range(SMP_BATCH)]
+        images, labels = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+        value = loss(network(normalize(torch.from_numpy(images), card.mean, card.std)), torch.from_numpy(labels).long())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+    return _miou(network.eval(), card, registry.load("folder", folder, "val"), size)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Format mIoU and minutes of each way, a line per subset."""
+    ways = list(dict.fromkeys(row["way"] for row in result["rows"]))
+    lines = [f"| dataset | images | {' | '.join(ways)} |", f"|---|---|{'---|' * len(ways)}"]
+    for key in dict.fromkeys((row["dataset"], row["images"]) for row in result["rows"]):
+        found = {row["way"]: row for row in result["rows"] if (row["dataset"], row["images"]) == key}
+        cells = [f"{100 * found[w]['miou']:.1f} ({found[w]['minutes']:.0f} min)" if w in found else "" for w in ways]
+        lines.append(f"| {key[0]} | {key[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _measure(way: str, folder: Path, options: Options) -> dict[str, float]:
+    """Return mIoU (a fraction), minutes, and the number of images seen."""
+    start, danet_run = time.perf_counter(), folder.with_name(f"{folder.name}-danet")
+    if way == "danet":
+        _train_danet(folder, danet_run, options)
+    last = list(csv.DictReader((danet_run / "metrics.csv").open()))[-1]
+    card = weights_file.read(danet_run / "best.safetensors")[1]
+    seen = int(last["step"]) * card.recipe["data"]["batch"]
+    miou = float(last["miou"]) if way == "danet" else train_smp(way, card, folder, seen // SMP_BATCH, options)
+    return {"miou": miou, "minutes": (time.perf_counter() - start) / 60, "seen": seen}
+
+
+def _train_danet(folder: Path, out: Path, options: Options) -> None:
+    """Run the default command, or continue it."""
+    arguments = ["folder", "--data.root", str(folder), "--out", str(out), "--seed", str(options.seed)]
+    if options.backbone_weights is not None:
+        arguments += ["--backbone-weights", str(options.backbone_weights)]
+    if (out / "last.ckpt").exists():
+        arguments = ["--resume", str(out)]
+    subprocess.run([sys.executable, "-m", "danet", "train", *arguments], check=True)
+
+
+def _drawn(samples: Samples, seed: int, position: int, augment: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+    sample = samples[sample_index(seed, position, len(samples))]
+    return augment(sample.image, sample.labels, generator(seed, position))
+
+
+@torch.inference_mode()
+def _miou(network: nn.Module, card: Card, samples: Samples, size: int) -> float:
+    """Return the mIoU at the original size of images that are segmented at `size`."""
+    confusion = Confusion(len(samples.classes))
+    for i in range(len(samples)):
+        sample = samples[i]
+        height, width = (round(side * size / max(sample.labels.shape)) for side in sample.labels.shape)
+        image = normalize(torch.from_numpy(np.ascontiguousarray(sample.image))[None], card.mean, card.std)
+        image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
+        padded = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        logits = network(padded)[..., :height, :width]
+        labels = F.interpolate(logits, sample.labels.shape, mode="bilinear").argmax(1)[0]
+        confusion.update(sample.labels, labels.numpy())
+    return confusion.scores().miou
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("small_data", Options, run, table, overwrite=True))
