@@ -1,12 +1,12 @@
-"""DANet, DRANet and their baselines FCN, PSPNet, DeepLabV3, DeepLabV3+ and UPerNet: accuracy, time and memory.
+"""DANet, DRANet and their baselines, of which there is one row each: accuracy, time and memory.
 
 All have the same backbone, recipe and number of steps. DANet is also trained at stride 8, as in the paper, with a
 decoder, and on degraded images. Needs the extra `compare`.
 
     python -m benchmarks.baselines --root CAMVID --seeds 3 --json benchmarks/results/baselines.json
 
-DANet and the FCN are the runs of ablation.py if these are in the same --out. Speed is measured again each time, once
-all networks are trained: repeat the command when the machine is idle.
+DANet and the FCN are the runs of ablation.py if these are in the same --out. `--only ccnet ocrnet` trains just these.
+The speed of all networks that are trained is measured again each time: repeat the command when the machine is idle.
 """
 
 import sys
@@ -24,19 +24,45 @@ from benchmarks.summary import Row
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 
-BASELINES = ("PSPNet", "DeepLabV3", "DeepLabV3Plus", "UPerNet")
+BASELINES = {
+    "fcn8s": "FCN-8s",
+    "deeplabv2": "DeepLab-v2",
+    "refinenet": "RefineNet",
+    "smp:PSPNet": "PSPNet",
+    "smp:DeepLabV3": "DeepLabV3",
+    "smp:DeepLabV3Plus": "DeepLabV3+",
+    "smp:UPerNet": "UPerNet",
+    "bisenet": "BiSeNet",
+    "denseaspp": "DenseASPP",
+    "encnet": "EncNet",
+    "ccnet": "CCNet",
+    "gcnet": "GCNet",
+    "dnl": "DNL",
+    "ocrnet": "OCRNet",
+    "emanet": "EMANet",
+    "smp:FPN": "FPN",
+    "smp:PAN": "PAN",
+    "smp:Unet": "U-Net",
+    "smp:Linknet": "LinkNet",
+    "smp:MAnet": "MA-Net",
+    "smp:Segformer": "SegFormer's decoder",
+}
+"""Architecture -> label."""
+WITH_AUXILIARY = ("smp:PSPNet", "ccnet", "dnl", "gcnet", "encnet")
+"""Those whose papers train an auxiliary head."""
 BATCH = 4
 REPEATS = 15
 
 
 def run(options: campaign.Options) -> dict[str, Any]:
-    """Train and compare all networks, and measure their speed once all are trained."""
+    """Train and compare all networks, and measure the speed of those that are trained."""
     networks = rows(campaign.base(options))
     result = campaign.run(networks, options)
-    weights = {row.name: campaign.weights_of(row, 1, options) for row in networks}
-    if all(path.exists() for path in weights.values()):
-        measured = speed(weights, str(resolve_device(options.device)))
-        for row in result["rows"]:
+    files = {row.name: campaign.weights_of(row, 1, options) for row in networks}
+    trained = {name: path for name, path in files.items() if path.exists()}
+    measured = speed(trained, str(resolve_device(options.device)))
+    for row in result["rows"]:
+        if row["name"] in measured:
             row["speed"] = measured[row["name"]]
     return result
 
@@ -52,12 +78,12 @@ def rows(base: Recipe) -> Sequence[Row]:
     against, network = ("both",), base.network
     baselines = [
         Row(
-            name.lower(),
-            name.replace("Plus", "+"),
-            replace(base, network=replace(network, architecture=f"smp:{name}")),
+            name.removeprefix("smp:").lower(),
+            label,
+            replace(base, network=replace(network, architecture=name, auxiliary=name in WITH_AUXILIARY)),
             against,
         )
-        for name in BASELINES
+        for name, label in BASELINES.items()
     ]
     fcn = replace(base, network=replace(network, position=False, channel=False))
     finer = replace(base, network=replace(network, output_stride=8))

@@ -65,6 +65,7 @@ class TrainingOutputs(NamedTuple):
         channel: see `Outputs`.
         auxiliary: logits of the auxiliary head, in training mode of networks that have one.
         attention: of the position module, if asked for.
+        presence: for each class, the logit of its presence in the image; only of EncNet, in training mode.
     """
 
     fused: Float[Tensor, "B K H W"]
@@ -72,6 +73,7 @@ class TrainingOutputs(NamedTuple):
     channel: Float[Tensor, "B K H W"] | None
     auxiliary: Float[Tensor, "B K H W"] | None = None
     attention: AttentionRows | None = None
+    presence: Float[Tensor, "B K"] | None = None
 
 
 class DANet(nn.Module):

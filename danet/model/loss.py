@@ -16,8 +16,15 @@ from danet.model.attention_kernels import row_logsumexp
 from danet.model.criterion import IGNORE, REGION_LOSSES, output_loss
 from danet.model.danet import AttentionRows, Outputs, TrainingOutputs
 
-FACTORS: dict[str, float] = {"fused": 1.0, "position": 1.0, "channel": 1.0, "auxiliary": 0.4, "attention": 0.0}
-"""The weights of the losses in the released code, and of the auxiliary head's in mmsegmentation."""
+FACTORS: dict[str, float] = {
+    "fused": 1.0,
+    "position": 1.0,
+    "channel": 1.0,
+    "auxiliary": 0.4,
+    "attention": 0.0,
+    "presence": 0.2,
+}
+"""Those of DANet's released code; of the auxiliary head in mmsegmentation; of EncNet's SE-loss in its released code."""
 
 
 def multi_loss(
@@ -31,7 +38,7 @@ def multi_loss(
     """Return the weighted sum of the losses, and each of them by its name.
 
     The loss of each output of logits is its mean cross-entropy over valid pixels, or that of `criterion`; the one of
-    `attention` is `attention_loss`.
+    `attention` is `attention_loss`, that of `presence` is `presence_loss`.
 
     Args:
         outputs: logits B,K,H,W.
@@ -52,6 +59,8 @@ def multi_loss(
     for name, output in outputs._asdict().items():
         if isinstance(output, AttentionRows):
             parts[name] = attention_loss(output, labels, outputs.fused.shape[1]) / divisor
+        elif name == "presence" and output is not None:
+            parts[name] = presence_loss(output, labels) / divisor
         elif output is not None:
             logits = output.to(torch.promote_types(output.dtype, torch.float32))
             chosen = {
@@ -59,6 +68,21 @@ def multi_loss(
             }
             parts[name] = output_loss(logits, labels, weights, **chosen) / divisor
     return torch.stack([factors[name] * part for name, part in parts.items()]).sum(), parts
+
+
+def presence_loss(presence: Float[Tensor, "B K"], labels: Int64[Tensor, "B H W"]) -> Float[Tensor, ""]:
+    """Return EncNet's SE-loss, the binary cross-entropy of which classes are in an image, times its valid pixels.
+
+    Zhang et al., CVPR 2018, section 3.1. It is the mean over classes, and the sum over images.
+
+    Args:
+        presence: logits.
+        labels: train ids in [0, K), 255 = ignore.
+    """
+    counts = torch.stack([torch.bincount(image, minlength=256) for image in labels.flatten(1)])  # B,256
+    truth = (counts[:, : presence.shape[1]] > 0).to(torch.promote_types(presence.dtype, torch.float32))
+    losses = F.binary_cross_entropy_with_logits(presence.to(truth.dtype), truth, reduction="none").mean(1)
+    return (losses * (labels != IGNORE).flatten(1).sum(1)).sum()
 
 
 def attention_loss(attention: AttentionRows, labels: Int64[Tensor, "B H W"], num_classes: int) -> Float[Tensor, ""]:

@@ -15,7 +15,7 @@ from danet.errors import InputError
 class Network:
     """The network: its architecture and the arguments of `danet.DANet`.
 
-    Baselines ignore the options of DANet's head.
+    Baselines ignore the options of DANet's head, and smp's also width and dropout.
     """
 
     backbone: str = "resnet50"
@@ -49,8 +49,8 @@ class Network:
     reduction: int = 8
     """ratio of the branches' channels to those of query and key: 8 in the released code, 1 in the paper's text"""
     architecture: str = "danet"
-    """danet, dranet, or a baseline: smp:PSPNet, smp:DeepLabV3, smp:DeepLabV3Plus or smp:UPerNet (with the
-    extra compare: uv sync --extra compare)"""
+    """danet, dranet, or a baseline: fcn8s, refinenet, bisenet, deeplabv2, denseaspp, encnet, ccnet, dnl, gcnet, ocrnet,
+    emanet, or smp:PSPNet and others of segmentation-models-pytorch; see docs/training.md"""
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,8 @@ class Loss:
     attention: float = 0.0
     """weight of the loss that makes pixels attend to their own class, if the network is a danet with position
     attention; 0 in the paper, 0.4 where we use it"""
+    presence: float = 0.2
+    """weight of EncNet's loss of which classes are in the image"""
 
 
 @dataclass(frozen=True)

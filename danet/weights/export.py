@@ -1,11 +1,11 @@
 """Export a network as one ONNX file, or as an OpenVINO pair .xml + .bin, after comparing it with the network.
 
 Command: `danet export W --to onnx`. The graph takes normalized images, as `DANet` does, so every testing protocol works
-on it. It has two outputs, and a runtime can compute just one: `logits` at the feature grid, which needs the least
-memory and which danet uses, and `labels` at the size of the images for other programs: bilinear upsampling with the
-network's own align_corners, then argmax. Position attention is written as two products and a softmax, so its N x N map
-is in memory, N being the positions of the feature grid: 4 N^2 bytes per image, with OpenVINO twice that. At N = 32,768
-(2048 x 1024 at stride 8) this is 4.3 GB.
+on it. It has two outputs, and a runtime can compute just one: `logits` at the feature grid (at the size of the images
+for baselines that pad them), which needs the least memory and which danet uses, and `labels` at the size of the images
+for other programs: bilinear upsampling with the network's own align_corners, then argmax. Position attention is written
+as two products and a softmax, so its N x N map is in memory, N being the positions of the feature grid: 4 N^2 bytes per
+image, with OpenVINO twice that. At N = 32,768 (2048 x 1024 at stride 8) this is 4.3 GB.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically
-from danet.model.dranet import AttentionNetwork
+from danet.model.baselines import AnyNetwork
 from danet.startup import without_dynamo
 from danet.weights import file as weights_file
 from danet.weights import runtimes
@@ -119,7 +119,7 @@ def export(
         overwrite: replace existing files.
 
     Raises:
-        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images, or a baseline.
+        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images.
     """
     suffix = ".onnx" if to == "onnx" else ".xml"
     if out.suffix != suffix:
@@ -129,8 +129,6 @@ def export(
     files = (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
     check_new(*files, overwrite=overwrite)
     network, card = weights_file.load(weights)
-    if not isinstance(network, AttentionNetwork):
-        raise InputError(weights, f"has architecture {card.network['architecture']}", "use weights of a DANet")
     calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
     compare_on = (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])
     inputs = {str(file): load_normalized(file, card) for file in compare_on}
@@ -154,7 +152,7 @@ def export(
     return report
 
 
-def to_onnx(network: AttentionNetwork, card: Card) -> bytes:
+def to_onnx(network: AnyNetwork, card: Card) -> bytes:
     """Return the content of an ONNX file with weights and card, for any batch size, height and width.
 
     Raises:
@@ -221,9 +219,7 @@ def usage(card: Card) -> str:
 
 
 @torch.inference_mode()
-def compare(
-    network: AttentionNetwork, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]
-) -> list[Comparison]:
+def compare(network: AnyNetwork, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]) -> list[Comparison]:
     """Compare a network with an exported file of it on normalized images B,N,H,W, given by name."""
     result = []
     for name, images in inputs.items():
@@ -243,7 +239,7 @@ def _noise(channels: int) -> dict[str, Tensor]:
 class _Graph(nn.Module):
     """The module to export: returns the logits and the labels."""
 
-    def __init__(self, network: AttentionNetwork):
+    def __init__(self, network: AnyNetwork):
         super().__init__()
         self.network = copy.deepcopy(network)
         padded = [(name, m) for name, m in self.network.named_modules() if isinstance(m, Conv2dSame)]

@@ -13,6 +13,7 @@ from PIL import Image
 
 import danet
 from danet import InputError, recipes
+from danet.model.baselines import ARCHITECTURES
 from danet.train import loop
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +223,7 @@ def test_invalid_options_are_rejected(campaign, load, camvid, more, message):
 def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeypatch, tmp_path, capsys):
     pytest.importorskip("segmentation_models_pytorch")
     baselines, plots = load("baselines"), load("plots")
-    monkeypatch.setattr(baselines, "BASELINES", ("PSPNet",))
+    monkeypatch.setattr(baselines, "BASELINES", {"smp:PSPNet": "PSPNet"})
     monkeypatch.setattr(baselines, "REPEATS", 2)
     monkeypatch.setattr(baselines, "peak_memory", lambda prepare, *args: prepare(*args)() and 5_000_000)
     args = ["--root", str(camvid), "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "baselines.json")]
@@ -241,6 +242,13 @@ def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeyp
     assert plots.draw_all(tmp_path) == drawings
     assert b"PSPNet" in drawings["baselines.svg"]
     assert b"64 x 48" in drawings["baselines.svg"]
+
+
+def test_every_baseline_has_a_row(campaign, load):
+    rows = load("baselines").rows(campaign.BASE)
+    named = {row.recipe.network.architecture for row in rows if row.recipe is not None}
+    assert named == set(ARCHITECTURES)
+    assert len({row.name for row in rows}) == len(rows)
 
 
 def test_networks_are_compared_on_the_same_corrupted_images(campaign, load, camvid, monkeypatch, tmp_path, capsys):

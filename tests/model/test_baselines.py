@@ -28,7 +28,10 @@ from danet.weights import file as weights_file
 
 pytest.importorskip("segmentation_models_pytorch")
 
-BASELINES = [name for name in ARCHITECTURES if name.startswith("smp:")]
+EVERY = [name for name in ARCHITECTURES if name.startswith("smp:")]
+BASELINES = ["smp:PSPNet", "smp:DeepLabV3", "smp:DeepLabV3Plus", "smp:UPerNet"]
+WITHOUT_SIGNAL = {"smp:PAN": "fpa.down3", "smp:MAnet": "SE_hl"}
+"""Parameters without a gradient on small maps: a bias before normalization; few channels, all negative."""
 
 
 def tiny(architecture: str, **changes) -> Baseline:
@@ -53,7 +56,7 @@ def few_scenes(monkeypatch):
     monkeypatch.setattr(synthetic, "COUNTS", {"train": 8, "val": 2})
 
 
-@pytest.mark.parametrize("architecture", BASELINES)
+@pytest.mark.parametrize("architecture", EVERY)
 def test_baseline_keeps_any_size_and_trains_every_parameter(architecture):
     network = tiny(architecture)
     for parameter in network.parameters():
@@ -67,7 +70,8 @@ def test_baseline_keeps_any_size_and_trains_every_parameter(architecture):
     assert list(parts) == ["fused"]
     assert loss.item() == pytest.approx(F.cross_entropy(outputs.fused, labels).item(), rel=1e-5)
     loss.backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+    unreached = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [name for name in unreached if WITHOUT_SIGNAL.get(architecture, "?") not in name] == []
 
 
 @pytest.mark.parametrize("architecture", BASELINES)
@@ -108,13 +112,13 @@ def test_deeplab_rates_are_those_of_its_paper():
     ("architecture", "changes", "message"),
     [
         ("smp:PSPNt", {}, r"architecture: 'smp:PSPNt' is unknown; did you mean smp:PSPNet\?"),
-        ("xyz", {}, "is unknown; use danet, dranet, smp:PSPNet"),
+        ("xyz", {}, "is unknown; use danet, dranet, fcn8s"),
         (
             "smp:DeepLabV3",
             {"output_stride": 32},
             "architecture: cannot build smp:DeepLabV3 .* use `output_stride` 8 or 16",
         ),
-        ("smp:PSPNet", {"auxiliary": True}, "auxiliary: not supported by smp:PSPNet, only by danet"),
+        ("smp:PAN", {"output_stride": 8}, "architecture: cannot build smp:PAN .* use `output_stride` 16"),
         ("smp:PSPNet", {"backbone": "resnt50"}, "did you mean .*resnet50"),
         ("smp:UPerNet", {"backbone": "vit_tiny_patch16_224"}, "backbone: .*'vit_tiny_patch16_224'"),
     ],
@@ -133,7 +137,7 @@ def test_missing_package_error_names_the_extra(monkeypatch, capsys):
     )
 
 
-def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatch, capsys):
+def test_baseline_works_in_all_commands_but_look(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["--data.crop", "64", "64", "--network.output-stride", "16", "--workers", "0"]
     assert main(["train", "toy", "--network.architecture", "smp:PSPNet", "--out", "run", *small]) == 0
@@ -149,8 +153,8 @@ def test_baseline_works_in_all_commands_but_look_and_export(tmp_path, monkeypatc
     capsys.readouterr()
     assert main(["look", str(scene), "--weights", best]) == 2
     assert "--weights: an exported model or a baseline has no attention to inspect" in capsys.readouterr().err
-    assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 2
-    assert capsys.readouterr().err == f"error: {best}: has architecture smp:PSPNet; use weights of a DANet\n"
+    assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 0
+    assert danet.load("net.onnx").card == card
     assert main(["report", "run", "run", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()
     assert "smp:PSPNet" in page
