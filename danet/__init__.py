@@ -6,6 +6,9 @@ seg.overlay().show()
 
 net = danet.DANet(num_classes=19, backbone="resnet101", layer4_dilations=(4, 8, 16))
 out = net(images)                     # out.fused, out.position, out.channel: B,19,H,W logits
+
+result = danet.train("folder", "my_images")
+danet.evaluate(result.weights, "my_images").miou
 """
 
 from importlib import import_module
@@ -13,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from danet.errors import InputError
+    from danet.evaluate.start import evaluate
     from danet.model.attention import ChannelAttention, PositionAttention
     from danet.model.danet import DANet, Outputs
     from danet.model.dranet import DRANet
     from danet.predict.predictor import Predictor, load
     from danet.predict.segmentation import Segmentation
+    from danet.train.start import iterate_training, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +34,10 @@ __all__ = [
     "PositionAttention",
     "Predictor",
     "Segmentation",
+    "evaluate",
+    "iterate_training",
     "load",
+    "train",
 ]
 
 _HOMES = {
@@ -42,11 +50,15 @@ _HOMES = {
     "Predictor": "danet.predict.predictor",
     "Segmentation": "danet.predict.segmentation",
     "load": "danet.predict.predictor",
+    "iterate_training": "danet.train.start",
 }
+_CALLABLE_PACKAGES = "evaluate", "train"
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `danet --help` does not wait for torch."""
+    if name in _CALLABLE_PACKAGES:
+        return import_module(f"danet.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'danet' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,23 +1,23 @@
 """The command `danet evaluate`."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.counting import all_counted, missing_images
+from danet.cli.counting import all_counted
 from danet.cli.output import print_classes, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
 from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
-    from danet.data.samples import Samples
     from danet.evaluate.evaluation import Evaluation
-    from danet.predict.predictor import Predictor
+
+_OUTPUTS = "json", "images", "confusion", "report"
+"""Options that the command itself follows; `danet.evaluate` takes the others."""
 
 
 @dataclass(frozen=True)
@@ -74,45 +74,22 @@ class Evaluate:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Evaluate, args, "evaluate")
-    import torch
-
-    from danet.data import registry
-    from danet.evaluate.evaluation import check_classes, measure
     from danet.evaluate.per_image import to_csv
-    from danet.evaluate.submission import submission
+    from danet.evaluate.start import evaluate
     from danet.files import write_atomically
-    from danet.predict.predictor import load
-    from danet.predict.protocols import find_protocol
     from danet.visualize import confusion_png
 
-    _check_counts(options)
     check_outputs(options.json, options.images, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
         raise InputError("confusion", f"must be a .png file, got {options.confusion}", "change the suffix")
-    samples = registry.load(options.dataset, options.root, options.split)
-    protocol = find_protocol(options.protocol)
-    predictor = load(options.weights, options.device, getattr(torch, options.dtype))
-    check_classes(predictor.card, samples, str(options.weights))
-    if options.size is not None:
-        predictor = predictor.with_size(options.size, protocol)
-    if options.attention and not predictor.has_attention:
-        what = f"{options.weights} has no attention modules to inspect"
-        raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
+    given = {name: value for name, value in vars(options).items() if name not in _OUTPUTS}
+    with progress("evaluating", None if options.counts is None else "images") as advance:
+        evaluated = evaluate(**given, advance=advance)
+    samples, predictor, result = evaluated.samples, evaluated.predictor, evaluated.evaluation
     if options.counts is not None:
-        if (counted := _count(options, predictor, samples)) is None:
-            return 0
-        result = counted
-    else:
-        files = nullcontext() if options.submit is None else submission(options.submit, options.dataset)
-        with files as submitted, progress("evaluating") as advance:
-            numbered = enumerate(predictor.predictions(samples, protocol), 1)
-            predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
-            result = measure(
-                predictions,
-                samples,
-                submitted,
-                lambda sample: predictor.inspect_pixels(sample.name, sample.image) if options.attention else None,
-            )
+        all_counted(evaluated.counted, len(samples))
+    if result is None:
+        return 0
     if str(options.json) != "-":
         _print_scores(result)
         if options.submit is not None:
@@ -134,39 +111,6 @@ def run(args: Sequence[str]) -> int:
         about = {name: str(getattr(options, name)) for name in names}
         write_atomically(options.report, evaluation_page.page(result, predictor, samples, about), overwrite=False)
     return 0
-
-
-def _check_counts(options: Evaluate) -> None:
-    if options.counts is None:
-        if options.shard is not None or options.engine == "ray":
-            name = "engine" if options.shard is None else "shard"
-            raise InputError(name, "needs a folder that keeps the counts", "add `counts`")
-    elif options.attention or options.submit is not None:
-        name = "attention" if options.attention else "submit"
-        raise InputError(name, "is not kept in counts", "leave it out, or leave out `counts`")
-    if options.engine == "local" and (options.workers is not None or options.gpus_per_worker is not None):
-        name = "gpus_per_worker" if options.workers is None else "workers"
-        raise InputError(name, "is for the engine ray", "add `engine` ray, or leave it out")
-
-
-def _count(options: Evaluate, predictor: "Predictor", samples: "Samples") -> "Evaluation | None":
-    """Count the missing images of the shard; return the scores if all images are counted."""
-    from danet.evaluate.counts import Counts, total_evaluation
-    from danet.evaluate.shards import Evaluated, count_here, count_on_ray
-    from danet.predict.protocols import find_protocol
-    from danet.predict.ray_workers import Workers
-
-    workers = Workers(options.workers, options.gpus_per_worker)
-    evaluated = Evaluated(**{name: getattr(options, name) for name in Evaluated.__dataclass_fields__})
-    counts = Counts(options.counts or Path(), evaluated.about(predictor, samples))
-    missing = missing_images(counts, len(samples), options.shard)
-    with progress("evaluating", "images") as advance:
-        if options.engine == "ray" and missing:
-            count_on_ray(evaluated, samples, counts, missing, workers, advance)
-        else:
-            count_here(predictor, samples, find_protocol(options.protocol), counts, missing, advance)
-    records = counts.read()
-    return total_evaluation(records, samples.classes) if all_counted(records, len(samples)) else None
 
 
 def _print_scores(result: "Evaluation") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from danet.cli.counting import all_counted, missing_images
+from danet.cli.counting import all_counted
 from danet.cli.output import plain, progress
 from danet.cli.parsing import parse
 from danet.errors import InputError
@@ -117,7 +117,7 @@ def _count(
 ) -> "dict[str, Robustness] | None":
     """Count the missing images of the shard; return the results if all images are counted."""
     from danet.data import fingerprint
-    from danet.evaluate.counts import Counts, total_robustness
+    from danet.evaluate.counts import Counts, missing_images, total_robustness
     from danet.evaluate.shards import count_corrupted
     from danet.predict.protocols import find_protocol
 
@@ -131,7 +131,7 @@ def _count(
         settings = options.seed, find_protocol(options.protocol)
         count_corrupted(networks, samples, conditions, *settings, counts, missing, advance)
     records = counts.read()
-    return total_robustness(records, [*networks], samples.classes) if all_counted(records, len(samples)) else None
+    return total_robustness(records, [*networks], samples.classes) if all_counted(len(records), len(samples)) else None
 
 
 def _print(results: "dict[str, Robustness]", images: int) -> None:

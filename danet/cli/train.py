@@ -1,6 +1,5 @@
 """The command `danet train`."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from danet.cli.parsing import parse, with_flags
 from danet.errors import InputError, printable, warn_renamed
 
 if TYPE_CHECKING:
-    from danet.train.run_folder import RunOptions
+    from danet.train.result import Result
 
 _ALIASES = {"folder": "--out"}
 
@@ -111,53 +110,45 @@ def _spell_out_loss(args: Sequence[str]) -> list[str]:
 
 
 def _start(options: Train, name: str) -> int:
-    from danet.train.run_folder import RunOptions
+    from danet.train.start import train, unused_folder
 
-    folder = options.out or _unused_folder(name)
-    run_options = RunOptions(folder, options.backbone_weights, options.initial_weights, **vars(options.execution))
+    folder, weights = options.out or unused_folder(name), (options.backbone_weights, options.initial_weights)
     if options.dry_run:
         from danet.data import registry
         from danet.train.dry_run import describe
+        from danet.train.run_folder import RunOptions
 
+        run_options = RunOptions(folder, *weights, **vars(options.execution))
         print(describe(options.recipe, run_options))
         data = options.recipe.data
         if data.root is None and not registry.DATASETS[data.dataset].synthetic:
             note = f"note: --data.root is missing; training needs the folder of the {data.dataset} dataset"
             print(note, file=sys.stderr)
         return 0
-    return _train(options.recipe, run_options, resume=False)
+    backbone, initial = weights
+    execution = vars(options.execution)
+    return _report(train(options.recipe, out=folder, backbone_weights=backbone, initial_weights=initial, **execution))
 
 
 def _resume(options: Resume) -> int:
-    from danet.train.run_folder import RunOptions
+    from danet.train.start import train
 
-    run_options = RunOptions(options.resume, data_root=options.data.root, **vars(options.execution))
-    return _train(None, run_options, resume=True)
+    return _report(train(data=options.data.root, resume=options.resume, **vars(options.execution)))
 
 
-def _train(recipe: recipes.Recipe | None, options: "RunOptions", resume: bool) -> int:
-    from danet.train.loop import train
-
-    result = train(recipe, options, resume)
+def _report(result: "Result") -> int:
     if result.stopped_by is not None:
-        print(printable(f"stopped; continue with: danet train --resume {options.folder}"), file=sys.stderr)
+        print(printable(f"stopped; continue with: danet train --resume {result.folder}"), file=sys.stderr)
         return 128 + result.stopped_by
-    weights = options.folder / "best.safetensors"
+    weights = result.weights
     if result.final is not None:
         if (confusion := result.final.evaluation.confusion).matrix.any():
             print_classes(confusion, result.final.evaluation.classes.names)
         for line in result.final.warnings:
             print(printable(with_flags(f"warning: {line}")), file=sys.stderr)
-    print(printable(f"{weights}: best validation mIoU {result.miou:.1%}; report: {options.folder / 'report.html'}"))
+    print(printable(f"{weights}: best validation mIoU {result.miou:.1%}; report: {result.folder / 'report.html'}"))
     print(printable(f"next: danet predict IMAGE --weights {shlex.quote(str(weights))} --out results"))
     return 0
-
-
-def _unused_folder(name: str) -> Path:
-    if "WORLD_SIZE" in os.environ:
-        raise InputError("out", "missing; all processes of torchrun use one folder", "add `out`")
-    numbered = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
-    return next(folder for folder in numbered if not folder.exists())
 
 
 def _help() -> str:

@@ -23,6 +23,7 @@ from danet.evaluate.evaluation import Evaluation
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.robustness import Condition, Robustness
 from danet.files import check_writable, make_folder, read_limited, write_json
+from danet.predict.manifest import ALL, Share
 
 ABOUT = "about.json"
 
@@ -102,6 +103,16 @@ class Counts:
             finally:
                 if not stream.tell():
                     file.unlink()
+
+
+def missing_images(counts: Counts, total: int, shard: str | None) -> list[int]:
+    """Return the indices of the images of a shard, "I/N" or None for all, that are not counted.
+
+    Raises:
+        InputError: an invalid shard; the counts cannot be read.
+    """
+    share, known = ALL if shard is None else Share.parse(shard), counts.read()
+    return [index for index in range(share.number - 1, total, share.count) if index not in known]
 
 
 def evaluation_record(image: Evaluation) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from danet.recipes.checks import check
 from danet.recipes.danet_paper import PAPER
 from danet.recipes.dranet import DRANET
 from danet.recipes.mmsegmentation import MMSEG
-from danet.recipes.recipe import Criterion, Data, Loss, Network, Optim, Published, Recipe, from_dict, to_dict
+from danet.recipes.recipe import (
+    Criterion,
+    Data,
+    Loss,
+    Network,
+    Optim,
+    Published,
+    Recipe,
+    from_dict,
+    to_dict,
+    with_settings,
+)
 from danet.recipes.small import CAMVID, SMALL, TOY
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "find",
     "from_dict",
     "to_dict",
+    "with_settings",
 ]
 
 PUBLISHED: dict[str, Published] = {**PAPER, **DRANET, **MMSEG}

@@ -252,6 +252,28 @@ def from_dict(entries: Mapping[str, Any], source: str) -> Recipe:
     return _build(Recipe, entries, source, "")
 
 
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values.
+
+    Args:
+        recipe: the recipe.
+        settings: values by the names of the fields: {"optim.epochs": 40, "class_weights": "auto"}.
+
+    Raises:
+        InputError: an unknown name (the message suggests the closest one) or a value of the wrong type.
+    """
+    entries = to_dict(recipe)
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        part = entries
+        for section in sections:
+            part = part.get(section)
+            if not isinstance(part, dict):
+                raise InputError("settings", f"{name!r} is unknown", f"use one of {', '.join(entries)}")
+        part[last] = _plain(value)
+    return _build(Recipe, entries, "settings", "")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(v) for key, v in value.items()}

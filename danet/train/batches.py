@@ -20,7 +20,7 @@ from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train.distributed import Process
 from danet.train.run_folder import SkippedImages
-from danet.train.user_transform import Transform, apply
+from danet.train.user_transform import Transform, apply, check_sendable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_FINISH = 20  # after SIGTERM; then SIGALRM ends a worker that the main process has not ended
@@ -69,6 +69,8 @@ def batches(
     Raises:
         InputError: an image or mask cannot be read and must not be skipped; a wrong result of `transform`.
     """
+    if transform is not None:
+        check_sendable(transform, workers)
     parts = recipe.optim.accumulate
     positions = [
         local[part::parts]

@@ -6,6 +6,7 @@ CPUs too.
 
 import os
 import signal
+import threading
 from dataclasses import dataclass
 from types import FrameType
 
@@ -97,6 +98,8 @@ def _store() -> "dist.Store":  # pyright: ignore[reportPrivateImportUsage]
 class Interruption:
     """A context manager that records SIGINT and SIGTERM instead of raising; a second signal ends the process.
 
+    In other threads than the main one, which cannot handle signals, it records nothing.
+
     Attributes:
         signal: number of the signal received, or None.
     """
@@ -105,7 +108,8 @@ class Interruption:
         self.signal: int | None = None
 
     def __enter__(self) -> "Interruption":
-        self._previous = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._previous = {number: signal.signal(number, self._record) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -43,7 +43,7 @@ from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
-from danet.train.report import FinalReport
+from danet.train.result import Result
 from danet.train.resume import check_state, check_transform, load_network
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
@@ -58,23 +58,6 @@ from danet.train.user_transform import Transform, name_of
 from danet.train.validate import attention_summary, record, validate
 from danet.weights import file as weights_file
 from danet.weights.file import Card
-
-
-@dataclass(frozen=True)
-class Result:
-    """The outcome of a run.
-
-    Args:
-        miou: best validation mIoU, NaN before the first validation.
-        stopped_by: number of the signal that stopped the run; None: it is complete.
-        folder: the run folder.
-        final: the evaluation of the best weights; None unless the run is complete.
-    """
-
-    miou: float
-    stopped_by: int | None = None
-    folder: Path = Path()
-    final: FinalReport | None = None
 
 
 @dataclass
@@ -128,7 +111,11 @@ def train(
     recipe: Recipe | None, options: RunOptions, resume: bool = False, transform: Transform | None = None
 ) -> Result:
     """Train until the recipe's last step, or until SIGINT or SIGTERM; arguments and errors as in `iterate`."""
-    validations = iterate(recipe, options, resume, transform)
+    return exhaust(iterate(recipe, options, resume, transform))
+
+
+def exhaust(validations: Generator[dict[str, Any], None, Result]) -> Result:
+    """Return the result of `iterate` after all its validations."""
     while True:
         try:
             next(validations)

@@ -4,9 +4,12 @@ The position is that of a sample in the stream of `danet.data.sampler`. A resume
 uninterrupted one does, whatever the number of workers.
 """
 
+import multiprocessing
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -35,12 +38,15 @@ def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int
             one, as the compositions of Albumentations do.
 
     Raises:
-        InputError: the result is something else.
+        InputError: the transform fails, or the result is something else.
     """
     with _seeded(seed):
         if set_seed := getattr(transform, "set_random_seed", None):
             set_seed(seed % (1 << 32))
-        result = transform(image=image, mask=labels)
+        try:
+            result = transform(image=image, mask=labels)
+        except Exception as error:
+            raise _failed(transform, error) from error
     if not isinstance(result, Mapping) or not {"image", "mask"} <= result.keys():
         what = f"{name_of(transform)} must return a dictionary with image and mask, got {type(result).__name__}"
         raise InputError("transform", what, "return {'image': image, 'mask': mask}")
@@ -51,6 +57,33 @@ def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int
             remedy = "keep the shape and type: set `data.crop` instead of cropping, and do not normalize"
             raise InputError("transform", what, remedy)
     return np.ascontiguousarray(made[0]), np.ascontiguousarray(made[1])
+
+
+def check_sendable(transform: Transform, workers: int) -> None:
+    """Check that a transform can be sent to the processes that load images, where they are not forked.
+
+    Raises:
+        InputError: it cannot, for example because it is a lambda.
+    """
+    if workers == 0 or multiprocessing.get_start_method() == "fork":
+        return
+    try:
+        ForkingPickler.dumps(transform)
+    except Exception as error:  # pickle raises many types
+        what = f"{name_of(transform)} cannot be sent to the processes that load images ({_one_line(error)})"
+        remedy = "define it at the top level of a module, or set `workers` to 0"
+        raise InputError("transform", what, remedy) from error
+
+
+def _failed(transform: Transform, error: Exception) -> InputError:
+    """Return the error for an exception of a transform, with its place: a traceback does not leave a process."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{name_of(transform)} raised {type(error).__name__} ({_one_line(error)}) at {frame.filename}:{frame.lineno}"
+    return InputError("transform", what, "correct it; with `workers` 0, the traceback is that of the exception")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @contextmanager

@@ -1,0 +1,176 @@
+"""Evaluate weights on a dataset. In Python `danet.evaluate(...)`; command: `danet evaluate`."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from danet.data import registry
+from danet.data.samples import Sample, Samples
+from danet.errors import InputError
+from danet.evaluate.counts import Counts, missing_images, total_evaluation
+from danet.evaluate.evaluation import Evaluation, check_classes, measure
+from danet.evaluate.per_image import ImageScores
+from danet.evaluate.shards import Evaluated, count_here, count_on_ray
+from danet.evaluate.submission import submission
+from danet.predict.attention import Inspection
+from danet.predict.predictor import Predictor, load
+from danet.predict.protocols import find_protocol
+from danet.predict.ray_workers import Workers
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The scores of weights on a dataset.
+
+    Args:
+        samples: the images and their labels.
+        predictor: the network.
+        evaluation: all metrics; None if images of other shards are not counted yet.
+        counted: number of images that are counted.
+    """
+
+    samples: Samples
+    predictor: Predictor
+    evaluation: Evaluation | None
+    counted: int
+
+    def __repr__(self) -> str:
+        scores = f"mIoU {self.miou:.1%}" if self.evaluation is not None else f"{self.counted} counted"
+        return f"EvaluationResult({scores}, {len(self.samples)} images)"
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over full images, in [0, 1]; NaN without labeled pixels."""
+        return self._complete.confusion.scores().miou
+
+    @property
+    def iou(self) -> dict[str, float]:
+        """IoU of each class, in [0, 1]; NaN for a class in neither labels nor predictions."""
+        iou = self._complete.confusion.scores().iou.tolist()
+        return dict(zip(self.samples.classes.names, iou, strict=True))
+
+    @property
+    def images(self) -> list[ImageScores]:
+        """The scores of each image."""
+        return self._complete.images
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all scores but those of single images as JSON values; NaN becomes None."""
+        return self._complete.as_dict()
+
+    @property
+    def _complete(self) -> Evaluation:
+        if self.evaluation is None:
+            what = f"{self.counted} of {len(self.samples)} images are counted"
+            raise InputError("counts", what, "evaluate the other shards first")
+        return self.evaluation
+
+
+def evaluate(
+    weights: Path | str | None = None,
+    root: Path | str | None = None,
+    *,
+    dataset: str = "folder",
+    split: str = "val",
+    attention: bool = False,
+    protocol: str = "whole",
+    size: int | None = None,
+    submit: Path | str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    counts: Path | str | None = None,
+    shard: str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+) -> EvaluationResult:
+    """Evaluate weights on a dataset, over full images.
+
+    Args:
+        weights: a .safetensors file or an exported model; None or "default": the bundled weights.
+        root: the folder of the dataset.
+        dataset: its name, a key of `danet.data.registry.DATASETS`; "folder" is your own.
+        split: "val", "train", or another split.
+        attention: also measure where attention looks, and what it is worth.
+        protocol: the name of a test-time protocol.
+        size: resize images to this long side before the network; None: the size used in training.
+        submit: write files for the test server of Cityscapes or VOC to this new folder.
+        device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
+        dtype: "float32" or "bfloat16".
+        counts: keep the counts of each image in this folder; the same call continues an interrupted evaluation.
+        shard: with `counts`, count only part I of N, "I/N".
+        engine: "local", or "ray" with `counts`.
+        workers: number of processes, with the engine "ray".
+        gpus_per_worker: GPUs of each process, with the engine "ray".
+        advance: called with (images done, total).
+
+    Raises:
+        InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
+    """
+    _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
+    evaluated = Evaluated(
+        Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
+    )
+    samples = registry.load(dataset, evaluated.root, split)
+    predictor = _load(evaluated, samples, attention)
+    if counts is None:
+        with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
+            numbered = enumerate(predictor.predictions(samples, find_protocol(protocol)), 1)
+            predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
+            inspect = partial(_inspect, predictor) if attention else _no_inspection
+            result = measure(predictions, samples, submitted, inspect)
+        return EvaluationResult(samples, predictor, result, len(samples))
+    kept = Counts(Path(counts), evaluated.about(predictor, samples))
+    if missing := missing_images(kept, len(samples), shard):
+        if engine == "ray":
+            count_on_ray(evaluated, samples, kept, missing, Workers(workers, gpus_per_worker), advance)
+        else:
+            count_here(predictor, samples, find_protocol(protocol), kept, missing, advance)
+    records = kept.read()
+    total = total_evaluation(records, samples.classes) if len(records) == len(samples) else None
+    return EvaluationResult(samples, predictor, total, len(records))
+
+
+def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
+    """Load the weights and check that they fit the dataset and what is to be measured."""
+    protocol = find_protocol(evaluated.protocol)
+    predictor = load(evaluated.weights, evaluated.device, getattr(torch, evaluated.dtype))
+    check_classes(predictor.card, samples, str(evaluated.weights))
+    if attention and not predictor.has_attention:
+        what = f"{evaluated.weights} has no attention modules to inspect"
+        raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
+    return predictor if evaluated.size is None else predictor.with_size(evaluated.size, protocol)
+
+
+def _inspect(predictor: Predictor, sample: Sample) -> Inspection:
+    return predictor.inspect_pixels(sample.name, sample.image)
+
+
+def _no_inspection(_: Sample) -> None:
+    """Inspect nothing."""
+
+
+def _check_counts(
+    counts: Path | str | None,
+    shard: str | None,
+    engine: str,
+    attention: bool,
+    submit: Path | str | None,
+    ray_options: tuple[int | None, float | None],
+) -> None:
+    if counts is None:
+        if shard is not None or engine == "ray":
+            name = "engine" if shard is None else "shard"
+            raise InputError(name, "needs a folder that keeps the counts", "add `counts`")
+    elif attention or submit is not None:
+        name = "attention" if attention else "submit"
+        raise InputError(name, "is not kept in counts", "leave it out, or leave out `counts`")
+    if engine == "local" and ray_options != (None, None):
+        name = "gpus_per_worker" if ray_options[0] is None else "workers"
+        raise InputError(name, "is for the engine ray", "add `engine` ray, or leave it out")

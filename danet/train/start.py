@@ -1,0 +1,113 @@
+"""Start or resume a run. In Python `danet.train(...)` and `danet.iterate_training(...)`; command: `danet train`."""
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from danet import recipes
+from danet.errors import InputError
+from danet.recipes import Recipe
+from danet.train import loop
+from danet.train.result import Result
+from danet.train.run_folder import RunOptions
+from danet.train.user_transform import Transform
+
+_NOTHING: Mapping[str, Any] = {}
+_Arguments = ParamSpec("_Arguments")
+
+
+def iterate_training(
+    recipe: Recipe | str | None = None,
+    data: Path | str | None = None,
+    *,
+    out: Path | str | None = None,
+    settings: Mapping[str, Any] = _NOTHING,
+    initial_weights: Path | str | None = None,
+    backbone_weights: Path | str | None = None,
+    resume: Path | str | None = None,
+    transform: Transform | None = None,
+    device: str | None = None,
+    workers: int = 1,
+    cache: Path | str | None = None,
+    tensorboard: bool = False,
+    deterministic: bool = False,
+) -> Generator[dict[str, Any], None, Result]:
+    """Train, and yield the row of metrics.csv of each validation; return the result.
+
+    Each row is yielded after its checkpoint: a run whose iterator is closed can be resumed.
+
+    Args:
+        recipe: a recipe or its name; None with `resume`.
+        data: the folder of the dataset, if the recipe has none or another one.
+        out: the run folder; None: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists.
+        settings: values of the recipe by the names of the command's options: {"optim.epochs": 40}.
+        initial_weights: start from this weights file, or from the bundled ones: "default".
+        backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's names.
+        resume: continue the run in this folder, with its recipe.
+        transform: your own augmentation in the style of Albumentations, applied to the crops after that of the recipe:
+            `transform(image=, mask=)` returns {"image": , "mask": } of the same sizes and types. The image is H,W,3
+            uint8, or H,W,N, float32 if the files have more than 8 bits; the mask is H,W uint8 train ids, 255 = ignore.
+            A run is resumed with the same transform.
+        device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
+        workers: number of processes that load images.
+        cache: folder for decoded training images.
+        tensorboard: also write the curves to OUT/tensorboard.
+        deterministic: refuse operations whose results vary between runs.
+
+    Raises:
+        InputError: an unknown recipe or setting; both `resume` and what it determines; see also `loop.iterate`.
+    """
+    execution = {"device": device, "workers": workers, "tensorboard": tensorboard, "deterministic": deterministic}
+    execution["cache"] = _path(cache)
+    if resume is not None:
+        own = {"recipe": recipe, "out": out, "settings": settings or None, "initial_weights": initial_weights}
+        for name, value in {**own, "backbone_weights": backbone_weights}.items():
+            if value is not None:
+                what = f"is determined by the run in {resume}"
+                raise InputError(name, what, "leave it out, or start a new run without `resume`")
+        options = RunOptions(Path(resume), data_root=_path(data), **execution)
+        return loop.iterate(None, options, resume=True, transform=transform)
+    if recipe is None:
+        raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
+    name = recipe if isinstance(recipe, str) else "run"
+    chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    chosen = recipes.with_settings(chosen, {**settings, **({} if data is None else {"data.root": data})})
+    folder = unused_folder(name) if out is None else Path(out)
+    options = RunOptions(folder, _path(backbone_weights), _path(initial_weights), **execution)
+    return loop.iterate(chosen, options, transform=transform)
+
+
+def _to_the_end(
+    start: Callable[_Arguments, Generator[dict[str, Any], None, Result]],
+) -> Callable[_Arguments, Result]:
+    @wraps(start)
+    def train(*args: _Arguments.args, **options: _Arguments.kwargs) -> Result:
+        return loop.exhaust(start(*args, **options))
+
+    train.__name__ = train.__qualname__ = "train"
+    train.__doc__ = (
+        f"Train, and return the result.\n\n    It is that of `iterate_training`, which says: {start.__doc__}"
+    )
+    return train
+
+
+train = _to_the_end(iterate_training)
+"""Train until the recipe's last step, or until SIGINT or SIGTERM, and return the result; see `iterate_training`."""
+
+
+def unused_folder(name: str) -> Path:
+    """Return the default run folder of a recipe.
+
+    Raises:
+        InputError: several processes train together; each would choose another one.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise InputError("out", "missing; all processes of torchrun use one folder", "add `out`")
+    numbered = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _path(value: Path | str | None) -> Path | None:
+    return None if value is None else Path(value)
