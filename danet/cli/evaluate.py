@@ -27,11 +27,16 @@ class Evaluate:
     Prints the IoU of each class and its mean, pixel and mean accuracy, boundary F and calibration error; for Cityscapes
     also the IoU of categories and instances.
 
-    Example: danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
+    Examples: danet evaluate --predictions DIR --root my_images
+    danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
     """
 
-    weights: tyro.conf.Positional[Path]
+    weights: tyro.conf.Positional[Path | None] = None
     """a .safetensors file, an exported model (.onnx, .xml), or default for the bundled weights"""
+    predictions: Path | None = None
+    """score the PNG files of any tool in this folder instead of weights; they are named after the images or masks"""
+    encoding: Literal["train-ids", "masks"] | None = None
+    """with --predictions: whether the values are class ids (train-ids, the default), or those of the dataset's masks"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
@@ -74,9 +79,13 @@ class Evaluate:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(Evaluate, args, "evaluate")
+    if options.weights is None and options.predictions is None:
+        what = "WEIGHTS is missing"
+        raise InputError("danet evaluate", what, "specify a .safetensors file, default, or `predictions`")
     from danet.evaluate.per_image import to_csv
     from danet.evaluate.start import evaluate
     from danet.files import write_atomically
+    from danet.predict.predictor import Predictor
     from danet.visualize import confusion_png
 
     check_outputs(options.json, options.images, options.confusion, options.report)
@@ -85,7 +94,7 @@ def run(args: Sequence[str]) -> int:
     given = {name: value for name, value in vars(options).items() if name not in _OUTPUTS}
     with progress("evaluating", None if options.counts is None else "images") as advance:
         evaluated = evaluate(**given, advance=advance)
-    samples, predictor, result = evaluated.samples, evaluated.predictor, evaluated.evaluation
+    samples, source, result = evaluated.samples, evaluated.source, evaluated.evaluation
     if options.counts is not None:
         all_counted(evaluated.counted, len(samples))
     if result is None:
@@ -95,8 +104,10 @@ def run(args: Sequence[str]) -> int:
         if options.submit is not None:
             print(f"{len(samples)} files in {options.submit}")
     if options.json is not None:
-        origin = {"weights": str(options.weights), "sha256": predictor.card.sha256}
-        origin |= {"protocol": options.protocol, "size": predictor.card.size, "dtype": options.dtype}
+        origin: dict[str, object] = {"predictions": str(options.predictions)}
+        if isinstance(source, Predictor):
+            origin = {"weights": str(options.weights), "sha256": source.card.sha256}
+            origin |= {"protocol": options.protocol, "size": source.card.size, "dtype": options.dtype}
         origin |= {"dataset": options.dataset, "split": options.split, "images": len(samples)}
         write_json(options.json, origin | result.as_dict(), overwrite=False)
     if options.images is not None:
@@ -107,9 +118,10 @@ def run(args: Sequence[str]) -> int:
     if options.report is not None:
         from danet.visualize import evaluation_page
 
-        names = ("weights", "dataset", "split", "protocol", "dtype")
+        own = ("weights", "protocol", "dtype") if isinstance(source, Predictor) else ("predictions", "encoding")
+        names = (*own, "dataset", "split")
         about = {name: str(getattr(options, name)) for name in names}
-        write_atomically(options.report, evaluation_page.page(result, predictor, samples, about), overwrite=False)
+        write_atomically(options.report, evaluation_page.page(result, source, samples, about), overwrite=False)
     return 0
 
 
@@ -125,7 +137,8 @@ def _print_scores(result: "Evaluation") -> None:
     print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
     f = " / ".join(f"{100 * value:.1f}" for value in result.boundary.scores().mean_f)
     print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels: {f}")
-    print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
+    if result.calibration.pixels.any():
+        print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
     if (further := result.cityscapes_scores) is not None:
         print(", ".join(f"{name} {_percent(value)}" for name, value in further.means().items()))
     if result.attention is not None:

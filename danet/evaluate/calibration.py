@@ -41,8 +41,11 @@ class Calibration:
         prediction: Integer[np.ndarray, "*pixels"],
         confidence: Float[np.ndarray, "*pixels"],
     ) -> None:
-        """Add an image or a part of one: train ids, confidence in [0, 1]. Pixels labeled 255 are ignored."""
-        valid = labels != IGNORE
+        """Add an image or a part of one: train ids, confidence in [0, 1].
+
+        Pixels that are labeled 255, or whose confidence is unknown (NaN), are ignored.
+        """
+        valid = (labels != IGNORE) & ~np.isnan(confidence)
         correct, confidence = labels[valid] == prediction[valid], confidence[valid].astype(np.float64)
         bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
         self.pixels += np.bincount(bins, minlength=BINS)

@@ -1,6 +1,6 @@
 """Evaluate weights on a dataset. In Python `danet.evaluate(...)`; command: `danet evaluate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,27 +15,29 @@ from danet.errors import InputError
 from danet.evaluate.counts import Counts, missing_images, total_evaluation
 from danet.evaluate.evaluation import Evaluation, check_classes, measure
 from danet.evaluate.per_image import ImageScores
+from danet.evaluate.predicted_files import PredictedFiles
 from danet.evaluate.shards import Evaluated, count_here, count_on_ray
 from danet.evaluate.submission import submission
 from danet.predict.attention import Inspection
 from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import find_protocol
 from danet.predict.ray_workers import Workers
+from danet.predict.segmentation import Prediction
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The scores of weights on a dataset.
+    """The scores of weights, or of predictions in files, on a dataset.
 
     Args:
         samples: the images and their labels.
-        predictor: the network.
+        source: the network, or the files.
         evaluation: all metrics; None if images of other shards are not counted yet.
         counted: number of images that are counted.
     """
 
     samples: Samples
-    predictor: Predictor
+    source: Predictor | PredictedFiles
     evaluation: Evaluation | None
     counted: int
 
@@ -75,6 +77,8 @@ def evaluate(
     weights: Path | str | None = None,
     root: Path | str | None = None,
     *,
+    predictions: Path | str | None = None,
+    encoding: str | None = None,
     dataset: str = "folder",
     split: str = "val",
     attention: bool = False,
@@ -90,11 +94,13 @@ def evaluate(
     gpus_per_worker: float | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> EvaluationResult:
-    """Evaluate weights on a dataset, over full images.
+    """Evaluate weights on a dataset, over full images, or predictions of any tool.
 
     Args:
         weights: a .safetensors file or an exported model; None or "default": the bundled weights.
         root: the folder of the dataset.
+        predictions: evaluate the PNG files in this folder instead of weights; their names: `PredictedFiles.find`.
+        encoding: of these files: "train-ids" (None) or "masks", see `danet.evaluate.predicted_files.ENCODINGS`.
         dataset: its name, a key of `danet.data.registry.DATASETS`; "folder" is your own.
         split: "val", "train", or another split.
         attention: also measure where attention looks, and what it is worth.
@@ -118,13 +124,20 @@ def evaluate(
         Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
     )
     samples = registry.load(dataset, evaluated.root, split)
+    if predictions is not None:
+        _check_predicted(evaluated, weights, attention, counts)
+        found = PredictedFiles.find(Path(predictions), samples, encoding or "train-ids")
+        with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
+            result = measure(_counted(found.predictions(), len(samples), advance), samples, submitted)
+        return EvaluationResult(samples, found, result, len(samples))
+    if encoding is not None:
+        raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
     predictor = _load(evaluated, samples, attention)
     if counts is None:
         with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
-            numbered = enumerate(predictor.predictions(samples, find_protocol(protocol)), 1)
-            predictions = (advance(i, len(samples)) or prediction for i, prediction in numbered)
+            predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
             inspect = partial(_inspect, predictor) if attention else _no_inspection
-            result = measure(predictions, samples, submitted, inspect)
+            result = measure(predicted, samples, submitted, inspect)
         return EvaluationResult(samples, predictor, result, len(samples))
     kept = Counts(Path(counts), evaluated.about(predictor, samples))
     if missing := missing_images(kept, len(samples), shard):
@@ -146,6 +159,24 @@ def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
         what = f"{evaluated.weights} has no attention modules to inspect"
         raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
     return predictor if evaluated.size is None else predictor.with_size(evaluated.size, protocol)
+
+
+def _counted(
+    predictions: Iterable[Prediction], total: int, advance: Callable[[int, int], None]
+) -> Iterator[Prediction]:
+    for done, prediction in enumerate(predictions, 1):
+        advance(done, total)
+        yield prediction
+
+
+def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, counts: object) -> None:
+    """Check that nothing is asked for that predictions in files do not have."""
+    others = {"weights": weights, "attention": attention, "size": evaluated.size, "counts": counts}
+    others["protocol"] = evaluated.protocol != "whole"
+    for name, value in others.items():
+        if value:
+            what = "is for weights, not for predictions in files"
+            raise InputError(name, what, "leave it out, or leave out `predictions`")
 
 
 def _inspect(predictor: Predictor, sample: Sample) -> Inspection:

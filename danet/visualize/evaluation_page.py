@@ -5,26 +5,35 @@ from dataclasses import asdict
 from danet.data.samples import Samples
 from danet.evaluate.boundary import TOLERANCES
 from danet.evaluate.evaluation import Evaluation
+from danet.evaluate.predicted_files import PredictedFiles
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import find_protocol
 from danet.visualize import sections, worst_images
 from danet.visualize.html import Section, document, escape, pairs, percent
 
 
-def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: dict[str, str]) -> bytes:
+def page(evaluation: Evaluation, source: Predictor | PredictedFiles, samples: Samples, about: dict[str, str]) -> bytes:
     """Return the page of an evaluation.
 
     Args:
         evaluation: the scores.
-        predictor: the network that was evaluated.
+        source: the network, or the files, that were evaluated.
         samples: the images on which it was evaluated.
-        about: what was evaluated: weights, dataset, split, protocol (a key of PROTOCOLS) and more, to be listed.
+        about: what was evaluated, to be listed: weights and protocol (a key of PROTOCOLS), or predictions; dataset,
+            split and more.
     """
-    scores, card = evaluation.confusion.scores(), predictor.card
-    protocol = predictor.resolve_protocol(find_protocol(about["protocol"]))
+    scores = evaluation.confusion.scores()
+    if isinstance(source, Predictor):
+        name, by = about["weights"], f", by the protocol {escape(about['protocol'])}"
+        protocol = source.resolve_protocol(find_protocol(about["protocol"]))
+        details = {"sha256 of the tensors": source.card.sha256, "size": source.card.size} | asdict(protocol)
+        drawings = worst_images.drawn(source, samples, evaluation.images, protocol)
+        settings = [sections.settings(source.card.recipe)]
+    else:
+        name, by, details, settings = about["predictions"], "", {}, []
+        drawings = worst_images.drawn(source, samples, evaluation.images)
     lead = (
-        f"{escape(about['weights'])} on the {len(samples)} full images of {escape(about['dataset'])} "
-        f"{escape(about['split'])}, by the protocol {escape(about['protocol'])}."
+        f"{escape(name)} on the {len(samples)} full images of {escape(about['dataset'])} {escape(about['split'])}{by}."
     )
     facts = [
         ("mIoU", percent(scores.miou, 2, "%")),
@@ -40,11 +49,11 @@ def page(evaluation: Evaluation, predictor: Predictor, samples: Samples, about: 
         sections.confusion(evaluation.confusion, evaluation.classes),
         *([] if evaluation.attention is None else [sections.attention(evaluation.attention)]),
         sections.trust(evaluation.calibration, evaluation.boundary),
-        sections.images(evaluation.images, worst_images.drawn(predictor, samples, evaluation.images, protocol)),
-        _method(about, {"sha256 of the tensors": card.sha256, "size": card.size} | asdict(protocol)),
-        sections.settings(card.recipe),
+        sections.images(evaluation.images, drawings),
+        _method(about, details),
+        *settings,
     ]
-    return document(f"Evaluation of {about['weights']}", lead, facts, parts)
+    return document(f"Evaluation of {name}", lead, facts, parts)
 
 
 def _boundary(evaluation: Evaluation) -> list[tuple[str, str]]:

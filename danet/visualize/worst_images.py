@@ -11,6 +11,7 @@ from danet.data.images.channels import as_rgb
 from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
+from danet.evaluate.predicted_files import PredictedFiles
 from danet.model.dranet import AttentionNetwork
 from danet.predict import overlay
 from danet.predict.attention import inspect_pixels
@@ -37,22 +38,25 @@ def choose(rows: Sequence[ImageScores]) -> tuple[list[int], list[int]]:
     return worst, [i for _, i in reversed(order[len(worst) :][-BEST:])]
 
 
-def drawn(predictor: Predictor, samples: Samples, rows: Sequence[ImageScores], protocol: Protocol = WHOLE) -> str:
+def drawn(
+    source: Predictor | PredictedFiles, samples: Samples, rows: Sequence[ImageScores], protocol: Protocol = WHOLE
+) -> str:
     """Predict the worst and best images again, and return their drawings as HTML.
 
     Args:
-        predictor: the network.
+        source: the network, or the files of its predictions.
         samples: all images.
         rows: scores of all samples, in their order.
         protocol: the one by which they were evaluated.
     """
     parts = []
     for title, indices in zip(("Worst", "Best"), choose(rows), strict=True):
-        predictions = predictor.predictions(samples, protocol, indices)
+        files = isinstance(source, PredictedFiles)
+        predictions = source.predictions(indices) if files else source.predictions(samples, protocol, indices)
         for place, (index, prediction) in enumerate(zip(indices, predictions, strict=True), 1):
             row = rows[index]
             parts.append(f"<h3>{title} {place}: {escape(row.name)}, mIoU {percent(row.miou, 1, '%')}</h3>")
-            parts.append(_image(predictor, prediction, row))
+            parts.append(_image(source, prediction, row))
     return "".join(parts)
 
 
@@ -74,9 +78,10 @@ def bounded_uri(image: Image.Image, flat: bool) -> str:
     return data_uri(content)
 
 
-def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> str:
+def _image(source: Predictor | PredictedFiles, prediction: Prediction, row: ImageScores) -> str:
     sample, labels, _ = prediction
-    image, classes, valid = as_rgb(sample.image), predictor.classes, sample.labels != IGNORE
+    classes = source.classes if isinstance(source, Predictor) else source.samples.classes
+    image, valid = as_rgb(sample.image), sample.labels != IGNORE
     wrong = valid & (labels != sample.labels)
     everywhere = np.ones_like(valid)
     figures = [
@@ -85,8 +90,10 @@ def _image(predictor: Predictor, prediction: Prediction, row: ImageScores) -> st
         _figure(_labels(labels, everywhere, classes), "prediction", flat=True),
         _figure(_errors(image, wrong, valid), f"wrong pixels: {percent(1 - row.pixel_accuracy)}%"),
     ]
-    if isinstance(predictor.network, AttentionNetwork) and predictor.network.position is not None and wrong.any():
-        figures.append(_attention(predictor, prediction, wrong))
+    network = source.network if isinstance(source, Predictor) else None
+    if isinstance(network, AttentionNetwork) and network.position is not None and wrong.any():
+        assert isinstance(source, Predictor)
+        figures.append(_attention(source, prediction, wrong))
     scores = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
     return f'<div class="drawings">{"".join(figures)}<div class="scores">{scores}</div></div>'
 
