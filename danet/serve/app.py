@@ -52,7 +52,7 @@ TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "jpg":
 
 IMAGE_BODY = {
     "requestBody": {
-        "description": "A JPEG, PNG or WebP image: either its bytes, or a form with one file.",
+        "description": "A still JPEG, PNG, WebP or GIF image: either its bytes, or a form with one file.",
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             "multipart/form-data": {
@@ -119,6 +119,10 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
         The response is JSON with the classes in the image, each with its share of the pixels and its mean confidence.
         `output=labels` returns the class ids as a palette PNG, and `output=overlay` the image with its class colors.
+
+        With `keep=true`, the image is stored for queries by its id, `image`. `modules` holds the scale of each
+        attention module (alpha, beta), and the size of what it adds, relative to its input over the whole image: all
+        of it, and the part that varies between positions.
         """
         content = await image_bytes(request)
         image_id = inspection = None
@@ -138,7 +142,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         if keep:
             summary |= {"image": image_id, "picture": image_id}  # vocabulary: old name
         if inspection is not None:
-            summary["grid"] = responses.grid(inspection)
+            summary |= {"grid": responses.grid(inspection), "modules": responses.contributions(inspection)}
         return JSONResponse(summary)
 
     @app.post("/v1/attention", summary="Attention of a pixel", openapi_extra=IMAGE_BODY)

@@ -21,7 +21,7 @@ from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import decode_image
 from danet.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The formats that browsers and cameras send. Each further decoder would be one more to attack."""
 
 NAME = "image"
@@ -63,7 +63,7 @@ class Decoder:
         """Decode an image file to the H,W,N array that `read_image` would return.
 
         Raises:
-            InputError: not a complete, still JPEG, PNG or WebP image; too many pixels; too slow to decode.
+            InputError: not a complete, still JPEG, PNG, WebP or GIF image; too many pixels; too slow to decode.
             ChildProcessError: the process cannot be started, for lack of memory or descriptors.
         """
         loop = asyncio.get_running_loop()

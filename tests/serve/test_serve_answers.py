@@ -60,6 +60,9 @@ def test_attention_equals_for_stored_and_sent_images(ask, predictor):
     expected = inspection.attention(20, 30)
     assert stored["image"] == again["image"], "the same bytes must have one id"
     assert len(stored["image"]) >= 22, "an id has 128 random bits"
+    size, varying = inspection.internals.contributions["position"]
+    scale = inspection.internals.scales["position"]
+    assert stored["modules"]["position"] == pytest.approx({"scale": scale, "size": size, "varying": varying})
     assert of_stored.json() == of_sent.json()
     result = of_stored.json()
     weights = np.frombuffer(base64.b64decode(result["weights"]), "<f2").reshape(inspection.grid)

@@ -22,7 +22,8 @@ def damaged() -> dict[str, bytes]:
     header = bytearray(image(size=(8, 8)))
     header[16:24] = (60_000).to_bytes(4, "big") * 2
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
-    gif, tiff = image(kind="GIF"), image(kind="TIFF")
+    gif, tiff, moving = image(kind="GIF"), image(kind="TIFF"), io.BytesIO()
+    Image.new("RGB", (8, 8)).save(moving, "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
     bomb = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
     return {
@@ -36,7 +37,8 @@ def damaged() -> dict[str, bytes]:
         "60k x 60k header": bytes(header),
         "100 megapixels of zeros": bomb.getvalue(),
         "animation": frames.getvalue(),
-        "GIF": gif,
+        "cut GIF": gif[: len(gif) // 2],
+        "animated GIF": moving.getvalue(),
         "TIFF": tiff,
     }
 
@@ -65,6 +67,7 @@ def test_unusual_but_valid_images_are_accepted(ask):
         "with text": image(pnginfo=text),
         "16 bits": sixteen.getvalue(),
         "WebP": image(kind="WEBP"),
+        "GIF": image(kind="GIF"),
         "turned": image(kind="JPEG", exif=turned),
     }
     bodies = [{"content": content} for content in good.values()]
