@@ -183,7 +183,7 @@ def test_attention_follows_the_pointer_one_request_at_a_time(open_page, address,
     ).groups()
     assert re.search(rf"{other}\s+{covered}%", page.locator("#legend").inner_text())
     assert re.search(rf"{other}\s+{share}%", page.locator("#shares").inner_text())
-    assert re.search(rf"{other} \d+%", page.locator("#tip").inner_text())
+    assert re.search(rf"{other} [>\d]+%", page.locator("#tip").inner_text())
 
 
 def test_points_are_pinned_compared_and_removed(open_page, address, places):
@@ -193,7 +193,7 @@ def test_points_are_pinned_compared_and_removed(open_page, address, places):
         until(page, f"document.querySelectorAll('#pins > li').length === {i}")
     assert [t.strip() for t in page.locator("#pins .head b").all_inner_texts()] == list(places)
     for bars in page.locator("#pins .bars").all():
-        shares = [int(n) for n in re.findall(r"(\d+)%", bars.inner_text())]
+        shares = [int(n) for n in re.findall(r"(\d+)[.\d]*%", bars.inner_text())]
         assert len(shares) == 3
         assert shares == sorted(shares, reverse=True)
     page.get_by_label("Remove point 2").click()
@@ -222,12 +222,9 @@ def test_modules_are_turned_off_and_channels_displayed(open_page, address):
     assert changed > 0
     assert (before != after).any()
     page.locator("label", has_text="Attention").first.click()
-    assert page.locator("#all-on").inner_text() == "Attention with all modules on"
-    assert page.locator("#with-all").is_visible()
     assert page.get_by_label("Show only changed pixels").is_disabled()
     assert page.locator("#opacity").is_hidden()
     page.locator("label", has_text="Classes").first.click()
-    assert page.locator("#all-on").is_hidden()
     page.get_by_label("Show only changed pixels").check()
     assert (pixels(page, "overlay")[..., 3] > 0).mean() == pytest.approx(changed / 100, abs=0.001)
     page.get_by_label("Position attention").check()
@@ -238,6 +235,122 @@ def test_modules_are_turned_off_and_channels_displayed(open_page, address):
     page.locator("label", has_text="Channels").first.click()
     page.wait_for_selector("#maps [aria-pressed=true]")
     assert pixels(page, "heat").any()
+
+
+def test_a_disabled_module_has_no_maps(open_page, address):
+    page = example(open_page(address))
+    page.wait_for_selector("#maps button")
+    page.locator("label", has_text="Attention").first.click()
+    assert pixels(page, "heat").any()
+    page.get_by_label("Position attention").uncheck()
+    until(page, "document.getElementById('change').textContent.startsWith('Without position')")
+    assert not pixels(page, "heat").any()
+    assert page.locator("#hint").inner_text() == "No map: position attention is off"
+    assert page.locator("#scale").is_hidden()
+    assert page.locator("#look").is_hidden()
+    page.locator("label", has_text="Channels").first.click()
+    assert pixels(page, "heat").any()
+    page.get_by_label("Position attention").check()
+    page.get_by_label("Channel attention").uncheck()
+    until(page, "document.getElementById('change').textContent.startsWith('Without channel')")
+    assert not pixels(page, "heat").any()
+    assert page.locator("#maps").is_hidden()
+    page.locator("label", has_text="Attention").first.click()
+    assert pixels(page, "heat").any()
+    assert page.locator("#hint").is_hidden()
+
+
+def test_a_color_scale_says_what_the_colors_stand_for(open_page, address):
+    page = example(open_page(address))
+    inspection = danet.load().inspect(EXAMPLE)
+    x, y = (int(n) for n in re.findall(r"\d+", page.locator("#pixel-place").inner_text()))
+    weights = inspection.attention(x, y)
+    page.locator("label", has_text="Attention").first.click()
+    low, high = page.locator("#scale > span:not(.ramp)").all_inner_texts()
+    assert (low, high) == ("0", f"{max(4, weights.max() * weights.size):.1f}\N{MULTIPLICATION SIGN} average")
+    page.wait_for_selector("#maps button")
+    page.locator("label", has_text="Channels").first.click()
+    low, high = page.locator("#scale > span:not(.ramp)").all_inner_texts()
+    values = inspection.channel_maps([int(page.locator("#maps span").first.inner_text().split()[1]) - 1])
+    shown = [float(text.replace("\N{MINUS SIGN}", "-")) for text in (low, high)]
+    assert shown == pytest.approx([values.min(), values.max()], rel=0.05, abs=1e-3)
+    scale = inspection.internals.scales["position"]
+    assert (
+        page.locator("#alpha")
+        .inner_text()
+        .startswith(f"What a pixel collects is multiplied by alpha = {scale:.2f}".replace("-", "\N{MINUS SIGN}"))
+    )
+
+
+def test_flat_maps_stay_flat(open_page, address):
+    page = open_page(address)
+    for code, uniform, contrast in (
+        ("attentionMap(new Float32Array(400).fill(1 / 400))", True, 0),
+        ("attentionMap(Float32Array.from({ length: 400 }, (_, i) => (1 + (i % 2) / 10) / 420))", True, 0.03),
+        ("attentionMap(Float32Array.from({ length: 400 }, (_, i) => (i < 40 ? 9 : 1 / 9) / 400))", False, 0.89),
+        ("channelMap(Float32Array.from([5, 5.001, 5.002]))", True, 0.02),
+        ("channelMap(Float32Array.from([-1, 0, 3]))", False, 1),
+    ):
+        script = f"import('/page/draw.js').then(({{ attentionMap, channelMap }}) => {code})"
+        found = page.evaluate(f"{script}.then((map) => ({{ ...map, scaled: Array.from(map.scaled) }}))")
+        values = np.array(found["scaled"])
+        assert (found["uniform"], np.ptp(values)) == (uniform, pytest.approx(contrast, abs=0.01)), code
+        assert values.min() >= 0
+        assert values.max() <= 1
+
+
+def test_words_and_shares_say_what_numbers_mean(open_page, address):
+    page = open_page(address)
+
+    def words(code: str) -> str:
+        return page.evaluate(f"import('/page/words.js').then((words) => words.{code})")
+
+    shares = {
+        0: "0%",
+        1e-4: "<0.1%",
+        0.004: "0.4%",
+        0.4: "40%",
+        0.9949: "99%",
+        0.997: "99.7%",
+        0.9999: ">99.9%",
+        1: "100%",
+    }
+    assert {share: words(f"percent({share})") for share in shares} == shares
+    assert [words(f"certainty({value})") for value in (0.002, 0.6, 1)] == ["<1%", "60%", ">99%"]
+    negative = words("scaleSentence('position', { scale: -0.114, size: 0.041, varying: 0.011 })")
+    assert negative == (
+        "What a pixel collects is multiplied by alpha = \N{MINUS SIGN}0.11, which is negative: it is subtracted from "
+        "its own features. This changes them a little, by 4% of their size, mostly in the same way all over the image."
+    )
+    positive = words("scaleSentence('channel', { scale: 1.5, size: 0.6, varying: 0.5 })")
+    assert "multiplied by beta = 1.5 and added to its own values. This changes them a lot, by 60%" in positive
+    assert words("scaleSentence('position', { scale: 0, size: 0, varying: 0 })").endswith(
+        "this attention has no effect."
+    )
+
+
+def test_the_start_page_lists_classes_and_formats(open_page, address):
+    page = open_page(address)
+    page.wait_for_selector("[data-model=ready]")
+    assert page.locator("#knows h2").inner_text() == "Recognizes 11 classes (trained on CamVid)"
+    assert page.locator("#knows li").all_inner_texts() == list(danet.load().classes.names)
+    assert "JPEG, PNG, WebP or GIF" in page.locator("#welcome").inner_text()
+    assert page.locator("aside").is_hidden()
+
+
+def test_a_gif_is_segmented_and_the_frame_follows_its_shape(open_page, address, tmp_path):
+    Image.open(EXAMPLE).resize((900, 300)).save(tmp_path / "wide.gif")
+    page = open_page(address, expected="422")
+    page.wait_for_selector("[data-model=ready]")
+    page.set_input_files("#file", tmp_path / "wide.gif")
+    page.wait_for_selector("[data-state=ready]")
+    frame, stage, below = (page.locator(name).bounding_box() for name in ("#frame", "#stage", "#modules"))
+    assert frame["height"] - stage["height"] < 4
+    assert below["x"] == frame["x"]
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    page.set_input_files("#file", tmp_path / "moving.gif")
+    until(page, "document.getElementById('error').textContent.includes('is an animation; use a still image')")
 
 
 def test_the_last_of_two_quick_switches_wins(open_page, address):
@@ -264,12 +377,12 @@ def test_controls_are_disabled_until_there_is_an_image(open_page, address):
     held = []
     page = open_page(address)
     page.wait_for_selector("[data-model=ready]")
-    disabled = "document.querySelectorAll('aside[inert], .tools[inert], #compare[inert]').length"
-    assert page.evaluate(disabled) == 3
+    disabled = "document.querySelectorAll('aside[inert], .tools[inert], #compare[inert], .below[inert]').length"
+    assert page.evaluate(disabled) == 4
     page.route("**/v1/segment*", lambda route: held.append(route), times=1)
     page.click("#example")
     wait_for(page, held)
-    assert page.evaluate(disabled) == 3
+    assert page.evaluate(disabled) == 4
     held[0].continue_()
     page.wait_for_selector("[data-state=ready]")
     assert page.evaluate(disabled) == 0
@@ -386,7 +499,7 @@ def test_the_page_fits_a_phone(open_page, address, scheme):
     options = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     page = open_page(address, color_scheme=scheme, **options)
     page.wait_for_selector("[data-model=ready]")
-    assert page.evaluate("getComputedStyle(document.getElementById('pixel')).opacity") == "0.45"
+    assert page.locator("#pixel").is_hidden()
     about = "document.getElementById('about')"
     assert page.evaluate(f"{about}.scrollWidth <= {about}.clientWidth")
     example(page)

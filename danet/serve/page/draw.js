@@ -25,16 +25,42 @@ export function drawHeat(context, values, grid, width, height) {
   context.drawImage(small, 0, 0, grid.width * grid.cell_width * x, grid.height * grid.cell_height * y);
 }
 
-/** Map attention weights to [0, 1]. The square root makes small weights visible. */
-export function attentionScale(weights) {
-  const max = weights.reduce((a, b) => Math.max(a, b), 0) || 1;
-  return weights.map((value) => Math.sqrt(value / max));
+const LEAST_TOP = 4; // times the mean weight: what the brightest color stands for, at least
+const UNIFORM = 0.1; // of the attention is elsewhere than if it were even
+const FLAT = 0.02; // of the largest value: the range of a channel map
+
+/**
+ * Return a map of attention weights: `scaled` in [0, 1] for the colors, what 0 and 1 stand for as `low` and `high` in
+ * multiples of the mean weight, where the mean is as `mark`, and whether the weights are nearly `uniform`.
+ * The square root makes small weights visible. Nearly uniform weights are not stretched to full contrast.
+ */
+export function attentionMap(weights) {
+  const mean = weights.reduce((a, b) => a + b, 0) / weights.length || 1;
+  const top = Math.max(weights.reduce((a, b) => Math.max(a, b), 0), LEAST_TOP * mean);
+  const elsewhere = weights.reduce((sum, value) => sum + Math.max(0, value - mean), 0) / (mean * weights.length);
+  const scaled = weights.map((value) => Math.sqrt(value / top));
+  return { scaled, low: 0, high: top / mean, mark: Math.sqrt(mean / top), uniform: elsewhere < UNIFORM };
 }
 
-/** Map values linearly to [0, 1], from the smallest to the largest. */
-export function fullScale(values) {
-  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
-  return values.map((value) => (high > low ? (value - low) / (high - low) : 0));
+/** Return a map of the values of a channel, linear from the smallest to the largest unless they hardly differ. */
+export function channelMap(values) {
+  const least = values.reduce((a, b) => Math.min(a, b), Infinity), most = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const smallest = FLAT * Math.max(Math.abs(least), Math.abs(most)), range = Math.max(most - least, smallest) || 1;
+  const low = (least + most - range) / 2;
+  const scaled = values.map((value) => (value - low) / range);
+  return { scaled, low, high: low + range, mark: null, uniform: most - least <= smallest };
+}
+
+/** Draw the color scale of the maps, from left to right, over the gray of a dimmed image. */
+export function drawRamp(canvas) {
+  [canvas.width, canvas.height] = [256, 1];
+  const pixels = new ImageData(256, 1), context = canvas.getContext("2d");
+  pixels.data.set(RAMP);
+  const ramp = new OffscreenCanvas(256, 1);
+  ramp.getContext("2d").putImageData(pixels, 0, 0);
+  context.fillStyle = "#404040";
+  context.fillRect(0, 0, 256, 1);
+  context.drawImage(ramp, 0, 0);
 }
 
 /** Draw a small, dimmed copy of the image with a heat map over it, and a dot at `point` if given. */

@@ -2,7 +2,8 @@
 // There is one attention request at a time, always for the latest position of the pointer.
 
 import { request, unpack } from "./api.js";
-import { attentionScale, drawClasses, drawDot, drawHeat, drawSmall, fullScale } from "./draw.js";
+import { attentionMap, channelMap, drawClasses, drawDot, drawHeat, drawRamp, drawSmall } from "./draw.js";
+import { certainty, ownShareSentence, percent, ratioText, scaleSentence, sharesSentence, signed } from "./words.js";
 
 const MAX_SIDE = 2048; // pixels; larger images are resized before they are sent
 const MAX_PINS = 6;
@@ -18,9 +19,9 @@ const layers = { photo: $("photo"), overlay: $("overlay"), heat: $("heat"), mark
 let model; // GET /v1/model
 let image = null; // the image on the page, see segment()
 let point = null; // { x, y } in pixels of the image
-let attention = null; // of the last point that has a response: { x, y, weights, scaled, grid, classes, class }
+let attention = null; // of the last point that has a response: { x, y, map, grid, classes, class }
 let pins = [];
-let channel = null; // the channel map on the stage: { number, scaled }
+let channel = null; // the channel map on the stage: { number, map }
 let latest = 0; // number of the latest upload; results of earlier ones are ignored
 
 // ---- open an image -------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ async function open(file) {
 /** Set the state of the page, and disable the controls that need an image if there is none. */
 function setState(state) {
   body.dataset.state = state;
-  for (const part of document.querySelectorAll("aside, .tools, #compare")) part.inert = !image;
+  for (const part of document.querySelectorAll("aside, .tools, #compare, .below")) part.inert = !image;
 }
 
 async function decode(file) {
@@ -60,7 +61,7 @@ async function decode(file) {
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error("Your browser cannot open this file as an image. Use JPEG, PNG or WebP.");
+    throw new Error("Your browser cannot open this file as an image. Use JPEG, PNG, WebP or GIF.");
   }
 }
 
@@ -84,6 +85,7 @@ async function segment(sent, photo, name, upload) {
   setState("ready");
   resetModules();
   fillLegend();
+  fillScales();
   fillChannelClasses();
   paintClasses();
   const largest = summary.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
@@ -116,13 +118,29 @@ function resetModules() {
   showModules();
 }
 
-/** Say that attention and channel maps do not change if a module is off, and offer changed pixels where they are shown. */
+/** Hide what a disabled module has no more: a module's maps do not depend on the other module. */
 function showModules() {
-  const off = disabledModule(), maps = view() === "channels" ? "Channel maps" : "Attention";
+  const off = disabledModule();
   $("only-changes").disabled = !off || view() !== "classes";
-  $("with-all").hidden = !off;
-  $("all-on").hidden = !off || view() === "classes";
-  $("all-on").textContent = `${maps} with all modules on`;
+  $("look").hidden = off === "position";
+  $("no-look").hidden = off !== "position";
+  $("maps").hidden = off === "channel";
+  $("no-maps").hidden = off !== "channel";
+  paintHeat();
+}
+
+/** Return the map on the stage, if there is one. */
+function shownMap() {
+  const off = disabledModule();
+  if (view() === "attention") return off === "position" ? null : attention?.map;
+  return view() === "channels" && off !== "channel" ? channel?.map : null;
+}
+
+function showHint(map) {
+  const off = disabledModule(), missing = { attention: "position", channels: "channel" }[view()];
+  $("hint").textContent = missing && off === missing ? `No map: ${missing} attention is off`
+    : map?.uniform ? (view() === "attention" ? "Nearly uniform: this pixel looks everywhere alike" : "Nearly uniform: this channel hardly varies") : "";
+  $("hint").hidden = !$("hint").textContent;
 }
 
 // ---- the stage ------------------------------------------------------------------------------------------------
@@ -131,6 +149,8 @@ function paintPhoto(photo) {
   for (const layer of [layers.photo, layers.overlay]) [layer.width, layer.height] = [photo.width, photo.height];
   layers.photo.getContext("2d").drawImage(photo, 0, 0);
   stage.dataset.ratio = photo.width / photo.height;
+  frame.style.aspectRatio = Math.min(3, Math.max(0.8, stage.dataset.ratio));
+  body.style.setProperty("--ratio", Math.min(2.5, Math.max(1.2, stage.dataset.ratio))); // of the small maps
   fit();
 }
 
@@ -159,8 +179,11 @@ function paintClasses() {
 function paintHeat() {
   const context = layers.heat.getContext("2d");
   context.clearRect(0, 0, layers.heat.width, layers.heat.height);
-  const map = view() === "channels" ? channel : attention;
-  if (image && map) drawHeat(context, map.scaled, image.grid, image.photo.width, image.photo.height);
+  const map = image && shownMap();
+  if (map) drawHeat(context, map.scaled, image.grid, image.photo.width, image.photo.height);
+  stage.dataset.map = map ? "on" : "off";
+  fillScale($("scale"), map);
+  showHint(map);
 }
 
 function paintMarks() {
@@ -182,19 +205,19 @@ function moveTo(x, y, aloud = false) {
   const at = point.y * width + point.x, id = image.labels[at], confidence = image.confidence[at] / 255;
   const name = model.classes.names[id] ?? "none";
   $("pixel-class").textContent = name;
-  $("pixel-confidence").textContent = percent(confidence);
+  $("pixel-confidence").textContent = certainty(confidence);
   $("pixel").querySelector(".swatch").style.background = color(id);
   $("pixel-place").textContent = `x ${point.x}, y ${point.y}`;
   placeTip(name, confidence, id);
   paintMarks();
   paintOwnShare();
-  if (model.attention.position) updateAttention(aloud);
-  else if (aloud) announce(`${name}, ${percent(confidence)}`);
+  if (model.attention.position && disabledModule() !== "position") updateAttention(aloud);
+  else if (aloud) announce(`${name}, ${certainty(confidence)}`);
 }
 
 function placeTip(name, confidence, id) {
   const tip = $("tip"), scale = stage.clientWidth / image.photo.width;
-  tip.querySelector("span").textContent = `${name} ${percent(confidence)}`;
+  tip.querySelector("span").textContent = `${name} ${certainty(confidence)}`;
   tip.querySelector(".swatch").style.background = color(id);
   const x = (point.x + 0.5) * scale, y = (point.y + 0.5) * scale;
   const left = Math.max(0, x + 14 + tip.offsetWidth > stage.clientWidth ? x - 14 - tip.offsetWidth : x + 14);
@@ -232,8 +255,7 @@ async function updateAttention(aloud) {
 
 async function attentionOf(from, { x, y }) {
   const response = await (await request(`/v1/attention?image=${from.id}&x=${x}&y=${y}`, { method: "POST" })).json();
-  const weights = unpack(response.weights);
-  return { ...response, weights, scaled: attentionScale(weights), from };
+  return { ...response, map: attentionMap(unpack(response.weights)), from };
 }
 
 function sameCell(at, other) {
@@ -243,8 +265,10 @@ function sameCell(at, other) {
 }
 
 function paintPixel() {
-  drawSmall($("mini"), image.photo, attention.scaled, attention.grid, attention);
+  drawSmall($("mini"), image.photo, attention.map.scaled, attention.grid, attention);
+  fillScale($("mini-scale"), attention.map);
   fillBars($("shares"), attention.classes.slice(0, 5));
+  $("meaning").textContent = sharesSentence(attention.classes[0]);
   paintOwnShare();
 }
 
@@ -254,13 +278,13 @@ function paintOwnShare() {
   const id = image.fullLabels[point.y * image.photo.width + point.x], name = model.classes.names[id];
   const own = attention.classes.find((entry) => entry.id === id)?.share ?? 0;
   const covered = image.summary.classes.find((entry) => entry.id === id)?.share ?? 0;
-  $("own-share").textContent =
-    `${percent(own)} of this pixel's attention is on ${name}; ${name} covers ${percent(covered)} of the image.`;
+  const uniform = attention.map.uniform ? "Nearly uniform attention. " : "";
+  $("own-share").textContent = uniform + ownShareSentence(name, own, covered);
 }
 
 function describe(result) {
   const shares = result.classes.slice(0, 3).map((entry) => `${entry.name} ${percent(entry.share)}`).join(", ");
-  return `x ${result.x}, y ${result.y}: ${result.class.name}, ${percent(result.class.confidence)}. Looks at ${shares}.`;
+  return `x ${result.x}, y ${result.y}: ${result.class.name}, ${certainty(result.class.confidence)}. Looks at ${shares}.`;
 }
 
 /** Send the image again if the server no longer has it, or show the error. Ignore it if the image is no longer open. */
@@ -278,7 +302,7 @@ async function recover(error, from) {
 // ---- pins -----------------------------------------------------------------------------------------------------
 
 async function pin() {
-  if (!image || !point || !model.attention.position) return;
+  if (!image || !point || !model.attention.position || disabledModule() === "position") return;
   if (pins.length === MAX_PINS) return setError(`You can pin up to ${MAX_PINS} points. Remove one first.`, 4000);
   const from = image, at = { ...point };
   try {
@@ -302,7 +326,7 @@ function paintPins() {
   $("no-pins").hidden = pins.length > 0;
   $("pins").replaceChildren(...pins.map((result, i) => {
     const item = document.createElement("li"), canvas = document.createElement("canvas");
-    drawSmall(canvas, result.from.photo, result.scaled, result.grid, result);
+    drawSmall(canvas, result.from.photo, result.map.scaled, result.grid, result);
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Point ${i + 1}: ${describe(result)}`);
     const head = make("div", "head", make("span", "number", String(i + 1)), make("b", "", result.class.name));
@@ -311,9 +335,10 @@ function paintPins() {
     remove.setAttribute("aria-label", `Remove point ${i + 1}`);
     remove.addEventListener("click", () => unpin(i));
     head.append(remove);
-    const bars = make("ul", "bars");
+    const bars = make("ul", "bars"), scale = make("div", "scale");
+    fillScale(scale, result.map);
     fillBars(bars, result.classes.slice(0, 3));
-    item.append(canvas, head, bars);
+    item.append(canvas, scale, head, bars);
     return item;
   }));
   paintMarks();
@@ -334,6 +359,13 @@ function fillLegend() {
     swatch.style.background = color(entry.id);
     return make("li", "", make("label", "", box, swatch, make("span", "name", entry.name), make("span", "value", percent(entry.share))));
   }));
+}
+
+/** Say what the modules of this network do with what attention collects. */
+function fillScales() {
+  const { position, channel: channels } = image.summary.modules ?? {};
+  $("alpha").textContent = position ? scaleSentence("position", position) : "";
+  $("beta").textContent = channels ? scaleSentence("channel", channels) : "";
 }
 
 async function switchModules(event) {
@@ -379,28 +411,29 @@ async function fillChannels() {
     const response = await (await request(`/v1/images/${from.id}/channels?class_id=${id}&count=4`)).json();
     if (from !== image || id !== $("channel-class").value) return;
     $("maps-note").textContent = "";
-    $("maps").replaceChildren(...response.channels.map(({ channel: number, map }) => channelButton(number, fullScale(unpack(map)))));
+    $("maps").replaceChildren(...response.channels.map(({ channel: number, map }) => channelButton(number, channelMap(unpack(map)))));
     channel = null;
     if (view() === "channels") $("maps").firstElementChild?.click();
   } catch (error) {
     if (error.status === 404) return recover(error, from);
     if (from !== image) return;
     $("maps").replaceChildren();
-    $("maps-note").textContent = error.message;
+    $("maps-note").textContent = error.message.replace(/^class_id: /, "");
     channel = null;
     paintHeat();
   }
 }
 
-function channelButton(number, scaled) {
+function channelButton(number, map) {
   const button = make("button"), canvas = make("canvas");
   button.type = "button";
   button.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-label", `Show channel ${number + 1}`);
-  drawSmall(canvas, image.photo, scaled, image.grid);
-  button.append(canvas, make("span", "", `channel ${number + 1}`));
+  drawSmall(canvas, image.photo, map.scaled, image.grid);
+  const range = map.uniform ? "nearly uniform" : `${signed(map.low)} to ${signed(map.high)}`;
+  button.append(canvas, make("span", "", `channel ${number + 1}`), make("small", "", range));
   button.addEventListener("click", () => {
-    channel = { number, scaled };
+    channel = { number, map };
     for (const other of $("maps").children) other.setAttribute("aria-pressed", String(other === button));
     setView("channels");
   });
@@ -415,7 +448,6 @@ function setView(name) {
   $("opacity-field").hidden = name !== "classes";
   showModules();
   if (name === "channels" && !channel) $("maps").firstElementChild?.click();
-  paintHeat();
 }
 
 // ---- downloads ------------------------------------------------------------------------------------------------
@@ -427,7 +459,7 @@ async function saveOverlay() {
     context.globalAlpha = $("opacity").value / 100;
     context.drawImage(layers.overlay, 0, 0);
   } else {
-    context.filter = "grayscale(.9) brightness(.5)";
+    if (shownMap()) context.filter = "grayscale(.9) brightness(.5)";
     context.drawImage(image.photo, 0, 0);
     context.filter = "none";
     context.drawImage(layers.heat, 0, 0, canvas.width, canvas.height);
@@ -474,12 +506,29 @@ function fillBars(list, entries) {
     const bar = make("i");
     bar.style.width = `${100 * entry.share}%`;
     bar.style.background = color(entry.id);
-    return make("li", "", make("span", "name", entry.name), make("span", "bar", bar), make("span", "value", percent(entry.share)));
+    const mark = make("b");
+    mark.style.left = `${100 * entry.image_share}%`;
+    return make("li", "", make("span", "name", entry.name), make("span", "bar", bar, mark), make("span", "value", percent(entry.share)));
   }));
 }
 
+/** Show the color scale of a map with its values; hide it if there is no map. */
+function fillScale(element, map) {
+  element.hidden = !map;
+  if (!map) return;
+  const weights = map.mark !== null, ramp = make("span", "ramp", make("canvas"));
+  drawRamp(ramp.firstChild);
+  if (weights) {
+    const mark = make("b");
+    mark.style.left = `${100 * map.mark}%`;
+    ramp.append(mark);
+  }
+  const [low, high] = weights ? ["0", `${ratioText(map.high)}\u00d7 average`] : [signed(map.low), signed(map.high)];
+  element.replaceChildren(make("span", "", low), ramp, make("span", "", high));
+  element.title = weights ? "Attention per place of the image. The mark is at the average." : "Value of the channel";
+}
+
 const color = (id) => `rgb(${(model.classes.palette[id] ?? [0, 0, 0]).join(" ")})`;
-const percent = (share, digits = 0) => (share > 0 && share < 0.005 && !digits ? "<1%" : `${(100 * share).toFixed(digits)}%`);
 const stem = (name) => (name || "image").replace(/\.[^.]*$/, "") || "image";
 
 function announce(text) {
@@ -579,12 +628,25 @@ async function start() {
     return setError(error.message);
   }
   const { position, channel: channels } = model.attention;
-  const available = { position, channel: channels, module: position && channels };
+  const available = { position, channel: channels, module: position || channels };
   for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !available[element.dataset.needs];
   const count = model.classes.names.length;
   const data = DATASETS[model.dataset] ?? model.dataset;
   $("network").textContent = [model.network.backbone, `${count} classes`, data && `trained on ${data}`].filter(Boolean).join(", ");
+  fillKnown(data);
   body.dataset.model = "ready";
+}
+
+/** List the classes on the start page. */
+function fillKnown(data) {
+  const { names } = model.classes, trained = data ? ` (trained on ${data})` : "";
+  $("knows").querySelector("h2").textContent = `Recognizes ${names.length} classes${trained}`;
+  $("knows").querySelector("ul").replaceChildren(...names.map((name, id) => {
+    const swatch = make("i", "swatch");
+    swatch.style.background = color(id);
+    return make("li", "", swatch, name);
+  }));
+  $("knows").hidden = false;
 }
 
 start();
