@@ -428,11 +428,10 @@ def test_the_example_clients_run(server, tmp_path):
     command = [sys.executable, str(ROOT / "examples/client.py"), str(tmp_path / "image.png"), "--at", "10", "20"]
     done = subprocess.run([*command, "--server", url], capture_output=True, text=True, check=True, timeout=60)
     assert "looks at" in done.stdout
-    script = (ROOT / "examples/client.sh").read_text().replace("http://127.0.0.1:8000", url)
-    done = subprocess.run(
-        ["bash", "-c", script, "client.sh", "image.png"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    for address in (url.rpartition(":")[2], url):
+        command = ["bash", str(ROOT / "examples/client.sh"), "image.png", address]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "overlay.png") as overlay:
         assert overlay.size[0] > 64
     assert json.loads(done.stdout.splitlines()[0])["width"] == 64
