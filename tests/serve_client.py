@@ -15,7 +15,7 @@ from killed import Program, Warm, serve
 from PIL import Image
 
 from danet.serve.app import create_app
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 
 HOST = "http://127.0.0.1:8000"
 

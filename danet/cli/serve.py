@@ -7,6 +7,7 @@ from pathlib import Path
 
 from danet.cli.parsing import parse
 from danet.errors import InputError
+from danet.serve.log import LogFormat
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Serve:
     can see command lines"""
     allow_host: tuple[str, ...] = ()
     """additional host names under which browsers may reach the server"""
+    allow_origin: tuple[str, ...] = ()
+    """origins, such as https://app.example, whose pages may use the REST API (CORS)"""
+    trusted_proxy: tuple[str, ...] = ()
+    """IP addresses or networks of reverse proxies whose X-Forwarded-* and X-Request-ID headers are trusted"""
+    root_path: str = ""
+    """path under which a reverse proxy serves this server, such as /danet"""
+    log_format: LogFormat = "text"
+    """text, or json for one object per line"""
     max_mb: float = 20
     """maximum size of an upload in megabytes"""
     device: str | None = None
@@ -47,12 +56,20 @@ def run(args: Sequence[str]) -> int:
         raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "for example, use 20")
     with run_server.listen(options.host, options.port) as socket:
         from danet.predict.predictor import load
+        from danet.serve import access
         from danet.serve.app import create_app
-        from danet.serve.guard import Limits
+        from danet.serve.limits import Limits
 
         hosts = frozenset(name.lower() for name in (options.host, *options.allow_host))
-        limits = Limits(body_bytes=round(options.max_mb * (1 << 20)), token=token, hosts=hosts)
+        limits = Limits(
+            body_bytes=round(options.max_mb * (1 << 20)),
+            token=token,
+            hosts=hosts,
+            origins=access.parse_origins(options.allow_origin),
+            proxies=access.parse_proxies(options.trusted_proxy),
+            root_path=access.parse_root_path(options.root_path),
+        )
         app = create_app(load(options.weights, options.device), limits)
         print(run_server.url(socket, options.host), flush=True)
-        run_server.serve(app, socket, limits)
+        run_server.serve(app, socket, limits, options.log_format)
     return 0

@@ -3,7 +3,7 @@
     POST /v1/segment      an image -> classes as JSON, or labels or overlay as PNG
     POST /v1/attention    an image or a stored image's id, and a pixel -> attention weights of the pixel
     GET  /v1/images/ID/{pixels,labels,channels}    more about a stored image, for the page
-    GET  /v1/model, /health, /ready, /metrics
+    GET  /v1/model, /health/live, /health/ready, /metrics
 
 torch runs in one thread, and images are decoded in another process. Nothing is written to disk, and no URL is fetched.
 """
@@ -23,8 +23,9 @@ from danet.errors import InputError
 from danet.predict.attention import Module
 from danet.predict.predictor import Predictor
 from danet.serve import responses
-from danet.serve.guard import Guard, Limits
+from danet.serve.guard import Guard
 from danet.serve.image_store import StoredImage
+from danet.serve.limits import Limits
 from danet.serve.service import Service, max_pixels
 from danet.serve.uploads import cancel_on_disconnect, image_bytes
 
@@ -67,7 +68,14 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
     """Create the ASGI application that serves a network."""
     limits = limits or Limits()
     service = Service(predictor, limits)
-    app = FastAPI(title="danet", version=__version__, docs_url=None, redoc_url=None, lifespan=service.lifespan)
+    app = FastAPI(
+        title="danet",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=service.lifespan,
+        redirect_slashes=False,  # a redirect would need the scheme and the path that the browser sees
+    )
     _add_errors(app)
     _add_predictions(app, service)
     _add_stored_images(app, service)
@@ -94,7 +102,8 @@ def _add_errors(app: FastAPI) -> None:
         if what == HTTPStatus.NOT_FOUND.phrase:  # raised by the router, not by us
             what = "no such page; see /docs"
         elif what == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-            what = f"use {(error.headers or {}).get('Allow', 'another method')}; see /docs"
+            allowed = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+            return JSONResponse({"error": f"use {allowed}; see /docs"}, error.status_code, {"Allow": allowed})
         return JSONResponse({"error": what}, error.status_code, error.headers)
 
 
@@ -208,12 +217,14 @@ def _add_status(app: FastAPI, service: Service, limits: Limits) -> None:
         """Return the model card: architecture, classes, colors, training data and license; and the server's limits."""
         return Response(card, media_type="application/json")
 
-    @app.get("/health", summary="Health")
-    async def health() -> JSONResponse:
+    @app.get("/health", include_in_schema=False)
+    @app.get("/health/live", summary="Liveness")
+    async def live() -> JSONResponse:
         """Return status 200 while the server is running."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", summary="Readiness")
+    @app.get("/ready", include_in_schema=False)
+    @app.get("/health/ready", summary="Readiness")
     async def ready() -> JSONResponse:
         """Return status 200 if images can be segmented, and 503 otherwise."""
         await service.check_ready()
@@ -239,15 +250,15 @@ def _add_page(app: FastAPI) -> None:
         content, kind = files[name]
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return respond("index.html")
 
-    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return respond("docs.html")
 
-    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
     async def page(name: str) -> Response:
         return respond(name)
 

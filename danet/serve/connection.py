@@ -12,7 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 
 READ_BYTES, FEW_BYTES = 1 << 14, 1 << 11
 """Maximum number of bytes that are read and parsed at once: in a body of large chunks, and otherwise."""

@@ -1,33 +1,30 @@
 """ASGI middleware that checks every request before the application sees it.
 
 Bodies are counted as they arrive, whatever their headers claim, and must arrive in time. Answers are sent in pieces,
-and what a request holds in memory is charged until its answer has been taken. The Host header must name this server
-(protection against DNS rebinding), pages of other sites may not send requests, and a token is required if one is set.
-Response headers forbid the browser to load anything from elsewhere.
+and what a request holds in memory is charged until its answer has been taken. `access` decides who may send requests.
+Response headers forbid the browser to load anything from elsewhere. HEAD is answered like GET, without the body.
 """
 
 import asyncio
-import hmac
-import ipaddress
 import logging
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from danet.serve import access
+from danet.serve.access import Sender
+from danet.serve.limits import Limits
+from danet.serve.log import Answered, log_answered, request_id
 from danet.serve.prometheus import Metrics
 
 log = logging.getLogger("danet.serve")
-
-OPEN_PATHS = ("/", "/docs", "/health", "/ready")
-"""Paths that need no token, as do those under /page/. They reveal nothing about the network."""
 
 PIECE = 64 << 10
 """Bytes of an answer that are sent at once."""
@@ -42,37 +39,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits and access rules of one server.
-
-    Args:
-        body_bytes: maximum size of one request's body.
-        body_seconds: maximum time from the first byte of a body to the last.
-        header_seconds: maximum time to send the header of a request.
-        stalled_seconds: maximum time to take a piece of an answer, of `PIECE` bytes.
-        answer_rate: minimum bytes per second at which an answer must be taken, after `stalled_seconds`.
-        held_bytes: maximum size in memory, at one time, of all bodies, decoded images, results and answers.
-        stored_bytes: maximum size in memory of the images stored for queries, unless there is only one.
-        waiting: maximum number of images received and not yet answered.
-        decode_seconds: maximum time to decode one image.
-        token: required as `Authorization: Bearer TOKEN`; None allows all requests.
-        hosts: host names allowed in the Host header in addition to localhost and IP addresses, in lower case.
-    """
-
-    body_bytes: int = 20 << 20
-    body_seconds: float = 30
-    header_seconds: float = 10
-    stalled_seconds: float = 20
-    answer_rate: float = 64 << 10
-    held_bytes: int = 640 << 20
-    stored_bytes: int = 512 << 20
-    waiting: int = 64
-    decode_seconds: float = 5
-    token: str | None = None
-    hosts: frozenset[str] = frozenset()
 
 
 class Busy(HTTPException):
@@ -135,8 +101,7 @@ class Body:
         self._note(message)
         self._size += len(message.get("body", b""))
         if self._size > self._limits.body_bytes:
-            limit = self._limits.body_bytes / (1 << 20)
-            raise HTTPException(413, f"the body is larger than {limit:g} MB; send a smaller image")
+            raise _too_large(self._limits)
         self.hold(len(message.get("body", b"")))
         return message
 
@@ -186,9 +151,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.monotonic(), 0
+        start, status, method = time.monotonic(), 0, scope["method"]
         headers = Headers(scope=scope)
-        body = scope["danet.body"] = Body(receive, self._limits, self._budget)
+        client = access.sender(scope, headers, self._limits.proxies)
+        request_id.set(client.request_id)
+        body = Body(receive, self._limits, self._budget)
+        scope = {**scope, "danet.body": body, "method": "GET" if method == "HEAD" else method}
+        scope |= {"scheme": client.scheme or scope.get("scheme", "http"), "root_path": self._limits.root_path}
 
         async def respond(message: Message) -> None:
             nonlocal status
@@ -197,13 +166,16 @@ class Guard:
                 if _has_body(headers) and status != 408:
                     await body.drain()
                 response = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in (HEADERS | access.cors_headers(headers, self._limits)).items():
                     response.setdefault(name, value)
+                response[access.REQUEST_ID] = client.request_id
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await self._send_in_pieces(message, send)
 
         try:
-            if (rejection := self._reject(scope["method"], scope["path"], headers)) is not None:
-                await rejection(scope, body.receive, respond)
+            if (answer := self._answer(method, headers, client, scope)) is not None:
+                await answer(scope, body.receive, respond)
             else:
                 await self._app(scope, body.receive, respond)
         except ClientDisconnect:
@@ -218,11 +190,23 @@ class Guard:
                 await _response(error)(scope, body.receive, respond)
         finally:
             body.keep(0)
-            route = getattr(scope.get("route"), "path", "(no such path)")
-            status = status or 499
-            seconds = time.monotonic() - start
+            status, seconds, route = status or 499, time.monotonic() - start, _route(scope)
             self._metrics.record_request(route, status, seconds)
-            log.info("%s %s %d %.0f ms", scope["method"] if route[0] == "/" else "-", route, status, 1e3 * seconds)
+            log_answered(Answered(method if route[0] == "/" else "-", route, status, 1e3 * seconds, client.address))
+
+    def _answer(self, method: str, headers: Headers, client: Sender, scope: Scope) -> Response | None:
+        """Return the answer to a request that the application does not get, or None."""
+        if access.is_preflight(method, headers, self._limits):
+            return access.preflight()
+        prefix = self._limits.root_path
+        path = access.without_prefix(scope["path"], prefix)
+        if (refused := access.rejection(method, path or "/", headers, client, self._limits)) is not None:
+            return refused
+        if int(headers.get("content-length", "0")) > self._limits.body_bytes:  # its value has been checked by h11
+            return _response(_too_large(self._limits))
+        if not path:  # the URLs of the page are relative
+            return RedirectResponse(f"{prefix}/", 308)
+        return None
 
     async def _send_in_pieces(self, message: Message, send: Send) -> None:
         """Send a message. A long body is sent in pieces, so that it is held, and charged, until it has been taken.
@@ -242,47 +226,22 @@ class Guard:
         except TimeoutError:
             raise ClientDisconnect from None
 
-    def _reject(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
-        """Return the error response to a forbidden request, or None if the request is allowed."""
-        host = headers.get("host", "")
-        if not self._is_allowed(host):
-            remedy = "open the URL that danet serve printed, or start it with danet serve --allow-host NAME"
-            return JSONResponse({"error": f"the Host header does not name this server; {remedy}"}, 400)
-        origin = headers.get("origin")
-        if method not in ("GET", "HEAD") and origin is not None and _netloc(origin) != host.lower():
-            return JSONResponse({"error": "pages of other sites may not send requests to this server"}, 403)
-        if self._limits.token is None or path in OPEN_PATHS or path.startswith("/page/"):
-            return None
-        given = headers.get("authorization", "").encode()
-        if hmac.compare_digest(given, f"Bearer {self._limits.token}".encode()):
-            return None
-        error = "a valid token is required; send it as Authorization: Bearer TOKEN"
-        return JSONResponse({"error": error}, 401, {"WWW-Authenticate": "Bearer"})
-
-    def _is_allowed(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name == "localhost" or name in self._limits.hosts:
-            return True
-        try:
-            ipaddress.ip_address(name)  # DNS rebinding needs a host name
-        except ValueError:
-            return False
-        return True
-
-
-def _netloc(url: str) -> str | None:
-    """Return host and port of a URL in lower case, or None if it is not valid."""
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return None
-
 
 def _response(error: HTTPException) -> JSONResponse:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _too_large(limits: Limits) -> HTTPException:
+    return HTTPException(413, f"the body is larger than {limits.body_bytes / (1 << 20):g} MB; send a smaller image")
+
+
+def _route(scope: Scope) -> str:
+    """Return the pattern of a request's path. A request that was refused has not been routed."""
+    if (route := scope.get("route")) is None and "app" in scope:
+        matches = ((route.matches(scope)[0], route) for route in scope["app"].routes)
+        found = sorted((pair for pair in matches if pair[0] != Match.NONE), key=lambda pair: -pair[0].value)
+        route = found[0][1] if found else None
+    return getattr(route, "path", "(no such path)")
 
 
 def _has_body(headers: Headers) -> bool:

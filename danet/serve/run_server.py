@@ -10,10 +10,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from danet.errors import InputError, missing_package
-from danet.serve.log import StderrHandler
+from danet.serve.log import LogFormat, StderrHandler
 
 if TYPE_CHECKING:
-    from danet.serve.guard import Limits
+    from danet.serve.limits import Limits
 
 GRACE = 10
 """Seconds that running requests get to finish after SIGTERM or SIGINT."""
@@ -108,13 +108,13 @@ def max_connections() -> int:
     return max(16, min(limit - used - _SPARE_DESCRIPTORS, _MOST_CONNECTIONS))
 
 
-def serve(app: object, listening: socket.socket, limits: "Limits") -> None:
+def serve(app: object, listening: socket.socket, limits: "Limits", log_format: LogFormat = "text") -> None:
     """Serve until SIGINT or SIGTERM, then finish the running requests within `GRACE` seconds."""
     import uvicorn
 
     from danet.serve.connection import Connections
 
-    logging.getLogger().addHandler(StderrHandler())
+    logging.getLogger().addHandler(StderrHandler(log_format))
     logging.getLogger("danet.serve").setLevel(logging.INFO)
     config = uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]

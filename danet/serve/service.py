@@ -16,8 +16,9 @@ from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
 from danet.serve import responses
 from danet.serve.decoder import NAME, Decoder
-from danet.serve.guard import Budget, Busy, Limits
+from danet.serve.guard import Budget, Busy
 from danet.serve.image_store import ImageStore, StoredImage
+from danet.serve.limits import Limits
 from danet.serve.prometheus import Metrics, resident_bytes
 from danet.serve.responses import Encoding
 from danet.serve.worker import Worker, segment_batch

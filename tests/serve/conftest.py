@@ -9,7 +9,7 @@ import torch
 from serve_client import Client, serving
 
 from danet import DANet, Predictor, load
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 
 
 @pytest.fixture(scope="module")

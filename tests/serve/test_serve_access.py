@@ -11,7 +11,7 @@ from serve_client import HOST, Client, error_of, image, send_all
 from danet.cli import main
 from danet.errors import InputError
 from danet.serve import run_server
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "GET"])

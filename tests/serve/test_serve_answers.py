@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from serve_client import error_of, image, send_all
 
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 from danet.serve.service import max_pixels
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_model_card_health_metrics_and_interface(ask, predictor):
     for line in metrics.text.splitlines():
         assert re.fullmatch(r"#.*|[a-z_]+(\{[^}]*\})? [-+.\de]+", line), line
     paths = interface.json()["paths"]
-    assert {"/v1/segment", "/v1/attention", "/v1/model", "/health", "/metrics"} <= set(paths)
+    assert {"/v1/segment", "/v1/attention", "/v1/model", "/health/live", "/metrics"} <= set(paths)
     operations = [operation for path in paths.values() for operation in path.values()]
     assert all(operation.get("description") for operation in operations)
     parameters = [parameter for operation in operations for parameter in operation.get("parameters", [])]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from serve_client import error_of, image, send_all
 
-from danet.serve.guard import Limits
+from danet.serve.limits import Limits
 
 
 def damaged() -> dict[str, bytes]:

@@ -24,8 +24,9 @@ from danet.predict.segmentation import Segmentation
 from danet.serve import decoder as decoder_module
 from danet.serve import responses as responses_module
 from danet.serve.decoder import Decoder
-from danet.serve.guard import Body, Budget, Busy, Limits
+from danet.serve.guard import Body, Budget, Busy
 from danet.serve.image_store import ImageStore, StoredImage
+from danet.serve.limits import Limits
 from danet.serve.worker import Worker, segment_batch
 
 
@@ -183,9 +184,9 @@ def test_the_log_contains_no_names_or_ids_of_clients(ask, caplog):
     )
     lines = [record.getMessage() for record in caplog.records if record.name == "danet.serve"]
     assert [re.sub(r" \d+ ms", "", line) for line in lines] == [
-        "POST /v1/segment 200",
-        "GET /v1/images/{image}/pixels 404",
-        "- (no such path) 404",
+        "POST /v1/segment 200 127.0.0.1",
+        "GET /v1/images/{image}/pixels 404 127.0.0.1",
+        "- (no such path) 404 127.0.0.1",
     ]
 
 

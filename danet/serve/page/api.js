@@ -1,5 +1,8 @@
 // Requests to the server. See /docs for the operations.
 
+/** The server's root, which may have a path if a reverse proxy adds one. */
+export const ROOT = new URL("../", import.meta.url).href;
+
 let token = sessionStorage.getItem("danet-token");
 
 /** An error response; `message` is text for the user. */
@@ -10,12 +13,12 @@ export class ServerError extends Error {
   }
 }
 
-/** Send a request, with the token if there is one. If the server rejects it, ask the user for the token and retry. */
+/** Send a request to a path of the server, with the token if there is one. If the server rejects it, ask the user for the token and retry. */
 export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(new URL(`.${path}`, ROOT), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server is not responding. Is danet serve still running?", 0);

@@ -1,6 +1,6 @@
 // List the operations of the REST API from /openapi.json.
 
-import { request } from "./api.js";
+import { request, ROOT } from "./api.js";
 
 function make(tag, ...content) {
   const element = document.createElement(tag);
@@ -35,7 +35,7 @@ function describe({ description = "", schema, required }) {
   return inline(`${description} (${values}${range}${fallback}${required ? ", required" : ""})`);
 }
 
-for (const element of document.querySelectorAll(".here")) element.textContent = location.origin;
+for (const element of document.querySelectorAll(".here")) element.textContent = ROOT.replace(/\/$/, "");
 try {
   const { paths } = await (await request("/openapi.json")).json();
   document.getElementById("operations").append(
