@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from danet import __version__
 from danet.errors import InputError
 from danet.predict.attention import Module
 from danet.predict.predictor import Predictor
-from danet.serve import responses
+from danet.serve import responses, schemas
 from danet.serve.guard import Guard
 from danet.serve.image_store import StoredImage
 from danet.serve.limits import Limits
@@ -122,7 +122,15 @@ def _describe_invalid(error: dict[str, Any]) -> str:
 
 
 def _add_predictions(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/segment", summary="Segment an image", openapi_extra=IMAGE_BODY)
+    failures = schemas.errors(400, 401, 403, 408, 413, 422, 503)
+
+    @app.post(
+        "/v1/segment",
+        summary="Segment an image",
+        openapi_extra=IMAGE_BODY,
+        response_model=schemas.Segmented,
+        responses={**schemas.content("image/png"), **failures},
+    )
     async def segment(request: Request, output: Output = None, keep: Keep = False) -> Response:
         """Segment an image.
 
@@ -154,7 +162,13 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
             summary |= {"grid": responses.grid(inspection), "modules": responses.contributions(inspection)}
         return JSONResponse(summary)
 
-    @app.post("/v1/attention", summary="Attention of a pixel", openapi_extra=IMAGE_BODY)
+    @app.post(
+        "/v1/attention",
+        summary="Attention of a pixel",
+        openapi_extra=IMAGE_BODY,
+        response_model=schemas.Attention,
+        responses={**failures, **schemas.errors(404, 409)},
+    )
     async def attention(
         request: Request, x: Column, y: Row, image: StoredId = None, old_image: OldStoredId = None
     ) -> JSONResponse:
@@ -176,8 +190,15 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
 
 def _add_stored_images(app: FastAPI, service: Service) -> None:
+    failures = schemas.errors(400, 401, 404, 409, 413, 422, 503)
+
     @app.get(f"{OLD_STORED}/pixels", include_in_schema=False)
-    @app.get(f"{STORED}/pixels", summary="Class and confidence of each pixel")
+    @app.get(
+        f"{STORED}/pixels",
+        summary="Class and confidence of each pixel",
+        response_class=Response,
+        responses={**schemas.content("application/octet-stream"), **failures},
+    )
     async def pixels(request: Request, image: ImageId, without: Without = None) -> Response:
         """Return the class ids of a stored image's pixels, followed by their confidences (0 to 255).
 
@@ -187,14 +208,24 @@ def _add_stored_images(app: FastAPI, service: Service) -> None:
         return Response(content, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})
 
     @app.get(f"{OLD_STORED}/labels", include_in_schema=False)
-    @app.get(f"{STORED}/labels", summary="Labels of a stored image")
+    @app.get(
+        f"{STORED}/labels",
+        summary="Labels of a stored image",
+        response_class=Response,
+        responses={**schemas.content("image/png"), **failures},
+    )
     async def labels(request: Request, image: ImageId, without: Without = None) -> Response:
         """Return the class ids of a stored image's pixels as a palette PNG."""
         content = await service.encode_stored(image, without, responses.LABELS, request)
         return Response(content, media_type="image/png")
 
     @app.get(f"{OLD_STORED}/channels", include_in_schema=False)
-    @app.get(f"{STORED}/channels", summary="Channels that respond to a class")
+    @app.get(
+        f"{STORED}/channels",
+        summary="Channels that respond to a class",
+        response_model=schemas.Channels,
+        responses=failures,
+    )
     async def channels(request: Request, image: ImageId, class_id: ClassId, count: Count = 4) -> JSONResponse:
         """Return the channels that respond most to a class, and their maps.
 
@@ -212,25 +243,32 @@ def _add_status(app: FastAPI, service: Service, limits: Limits) -> None:
     image_limits = {"bytes": limits.body_bytes, "pixels": max_pixels(service.predictor)}
     card = JSONResponse(service.model_card | {"limits": image_limits}).body  # one for all requests
 
-    @app.get("/v1/model", summary="Model card")
+    failures = schemas.errors(400, 401)
+
+    @app.get("/v1/model", summary="Model card", response_model=schemas.Model, responses=failures)
     async def model() -> Response:
         """Return the model card: architecture, classes, colors, training data and license; and the server's limits."""
         return Response(card, media_type="application/json")
 
     @app.get("/health", include_in_schema=False)
-    @app.get("/health/live", summary="Liveness")
+    @app.get("/health/live", summary="Liveness", response_model=schemas.Live)
     async def live() -> JSONResponse:
         """Return status 200 while the server is running."""
         return JSONResponse({"status": "ok"})
 
     @app.get("/ready", include_in_schema=False)
-    @app.get("/health/ready", summary="Readiness")
+    @app.get("/health/ready", summary="Readiness", response_model=schemas.Ready, responses=schemas.errors(503))
     async def ready() -> JSONResponse:
         """Return status 200 if images can be segmented, and 503 otherwise."""
         await service.check_ready()
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", summary="Metrics", response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        summary="Metrics",
+        response_class=Response,
+        responses={**schemas.content("text/plain"), **failures},
+    )
     async def metrics() -> Response:
         """Return counters and gauges in the Prometheus text format."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import re
 from copy import copy
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from serve_client import error_of, image, send_all
 
+from danet.serve import schemas
 from danet.serve.limits import Limits
 from danet.serve.service import max_pixels
 
@@ -266,3 +268,39 @@ def test_the_pixel_limit_is_lower_without_an_input_size(predictor):
     at_own_size = copy(predictor)
     at_own_size.card = replace(predictor.card, size=None)
     assert max_pixels(at_own_size) == 4 << 20
+
+
+def test_every_answer_has_a_schema_and_no_error_is_fastapis(ask):
+    (response,) = ask(send_all(("GET", "/openapi.json", {})))
+    for path, operations in response.json()["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                content = answer.get("content", {})
+                assert content, f"{path} {status}"
+                assert all(media["schema"] for media in content.values()), f"{path} {status}"
+                if int(status) >= 400:
+                    assert content == {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    assert "HTTPValidationError" not in response.text
+
+
+def test_answers_have_the_described_fields_and_no_others(ask):
+    async def talk(client):
+        segmented = await client.post("/v1/segment?keep=true", content=image())
+        plain = await client.post("/v1/segment", content=image())
+        image_id = segmented.json()["image"]
+        channels = [await client.get(f"/v1/images/{image_id}/channels?class_id={i}") for i in range(6)]
+        return [
+            (schemas.Segmented, segmented.json()),
+            (schemas.Segmented, plain.json()),
+            (schemas.Attention, (await client.post(f"/v1/attention?image={image_id}&x=1&y=2")).json()),
+            (schemas.Channels, next(answer.json() for answer in channels if answer.status_code == 200)),
+            (schemas.Model, (await client.get("/v1/model")).json()),
+            (schemas.Live, (await client.get("/health/live")).json()),
+            (schemas.Ready, (await client.get("/health/ready")).json()),
+            (schemas.Error, (await client.get("/v1/nothing")).json()),
+            (schemas.Error, (await client.post("/v1/attention", content=image())).json()),
+        ]
+
+    for schema, content in ask(talk):
+        content.pop("picture", None)  # vocabulary: old name
+        schema.model_validate_json(json.dumps(content), strict=True, extra="forbid")
