@@ -34,6 +34,9 @@ _METAVARS = {
     "device": "DEVICE",
     "host": "HOST",
     "allow_host": "HOST",
+    "allow_origin": "ORIGIN",
+    "trusted_proxy": "ADDRESS",
+    "root_path": "PATH",
     "token": "TOKEN",
     "about": "TEXT",
 }

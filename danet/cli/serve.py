@@ -1,6 +1,7 @@
 """`danet serve`."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ class Serve:
     """text, or json for one object per line"""
     max_mb: float = 20
     """maximum size of an upload in megabytes"""
+    workers: int = 1
+    """number of processes, each with its own network and memory (Linux)"""
+    drain: float = 0
+    """seconds for which a stopping server still accepts requests, but is not ready, so that a load balancer notices"""
     device: str | None = None
     """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
 
@@ -52,24 +57,43 @@ def run(args: Sequence[str]) -> int:
     token = options.token or os.environ.get("DANET_TOKEN") or None
     run_server.require_packages()
     run_server.check_token(options.host, token)
-    if not 0 < options.max_mb <= 1024:
-        raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "for example, use 20")
+    _check_numbers(options)
     with run_server.listen(options.host, options.port) as socket:
-        from danet.predict.predictor import load
-        from danet.serve import access
-        from danet.serve.app import create_app
+        from danet.serve import access, workers
         from danet.serve.limits import Limits
 
-        hosts = frozenset(name.lower() for name in (options.host, *options.allow_host))
         limits = Limits(
             body_bytes=round(options.max_mb * (1 << 20)),
             token=token,
-            hosts=hosts,
+            hosts=frozenset(name.lower() for name in (options.host, *options.allow_host)),
             origins=access.parse_origins(options.allow_origin),
             proxies=access.parse_proxies(options.trusted_proxy),
             root_path=access.parse_root_path(options.root_path),
         )
+        address = run_server.url(socket, options.host)
+        if options.workers > 1:
+            settings = workers.Settings(options.weights, options.device, limits, options.drain, options.log_format)
+            workers.serve(settings, socket, options.workers, lambda: print(address, flush=True))
+            return 0
+        from danet.predict.predictor import load
+        from danet.serve.app import create_app
+
         app = create_app(load(options.weights, options.device), limits)
-        print(run_server.url(socket, options.host), flush=True)
-        run_server.serve(app, socket, limits, options.log_format)
+        print(address, flush=True)
+        run_server.start_log(options.log_format)
+        run_server.serve(app, [socket], limits, options.drain)
     return 0
+
+
+def _check_numbers(options: Serve) -> None:
+    if not 0 < options.max_mb <= 1024:
+        raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "for example, use 20")
+    if not 0 <= options.drain <= 3600:
+        raise InputError("drain", f"must be from 0 to 3600, got {options.drain:g}", "for example, use 10")
+    if not 1 <= options.workers <= _MOST_WORKERS:
+        raise InputError("workers", f"must be from 1 to {_MOST_WORKERS}, got {options.workers}", "for example, use 2")
+    if options.workers > 1 and sys.platform != "linux":
+        raise InputError("workers", "more than 1 needs Linux", "use 1")
+
+
+_MOST_WORKERS = 64

@@ -26,7 +26,8 @@ from danet.serve import responses, schemas
 from danet.serve.guard import Guard
 from danet.serve.image_store import StoredImage
 from danet.serve.limits import Limits
-from danet.serve.service import Service, max_pixels
+from danet.serve.peers import Peers
+from danet.serve.service import Elsewhere, Service, max_pixels
 from danet.serve.uploads import cancel_on_disconnect, image_bytes
 
 OutputFormat = Literal["json", "labels", "overlay"]
@@ -64,10 +65,16 @@ IMAGE_BODY = {
 }
 
 
-def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
-    """Create the ASGI application that serves a network."""
+def create_app(predictor: Predictor, limits: Limits | None = None, peers: Peers | None = None) -> FastAPI:
+    """Create the ASGI application that serves a network.
+
+    Args:
+        predictor: the network.
+        limits: limits on requests, and access rules.
+        peers: the processes of the server, if there are several.
+    """
     limits = limits or Limits()
-    service = Service(predictor, limits)
+    service = Service(predictor, limits, peers or Peers())
     app = FastAPI(
         title="danet",
         version=__version__,
@@ -76,16 +83,31 @@ def create_app(predictor: Predictor, limits: Limits | None = None) -> FastAPI:
         lifespan=service.lifespan,
         redirect_slashes=False,  # a redirect would need the scheme and the path that the browser sees
     )
-    _add_errors(app)
+    app.state.stopping = service.stopping
+    _add_errors(app, service)
     _add_predictions(app, service)
     _add_stored_images(app, service)
     _add_status(app, service, limits)
     _add_page(app)
-    app.add_middleware(Guard, limits=limits, budget=service.memory, metrics=service.metrics)
+    app.add_middleware(
+        Guard,
+        limits=limits,
+        budget=service.memory,
+        metrics=service.metrics,
+        peers=service.peers,
+        stopping=service.stopping,
+    )
     return app
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, service: Service) -> None:
+    @app.exception_handler(Elsewhere)
+    async def _(request: Request, error: Elsewhere) -> Response:
+        try:
+            return await service.peers.forward(request, error.number)
+        except HTTPException as failure:
+            return JSONResponse({"error": failure.detail}, failure.status_code, failure.headers)
+
     @app.exception_handler(InputError)
     async def _(_: Request, error: InputError) -> JSONResponse:
         where = PARAMETERS.get(str(error.where), error.where)
@@ -269,9 +291,12 @@ def _add_status(app: FastAPI, service: Service, limits: Limits) -> None:
         response_class=Response,
         responses={**schemas.content("text/plain"), **failures},
     )
-    async def metrics() -> Response:
-        """Return counters and gauges in the Prometheus text format."""
-        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        """Return counters and gauges in the Prometheus text format: the sums over all processes of the server."""
+        text = service.metrics.render()
+        if service.peers.addresses and not request.scope["danet.internal"]:
+            text = await service.peers.metrics(text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: FastAPI) -> None:

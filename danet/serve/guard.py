@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from danet.serve import access
 from danet.serve.access import Sender
-from danet.serve.limits import Limits
+from danet.serve.limits import Budget, Busy, Limits, Stopping
 from danet.serve.log import Answered, log_answered, request_id
+from danet.serve.peers import Peers
 from danet.serve.prometheus import Metrics
 
 log = logging.getLogger("danet.serve")
@@ -39,38 +40,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-class Busy(HTTPException):
-    """Status 503: asks the client to try again in a second.
-
-    Args:
-        what: the reason.
-    """
-
-    def __init__(self, what: str = "the server is busy"):
-        super().__init__(503, f"{what}; try again in a second", {"Retry-After": "1"})
-
-
-class Budget:
-    """An amount (bytes, images) that all requests share. Beyond the limit, `acquire` raises `Busy`."""
-
-    def __init__(self, limit: int):
-        self.limit, self.held = limit, 0
-
-    def acquire(self, amount: int) -> None:
-        """Take an amount from the budget.
-
-        Raises:
-            Busy: less than that is left.
-        """
-        if self.held + amount > self.limit:
-            raise Busy
-        self.held += amount
-
-    def release(self, amount: int) -> None:
-        """Return an amount to the budget."""
-        self.held -= amount
 
 
 class Body:
@@ -141,10 +110,22 @@ class Body:
 
 
 class Guard:
-    """The middleware. It puts the `Body` into `scope["danet.body"]` for the application."""
+    """The middleware. It puts the `Body` into `scope["danet.body"]` for the application.
 
-    def __init__(self, app: ASGIApp, limits: Limits, budget: Budget, metrics: Metrics):
+    `scope["danet.internal"]` is true if another process of the server has sent the request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        budget: Budget,
+        metrics: Metrics,
+        peers: Peers | None = None,
+        stopping: Stopping | None = None,
+    ):
         self._app, self._limits, self._budget, self._metrics = app, limits, budget, metrics
+        self._peers, self._stopping = peers or Peers(), stopping or Stopping()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, pass it on, and record its duration and status."""
@@ -156,7 +137,13 @@ class Guard:
         client = access.sender(scope, headers, self._limits.proxies)
         request_id.set(client.request_id)
         body = Body(receive, self._limits, self._budget)
-        scope = {**scope, "danet.body": body, "method": "GET" if method == "HEAD" else method}
+        internal = self._peers.sent(headers)
+        scope = {
+            **scope,
+            "danet.body": body,
+            "danet.internal": internal,
+            "method": "GET" if method == "HEAD" else method,
+        }
         scope |= {"scheme": client.scheme or scope.get("scheme", "http"), "root_path": self._limits.root_path}
 
         async def respond(message: Message) -> None:
@@ -169,12 +156,14 @@ class Guard:
                 for name, value in (HEADERS | access.cors_headers(headers, self._limits)).items():
                     response.setdefault(name, value)
                 response[access.REQUEST_ID] = client.request_id
+                if self._stopping.active:
+                    response["Connection"] = "close"
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await self._send_in_pieces(message, send)
 
         try:
-            if (answer := self._answer(method, headers, client, scope)) is not None:
+            if not internal and (answer := self._answer(method, headers, client, scope)) is not None:
                 await answer(scope, body.receive, respond)
             else:
                 await self._app(scope, body.receive, respond)
@@ -190,9 +179,10 @@ class Guard:
                 await _response(error)(scope, body.receive, respond)
         finally:
             body.keep(0)
-            status, seconds, route = status or 499, time.monotonic() - start, _route(scope)
-            self._metrics.record_request(route, status, seconds)
-            log_answered(Answered(method if route[0] == "/" else "-", route, status, 1e3 * seconds, client.address))
+            if not internal:  # the process that the client sent it to records it
+                status, seconds, route = status or 499, time.monotonic() - start, _route(scope)
+                self._metrics.record_request(route, status, seconds)
+                log_answered(Answered(method if route[0] == "/" else "-", route, status, 1e3 * seconds, client.address))
 
     def _answer(self, method: str, headers: Headers, client: Sender, scope: Scope) -> Response | None:
         """Return the answer to a request that the application does not get, or None."""

@@ -42,10 +42,11 @@ class ImageStore:
     Args:
         count: maximum number of images.
         nbytes: maximum size in memory of all images, unless there is only one.
+        prefix: what the ids begin with.
     """
 
-    def __init__(self, count: int = 8, nbytes: int = 1 << 30):
-        self._count, self._limit = count, nbytes
+    def __init__(self, count: int = 8, nbytes: int = 1 << 30, prefix: str = ""):
+        self._count, self._limit, self._prefix = count, nbytes, prefix
         self._entries: OrderedDict[str, tuple[str, StoredImage]] = OrderedDict()
         self._ids: dict[str, str] = {}
         self.nbytes = 0
@@ -59,7 +60,7 @@ class ImageStore:
         if (image_id := self._ids.get(digest)) is not None:  # two requests sent one file at the same time
             self._entries.move_to_end(image_id)
             return image_id
-        image_id = secrets.token_urlsafe(16)
+        image_id = self._prefix + secrets.token_urlsafe(16)
         self._entries[image_id], self._ids[digest] = (digest, image), image_id
         self.nbytes += image.nbytes
         while len(self._entries) > self._count or (self.nbytes > self._limit and len(self._entries) > 1):

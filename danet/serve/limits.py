@@ -1,7 +1,9 @@
-"""Limits and access rules of a server."""
+"""Limits and access rules of a server, and the budgets that its requests share."""
 
 import ipaddress
 from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -41,3 +43,42 @@ class Limits:
     origins: frozenset[str] = frozenset()
     proxies: tuple[Network, ...] = ()
     root_path: str = ""
+
+
+@dataclass
+class Stopping:
+    """Whether a server is about to stop: it is not ready, and closes connections after their answers."""
+
+    active: bool = False
+
+
+class Busy(HTTPException):
+    """Status 503: asks the client to try again in a second.
+
+    Args:
+        what: the reason.
+    """
+
+    def __init__(self, what: str = "the server is busy"):
+        super().__init__(503, f"{what}; try again in a second", {"Retry-After": "1"})
+
+
+class Budget:
+    """An amount (bytes, images) that all requests share. Beyond the limit, `acquire` raises `Busy`."""
+
+    def __init__(self, limit: int):
+        self.limit, self.held = limit, 0
+
+    def acquire(self, amount: int) -> None:
+        """Take an amount from the budget.
+
+        Raises:
+            Busy: less than that is left.
+        """
+        if self.held + amount > self.limit:
+            raise Busy
+        self.held += amount
+
+    def release(self, amount: int) -> None:
+        """Return an amount to the budget."""
+        self.held -= amount

@@ -1,25 +1,35 @@
 """Open a listening socket, and serve an application on it until a signal arrives."""
 
+import asyncio
 import errno
 import logging
 import os
 import resource
+import signal
 import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 from danet.errors import InputError, missing_package
 from danet.serve.log import LogFormat, StderrHandler
 
 if TYPE_CHECKING:
-    from danet.serve.limits import Limits
+    from fastapi import FastAPI
+    from uvicorn import Server
+
+    from danet.serve.limits import Limits, Stopping
 
 GRACE = 10
 """Seconds that running requests get to finish after SIGTERM or SIGINT."""
 
 _QUEUE = 2048  # connections that the system holds until they are accepted
 _ACCEPTED_AT_ONCE = 64
+_ACCEPTED_AT_ONCE_SHARED = 1  # so that the processes share a burst of connections
 _SEND_BUFFER = 128 << 10  # of the system: a larger one hides for long whether a client takes its answer
 _MOST_CONNECTIONS = 4096
 _SPARE_DESCRIPTORS = 2 * _ACCEPTED_AT_ONCE + 32  # connections being opened and closed, and the decoder's pipes
@@ -108,18 +118,37 @@ def max_connections() -> int:
     return max(16, min(limit - used - _SPARE_DESCRIPTORS, _MOST_CONNECTIONS))
 
 
-def serve(app: object, listening: socket.socket, limits: "Limits", log_format: LogFormat = "text") -> None:
-    """Serve until SIGINT or SIGTERM, then finish the running requests within `GRACE` seconds."""
+def start_log(log_format: LogFormat) -> None:
+    """Write the log of this process to standard error."""
+    logging.getLogger().addHandler(StderrHandler(log_format))
+    logging.getLogger("danet.serve").setLevel(logging.INFO)
+
+
+def shared(listening: socket.socket) -> socket.socket:
+    """Return a listening socket of another process for this one, with a long queue."""
+    return _ListeningSocket(fileno=listening.detach())
+
+
+def serve(
+    app: "FastAPI", sockets: list[socket.socket], limits: "Limits", drain: float = 0, parent: Connection | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until `parent` is closed; then finish the running requests within `GRACE` s.
+
+    Args:
+        app: the application.
+        sockets: the listening sockets.
+        limits: limits on connections.
+        drain: seconds for which it still accepts requests, but says that it is not ready.
+        parent: a pipe to the main process if there are several. It gets a message when this process serves.
+    """
     import uvicorn
 
     from danet.serve.connection import Connections
 
-    logging.getLogger().addHandler(StderrHandler(log_format))
-    logging.getLogger("danet.serve").setLevel(logging.INFO)
     config = uvicorn.Config(
-        app,  # pyright: ignore[reportArgumentType]
+        app,
         http=Connections(limits, max_connections()).protocol,  # pyright: ignore[reportArgumentType]
-        backlog=_ACCEPTED_AT_ONCE,
+        backlog=_ACCEPTED_AT_ONCE if parent is None else _ACCEPTED_AT_ONCE_SHARED,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -129,4 +158,44 @@ def serve(app: object, listening: socket.socket, limits: "Limits", log_format: L
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run([listening])
+    server = uvicorn.Server(config)
+    stop = partial(_stop, server, app.state.stopping, drain)
+    # uvicorn makes this attribute the handler of SIGINT and SIGTERM
+    server.handle_exit = stop if parent is None else lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]
+    asyncio.run(_serve(server, sockets, stop, parent))
+
+
+async def _serve(
+    server: "Server", sockets: list[socket.socket], stop: Callable[[int, Any], None], parent: Connection | None
+) -> None:
+    loop = asyncio.get_running_loop()
+    if parent is not None:
+
+        def closed() -> None:
+            loop.remove_reader(parent.fileno())
+            stop(signal.SIGTERM, None)
+
+        loop.add_reader(parent.fileno(), closed)
+        announced = asyncio.create_task(_announce(server, parent))
+    await server.serve(sockets)
+    if parent is not None:
+        announced.cancel()
+
+
+async def _announce(server: "Server", parent: Connection) -> None:
+    while not server.started:
+        await asyncio.sleep(0.02)
+    with suppress(OSError):
+        parent.send_bytes(b"{}")
+
+
+def _stop(server: "Server", stopping: "Stopping", drain: float, number: int, frame: Any) -> None:
+    """Stop a server; before, the first time, let it say for `drain` seconds that it is not ready."""
+    exit_now = partial(type(server).handle_exit, server, number, frame)
+    if stopping.active or not drain:
+        stopping.active = True
+        exit_now()
+        return
+    stopping.active = True
+    loop = asyncio.get_running_loop()
+    loop.call_soon_threadsafe(loop.call_later, drain, exit_now)

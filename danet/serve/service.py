@@ -16,9 +16,9 @@ from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
 from danet.serve import responses
 from danet.serve.decoder import NAME, Decoder
-from danet.serve.guard import Budget, Busy
 from danet.serve.image_store import ImageStore, StoredImage
-from danet.serve.limits import Limits
+from danet.serve.limits import Budget, Busy, Limits, Stopping
+from danet.serve.peers import Peers
 from danet.serve.prometheus import Metrics, resident_bytes
 from danet.serve.responses import Encoding
 from danet.serve.worker import Worker, segment_batch
@@ -38,20 +38,34 @@ def max_pixels(predictor: Predictor) -> int:
     return 4 << 20 if predictor.card.size is None else 32 << 20
 
 
+class Elsewhere(Exception):  # noqa: N818 (not an error)
+    """The request is for another process of the server.
+
+    Args:
+        number: of that process.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
 class Service:
     """State of one server.
 
     Args:
         predictor: the network to serve.
         limits: limits on requests.
+        peers: the processes of the server; without addresses, it is the only one.
     """
 
-    def __init__(self, predictor: Predictor, limits: Limits):
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, limits: Limits, peers: Peers):
+        self.predictor, self.peers = predictor, peers
+        self.stopping = Stopping()
         self.model_card = responses.model_card(predictor)
         self.worker = Worker()
         self.decoder = Decoder(max_pixels(predictor), limits.decode_seconds, predictor.card.bands)
-        self.images = ImageStore(nbytes=limits.stored_bytes)
+        self.images = ImageStore(nbytes=limits.stored_bytes, prefix=peers.prefix)
         self.waiting = Budget(limits.waiting)
         self.queries = Budget(4 * limits.waiting)
         self.memory = Budget(limits.held_bytes)
@@ -106,8 +120,10 @@ class Service:
         """Check that images can be segmented.
 
         Raises:
-            Busy: the decoder cannot be started.
+            Busy: the server is stopping, or the decoder cannot be started.
         """
+        if self.stopping.active:
+            raise Busy("the server is stopping")
         try:
             await self.decoder.prepare()
         except ChildProcessError as error:
@@ -178,8 +194,11 @@ class Service:
         """Return a stored image.
 
         Raises:
+            Elsewhere: another process may have it.
             HTTPException: 404, no image has this id.
         """
+        if (owner := self.peers.owner(image_id)) is not None:
+            raise Elsewhere(owner)
         image = self.images.get(image_id)
         if image is None:
             raise HTTPException(404, "image not found (only recent images are kept); send it again")

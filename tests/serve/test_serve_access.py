@@ -119,6 +119,9 @@ def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
             "is already in use": ["--port", str(taken.getsockname()[1])],
             "another --port, or 0": ["--port", str(taken.getsockname()[1])],
             "--max-mb: must be above 0 and at most 1024, got 0": ["--max-mb", "0", "--port", "0"],
+            "--drain: must be from 0 to 3600, got -1": ["--drain", "-1", "--port", "0"],
+            "--workers: must be from 1 to 64, got 0": ["--workers", "0", "--port", "0"],
+            "--root-path: 'danet' is not a path": ["--root-path", "danet", "--port", "0"],
             "no such file": ["--weights", "nowhere.safetensors", "--port", "0"],
         }
         for message, args in invalid.items():
@@ -132,6 +135,7 @@ def test_the_token_is_read_from_the_environment(tiny_weights, monkeypatch, capsy
     monkeypatch.setenv("DANET_TOKEN", "from-the-environment")
     served = []
     monkeypatch.setattr(run_server, "serve", lambda app, *_: served.append(app))
+    monkeypatch.setattr(run_server, "start_log", lambda _: None)
     assert main(["serve", "--weights", str(tiny_weights), "--port", "0", "--device", "cpu"]) == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\n", capsys.readouterr().out)
 

@@ -14,8 +14,8 @@ from serve_client import send
 
 from danet.serve import run_server
 from danet.serve.connection import FRAMING_BYTES, LEFTOVER_BYTES, Connections
-from danet.serve.guard import Budget, Guard
-from danet.serve.limits import Limits
+from danet.serve.guard import Guard
+from danet.serve.limits import Budget, Limits
 from danet.serve.prometheus import Metrics
 
 LARGE = 8 << 20

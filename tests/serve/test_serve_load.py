@@ -24,9 +24,9 @@ from danet.predict.segmentation import Segmentation
 from danet.serve import decoder as decoder_module
 from danet.serve import responses as responses_module
 from danet.serve.decoder import Decoder
-from danet.serve.guard import Body, Budget, Busy
+from danet.serve.guard import Body
 from danet.serve.image_store import ImageStore, StoredImage
-from danet.serve.limits import Limits
+from danet.serve.limits import Budget, Busy, Limits
 from danet.serve.worker import Worker, segment_batch
 
 
