@@ -53,6 +53,7 @@ def run(args: Sequence[str]) -> int:
         out = options.out or Path("comparison.html")
         check_outputs(out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
         page = compare_runs.page([run_folder.read(run) for run in options.runs])
-    write_atomically(out, page, options.overwrite)
+    own = options.out is None and len(options.runs) == 1
+    write_atomically(out, page, overwrite=own or options.overwrite)
     print(printable(str(out)))
     return 0

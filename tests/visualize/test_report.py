@@ -400,7 +400,7 @@ def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
 
 def test_report_writes_the_page_of_a_run_again(run, tmp_path, capsys):
     before = (run / "report.html").read_text()
-    (run / "report.html").unlink()
+    (run / "report.html").write_text("an older page")
     assert main(["report", str(run), "--device", "cpu"]) == 0
     assert (run / "report.html").read_text() == before
     assert main(["report", str(run), "--out", str(tmp_path / "copy.html"), "--device", "cpu"]) == 0
