@@ -38,6 +38,14 @@ class Grid(BaseModel):
     cell_width: float = Field(description="Width of a cell in pixels of the image.")
 
 
+class Contribution(BaseModel):
+    """What an attention module adds to its input in an image."""
+
+    scale: float = Field(description="Its learned scale: alpha or beta.")
+    size: float = Field(description="Size of what it adds, relative to its input, over the whole image.")
+    varying: float = Field(description="Size of the part of it that varies between positions.")
+
+
 class Segmented(BaseModel):
     """The classes in an image."""
 
@@ -46,6 +54,7 @@ class Segmented(BaseModel):
     classes: list[SegmentedClass] = Field(description="The classes in the image, largest first.")
     image: str | None = Field(None, description="Id of the stored image. Only with `keep=true`.")
     grid: Grid | None = Field(None, description="Only with `keep=true`, if the network supports attention queries.")
+    modules: dict[str, Contribution] | None = Field(None, description="By module's name: position, channel. As `grid`.")
 
 
 class PixelClass(BaseModel):
