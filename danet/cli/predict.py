@@ -16,12 +16,13 @@ from danet.cli.predict_batch import BatchOptions, run_batch
 from danet.errors import InputError, list_names, printable
 
 if TYPE_CHECKING:
-    from danet.data.images.channels import Bands
     from danet.predict.folder import Saved, Throughput
     from danet.predict.inputs import Found, Job
+    from danet.predict.outputs import Maps
     from danet.predict.preannotations import AnnotationFile
     from danet.predict.predictor import Predictor
     from danet.predict.protocols import Protocol
+    from danet.weights.card import Card
 
 
 LOW_CONFIDENCE = 0.75
@@ -63,6 +64,13 @@ class Predict:
     masks, exactly as predicted"""
     csv: Path | None = None
     """also write a table to this file: one row per image, with the share of each class"""
+    probabilities: Literal["npy", "png"] | None = None
+    """also write the probabilities of all classes: npy, one array NAME_probabilities.npy (classes, height, width) of
+    float16; or png, an 8-bit image NAME_probability_ID.png for each class id"""
+    margin: bool = False
+    """also write NAME_margin.png: how much more probable each pixel's class is than the second, from 0 to 255"""
+    min_confidence: float | None = None
+    """give pixels whose class is less probable than this the label 255, unknown; the JSON counts them"""
     polygons: bool = False
     """also write the polygons of the classes as NAME.geojson; only for images with coordinates"""
     mosaic: bool = False
@@ -94,7 +102,7 @@ def run(args: Sequence[str]) -> int:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
     card = peek(options.weights)
-    found = None if card is None else _find(options, card.bands)  # before torch, whose import takes seconds
+    found = None if card is None else _find(options, card)  # before torch, whose import takes seconds
     import torch
 
     from danet.predict.georeferenced import MOSAIC
@@ -105,7 +113,7 @@ def run(args: Sequence[str]) -> int:
 
     target = _annotation_file(options)
     predictor = load(options.weights, options.device, getattr(torch, options.dtype))
-    found = _find(options, predictor.card.bands) if found is None else found
+    found = _find(options, predictor.card) if found is None else found
     if target is not None:
         check_target(target, found.jobs)
     check_writable(options.out)
@@ -144,19 +152,29 @@ def run(args: Sequence[str]) -> int:
     return 2 if failed else 0
 
 
-def _find(options: Predict, bands: "Bands") -> "Found":
-    from danet.predict.inputs import find_jobs
+def _maps(options: Predict) -> "Maps":
+    from danet.predict.outputs import Maps
 
-    return find_jobs(
+    return Maps(options.probabilities, options.margin, options.min_confidence)
+
+
+def _find(options: Predict, card: "Card") -> "Found":
+    from danet.predict.inputs import check_maps, find_jobs
+
+    maps = _maps(options)
+    found = find_jobs(
         options.images,
         options.out,
-        bands,
+        card.bands,
         overwrite=options.overwrite or options.format is not None,  # which is another file
         skip_existing=options.skip_existing,
         recursive=options.recursive,
         pages=options.pages,
         polygons=options.polygons,
+        further=maps.suffixes(len(card.classes)),
     )
+    check_maps(maps, found.jobs)
+    return found
 
 
 def _annotation_file(options: Predict) -> "AnnotationFile | None":
@@ -167,7 +185,7 @@ def _annotation_file(options: Predict) -> "AnnotationFile | None":
         if options.tolerance is not None:
             raise InputError("tolerance", "is for polygons in a file of annotations", "add `format`, or leave it out")
         return None
-    for name in ("skip_existing", "pages", "polygons", "mosaic"):
+    for name in ("skip_existing", "pages", "polygons", "mosaic", *_maps(options).names):
         if getattr(options, name):
             raise InputError(name, "excludes `format`, which writes one file for all images", "leave out one of them")
     return AnnotationFile(options.out, options.format, options.tolerance, options.overwrite)
@@ -192,8 +210,9 @@ def _summary(found: "Found", failed: int, speeds: Sequence["Throughput"], second
 
 def _unsure(summary: Mapping[str, Any]) -> bool:
     """Return whether the mean confidence of an image is low."""
+    known = sum(entry["share"] for entry in summary["classes"])
     parts = [entry["share"] * entry.get("mean_confidence", 1.0) for entry in summary["classes"]]
-    return sum(parts) < LOW_CONFIDENCE
+    return sum(parts) < LOW_CONFIDENCE * known or not known
 
 
 def _hint(names: Sequence[str], count: int) -> str:
@@ -247,7 +266,7 @@ def _segment_images(
         speeds.append(throughput)
         settings = protocol, options.size, throughput
         if target is None:
-            yield from folder.segment_images(predictor, jobs, *settings)
+            yield from folder.segment_images(predictor, jobs, *settings, _maps(options))
         else:
             yield from segment_as_annotations(predictor, jobs, target, *settings)
 

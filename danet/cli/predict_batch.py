@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from danet.predict.batch import Batch, Done
 
 _MAX_SHOWN = 20
-_EXCLUDED = ("overwrite", "skip_existing", "format", "tolerance", "csv", "polygons", "mosaic")
+_EXCLUDED = (
+    *("overwrite", "skip_existing", "format", "tolerance", "csv", "polygons", "mosaic"),
+    *("probabilities", "margin", "min_confidence"),
+)
 
 
 @dataclass(frozen=True)

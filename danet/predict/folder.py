@@ -19,7 +19,9 @@ from danet.data.images.read import read_image
 from danet.errors import InputError
 from danet.predict.georeferenced import save_georeferenced
 from danet.predict.inputs import Job
+from danet.predict.outputs import NO_MAPS, Maps
 from danet.predict.predictor import Predictor
+from danet.predict.probability_maps import write_maps
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation
 
@@ -138,6 +140,7 @@ def segment_images(
     protocol: Protocol = WHOLE,
     size: int | None = None,
     throughput: Throughput | None = None,
+    maps: Maps = NO_MAPS,
 ) -> Iterator[Saved | InputError]:
     """Segment images, save the results, and yield them in the order of the jobs.
 
@@ -149,6 +152,7 @@ def segment_images(
         protocol: see `Predictor`.
         size: see `Predictor`.
         throughput: counts and times the images.
+        maps: what is computed from the probabilities. If they are written, up to three images are held with them.
 
     Raises:
         InputError: the results cannot be written.
@@ -156,6 +160,7 @@ def segment_images(
 
     def save(job: Job, segmentation: Segmentation) -> Saved | InputError:
         try:
+            write_maps(segmentation, job, maps)
             if job.kind == "geo":
                 save_georeferenced(segmentation, job)
             else:
@@ -164,7 +169,7 @@ def segment_images(
         except MemoryError:
             return InputError(job.file, "not enough memory to draw the results", "free some memory")
 
-    return segment_jobs(predictor, jobs, save, protocol, size, throughput)
+    return segment_jobs(predictor, jobs, save, protocol, size, throughput, maps)
 
 
 def segment_jobs(
@@ -174,6 +179,7 @@ def segment_jobs(
     protocol: Protocol = WHOLE,
     size: int | None = None,
     throughput: Throughput | None = None,
+    maps: Maps = NO_MAPS,
 ) -> Iterator[Written | InputError]:
     """Segment images, and yield what `write` returns for each; arguments and order as in `segment_images`."""
 
@@ -182,10 +188,11 @@ def segment_jobs(
 
     def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
         job, pixels = image
-        return job, predictor.segment(job.name, pixels, protocol, size)
+        segmentation = predictor.segment(job.name, pixels, protocol, size, keep_probabilities=maps.written)
+        return job, segmentation if maps.min_confidence is None else segmentation.with_unknown(maps.min_confidence)
 
     timed = work if throughput is None else throughput.timed(work)
-    return pipelined(jobs, read, timed, lambda done: write(*done))
+    return pipelined(jobs, read, timed, lambda done: write(*done), 1 if maps.written else WRITERS)
 
 
 def read_job(job: Job, bands: Bands) -> np.ndarray:

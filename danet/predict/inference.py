@@ -75,6 +75,38 @@ class Inference:
         observed = (observe(part) or part for part in self.scores(image))
         return _most_probable(observed, image.shape[:2], self.protocol.average)
 
+    @torch.inference_mode()
+    def probabilities(
+        self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
+    ) -> Float32[np.ndarray, "K H W"]:
+        """Return the probability of each class at each pixel, at the image's own size; see `scores`."""
+        collected = Probabilities(image.shape[:2], self.protocol.average)
+        for part in self.scores(image):
+            collected.add(part)
+        return collected.values
+
+
+class Probabilities:
+    """The probabilities of an image's classes, collected from the parts of its scores. They take 4 K H W bytes.
+
+    Args:
+        size: height and width of the image.
+        average: of the protocol that the scores are from.
+    """
+
+    values: Float32[np.ndarray, "K H W"]
+
+    def __init__(self, size: tuple[int, int], average: Average):
+        self._size = size
+        self._average: Average = average
+
+    def add(self, part: Part) -> None:
+        """Add the scores of a part of the image."""
+        rows, columns, scores = part
+        if not hasattr(self, "values"):
+            self.values = np.empty((len(scores), *self._size), np.float32)
+        self.values[:, rows, columns] = _probabilities(scores, self._average).clamp(max=1).cpu()
+
 
 @torch.inference_mode()
 def labels_from_logits(

@@ -15,7 +15,7 @@ from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import ARRAYS, describe_suffixes, read_header
 from danet.errors import InputError, list_names, missing_folder, missing_package
 from danet.files import check_new, ignores_case
-from danet.predict.outputs import POLYGONS, Kind, output_paths
+from danet.predict.outputs import POLYGONS, Kind, Maps, output_paths
 
 VIDEOS = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv"),
@@ -44,6 +44,7 @@ class Job:
         overwrite: whether results that exist are replaced.
         polygons: whether polygons are written too.
         georeferenced: whether the image and its labels have coordinates.
+        further: the ends of the names of further results, see `outputs.Maps`.
     """
 
     file: Path
@@ -55,12 +56,14 @@ class Job:
     overwrite: bool = False
     polygons: bool = False
     georeferenced: bool = False
+    further: tuple[str, ...] = ()
 
     @property
     def paths(self) -> list[Path]:
         """The results; the last is written last."""
         *others, last = output_paths(self.folder, self.name, self.kind)
-        return [*others, *([self.folder / f"{self.name}{POLYGONS}"] if self.polygons else []), last]
+        suffixes = (*([POLYGONS] if self.polygons else []), *self.further)
+        return [*others, *(self.folder / f"{self.name}{suffix}" for suffix in suffixes), last]
 
 
 @dataclass
@@ -103,6 +106,7 @@ def find_jobs(
     recursive: bool = False,
     pages: bool = False,
     polygons: bool = False,
+    further: tuple[str, ...] = (),
 ) -> Found:
     """Find the files to segment: the given ones, and the images in given folders.
 
@@ -115,6 +119,7 @@ def find_jobs(
         recursive: whether to search subfolders too.
         pages: whether each page of a stack or frame of an animation is segmented; otherwise, such files are refused.
         polygons: whether polygons are written too.
+        further: see `Job`.
 
     Raises:
         InputError: a folder without images; two files with the same results; a result exists, or its name is too long;
@@ -128,13 +133,14 @@ def find_jobs(
     for path in inputs:
         files = list_folder(path, out, bands, recursive, found, out) if path.is_dir() else [(path, out)]
         for file, folder in files:
-            for job in jobs_of(file, folder, pages, overwrite, polygons, found):
+            for each in jobs_of(file, folder, pages, overwrite, polygons, found):
+                job = replace(each, overwrite=overwrite or skip_existing, further=further)
                 _check_unique(job, by_result, one_case)
                 if skip_existing and job.paths[-1].exists():
                     found.existing.append(job)
                     continue
-                check_new(*job.paths, overwrite=overwrite or skip_existing)
-                found.jobs.append(replace(job, overwrite=overwrite or skip_existing))
+                check_new(*job.paths, overwrite=job.overwrite)
+                found.jobs.append(job)
     return found
 
 
@@ -168,6 +174,19 @@ def check_still(file: Path) -> None:
     """
     if _is_video(file):
         raise InputError(file, "is a video, and the manifest lists images", "leave it out, and segment it on its own")
+
+
+def check_maps(maps: Maps, jobs: Iterable[Job]) -> None:
+    """Check that all inputs are images that are segmented as a whole.
+
+    Raises:
+        InputError: a video or a huge image, whose labels are written as they are computed.
+    """
+    for job in jobs if maps.names else ():
+        if job.kind in ("video", "large"):
+            kind = "a video" if job.kind == "video" else "an image of more than 64 million pixels"
+            remedy = f"leave it out, or leave out `{maps.names[0]}`"
+            raise InputError(job.file, f"is {kind}, for which `{maps.names[0]}` is not available", remedy)
 
 
 def jobs_of(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bool, found: Found) -> Iterator[Job]:

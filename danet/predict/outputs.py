@@ -1,7 +1,10 @@
-"""The names of output files, by the kind of their input."""
+"""The output files: their names by the kind of their input, and those that are computed from probabilities."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from danet.errors import InputError
 
 Kind = Literal["image", "geo", "video", "large"]
 
@@ -23,3 +26,61 @@ POLYGONS = ".geojson"
 def output_paths(folder: Path, stem: str, kind: Kind = "image") -> list[Path]:
     """Return the paths of the output files of an input with this stem."""
     return [folder / f"{stem}{suffix}" for suffix in OUTPUTS[kind]]
+
+
+ProbabilityFormat = Literal["npy", "png"]
+
+ARRAY, MARGIN = "_probabilities.npy", "_margin.png"
+"""Ends of the names of the files of `Maps`."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What to compute from the probabilities of an image's classes.
+
+    Args:
+        probabilities: "npy": write NAME_probabilities.npy, K,H,W float16. "png": write NAME_probability_ID.png for each
+            class, 8-bit gray, where 255 means 1. None: do not write them.
+        margin: write NAME_margin.png, 8-bit gray: the probability of each pixel's class minus that of the second most
+            probable one, where 255 means 1.
+        min_confidence: give pixels with a lower confidence the label 255, unknown.
+
+    Raises:
+        InputError: a confidence that is not from 0 to 1.
+    """
+
+    probabilities: ProbabilityFormat | None = None
+    margin: bool = False
+    min_confidence: float | None = None
+
+    def __post_init__(self):
+        if self.min_confidence is not None:
+            check_confidence(self.min_confidence)
+
+    @property
+    def written(self) -> bool:
+        """Whether files are written that need the probabilities of all classes."""
+        return self.probabilities is not None or self.margin
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that are set."""
+        return [name for name, default in vars(Maps()).items() if getattr(self, name) != default]
+
+    def suffixes(self, classes: int) -> tuple[str, ...]:
+        """Return the ends of the names of the files, for a network of this many classes."""
+        planes = tuple(f"_probability_{i}.png" for i in range(classes)) if self.probabilities == "png" else ()
+        return (*planes, *([ARRAY] if self.probabilities == "npy" else []), *([MARGIN] if self.margin else []))
+
+
+NO_MAPS = Maps()
+
+
+def check_confidence(value: float) -> None:
+    """Check the limit below which a pixel's class is unknown.
+
+    Raises:
+        InputError: it is not from 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise InputError("min_confidence", f"must be from 0 to 1, got {value:g}", "for example, use 0.5")

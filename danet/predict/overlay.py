@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from danet.data.classes import Classes, Color
+from danet.data.classes import IGNORE, Classes, Color
 from danet.data.images.channels import as_rgb
 from danet.errors import printable
 from danet.predict.resampling import tiles
@@ -63,19 +63,18 @@ def overlay(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: fl
 def class_colors(image: np.ndarray, labels: np.ndarray, classes: Classes, opacity: float = OPACITY) -> dict[int, Color]:
     """Return the mean color of each class in an overlay, by train id, without borders; arguments as in `overlay`.
 
-    It is measured on at most about 100,000 pixels. Classes that are in none of them are left out.
+    It is measured on at most about 100,000 pixels. Classes that are in none of them are left out. Pixels labeled 255,
+    which are drawn black, have a mean color too.
     """
     step = max(1, math.ceil(math.sqrt(labels.size / _SAMPLED)))
     sample, shown = labels[::step, ::step].ravel(), as_rgb(image[::step, ::step]).reshape(-1, 3)
-    counts = np.bincount(sample, minlength=256)[: len(classes)]
-    means = [np.bincount(sample, shown[:, i], 256)[: len(classes)] / np.maximum(counts, 1) for i in range(3)]
-    colors = {}
+    counts = np.bincount(sample, minlength=256)
+    means = [np.bincount(sample, shown[:, i], 256) / np.maximum(counts, 1) for i in range(3)]
+    palette, colors = {IGNORE: (0, 0, 0), **dict(enumerate(classes.palette))}, {}
     for i in np.flatnonzero(counts).tolist():
         strength = 0 if i == classes.uncolored else opacity
         under = [float(mean[i]) for mean in means]
-        red, green, blue = (
-            round((1 - strength) * a + strength * b) for a, b in zip(under, classes.palette[i], strict=True)
-        )
+        red, green, blue = (round((1 - strength) * a + strength * b) for a, b in zip(under, palette[i], strict=True))
         colors[i] = (red, green, blue)
     return colors
 

@@ -1,20 +1,19 @@
 """Load a network and segment images. In Python `danet.load()(image)`; commands: `danet predict` and most others."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from PIL import Image
 
 from danet.data.classes import Classes
-from danet.data.images.channels import RGB, Bands, as_pixels
 from danet.data.images.pillow import MAX_PIXELS
-from danet.data.images.read import read_image, to_pixels
 from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.model.attention_kernels import is_out_of_memory
@@ -23,14 +22,14 @@ from danet.model.device import let_forks_compute, resolve_device
 from danet.model.dranet import AttentionNetwork
 from danet.model.fold_batchnorm import fold_batchnorm
 from danet.predict.attention import Inspection, inspect_pixels
-from danet.predict.inference import Inference, predict_samples
+from danet.predict.inference import Inference, Probabilities, predict_samples
+from danet.predict.pixels import ImageLike, read_pixels
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction, Segmentation
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 
-ImageLike = Path | str | Image.Image | np.ndarray
-"""A path, a Pillow image or an array; see `read_pixels`."""
+_SHOWN = 3  # names of classes in a predictor's repr
 
 
 class Predictor:
@@ -57,7 +56,13 @@ class Predictor:
             network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def __repr__(self) -> str:
-        return f"Predictor({self.card.network['backbone']}, {len(self.classes)} classes, {self.device})"
+        network = self.card.network
+        exported = "exported " if isinstance(self.network, runtimes.ExportedNetwork) else ""
+        name = f"{exported}{network.get('architecture', 'danet')} on {network['backbone']}"
+        shown = self.classes.names[:_SHOWN]
+        names = f"{', '.join(shown)}{', ...' if len(self.classes) > len(shown) else ''}"
+        size = "any size" if self.card.size is None else f"long side {self.card.size}"
+        return f"Predictor({name}, {len(self.classes)} classes: {names}, {size}, {self.device})"
 
     @cached_property
     def folded(self) -> AnyNetwork | runtimes.ExportedNetwork:
@@ -87,24 +92,54 @@ class Predictor:
         """Return the protocol with the network's own `align_corners`, as it is followed."""
         return replace(protocol, align_corners=self.network.align_corners)
 
-    def __call__(self, image: ImageLike, protocol: Protocol = WHOLE, size: int | None = None) -> Segmentation:
-        """Segment an image of any size.
+    @overload
+    def __call__(self, image: ImageLike, protocol: Protocol = WHOLE, size: int | None = None) -> Segmentation: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[ImageLike], protocol: Protocol = WHOLE, size: int | None = None
+    ) -> list[Segmentation]: ...
+
+    def __call__(
+        self, image: ImageLike | Sequence[ImageLike], protocol: Protocol = WHOLE, size: int | None = None
+    ) -> Segmentation | list[Segmentation]:
+        """Segment an image of any size, or several, which may have different sizes.
+
+        Several images are segmented one after another, so the network needs the memory of one.
 
         Args:
-            image: a path, a Pillow image or an array; see `read_pixels`.
+            image: a path, a Pillow image, an array or a tensor, see `read_pixels`; or a list of them.
             protocol: scales, windows and averaging; see `danet.predict.protocols`.
             size: the image's long side in pixels at the network's input; None: the size in the card.
+
+        Returns:
+            The segmentation; for several images, a list of them in the same order.
 
         Raises:
             InputError: a damaged file; an array of another shape or type; an invalid protocol, or one that defines a
                 size while `size` is given.
         """
+        if isinstance(image, Sequence) and not isinstance(image, str):
+            return [self(one, protocol, size) for one in image]
         return self.segment(*read_pixels(image, self.card.bands), protocol, size)
 
     def segment(
-        self, name: str, pixels: np.ndarray, protocol: Protocol = WHOLE, size: int | None = None
+        self,
+        name: str,
+        pixels: np.ndarray,
+        protocol: Protocol = WHOLE,
+        size: int | None = None,
+        keep_probabilities: bool = False,
     ) -> Segmentation:
         """Segment pixels, as `read_image` returns them for the card's bands; see `__call__`.
+
+        Args:
+            name: of the image.
+            pixels: of the image.
+            protocol: see `__call__`.
+            size: see `__call__`.
+            keep_probabilities: hold `Segmentation.probabilities` from the start, instead of running the network again
+                when they are first used.
 
         Raises:
             InputError: see `__call__`; too little memory.
@@ -115,14 +150,17 @@ class Predictor:
         long_side = card.size if size is None else size
         protocol = self.resolve_protocol(protocol)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
-        try:
-            return Segmentation(name, pixels, *inference.segment(pixels), self.classes)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
-            remedy = "use a smaller `size`, or free some memory"
-            raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
+        kept = Probabilities(pixels.shape[:2], protocol.average)
+        with _memory_errors(name, pixels):
+            result = inference.segment(pixels, kept.add) if keep_probabilities else inference.segment(pixels)
+
+        def probabilities() -> np.ndarray:
+            if keep_probabilities:
+                return kept.values
+            with _memory_errors(name, pixels):
+                return inference.probabilities(pixels)
+
+        return Segmentation(name, pixels, *result, self.classes, compute_probabilities=probabilities)
 
     def with_size(self, size: int, protocol: Protocol = WHOLE) -> "Predictor":
         """Return this predictor with another size in its card.
@@ -205,26 +243,17 @@ def load(path: Path | str | None = None, device: str | None = None, dtype: torch
     return Predictor(*runtimes.load(Path(path)), "cpu")
 
 
-def read_pixels(image: ImageLike, bands: Bands = RGB) -> tuple[str, np.ndarray]:
-    """Return an image's name and its pixels, H,W,N as `read_image` returns them.
-
-    Args:
-        image: a path, whose stem is the name; or a Pillow image or an array, whose name is "image". An array holds what
-            a file would: H,W,N uint8 or uint16, or H,W for a single band.
-        bands: the bands that the network takes.
-
-    Raises:
-        InputError: a damaged file; an array of another shape or type.
-    """
-    if isinstance(image, Path | str):
-        return Path(image).stem, read_image(image, bands=bands)
-    if isinstance(image, Image.Image):
-        return "image", to_pixels(image, bands=bands)
-    stored = image[..., None] if image.ndim == 2 and bands.channels == 1 else image
-    if stored.shape[2:] != (bands.count,) or stored.dtype not in (np.uint8, np.uint16) or 0 in stored.shape:
-        expected = "H,W,3 uint8 RGB (or uint16)" if bands.channels is None else f"H,W,{bands.count} uint8 or uint16"
-        raise InputError("image", f"array has shape {image.shape} and type {image.dtype}", f"use {expected}")
-    return "image", as_pixels(np.ascontiguousarray(stored), bands, "image")
+@contextmanager
+def _memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
+    """Turn errors for lack of memory into `InputError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
+        remedy = "use a smaller `size`, or free some memory"
+        raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
 
 
 def _check_size(size: int, shape: tuple[int, ...], protocol: Protocol) -> None:

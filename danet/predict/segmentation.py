@@ -1,7 +1,8 @@
 """The segmentation of one image: labels and confidence, their summary by class, and the files that hold them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,18 +10,22 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 from PIL import Image
 
-from danet.data.classes import Classes, Color
+from danet.data.classes import IGNORE, Classes, Color
 from danet.data.samples import Sample
+from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay as draw
-from danet.predict.outputs import output_paths
+from danet.predict.outputs import check_confidence, output_paths
+from danet.predict.resampling import tiles
 
 _CHUNK = 1 << 20  # pixels counted at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """The class of each pixel of an image.
+
+    Notebooks show the overlay. Two segmentations are equal only if they are the same object: compare their `labels`.
 
     Args:
         name: the image's file name without suffix; "image" for an array or a Pillow image.
@@ -28,6 +33,8 @@ class Segmentation:
         labels: H,W uint8 train ids.
         confidence: H,W float32, the probability of each pixel's class, in [0, 1].
         classes: names and palette, by train id.
+        min_confidence: see `with_unknown`; None: each pixel has the label of its most probable class.
+        compute_probabilities: returns `probabilities`; None: they cannot be computed.
     """
 
     name: str
@@ -35,12 +42,69 @@ class Segmentation:
     labels: np.ndarray
     confidence: np.ndarray
     classes: Classes
+    min_confidence: float | None = None
+    compute_probabilities: Callable[[], np.ndarray] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: not the network that computes the probabilities."""
+        return self.__dict__ | {"compute_probabilities": None}
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        largest = class_shares(self.labels, self.classes)[:3]
+        largest = self.shares()[:3]
         shares = ", ".join(f"{self.classes.names[i]} {draw.share_text(share, 0)}" for i, share in largest)
         return f"Segmentation({self.name!r}, {width} x {height}{': ' if shares else ''}{shares})"
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """The probability of each class at each pixel, K,H,W float32 in [0, 1]; over the classes, they sum to 1.
+
+        They are computed when they are first used, which runs the network on the image again, and are then kept: 4 K H
+        W bytes, 44 MB for 11 classes and a million pixels. `del segmentation.probabilities` frees them.
+
+        Raises:
+            InputError: too little memory; the segmentation was not made by a `Predictor` of this process.
+        """
+        if self.compute_probabilities is None:
+            what = "unknown: this segmentation was loaded, or made of labels"
+            raise InputError("probabilities", what, "use the segmentation that the predictor returned")
+        return self.compute_probabilities()
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """How much more probable each pixel's class is than the second most probable one, H,W float32 in [0, 1].
+
+        A small margin means that the network hesitates between two classes. It is computed from `probabilities`.
+        """
+        height, width = self.labels.shape
+        margin = np.empty((height, width), np.float32)
+        for tile in tiles(height, width, len(self.probabilities)):  # sorting the whole would double the memory
+            ordered = np.sort(self.probabilities[:, *tile], axis=0)
+            margin[tile] = ordered[-1] - ordered[-2] if len(ordered) > 1 else ordered[-1]
+        return margin
+
+    def with_unknown(self, min_confidence: float) -> "Segmentation":
+        """Return this segmentation with label 255, unknown, at the pixels whose confidence is below `min_confidence`.
+
+        Raises:
+            InputError: a confidence that is not from 0 to 1.
+        """
+        check_confidence(min_confidence)
+        labels = np.where(self.confidence < min_confidence, np.uint8(IGNORE), self.labels)
+        compute = None if self.compute_probabilities is None else lambda: self.probabilities
+        return replace(self, labels=labels, min_confidence=min_confidence, compute_probabilities=compute)
+
+    @property
+    def unknown(self) -> float:
+        """The share of the image's pixels whose class is unknown, see `with_unknown`."""
+        return 0.0 if self.min_confidence is None else float((self.labels == IGNORE).mean())
+
+    def shares(self) -> list[tuple[int, float]]:
+        """Return (train id, share) of each class in the image, largest first. With `unknown`, they sum to 1."""
+        return [(i, share * (1 - self.unknown)) for i, share in class_shares(self.labels, self.classes)]
+
+    def _repr_png_(self) -> bytes:
+        return draw.to_png(self.overlay())
 
     def overlay(self, opacity: float = draw.OPACITY) -> Image.Image:
         """Return the image blended with its classes' colors, with a legend of their names and shares.
@@ -54,7 +118,10 @@ class Segmentation:
     def legend(self, opacity: float = draw.OPACITY) -> list[tuple[str, Color]]:
         """Return the entries of the overlay's legend: names and shares of the classes, and colors as in the overlay."""
         colors = draw.class_colors(self.image, self.labels, self.classes, opacity)
-        return draw.share_legend(self.classes, class_shares(self.labels, self.classes), colors)
+        entries = draw.share_legend(self.classes, self.shares(), colors)
+        if self.unknown:
+            entries.append((f"unknown  {draw.share_text(self.unknown)}", colors.get(IGNORE, (0, 0, 0))))
+        return entries
 
     @property
     def mean_confidence(self) -> float:
@@ -62,13 +129,23 @@ class Segmentation:
         return float(self.confidence.mean(dtype=np.float64))
 
     def summary(self) -> dict[str, Any]:
-        """Return the image's name and size, and each class in it with share and mean confidence, largest first."""
-        entries = describe_classes(self.classes, class_shares(self.labels, self.classes))
+        """Return the image's name and size, and each class in it with share and mean confidence, largest first.
+
+        After `with_unknown`, it also has the number and the share of the unknown pixels.
+        """
+        entries = describe_classes(self.classes, self.shares())
         counts = _sums(self.labels)
         sums = _sums(self.labels, self.confidence)
         for entry in entries:
             entry["mean_confidence"] = float(sums[entry["id"]] / counts[entry["id"]])
-        return {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": entries}
+        summary = {"name": self.name, "width": self.labels.shape[1], "height": self.labels.shape[0], "classes": entries}
+        if self.min_confidence is not None:
+            summary["unknown"] = {
+                "min_confidence": self.min_confidence,
+                "pixels": int(counts[IGNORE]),
+                "share": self.unknown,
+            }
+        return summary
 
     def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
         """Write NAME_overlay.png, NAME_labels.png (palette image of train ids) and NAME.json, and return their paths.

@@ -1,5 +1,6 @@
 """Predictor and Segmentation: results, the files written, and files never overwritten."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -69,12 +70,6 @@ def test_images_of_any_size_are_segmented_at_their_own_size(predictor, size):
     assert ((segmentation.confidence > 0) & (segmentation.confidence <= 1)).all()
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_arrays_of_other_shapes_and_types_are_rejected(predictor, array):
-    with pytest.raises(InputError, match="use H,W,3 uint8 RGB"):
-        predictor(array)
-
-
 def test_saved_files_hold_the_labels_and_the_summary(predictor, image, tmp_path):
     segmentation = predictor(image)
     paths = segmentation.save(tmp_path / "out")
@@ -93,12 +88,16 @@ def test_saved_files_hold_the_labels_and_the_summary(predictor, image, tmp_path)
 
 
 def test_repr_names_the_essentials_on_one_line(predictor, image):
-    result, backbone = predictor(image), predictor.card.network["backbone"]
+    result = predictor(image)
+    assert repr(predictor.inspect(image)).startswith("Inspection(Segmentation(")
     height, width = result.labels.shape
-    assert repr(predictor) == f"Predictor({backbone}, {len(result.classes)} classes, cpu)"
+    first = ", ".join(result.classes.names[:3])
+    assert repr(predictor) == f"Predictor(danet on test_resnet, 6 classes: {first}, ..., long side 128, cpu)"
+    of_two = replace(predictor.card, classes=Classes.named(("a", "b")), size=None)
+    predictor.card = replace(of_two, network={"architecture": "smp:PSPNet", **of_two.network})
+    assert repr(predictor) == "Predictor(smp:PSPNet on test_resnet, 2 classes: a, b, any size, cpu)"
     assert repr(result).startswith(f"Segmentation('image', {width} x {height}: ")
     assert re.search(r": \w+ \d+%.*\)$", repr(result))
-    assert repr(predictor.inspect(image)).startswith("Inspection(Segmentation(")
     unlabeled = replace(result, labels=np.full((2, 3), 255, np.uint8))
     assert repr(unlabeled) == "Segmentation('image', 3 x 2)"
 
@@ -208,6 +207,23 @@ def test_memory_of_the_longest_images_is_bounded(predictor, size):
     peak = peak_of(lambda: results.append(predictor(image)) or draw.to_png(results[0].overlay()))
     assert results[0].labels.shape == size
     assert peak < 100_000_000
+
+
+def test_a_notebook_shows_the_overlay(predictor, image):
+    result = predictor(image)
+    with Image.open(io.BytesIO(result._repr_png_())) as shown:
+        assert np.array_equal(np.asarray(shown), np.asarray(result.overlay()))
+
+
+def test_segmentations_can_be_compared_and_are_equal_only_to_themselves(predictor, image):
+    one, other = predictor(image), predictor(image)
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2
+
+
+def test_dir_of_the_package_lists_the_public_names():
+    assert {name for name in dir(danet) if not name.startswith("_")} == set(danet.__all__)
 
 
 def test_every_public_name_can_be_imported():

@@ -1,0 +1,39 @@
+"""Further results of an image: the probabilities of its classes, and how certain its labels are.
+
+Command: danet predict IMAGES --probabilities npy --margin --min-confidence 0.5.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from danet.files import make_folder, write_atomically
+from danet.predict.inputs import Job
+from danet.predict.outputs import ARRAY, MARGIN, Maps
+from danet.predict.overlay import to_png
+from danet.predict.segmentation import Segmentation
+
+
+def write_maps(segmentation: Segmentation, job: Job, maps: Maps) -> None:
+    """Write the files that the maps name, each completely or not at all.
+
+    Raises:
+        InputError: a file exists and `job.overwrite` is False; a file cannot be written.
+    """
+    files = {}
+    if maps.probabilities == "png":
+        files = {f"_probability_{i}.png": _gray(plane) for i, plane in enumerate(segmentation.probabilities)}
+    if maps.probabilities == "npy":
+        content = io.BytesIO()
+        np.save(content, segmentation.probabilities.astype(np.float16))
+        files[ARRAY] = content.getvalue()
+    if maps.margin:
+        files[MARGIN] = _gray(segmentation.margin)
+    make_folder(job.folder)
+    for suffix, content in files.items():
+        write_atomically(job.folder / f"{job.name}{suffix}", content, job.overwrite)
+
+
+def _gray(values: np.ndarray) -> bytes:
+    return to_png(Image.fromarray((values * 255).round().astype(np.uint8)))
