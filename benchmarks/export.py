@@ -1,4 +1,4 @@
-"""Latency and mIoU of exported networks on this CPU: PyTorch, ONNX Runtime, OpenVINO, OpenVINO int8.
+"""Latency and mIoU of exported networks on this CPU: PyTorch, and ONNX Runtime and OpenVINO in several precisions.
 
     python -m benchmarks.export --camvid DIR --json benchmarks/results/export.json
 
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import command
@@ -27,6 +28,7 @@ from danet.predict.predictor import Predictor
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export import to_onnx, to_openvino
+from danet.weights.export_variants import quantize_onnx, to_float16
 from danet.weights.file import Card
 from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_normalized
 
@@ -35,7 +37,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples/china.jpg"
 
 @dataclass(frozen=True)
 class Options:
-    """Measure latency and mIoU of exported networks: PyTorch, ONNX Runtime, OpenVINO, OpenVINO int8.
+    """Measure latency and mIoU of exported networks: PyTorch, and ONNX Runtime and OpenVINO in several precisions.
 
     Example: python -m benchmarks.export --camvid DIR --json export.json
     """
@@ -63,7 +65,10 @@ def run(options: Options) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             for suffix, content in contents.items():
                 Path(folder, "net").with_suffix(suffix).write_bytes(content)
-            predictors[name] = Predictor(*runtimes.load(Path(folder, "net").with_suffix(suffix)), "cpu")
+            file = Path(folder, "net").with_suffix(suffix)
+            predictors[name] = Predictor(*runtimes.load(file), "cpu")
+            if name == "OpenVINO" and _has_bfloat16():
+                predictors["OpenVINO bfloat16"] = Predictor(_in_bfloat16(file, card), card, "cpu")
         entries[name] = {"bytes": sum(map(len, contents.values()))}
     tensors = load_normalized(EXAMPLE, card)
     ways: dict[str, Callable[[], object]] = {name: _call(p.logits, tensors) for name, p in predictors.items()}
@@ -87,7 +92,7 @@ def table(result: dict[str, Any]) -> str:
     for name, way in result["ways"].items():
         score = f", mIoU {100 * way['miou']:.2f}%" if "miou" in way else ""
         lines.append(
-            f"{name:16} {way['milliseconds']:7.1f} ms, {base / way['milliseconds']:.2f} x PyTorch's speed{score}"
+            f"{name:20} {way['milliseconds']:7.1f} ms, {base / way['milliseconds']:.2f} x PyTorch's speed{score}"
         )
     return "\n".join(lines)
 
@@ -96,8 +101,25 @@ def _files(network: DANet, card: Card, images: Sequence[Path]) -> Iterator[tuple
     """Yield a name and the contents by suffix; the last suffix is the file to open."""
     graph = to_onnx(network, card)
     yield "ONNX Runtime", {".onnx": graph}
+    yield "ONNX Runtime float16", {".onnx": to_float16(graph)}
+    yield "ONNX Runtime int8", {".onnx": quantize_onnx(graph, card, images)}
     for name, calibrated in (("OpenVINO", ()), ("OpenVINO int8", images)):
         yield name, dict(zip((".bin", ".xml"), to_openvino(graph, card, calibrated), strict=True))
+
+
+def _has_bfloat16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this CPU, which needs AVX512-BF16 or AMX."""
+    return "BF16" in runtimes.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _in_bfloat16(file: Path, card: Card) -> runtimes.ExportedNetwork:
+    """Open a float32 file with OpenVINO's hint to compute in bfloat16."""
+    core, ov = runtimes.openvino_core(), runtimes.import_openvino("bfloat16")
+    model = core.read_model(file)
+    pruned = ov.Model([model.output("logits")], model.get_parameters())
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "bf16"}
+    infer = core.compile_model(pruned, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
+    return runtimes.ExportedNetwork(lambda _, images: np.array(infer({"images": images})["logits"]), card)
 
 
 def _call(logits: Callable, images: torch.Tensor) -> Callable[[], object]:

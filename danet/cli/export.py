@@ -14,22 +14,31 @@ from danet.errors import InputError, printable
 
 @dataclass(frozen=True)
 class Export:
-    """Export a network to ONNX (one file) or OpenVINO (a pair .xml + .bin; keep them together).
+    """Export a network to ONNX (one file), OpenVINO (a pair .xml + .bin; keep them together) or a Triton repository.
 
     The file includes everything needed to use it: danet predict, evaluate, robustness and serve accept it in place of a
-    weights file.
+    weights file, unless it has preprocessing inside.
 
     Example: danet export runs/camvid/best.safetensors --to onnx
     """
 
-    to: Literal["onnx", "openvino"]
-    """the format"""
+    to: Literal["onnx", "openvino", "triton"]
+    """the format; triton: a model repository with preprocessing inside, for the Triton inference server"""
     weights: tyro.conf.Positional[Path] = Path("default")
     """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
-    """the file to write; default: next to the weights file (current folder for the bundled weights)"""
+    """the file to write, or the folder for Triton; default: next to the weights file (current folder for the bundled
+    weights)"""
     int8: bool = False
-    """quantize the convolutions to int8 (OpenVINO): faster on CPUs with VNNI or AMX"""
+    """quantize the convolutions to int8: faster on CPUs with VNNI or AMX"""
+    float16: bool = False
+    """half precision, half the size (ONNX and Triton)"""
+    preprocessing: bool = False
+    """ONNX: take uint8 images B,H,W,3 of any size, and return labels and confidence at that size, as danet predict"""
+    size: str | None = None
+    """fixed HEIGHTxWIDTH of the only image that it takes, for programs such as OpenCV; default: any size"""
+    opset: int = 18
+    """version of the ONNX operators, 18 to 23"""
     calibration: Path | None = None
     """a folder of images typical of your data, to calibrate int8; no labels needed"""
     calibration_count: int = 100
@@ -39,6 +48,9 @@ class Export:
     differ, nothing is written and the exit status is 1"""
     images: tuple[Path, ...] = ()
     """more images to compare on"""
+    verify_on: Path | None = None
+    """also measure the mIoU of the network and of the exported file, on the val split of this folder with masks and
+    dataset.yaml"""
     overwrite: bool = False
     """replace existing files"""
 
@@ -53,8 +65,9 @@ def run(args: Sequence[str]) -> int:
     if options.calibration_count < 1:
         what = f"must be at least 1, got {options.calibration_count}"
         raise InputError("calibration_count", what, "for example, use 100")
-    from danet.weights.export import export
+    from danet.weights.export import Graph, export
 
+    graph = Graph(_size(options.size), options.opset, options.float16, options.preprocessing)
     report = export(
         options.weights,
         options.out or _default_out(options),
@@ -64,6 +77,7 @@ def run(args: Sequence[str]) -> int:
         options.verify,
         options.images,
         options.overwrite,
+        graph,
     )
     for name, difference, largest, equal, pixels in report.compared:
         text = f"logits differ by {difference:.1e} of {largest:.1f}, {equal / pixels:.3%} labels equal"
@@ -75,9 +89,53 @@ def run(args: Sequence[str]) -> int:
         return 1
     for file in report.files:
         print(printable(f"{file}: {file.stat().st_size:,} bytes"))
+    if options.verify_on is not None:
+        whole = options.preprocessing or options.to == "triton"
+        for name, miou in _mious(options, report.files[-1], graph.size, whole).items():
+            print(printable(f"{name}: mIoU {100 * miou:.2f}%"))
     return 0
+
+
+def _mious(options: Export, file: Path, size: tuple[int, int] | None, whole: bool) -> dict[str, float]:
+    """Return the mIoU of the network and of the exported file on the labeled images of a folder."""
+    from danet.data import registry
+    from danet.evaluate.confusion import Confusion
+    from danet.weights import file as weights_file
+    from danet.weights.export_check import open_labels
+    from danet.weights.export_preprocessing import segment
+
+    network, card = weights_file.load(options.weights)
+    samples = registry.load("folder", options.verify_on, "val")
+    if samples.classes.names != card.classes.names:
+        what = f"has {len(samples.classes)} classes, not the {len(card.classes)} of the network"
+        raise InputError("verify_on", what, "use images with the classes that it was trained on")
+    ways = {"network": lambda pixels: segment(network, card, pixels)[0], str(file): open_labels(file, size, whole)}
+    confusions = {name: Confusion(len(card.classes)) for name in ways}
+    for sample in (samples[i] for i in range(len(samples))):
+        for name, labels in ways.items():
+            confusions[name].update(sample.labels, labels(sample.image))
+    return {name: confusion.scores().miou for name, confusion in confusions.items()}
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Parse HEIGHTxWIDTH."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise InputError("size", f"must be HEIGHTxWIDTH, got {text!r}", "for example, use 512x1024")
+    return int(sides[0]), int(sides[1])
 
 
 def _default_out(options: Export) -> Path:
     stem = options.weights.with_suffix("")
-    return stem.with_name(stem.name + ("-int8" if options.int8 else "") + (".onnx" if options.to == "onnx" else ".xml"))
+    if options.to == "triton":
+        return stem.with_name(stem.name + "-triton")
+    marks = {
+        "int8": options.int8,
+        "float16": options.float16,
+        "whole": options.preprocessing,
+        options.size: options.size is not None,
+    }
+    name = "-".join([stem.name, *(str(mark) for mark, used in marks.items() if used)])
+    return stem.with_name(name + (".onnx" if options.to == "onnx" else ".xml"))

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,42 +29,42 @@ from danet.model.baselines import AnyNetwork
 from danet.startup import without_dynamo
 from danet.weights import file as weights_file
 from danet.weights import runtimes
+from danet.weights.export_check import Comparison, Inputs, compare, compare_whole, float_inputs, pixel_inputs
+from danet.weights.export_preprocessing import USAGE, with_preprocessing
+from danet.weights.export_variants import quantize_onnx, to_float16, triton_repository
 from danet.weights.file import Card
-from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, load_normalized, quantize
+from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, quantize
 from danet.weights.runtimes import CARD, SHA256
 
 with without_dynamo():
     from timm.layers.conv2d_same import Conv2dSame
 
-USAGE = "danet.usage"
-Runtime = Literal["onnx", "openvino"]
+Runtime = Literal["onnx", "openvino", "triton"]
 OPSET = 18
+OPSETS = range(18, 24)
 MAX_DIFFERENCE = 1e-4
 """Of the logits, relative to the largest logit if that is above 1."""
-MIN_AGREEMENT = 0.9999
-"""The share of pixels whose labels must be equal, for float32 files."""
-MIN_QUANTIZED_AGREEMENT = 0.95
-"""The same for int8 files, measured on images."""
-NOISE = ((1, 97, 130), (1, 64, 192), (3, 97, 130), (3, 64, 192))
-"""B,H,W of the seeded noise on which a file is compared with the network."""
+MIN_AGREEMENT = {"float32": 0.9999, "float16": 0.99, "int8": 0.95}
+"""The share of pixels whose labels must be equal, by precision; for int8 on images."""
+TRITON_NAME = "danet"
 
 
-class Comparison(NamedTuple):
-    """The differences between the outputs of a file and of the network.
+@dataclass(frozen=True)
+class Graph:
+    """The form of an exported graph.
 
     Args:
-        input: the name of the input.
-        difference: the largest absolute difference of the logits.
-        largest: the largest absolute logit of the network.
-        equal: the number of pixels with the same label.
-        pixels: the number of pixels.
+        size: height and width of the only image that it takes, one at a time; None: any batch, height and width.
+        opset: version of the ONNX operators.
+        float16: half precision; ONNX and Triton only.
+        preprocessing: take uint8 images of any size, and return labels and confidence at that size; see
+            `export_preprocessing`. ONNX only; Triton's always do.
     """
 
-    input: str
-    difference: float
-    largest: float
-    equal: int
-    pixels: int
+    size: tuple[int, int] | None = None
+    opset: int = OPSET
+    float16: bool = False
+    preprocessing: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Report:
     Args:
         files: the output files.
         compared: one comparison per input; empty if nothing was compared.
-        quantized: whether the file is int8.
+        precision: a key of `MIN_AGREEMENT`.
     """
 
     files: tuple[Path, ...]
     compared: tuple[Comparison, ...]
-    quantized: bool
+    precision: str = "float32"
 
     @property
     def agreement(self) -> float:
@@ -89,10 +89,13 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether enough labels are equal and, in float32, all logits are close; True if nothing was compared."""
-        if not self.compared or self.quantized:
-            return not self.compared or self.agreement >= MIN_QUANTIZED_AGREEMENT
+        if not self.compared:
+            return True
         close = all(c.difference <= MAX_DIFFERENCE * max(1, c.largest) for c in self.compared)  # False for NaN
-        return close and self.agreement >= MIN_AGREEMENT
+        return (close or self.precision != "float32") and self.agreement >= MIN_AGREEMENT[self.precision]
+
+
+_ANY_SIZE = Graph()
 
 
 def export(
@@ -104,56 +107,113 @@ def export(
     verify: bool = True,
     images: Sequence[Path] = (),
     overwrite: bool = False,
+    graph: Graph = _ANY_SIZE,
 ) -> Report:
-    """Export a weights file to ONNX or OpenVINO; write nothing if a comparison with the network fails.
+    """Export a weights file to ONNX, OpenVINO or Triton; write nothing if a comparison with the network fails.
 
     Args:
         weights: a .safetensors file; None: the bundled weights.
-        out: the .onnx or .xml file to write; for OpenVINO a .bin file of the same name is written too.
+        out: the .onnx or .xml file to write; for OpenVINO a .bin file of the same name is written too; for Triton the
+            folder of the model repository.
         to: the format.
-        calibration: a folder of images; quantize to int8, calibrated on them. OpenVINO only.
+        calibration: a folder of images; quantize to int8, calibrated on them.
         calibration_count: the number of calibration images.
-        verify: compare with the network before writing: a float32 file on noise, an int8 file on up to 8 of the
+        verify: compare with the network before writing: a float file on noise, an int8 file on up to 8 of the
             calibration images.
         images: more images to compare on.
         overwrite: replace existing files.
+        graph: the form of the graph.
 
     Raises:
-        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images.
+        InputError: a missing package, an existing file, a wrong suffix, invalid weights or images, or options that do
+            not go together.
     """
-    suffix = ".onnx" if to == "onnx" else ".xml"
-    if out.suffix != suffix:
-        raise InputError(out, f"{'ONNX' if to == 'onnx' else 'OpenVINO'} files must end in {suffix}", "change `out`")
-    if calibration is not None and to == "onnx":
-        raise InputError("int8", "is only supported by OpenVINO", "use `to` openvino")
-    files = (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
-    check_new(*files, overwrite=overwrite)
+    _check(out, to, graph, calibration)
+    check_new(*_names(out, to), overwrite=overwrite)
     network, card = weights_file.load(weights)
     calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
     compare_on = (*images, *calibrated[:: -(-len(calibrated) // 8) or 1])
-    inputs = {str(file): load_normalized(file, card) for file in compare_on}
     if calibrated:
         card = replace(card, metrics={})  # those of the float32 network
-    contents = [to_onnx(network, card)]
-    if to == "openvino":
-        contents = to_openvino(contents[0], card, calibrated)
-    compared = []
+    precision = "int8" if calibrated else "float16" if graph.float16 else "float32"
+    whole = graph.preprocessing or to == "triton"
+    inputs: Inputs = {}
     if verify:
+        inputs = (pixel_inputs if whole else float_inputs)(card, compare_on, not calibrated, graph.size)
+    contents = _contents(network, card, out, to, graph, calibrated)
+    compared = []
+    if verify and whole:
+        compared = compare_whole(network, card, list(contents.values())[-1], inputs)
+    elif verify:
         with tempfile.TemporaryDirectory() as folder:
-            for path, content in zip(files, contents, strict=True):
+            for path, content in contents.items():
                 Path(folder, path.name).write_bytes(content)
-            exported, _ = runtimes.load(Path(folder, out.name))
-            compared = compare(network, exported, inputs if calibrated else _noise(network.in_channels) | inputs)
-    report = Report(files, tuple(compared), quantized=bool(calibrated))
+            compared = compare(network, runtimes.load(Path(folder, out.name))[0], inputs)
+    report = Report(tuple(contents), tuple(compared), precision)
     if report.good:
-        make_folder(out.parent)
-        for path, content in zip(files, contents, strict=True):
+        for path, content in contents.items():
+            make_folder(path.parent)
             write_atomically(path, content, overwrite)
     return report
 
 
-def to_onnx(network: AnyNetwork, card: Card) -> bytes:
-    """Return the content of an ONNX file with weights and card, for any batch size, height and width.
+def _check(out: Path, to: Runtime, graph: Graph, calibration: Path | None) -> None:
+    """Check that the options go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    suffix = {"onnx": ".onnx", "openvino": ".xml", "triton": ""}[to]
+    if to != "triton" and out.suffix != suffix:
+        raise InputError(out, f"{'ONNX' if to == 'onnx' else 'OpenVINO'} files must end in {suffix}", "change `out`")
+    if graph.opset not in OPSETS:
+        what = f"must be from {OPSETS[0]} to {OPSETS[-1]}, got {graph.opset}"
+        raise InputError("opset", what, f"for example, use {OPSET}")
+    if graph.size is not None and min(graph.size) < 32:
+        raise InputError(
+            "size", f"must be at least 32 x 32, got {graph.size[0]} x {graph.size[1]}", "use a larger size"
+        )
+    if to == "openvino" and (graph.float16 or graph.preprocessing):
+        name = "float16" if graph.float16 else "preprocessing"
+        raise InputError(name, "is only supported by onnx and triton", "use `to` onnx")
+    if graph.float16 and calibration is not None:
+        raise InputError("float16", "conflicts with int8", "choose one of them")
+    if graph.size is not None and (graph.preprocessing or to == "triton"):
+        what = "conflicts with preprocessing, which takes images of any size"
+        raise InputError("size", what, "leave out `size`" + ("" if to == "triton" else " or `preprocessing`"))
+
+
+def _names(out: Path, to: Runtime) -> tuple[Path, ...]:
+    """Return the files to write, the one with the graph last."""
+    if to == "triton":
+        return out / TRITON_NAME / "config.pbtxt", out / TRITON_NAME / "1/model.onnx"
+    return (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
+
+
+def _contents(
+    network: AnyNetwork, card: Card, out: Path, to: Runtime, graph: Graph, calibrated: Sequence[Path]
+) -> dict[Path, bytes]:
+    content = to_onnx(network, card, graph.size, graph.opset)
+    if to == "openvino":
+        return dict(zip(_names(out, to), to_openvino(content, card, calibrated), strict=True))
+    if calibrated:
+        content = quantize_onnx(content, card, calibrated)
+    if graph.float16:
+        content = to_float16(content)
+    if graph.preprocessing or to == "triton":
+        content = with_preprocessing(content, card)
+    files = triton_repository(content, TRITON_NAME).values() if to == "triton" else (content,)
+    return dict(zip(_names(out, to), files, strict=True))
+
+
+def to_onnx(network: AnyNetwork, card: Card, size: tuple[int, int] | None = None, opset: int = OPSET) -> bytes:
+    """Return the content of an ONNX file with weights and card.
+
+    Args:
+        network: to export.
+        card: of the network.
+        size: height and width of the only image that it takes; None: any batch size, height and width.
+        opset: version of the ONNX operators.
 
     Raises:
         InputError: a missing package, or a network that cannot be traced for all sizes.
@@ -161,7 +221,9 @@ def to_onnx(network: AnyNetwork, card: Card) -> bytes:
     for package in ("onnx", "onnxscript"):
         runtimes.import_optional(package, "export", "to")
     graph = _Graph(network).eval()
-    images = torch.zeros(2, network.in_channels, 75, 101)
+    images = (
+        torch.zeros(2, network.in_channels, 75, 101) if size is None else torch.zeros(1, network.in_channels, *size)
+    )
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     try:
         with _silence(), torch.no_grad():
@@ -170,10 +232,10 @@ def to_onnx(network: AnyNetwork, card: Card) -> bytes:
                 (images,),
                 dynamo=True,
                 verbose=False,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=["images"],
                 output_names=["logits", "labels"],
-                dynamic_shapes={"images": sizes},
+                dynamic_shapes=None if size is not None else {"images": sizes},
             )
     except torch.onnx.OnnxExporterError as error:
         name = card.network.get("backbone", "network")
@@ -181,7 +243,7 @@ def to_onnx(network: AnyNetwork, card: Card) -> bytes:
     assert program is not None
     model = program.model_proto
     _remove_sources(model)
-    model.doc_string = usage(card)
+    model.doc_string = usage(card, size)
     for key, value in {CARD: card.json(), SHA256: runtimes.onnx_sha256(model)}.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
@@ -207,33 +269,26 @@ def to_openvino(graph: bytes, card: Card, calibrated: Sequence[Path] = ()) -> li
         return [binary.read_bytes(), xml.read_bytes()]
 
 
-def usage(card: Card) -> str:
-    """Describe the graph in one paragraph, for programs that do not use danet."""
+def usage(card: Card, fixed: tuple[int, int] | None = None) -> str:
+    """Describe the graph in one paragraph, for programs that do not use danet.
+
+    Args:
+        card: of the network.
+        fixed: height and width of the only image that it takes; None: any.
+    """
     size = "" if card.size is None else f", after resizing the longer side of the image to {card.size} pixels"
+    shape = f"B,{len(card.mean)},H,W"
+    if fixed is not None:
+        size, shape = (
+            f", after resizing the image to {fixed[1]} x {fixed[0]}",
+            f"1,{len(card.mean)},{fixed[0]},{fixed[1]}",
+        )
     return (
-        f"images: float32 B,{len(card.mean)},H,W, RGB if there are three bands, (value / 255 - mean) / std with "
+        f"images: float32 {shape}, RGB if there are three bands, (value / 255 - mean) / std with "
         f"mean {list(card.mean)} and std {list(card.std)}{size}. logits: float32 B,{len(card.classes)},h,w at the "
         f"feature grid. labels: uint8 B,H,W, indices into the classes: {', '.join(card.classes.names)}. "
         f"The metadata {CARD} has all of this as JSON."
     )
-
-
-@torch.inference_mode()
-def compare(network: AnyNetwork, exported: runtimes.ExportedNetwork, inputs: dict[str, Tensor]) -> list[Comparison]:
-    """Compare a network with an exported file of it on normalized images B,N,H,W, given by name."""
-    result = []
-    for name, images in inputs.items():
-        ours, theirs = network.logits(images).fused, exported.logits(images).fused
-        equal = network(images).fused.argmax(1) == exported.labels(images)
-        difference, largest = float((ours - theirs).abs().max()), float(ours.abs().max())
-        result.append(Comparison(name, difference, largest, int(equal.sum()), equal.numel()))
-    return result
-
-
-def _noise(channels: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(batch, channels, height, width) for batch, height, width in NOISE]
-    return {f"noise {'x'.join(map(str, shape))}": torch.randn(shape, generator=generator) for shape in shapes}
 
 
 class _Graph(nn.Module):

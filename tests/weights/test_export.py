@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,17 @@ from timm.layers.conv2d_same import Conv2dSame
 
 import danet
 from danet import cli
+from danet.data.images.channels import resize_long_side
 from danet.errors import InputError
+from danet.model.preprocess import normalize
 from danet.predict.predictor import Predictor
 from danet.weights import export as module
+from danet.weights import export_preprocessing, runtimes
 from danet.weights import file as weights_file
-from danet.weights import runtimes
-from danet.weights.export import Report, compare, export, to_onnx, to_openvino, usage
+from danet.weights.export import Graph, Report, export, to_onnx, to_openvino, usage
+from danet.weights.export_check import compare, float_inputs, open_whole
+from danet.weights.export_preprocessing import with_preprocessing
+from danet.weights.export_variants import quantize_onnx, to_float16, triton_repository
 from danet.weights.quantize import calibration_images
 
 onnx = pytest.importorskip("onnx")
@@ -208,14 +214,14 @@ def test_comparison_limits(files, network):
     file, _ = runtimes.load(files["onnx"])
     images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     (same,) = compare(network, file, {"noise": images})
-    assert Report((), (same,), quantized=False).good
+    assert Report((), (same,), precision="float32").good
     limit = 1e-4 * same.largest
-    assert Report((), (same._replace(difference=0.99 * limit),), quantized=False).good
-    assert not Report((), (same._replace(difference=1.01 * limit),), quantized=False).good
-    assert not Report((), (same._replace(difference=float("nan")),), quantized=False).good
-    assert not Report((), (same._replace(equal=same.pixels - 1),), quantized=False).good  # 1 of 1600
-    assert Report((), (same._replace(difference=1, equal=1520),), quantized=True).good
-    assert not Report((), (same._replace(equal=1519),), quantized=True).good
+    assert Report((), (same._replace(difference=0.99 * limit),), precision="float32").good
+    assert not Report((), (same._replace(difference=1.01 * limit),), precision="float32").good
+    assert not Report((), (same._replace(difference=float("nan")),), precision="float32").good
+    assert not Report((), (same._replace(equal=same.pixels - 1),), precision="float32").good  # 1 of 1600
+    assert Report((), (same._replace(difference=1, equal=1520),), precision="int8").good
+    assert not Report((), (same._replace(equal=1519),), precision="int8").good
 
 
 @pytest.mark.usefixtures("network_of_the_file")
@@ -236,13 +242,109 @@ def test_int8_export_is_small_and_close(tiny_weights, files, network, tmp_path, 
     assert printed.out.count("\n") == 2  # the two files, nothing from NNCF
     assert out.with_suffix(".bin").stat().st_size < 0.5 * files["openvino"].with_suffix(".bin").stat().st_size
     results = torch.cat(
-        [module.load_normalized(path, weights_file.read(tiny_weights)[1]) for path in sorted(images.iterdir())]
+        list(float_inputs(weights_file.read(tiny_weights)[1], sorted(images.iterdir()), False, None).values())
     )
     file, card = runtimes.load(out)
     (compared,) = compare(network, file, {"images": results})
     assert 1e-3 < compared.difference < 0.25 * compared.largest
     assert compared.equal > 0.9 * compared.pixels
     assert card.metrics == {}
+
+
+@pytest.mark.parametrize("size", [None, 160])
+def test_graph_with_preprocessing_equals_predict_at_any_size(files, network, tiny_weights, size):
+    card = replace(weights_file.read(tiny_weights)[1], size=size)
+    run, predictor = open_whole(with_preprocessing(files["onnx"].read_bytes(), card)), Predictor(network, card, "cpu")
+    generator = np.random.default_rng(0)
+    for shape in ((75, 101), (160, 120), (60, 240), (9, 33)):
+        image = generator.integers(0, 256, (*shape, 3), np.uint8)
+        labels, confidence = run(image)
+        ours = predictor(image)
+        assert labels.dtype == np.uint8
+        assert (labels == ours.labels).mean() >= 0.9999
+        np.testing.assert_allclose(confidence, ours.confidence, atol=1e-4)
+
+
+def test_preprocessing_in_the_graph_is_pillows_to_the_bit():
+    from onnx import parser
+    from onnxruntime import InferenceSession
+
+    card = replace(weights_file.read(weights_file.DEFAULT)[1], size=96)
+    model = parser.parse_model('<ir_version: 10, opset_import: ["" : 18]>\n' + export_preprocessing._before(card))
+    session, generator = InferenceSession(model.SerializeToString()), np.random.default_rng(0)
+    for shape in ((64, 43), (43, 64), (150, 100), (97, 13), (96, 70), (5, 7), (1, 40), (33, 300)):  # 64 -> 96 has ties
+        images = generator.integers(0, 256, (2, *shape, 3), np.uint8)
+        (found,) = session.run(["normalized"], {"images": images})
+        for image, values in zip(images, found, strict=True):
+            resized = torch.tensor(resize_long_side(image, 96))[None]
+            assert np.array_equal(values, normalize(resized, card.mean, card.std)[0].numpy())
+
+
+def test_half_precision_file_is_half_the_size_and_close(files, network, tmp_path):
+    path = tmp_path / "half.onnx"
+    path.write_bytes(to_float16(files["onnx"].read_bytes()))
+    assert path.stat().st_size < 0.7 * files["onnx"].stat().st_size
+    (compared,) = compare(network, runtimes.load(path)[0], {"noise": torch.randn(1, 3, 64, 96)})
+    assert 0 < compared.difference < 0.02 * compared.largest
+    assert compared.equal > 0.98 * compared.pixels
+
+
+def test_int8_for_onnx_runtime_is_small_and_keeps_its_card(files, network, tiny_weights, tmp_path):
+    generator, card = np.random.default_rng(0), weights_file.read(tiny_weights)[1]
+    images = [tmp_path / f"{i}.png" for i in range(4)]
+    for file in images:
+        coarse = Image.fromarray(generator.integers(0, 256, (5, 7, 3), np.uint8))
+        coarse.resize((112, 80), Image.Resampling.BICUBIC).save(file)
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(quantize_onnx(files["onnx"].read_bytes(), card, images))
+    assert path.stat().st_size < 0.7 * files["onnx"].stat().st_size
+    exported, stored = runtimes.load(path)
+    assert stored == card
+    results = compare(network, exported, float_inputs(card, images, False, None))
+    assert all(1e-3 < c.difference < c.largest for c in results)  # labels are compared by `export`, on real images
+
+
+def test_triton_repository_describes_its_graph(files, tiny_weights):
+    graph = with_preprocessing(files["onnx"].read_bytes(), weights_file.read(tiny_weights)[1])
+    repository = triton_repository(graph, "danet")
+    assert repository["danet/1/model.onnx"] == graph
+    lines = repository["danet/config.pbtxt"].decode().splitlines()
+    assert 'input [ { name: "images" data_type: TYPE_UINT8 dims: [ -1, -1, -1, 3 ] } ]' in lines
+    assert 'output [ { name: "labels" data_type: TYPE_UINT8 dims: [ -1, -1, -1 ] } ]' in lines
+    assert 'output [ { name: "confidence" data_type: TYPE_FP32 dims: [ -1, -1, -1 ] } ]' in lines
+
+
+@pytest.mark.usefixtures("network_of_the_file")
+def test_triton_export_is_compared_and_measured_on_labels(tiny_weights, tmp_path, capsys):
+    root, card = tmp_path / "data", weights_file.read(tiny_weights)[1]
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    (root / "dataset.yaml").write_text(f"classes: [{', '.join(card.classes.names)}]\nval: 0.5\n")
+    for i in range(4):
+        Image.new("RGB", (40, 30), (i, 60 * i, 9)).save(root / f"images/{i}.png")
+        Image.new("L", (40, 30), i).save(root / f"masks/{i}.png")
+    args = ["export", str(tiny_weights), "--to", "triton", "--out", str(tmp_path / "models"), "--verify-on", str(root)]
+    assert cli.main(args) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("labels equal") == 2
+    measured = [line.rsplit(": ", 1)[1] for line in printed.splitlines() if "mIoU" in line]
+    assert len(measured) == 2
+    assert measured[0] == measured[1]
+    assert (tmp_path / "models/danet/config.pbtxt").exists()
+
+
+@pytest.mark.slow
+def test_fixed_size_file_runs_in_opencv(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    size = (96, 160)
+    report = export(None, tmp_path / "fixed.onnx", "onnx", graph=Graph(size=size))
+    assert report.good
+    images = torch.randn(1, 3, *size)
+    net = cv2.dnn.readNetFromONNX(str(tmp_path / "fixed.onnx"))
+    net.setInput(images.numpy(), "images")
+    _, labels = net.forward(["logits", "labels"])
+    ours = weights_file.load(None)[0](images).fused.argmax(1).numpy()
+    assert (labels.reshape(ours.shape) == ours).mean() > 0.9999
 
 
 def test_calibration_images_are_evenly_spaced(tmp_path, tiny_weights):
@@ -316,8 +418,17 @@ def test_onnx_files_with_external_data_are_errors(files, tmp_path, monkeypatch):
 def test_invalid_arguments_are_errors(tiny_weights, files, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"OpenVINO files must end in \.xml; change `out`"):
         export(tiny_weights, tmp_path / "x.onnx", "openvino")
-    with pytest.raises(InputError, match="int8: is only supported by OpenVINO; use `to` openvino"):
-        export(tiny_weights, tmp_path / "x.onnx", "onnx", calibration=tmp_path)
+    for graph, to, message in (
+        (Graph(opset=17), "onnx", "opset: must be from 18 to 23, got 17"),
+        (Graph(size=(16, 64)), "onnx", "size: must be at least 32 x 32, got 16 x 64"),
+        (Graph(size=(64, 64), preprocessing=True), "onnx", "size: conflicts with preprocessing"),
+        (Graph(float16=True), "openvino", "float16: is only supported by onnx and triton; use `to` onnx"),
+        (Graph(preprocessing=True), "openvino", "preprocessing: is only supported by onnx and triton"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export(tiny_weights, tmp_path / ("x.xml" if to == "openvino" else "x.onnx"), to, graph=graph)
+    with pytest.raises(InputError, match="float16: conflicts with int8"):
+        export(tiny_weights, tmp_path / "x.onnx", "onnx", tmp_path, graph=Graph(float16=True))
     file, _ = runtimes.load(files["onnx"])
     with pytest.raises(InputError, match="have 4 channels, but the network takes 3"):
         file.logits(torch.zeros(1, 4, 32, 32))
