@@ -1,14 +1,18 @@
 """Settings of a recipe that are chosen when a run starts, from the data and the initial weights."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from danet.data.classes import Classes
+from danet.data.images.channels import RGB, Bands
 from danet.data.samples import Samples
-from danet.errors import printable
+from danet.errors import InputError, printable
 from danet.recipes import Recipe
 from danet.train.build import with_network_of
 from danet.train.distributed import Process
+from danet.train.pretrained import find_pretrained
+from danet.train.run_folder import RunOptions
 from danet.train.scale import check_scales, measure, with_size
 from danet.weights import file as weights_file
 
@@ -24,6 +28,36 @@ def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
         facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
         print(printable(f"size: {chosen.data.size}{facts}; set `data.size` to change it"), file=sys.stderr)
     return chosen
+
+
+def needs_imagenet(recipe: Recipe, options: RunOptions) -> bool:
+    """Return whether the run starts from ImageNet weights that `timm` downloads."""
+    return recipe.network.pretrained and options.backbone_weights is None and options.initial_weights is None
+
+
+def can_use_bundled(recipe: Recipe, bands: Bands) -> bool:
+    """Return whether the bundled weights may replace ImageNet's: for your own RGB images, and with the same network."""
+    if recipe.data.dataset != "folder" or bands != RGB:
+        return False
+    return not any(name.startswith("network.") for name in with_network_of(recipe, Path("default"))[1])
+
+
+def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, process: Process) -> RunOptions:
+    """Return options that start from the bundled weights if ImageNet's cannot be downloaded, and say so.
+
+    Raises:
+        InputError: they cannot be downloaded, and the bundled weights do not fit.
+    """
+    if not needs_imagenet(recipe, options) or process.world > 1:
+        return options
+    try:
+        find_pretrained(recipe.network.backbone)
+    except InputError as error:
+        if not can_use_bundled(recipe, bands):
+            raise
+        print(printable(f"{error.what}; starting from the bundled weights instead; {error.remedy}"), file=sys.stderr)
+        return replace(options, initial_weights=Path("default"))
+    return options
 
 
 def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process) -> Recipe:

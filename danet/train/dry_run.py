@@ -20,6 +20,7 @@ from danet.files import check_writable, format_bytes
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
+from danet.train.adapt import can_use_bundled, needs_imagenet
 from danet.train.build import build, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
 from danet.train.logging import require_tensorboard
@@ -93,22 +94,24 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
         f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {height} x {width}: "
         f"N = {cost.grid[0] * cost.grid[1]:,} positions",
         f"memory         {_memory(cost, at_once)}",
-        *([] if options is None else _weights(recipe, options, data.published)),
+        *([] if options is None else _weights(recipe, options, data)),
     ]
     return "\n".join(lines)
 
 
-def _weights(recipe: Recipe, options: RunOptions, published: bool) -> list[str]:
-    """Return a line on the ImageNet weights if the run starts from them.
+def _weights(recipe: Recipe, options: RunOptions, data: _DataFacts) -> list[str]:
+    """Return a line on the ImageNet weights if the run needs them.
 
     Without them the run cannot start: that is an error, unless it cannot start anyway because there are no data.
     """
-    if not recipe.network.pretrained or options.backbone_weights is not None or options.initial_weights is not None:
+    if not needs_imagenet(recipe, options):
         return []
     try:
         return [f"weights        of ImageNet, {find_pretrained(recipe.network.backbone)}"]
     except InputError as error:
-        if not published:
+        if can_use_bundled(recipe, data.bands):
+            return [f"weights        bundled, because {error.what}"]
+        if not data.published:
             raise
         return [f"weights        missing: {error.what}; {error.remedy}"]
 

@@ -36,7 +36,7 @@ from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, nodes, report, run_folder
-from danet.train.adapt import at_scale, start_from
+from danet.train.adapt import at_scale, start_from, without_connection
 from danet.train.batches import Batch, batches
 from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
@@ -172,6 +172,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
 
     if not resume:
         recipe = at_scale(recipe, samples, process)
+        options = without_connection(recipe, options, samples.bands, process)
         if options.initial_weights is not None:
             recipe = start_from(options.initial_weights, recipe, samples.classes, process)
     saved = nodes.read_checkpoint(process, options.folder, recipe, resume)

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import huggingface_hub
+import miniature
 import pytest
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -16,6 +17,8 @@ from danet.recipes import Recipe
 from danet.train import dry_run, logging, pretrained
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
+from danet.weights import file as weights_file
+from danet.weights.card import DEFAULT
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,35 @@ def test_dry_run_without_data_says_that_the_weights_are_missing_too(offline, cap
     assert main(command) == 0
     assert "weights        missing: cannot download the pretrained weights of" in capsys.readouterr().out
     assert len(offline) == 1
+
+
+def own_images(root) -> Recipe:
+    """Return a recipe of two steps on two images, with the network of the bundled weights."""
+    miniature.build(root, [miniature.stripes(0, 1)] * 4)
+    (root / "dataset.yaml").write_text("classes: [road, ball]\nval: 0.5\n")
+    network = weights_file.read(DEFAULT)[1].recipe["network"]
+    data = replace(recipes.find("folder").data, root=root, batch=2, crop=(32, 32), scale=(1.0, 1.0), size=32)
+    optim = replace(recipes.find("folder").optim, epochs=1, warmup=0)
+    return replace(recipes.find("folder"), network=recipes.Network(**network), data=data, optim=optim)
+
+
+def test_own_images_start_from_the_bundled_weights_without_a_connection(offline, tmp_path, capsys):
+    recipe = own_images(tmp_path / "mine")
+    options = RunOptions(tmp_path / "run", workers=0)
+    assert "weights        bundled, because cannot download" in dry_run.describe(recipe, options)
+    train(recipe, options)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "weights" in line]
+    assert re.match(r"cannot download .*; starting from the bundled weights instead; download https://\S+", lines[0])
+    assert "the outputs of ball are new" in lines[1]
+    assert len(offline) == 2
+
+
+def test_own_images_with_another_network_need_its_weights(offline, tmp_path):
+    recipe = own_images(tmp_path / "mine")
+    recipe = replace(recipe, network=replace(recipe.network, width=64))
+    with pytest.raises(InputError, match="cannot download the pretrained weights"):
+        train(recipe, RunOptions(tmp_path / "run", workers=0))
+    assert not (tmp_path / "run").exists()
 
 
 def test_dry_run_says_where_the_weights_come_from(recipe, monkeypatch, tmp_path):
