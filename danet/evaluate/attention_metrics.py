@@ -25,6 +25,7 @@ NEIGHBORHOOD = 2
 """Positions at most this far in both directions, 5 x 5, are left out of the shares beyond the neighborhood."""
 
 _SHARES = ("own", "chance", "own_beyond", "chance_beyond")
+_SCALES = {"position": "alpha", "channel": "beta"}
 _BLOCK = 1 << 22  # attention weights held at once
 
 
@@ -152,10 +153,14 @@ class AttentionMetrics:
             ]
             if position["entropy"] is not None:  # None if the grid has a single position
                 entropy, cosine = position["entropy"], position["cosine"]
-                lines.append(f"entropy of a row: {entropy:.3f} of log N; cosine between rows: {cosine:.3f}")
+                lines.append(
+                    f"attention of a pixel is spread evenly to {entropy:.1%} (100%: all positions alike; 0%: a single "
+                    f"one), and the maps of two pixels are alike to {cosine:.1%}"
+                )
         lines += [
-            f"{module} attention adds {100 * values['size']:.1f}% of its input's norm, "
-            f"{100 * values['varying']:.1f}% varying over the image (scale {values['scale']:+.3f})"
+            f"{module} attention changes the features by {100 * values['size']:.1f}% of their size, "
+            f"{100 * values['varying']:.1f}% differently from place to place "
+            f"({_SCALES[module]} = {values['scale']:+.3f})"
             for module, values in metrics["modules"].items()
         ]
         for module, row in metrics["without"].items():

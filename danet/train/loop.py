@@ -35,7 +35,7 @@ from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
-from danet.train import checkpoint, distributed, failures, nodes, report, run_folder
+from danet.train import checkpoint, distributed, failures, nodes, report, run_folder, training_data
 from danet.train.adapt import at_scale, start_from, without_connection
 from danet.train.batches import Batch, batches
 from danet.train.build import build, load_split
@@ -256,6 +256,8 @@ def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
             set_learning_rate(run.optimizer, rate)
             with progress.waiting():
                 parts = [next(stream) for _ in range(recipe.optim.accumulate)]
+            if step == 0 and process.main:
+                training_data.record(options.folder, run.samples, parts)
 
             torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
             run.optimizer.zero_grad()

@@ -19,7 +19,7 @@ from danet.files import write_atomically
 from danet.predict.attention import Inspection
 from danet.predict.predictor import load
 from danet.recipes import Recipe
-from danet.train import run_folder
+from danet.train import run_folder, training_data
 from danet.train.build import load_split
 from danet.visualize import run_page
 
@@ -56,7 +56,8 @@ def write(
         classes: the classes.
     """
     signs = warning_signs(recipe, classes, confusion, history)
-    page = run_page.unfinished(run.resolve().name, recipe, history, confusion, classes, signs)
+    data = training_data.read(run)
+    page = run_page.unfinished(run.resolve().name, recipe, history, confusion, classes, signs, data)
     write_atomically(run / FILE, page)
 
 
@@ -86,7 +87,8 @@ def final_report(
     Raises:
         InputError: not the folder of a run with a validation, or its dataset is missing.
     """
-    content, predictor = run_folder.read(run), load(run / run_folder.BEST, device)
+    content = run_folder.read(run)._replace(data=training_data.read(run))
+    predictor = load(run / run_folder.BEST, device)
     samples = load_split(content.recipe, "val_split", run_folder.find_root(run, content.recipe, root))
     check_classes(predictor.card, samples, str(run))
     numbered = enumerate(predictor.predictions(samples), 1)

@@ -1,7 +1,7 @@
 """The folder of a run, and the options for running it.
 
 Files: recipe.yaml (all settings), environment.json, metrics.csv, last.ckpt and previous.ckpt, best.safetensors,
-report.html, and bad.txt if images were skipped.
+report.html, batch.jpg and class_pixels.json (what it trains on), and bad.txt if images were skipped.
 """
 
 import contextlib

@@ -130,8 +130,11 @@ _LINES = (
     "together receive half of the attention."
 )
 _BARS = "Bars: share of the attention by predicted class."
-_NUMBERS = "Channel maps: E of Eq. 4, numbered from 1 as in the paper's Figure 6; #1 has index 0 in Python."
-_MAPS = f"{_NUMBERS} sd: standard deviations of the map. Square: X of Eq. 3, the weights between channels."
+_NUMBERS = (
+    "Channel maps: the features after channel attention, numbered from 1 as in the paper's Figure 6; #1 has index 0 in "
+    "Python."
+)
+_MAPS = f"{_NUMBERS} sd: standard deviations of the map. Square: how strongly each channel attends to each other one."
 
 
 def _marks(inspection: Inspection) -> str:

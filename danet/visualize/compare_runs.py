@@ -14,12 +14,20 @@ from danet.visualize.svg import key
 def page(runs: Sequence[Run]) -> bytes:
     """Return the page: results, settings that differ, curves, and IoU of each class.
 
-    All scores are from the runs' own validations, for their best weights.
+    All scores are from the runs' own validations, for their best weights. The best ones are marked if all runs were
+    validated on the same data.
     """
-    best = max(runs, key=lambda run: _comparable(_miou(run)))
+    best = (
+        max(runs, key=lambda run: _comparable(_miou(run))) if len({_validated_on(run) for run in runs}) == 1 else None
+    )
+    about = (
+        "The runs were validated on different data, so their scores cannot be compared, and no best one is marked."
+        if best is None
+        else f"Best validation mIoU: {percent(_miou(best), 2, '%')}, {escape(best.name)}."
+    )
     lead = (
-        f"Best validation mIoU: {percent(_miou(best), 2, '%')}, {escape(best.name)}. The scores are from each run's own"
-        f" validations, over full images, for its best weights. The weights were selected by the same scores."
+        f"{about} The scores are from each run's own validations, over full images, for its best weights. The weights"
+        f" were selected by the same scores."
     )
     head = ["", *(f"{key(i)}{escape(run.name)}" for i, run in enumerate(runs))]
     x = sections.x_axis([run.recipe for run in runs])
@@ -28,12 +36,18 @@ def page(runs: Sequence[Run]) -> bytes:
         Section("Results", table(head, _results(runs, best))),
         Section("Settings that differ", _differences(runs, head)),
         Section("Curves", charts),
-        Section("IoU of each class, in %", f'<div class="slim">{table(head, _classes(runs))}</div>'),
+        Section("IoU of each class, in %", f'<div class="slim">{table(head, _classes(runs, best is not None))}</div>'),
     ]
     return document(f"{len(runs)} runs", lead, [], parts)
 
 
-def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
+def _validated_on(run: Run) -> tuple[object, ...]:
+    """Return what is equal for runs with the same validation images, as far as their folders say."""
+    data = run.recipe.data
+    return data.dataset, data.val_split, data.root if data.dataset == "folder" else None, run.card.classes.names
+
+
+def _results(runs: Sequence[Run], best: Run | None) -> Iterator[list[str]]:
     def row(name: str, *values: str) -> list[str]:
         return [name, *values]
 
@@ -44,12 +58,18 @@ def _results(runs: Sequence[Run], best: Run) -> Iterator[list[str]]:
     yield row("last mIoU, %", *(percent(run.history[-1]["miou"], 2) for run in runs))
     yield row("progress", *(_progress(run) for run in runs))
     yield row("training speed, images/s", *(f"{run.history[-1]['images_per_second']:.3g}" for run in runs))
-    yield row("dataset", *(escape(run.recipe.data.dataset) for run in runs))
+    yield row("dataset", *(_dataset(run) for run in runs))
     yield row("backbone", *(escape(run.recipe.network.backbone) for run in runs))
     yield row("architecture", *(escape(run.recipe.network.architecture) for run in runs))
     yield row("attention", *(_attention(run) for run in runs))
     yield row("parameters, millions", *(f"{run.parameters / 1e6:.2f}" for run in runs))
     yield row("seed", *(str(run.recipe.seed) for run in runs))
+
+
+def _dataset(run: Run) -> str:
+    data = run.recipe.data
+    name = data.dataset if data.root is None or data.dataset != "folder" else data.root.name
+    return escape(f"{name}, validated on {data.val_split}")
 
 
 def _progress(run: Run) -> str:
@@ -75,13 +95,13 @@ def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, value
 
 
-def _classes(runs: Sequence[Run]) -> Iterator[list[str]]:
-    """Yield a row for each class of any run."""
+def _classes(runs: Sequence[Run], marked: bool) -> Iterator[list[str]]:
+    """Yield a row for each class of any run; `marked`: with its best score in bold."""
     scores = [run.card.metrics.get("iou", {}) for run in runs]
     for name in dict.fromkeys(name for run in runs for name in run.card.classes.names):
         values = [math.nan if iou.get(name) is None else iou[name] for iou in scores]
         best = max(values, key=_comparable)
-        yield [escape(name), *(_marked(bar(value), value == best and len(runs) > 1) for value in values)]
+        yield [escape(name), *(_marked(bar(value), marked and value == best) for value in values)]
 
 
 def _attention(run: Run) -> str:

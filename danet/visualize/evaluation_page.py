@@ -32,9 +32,7 @@ def page(evaluation: Evaluation, source: Predictor | PredictedFiles, samples: Sa
     else:
         name, by, details, settings = about["predictions"], "", {}, []
         drawings = worst_images.drawn(source, samples, evaluation.images)
-    lead = (
-        f"{escape(name)} on the {len(samples)} full images of {escape(about['dataset'])} {escape(about['split'])}{by}."
-    )
+    lead = f"{escape(name)} on {sections.validation_images(len(samples), about['dataset'], about['split'])}{by}."
     facts = [
         ("mIoU", percent(scores.miou, 2, "%")),
         ("pixel accuracy", percent(scores.pixel_accuracy, 2, "%")),

@@ -75,11 +75,12 @@ def pairs(entries: Iterable[tuple[str, str]]) -> str:
     return f'<table class="pairs">{rows}</table>'
 
 
-def bar(fraction: float, digits: int = 1) -> str:
-    """Return a bar and its number in percent; only "n/a" for nan."""
+def bar(fraction: float, digits: int = 1, text: str | None = None) -> str:
+    """Return a bar and its number in percent, or a plain text in its place; only "n/a" for nan."""
     if math.isnan(fraction):
         return '<span class="number">n/a</span>'
-    return f'<i class="bar" style="--w:{fraction:.3f}"></i><span class="number">{percent(fraction, digits)}</span>'
+    number = percent(fraction, digits) if text is None else escape(text)
+    return f'<i class="bar" style="--w:{fraction:.3f}"></i><span class="number">{number}</span>'
 
 
 def swatch(color: Color) -> str:
@@ -140,6 +141,7 @@ background:linear-gradient(var(--c0) 0 0) 0 0/calc(100%*var(--w)) 100% no-repeat
 .beside{display:flex;flex-wrap:wrap;gap:0 3rem;align-items:flex-start}
 .beside>*{min-width:0}.beside .note{max-width:24rem}
 .slim .bar{width:4rem;height:.45em}
+.preview img{display:block;max-width:100%;height:auto;border-radius:3px}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.45em;border:1px solid var(--line);border-radius:2px;
 vertical-align:-.05em}
 .key{display:inline-block;width:1.5em;height:0;vertical-align:.25em;margin:0 .35em 0 .5em}
@@ -156,12 +158,11 @@ figcaption span{white-space:nowrap}
 .shares{display:grid;grid-template-columns:max-content 1fr;gap:0 .7rem;align-items:center;margin:.5rem 0 0}
 .shares dd{margin:0;display:flex;gap:.5rem;align-items:center}
 .shares i{display:inline-block;height:.9em;border:1px solid var(--line)}
-pre{font-size:.82rem;line-height:1.4;background:var(--card);border-radius:6px;padding:.8rem 1rem;overflow-x:auto;
-columns:22rem}
+pre{font-size:.82rem;line-height:1.4;background:var(--card);border-radius:6px;padding:.8rem 1rem;columns:22rem;
+column-gap:2rem;white-space:pre-wrap;overflow-wrap:anywhere}
 @media (max-width:50rem){body{padding:1rem .8rem 3rem}.drawings{grid-template-columns:repeat(2,1fr);gap:.6rem}
 .drawings .scores,.drawings figure:nth-of-type(5){grid-column:1/-1}.bar{width:5rem}.facts div{flex:1 0 7rem}}
 @media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{max-width:none;padding:0;font-size:11px}
-nav{display:none}figure,tr,.drawings{break-inside:avoid}h2,h3{break-after:avoid}.wide{overflow:visible}
-pre{white-space:pre-wrap}}
+nav{display:none}figure,tr,.drawings{break-inside:avoid}h2,h3{break-after:avoid}.wide{overflow:visible}}
 """
 )

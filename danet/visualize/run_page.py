@@ -13,9 +13,10 @@ from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import Evaluation
 from danet.predict.predictor import Predictor
 from danet.recipes import Recipe
-from danet.visualize import sections, worst_images
+from danet.visualize import sections, training_data, worst_images
 from danet.visualize.html import Section, document, escape, pairs, percent
 from danet.visualize.sections import History
+from danet.visualize.training_data import NOTHING, TrainingData
 from danet.weights.file import Card
 
 
@@ -28,6 +29,7 @@ class Run(NamedTuple):
         history: the rows of metrics.csv, at least one.
         card: of best.safetensors.
         parameters: number of trained parameters in these weights.
+        data: what was recorded of its training data.
     """
 
     name: str
@@ -35,10 +37,17 @@ class Run(NamedTuple):
     history: History
     card: Card
     parameters: int
+    data: TrainingData = NOTHING
 
 
 def unfinished(
-    name: str, recipe: Recipe, history: History, confusion: Confusion, classes: Classes, warnings: Sequence[str] = ()
+    name: str,
+    recipe: Recipe,
+    history: History,
+    confusion: Confusion,
+    classes: Classes,
+    warnings: Sequence[str] = (),
+    data: TrainingData = NOTHING,
 ) -> bytes:
     """Return the page of a run in progress, from the confusion matrix and the warnings of its last validation."""
     last, best, x = history[-1], best_row(history), sections.x_axis([recipe])
@@ -49,6 +58,7 @@ def unfinished(
     parts = [
         *sections.warnings(warnings),
         _curves(recipe, history),
+        *training_data.section(data, confusion, classes),
         sections.classes(confusion, classes),
         sections.confusion(confusion, classes),
         sections.settings(recipes.to_dict(recipe)),
@@ -65,7 +75,7 @@ def page(
     data, miou, recorded = run.recipe.data, percent(scores.miou, 2, "%"), percent(best["miou"], 2, "%")
     lead = (
         f"{escape(run.recipe.about, 300)}. The scores are those of best.safetensors, the weights of {x} {best[x]:.0f},"
-        f" on the {len(samples)} full images of {escape(data.dataset)} {escape(data.val_split)}."
+        f" on {sections.validation_images(len(samples), data.dataset, data.val_split, data.root)}."
     )
     facts = [
         ("mIoU", miou),
@@ -78,6 +88,7 @@ def page(
     parts = [
         *sections.warnings(warnings),
         _curves(run.recipe, run.history),
+        *training_data.section(run.data, evaluation.confusion, evaluation.classes),
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),
         *([] if evaluation.attention is None else [sections.attention(evaluation.attention)]),

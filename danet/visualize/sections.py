@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def compared_curves(runs: Sequence[tuple[str, History]], x: str) -> str:
     """Return curves of several (name, history), one line per run."""
     columns = [
         ("Validation mIoU", "miou", "%", 100.0),
-        ("Total training loss", "loss_total", "nats", 1.0),
+        ("Validation loss", "validation_loss", "cross-entropy", 1.0),
+        ("Total training loss", "loss_total", "weighted sum of the losses", 1.0),
         ("Learning rate", "lr", "of the backbone", 1.0),
         ("alpha, of position attention", "position_scale", "alpha", 1.0),
         ("beta, of channel attention", "channel_scale", "beta", 1.0),
@@ -159,6 +161,19 @@ def images(rows: Sequence[ImageScores], drawings: str) -> Section:
     caption = f"{len(ends)} of {len(rows)} images, lowest mIoU first"
     scores = table(["image", "mIoU %", "pixel accuracy %", "worst class"], cells, caption)
     return Section("Worst and best images", note + drawings + scores)
+
+
+def validation_images(count: int, dataset: str, split: str, root: Path | None = None) -> str:
+    """Return which images were used for validation, as HTML.
+
+    Args:
+        count: how many.
+        dataset: its name; "folder" for a user's own.
+        split: of the dataset.
+        root: the folder of the dataset.
+    """
+    name = dataset if dataset != "folder" else root.name if root is not None and root.name else "your folder"
+    return f"the {count} images of the split {escape(split)} of {escape(name)}, each at its full size"
 
 
 def settings(recipe: Mapping[str, Any]) -> Section:

@@ -78,6 +78,14 @@ def bounded_uri(image: Image.Image, flat: bool) -> str:
     return data_uri(content)
 
 
+def hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Draw gray stripes where `where` is True; their width is proportional to the image's size."""
+    y, x = np.indices(where.shape)
+    width = max(3, round(max(where.shape) / 90))
+    stripes = np.where((x + y) // width % 2, np.uint8(120), np.uint8(165))
+    return np.where(where[..., None], stripes[..., None], image)
+
+
 def _image(source: Predictor | PredictedFiles, prediction: Prediction, row: ImageScores) -> str:
     sample, labels, _ = prediction
     classes = source.classes if isinstance(source, Predictor) else source.samples.classes
@@ -104,22 +112,14 @@ def _figure(image: Image.Image, caption: str, flat: bool = False) -> str:
 
 
 def _labels(ids: np.ndarray, valid: np.ndarray, classes: Classes) -> Image.Image:
-    return Image.fromarray(_hatched(overlay.colored(ids, classes), ~valid))
+    return Image.fromarray(hatched(overlay.colored(ids, classes), ~valid))
 
 
 def _errors(image: np.ndarray, wrong: np.ndarray, valid: np.ndarray) -> Image.Image:
     gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)
     pale = np.repeat((0.6 * gray + 0.4 * 255)[..., None], 3, 2).astype(np.uint8)
     pale[wrong] = _WRONG
-    return Image.fromarray(_hatched(pale, ~valid))
-
-
-def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Draw gray stripes where `where` is True; their width is proportional to the image's size."""
-    y, x = np.indices(where.shape)
-    width = max(3, round(max(where.shape) / 90))
-    stripes = np.where((x + y) // width % 2, np.uint8(120), np.uint8(165))
-    return np.where(where[..., None], stripes[..., None], image)
+    return Image.fromarray(hatched(pale, ~valid))
 
 
 def _chips(truth: np.ndarray, labels: np.ndarray, classes: Classes) -> str:

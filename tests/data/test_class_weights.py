@@ -42,6 +42,12 @@ def test_pixels_images_and_pixels_in_images_are_counted():
     assert counted.samples == 2
 
 
+def test_a_limit_counts_evenly_spaced_label_maps():
+    counted = count_classes(Labeled([[0]], [[1]], [[2]], [[1]], [[3]]), limit=3)
+    assert counted.pixels.tolist() == [1, 0, 1, 1]
+    assert counted.samples == 3
+
+
 class OneBad(Labeled):
     """The second label map cannot be read."""
 

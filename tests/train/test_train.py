@@ -69,6 +69,8 @@ def test_run_folder_has_all_to_use_evaluate_and_repeat_the_run(recipe, tmp_path)
         "previous.ckpt",
         "best.safetensors",
         "report.html",
+        "batch.jpg",
+        "class_pixels.json",
     }
     assert run_folder.read_recipe(run) == recipe
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))

@@ -29,9 +29,11 @@ from danet.predict.predictor import load
 from danet.recipes import Recipe
 from danet.train import checkpoint, logging, loop, run_folder
 from danet.train import report as pages
+from danet.train.batches import batches
+from danet.train.distributed import Process
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
-from danet.visualize import compare_runs, run_page, sections, worst_images
+from danet.visualize import compare_runs, run_page, sections, training_data, worst_images
 from danet.visualize import svg as charts
 from danet.visualize.svg import Series
 from danet.weights import file as weights_file
@@ -135,7 +137,7 @@ def test_the_page_of_a_run_holds_all_scores_of_its_best_weights(run):
         for place, index in enumerate(indices, 1):
             row = evaluation.images[index]
             assert f"<h3>{kind} {place}: {row.name}, mIoU {100 * row.miou:.1f}%" in page
-    assert len(images(page)) == 5 * (worst_images.WORST + worst_images.BEST)
+    assert len(images(page)) == 1 + 5 * (worst_images.WORST + worst_images.BEST)
     assert all(f"  {name}:" in page for name in ("backbone", "crop", "momentum"))
     total = sum(p.numel() for p in predictor.network.parameters())
     assert f"<dt>parameters<dd>{total / 1e6:.2f} M" in page
@@ -147,7 +149,57 @@ def test_no_attention_image_without_position_attention(other_run):
     page = (other_run / "report.html").read_text()
     check_page(page)
     assert "position attention: of the" not in page
-    assert len(images(page)) == 4 * (worst_images.WORST + worst_images.BEST)
+    assert len(images(page)) == 1 + 4 * (worst_images.WORST + worst_images.BEST)
+
+
+def test_a_run_shows_its_first_batch_as_trained_and_the_shares_of_classes(run):
+    page = (run / "report.html").read_text()
+    samples, recipe = registry.load("toy", None, "train"), run_folder.read_recipe(run)
+    (batch, *_) = batches(
+        samples, recipe, Process(0, 1, torch.device("cpu")), 0, 1, 0, run_folder.SkippedImages(run, 0)
+    )
+    preview = images(page)[0]
+    assert preview.size == (4 * 64 + 3 * 6, 2 * 64 + 6)
+    for i, image in enumerate(batch.images.numpy()):
+        drawn = np.asarray(preview)[:64, 70 * i : 70 * i + 64].astype(int)
+        assert np.abs(drawn - image).mean() < 10, "up to the errors of JPEG"
+    pixels = sum(np.bincount(samples.labels(i)[samples.labels(i) != 255], minlength=6) for i in range(8))
+    body = page[page.index("Training data</h2>") :].split("</section>")[0]
+    shares = dict(re.findall(r'</i>(\w+)<td><i[^>]*></i><span class="number">([\d.]+)%', body))
+    names = samples.classes.names
+    assert shares == {names[i]: f"{100 * pixels[i] / pixels.sum():.1f}" for i in range(6) if pixels[i]}
+    assert "in the 8 training images and in the validation images" in body
+
+
+def test_a_preview_marks_ignored_pixels_and_has_at_most_eight_samples():
+    grays, labels = [np.full((30, 40, 1), 100, np.uint8)] * 9, np.zeros((30, 40), int)
+    labels[:, 20:] = 255
+    classes = Classes.named(("a", "b", "c"))
+    drawn = np.asarray(Image.open(io.BytesIO(training_data.draw(grays, [labels] * 9, classes))).convert("RGB"), int)
+    assert drawn.shape == (4 * 36 - 6, 4 * 46 - 6, 3)
+    assert np.abs(drawn[2:28, 2:38] - 100).max() < 8
+    color = 0.45 * 100 + 0.55 * np.array(classes.palette[0])
+    assert np.abs(drawn[38:64, 2:16].mean((0, 1)) - color).max() < 12
+    assert drawn[38:64, 24:38].std(2).max() < 12, "gray"
+
+
+def test_reports_of_older_runs_have_no_training_data(run, tmp_path):
+    older = shutil.copytree(run, tmp_path / "older")
+    (older / "batch.jpg").unlink()
+    (older / "class_pixels.json").write_text("[]")
+    assert main(["report", str(older), "--device", "cpu"]) == 0, "a run's own page is replaced"
+    page = (older / "report.html").read_text()
+    assert "Training data" not in page
+    assert "Worst and best images" in page
+
+
+def test_pages_name_the_validation_images_in_words(run):
+    page = (run / "report.html").read_text()
+    assert "on the 7 images of the split val of toy, each at its full size." in page
+    assert sections.validation_images(3, "folder", "val", Path("/data/cells")).startswith(
+        "the 3 images of the split val of cells,"
+    )
+    assert "nats" not in page
 
 
 def test_attention_is_drawn_for_the_most_confident_wrong_pixel(run):
@@ -381,10 +433,22 @@ def test_the_comparison_of_runs_shows_results_and_differences(run, other_run, tm
         network, card = weights_file.load(chosen / "best.safetensors")
         assert f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}" in page
         assert f"{100 * card.metrics['miou']:.2f}" in page
-    assert page.count("<polyline") == 2 + 2 + 2 + 1 + 2
+    assert page.count("<polyline") == 2 + 2 + 2 + 2 + 1 + 2
+    assert page.count('class="best"') >= 1 + len(card.classes)  # equal scores are all marked
     assert main(command) == 2
     assert f"error: {out}: already exists" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
+
+
+def test_no_score_is_best_across_different_datasets(run, other_run, tmp_path):
+    elsewhere = shutil.copytree(other_run, tmp_path / "elsewhere")
+    entries = yaml.safe_load((elsewhere / "recipe.yaml").read_text())
+    entries["data"]["val_split"] = "train"
+    (elsewhere / "recipe.yaml").write_text(yaml.safe_dump(entries))
+    page = compare_runs.page([run_folder.read(run), run_folder.read(elsewhere)]).decode()
+    assert 'class="best"' not in page
+    assert "validated on different data, so their scores cannot be compared" in page
+    assert "<td>toy, validated on val<td>toy, validated on train" in page
 
 
 def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
