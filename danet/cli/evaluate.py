@@ -1,7 +1,8 @@
 """The command `danet evaluate`."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +11,7 @@ import tyro
 from danet.cli.counting import all_counted
 from danet.cli.output import print_classes, progress
 from danet.cli.parsing import parse
-from danet.errors import InputError
+from danet.errors import InputError, printable
 from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class Evaluate:
     """score the PNG files of any tool in this folder instead of weights; they are named after the images or masks"""
     encoding: Literal["train-ids", "masks"] | None = None
     """with --predictions: whether the values are class ids (train-ids, the default), or those of the dataset's masks"""
-    dataset: str = "folder"
-    """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
+    dataset: str | None = None
+    """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context; default: folder, or
+    without --root what the weights were trained on"""
     root: Path | None = None
-    """folder of the dataset"""
-    split: str = "val"
-    """val, train, or another split of the dataset"""
+    """folder of the dataset (or --data.root); default: the folder that the weights were trained on"""
+    split: str | None = None
+    """val, train, or another split of the dataset; default: val, or train with --fold"""
+    fold: str | None = None
+    """I/K: only the images on which fold I of K is validated, see danet train --fold"""
     attention: bool = False
     """also measure where attention looks, against ground truth, and what it is worth"""
     protocol: str = "whole"
@@ -91,6 +95,7 @@ def run(args: Sequence[str]) -> int:
     check_outputs(options.json, options.images, options.confusion, options.report)
     if options.confusion is not None and options.confusion.suffix.lower() != ".png":
         raise InputError("confusion", f"must be a .png file, got {options.confusion}", "change the suffix")
+    options = _with_data(options)
     given = {name: value for name, value in vars(options).items() if name not in _OUTPUTS}
     with progress("evaluating", None if options.counts is None else "images") as advance:
         evaluated = evaluate(**given, advance=advance)
@@ -125,6 +130,21 @@ def run(args: Sequence[str]) -> int:
     return 0
 
 
+def _with_data(options: Evaluate) -> Evaluate:
+    """Return the options with dataset, folder and split filled in."""
+    from danet.train.trained_on import find_dataset
+    from danet.weights.card import peek, resolve
+
+    dataset, root = options.dataset, options.root
+    card = None if options.weights is None else peek(options.weights)
+    if options.weights is not None and root is None and card is not None:
+        dataset, root = find_dataset(resolve(options.weights), card, dataset)
+        if root is not None:
+            print(printable(f"note: evaluating on {root}, on which the weights were trained"), file=sys.stderr)
+    split = options.split or ("val" if options.fold is None else "train")
+    return replace(options, dataset=dataset or "folder", root=root, split=split)
+
+
 def _print_scores(result: "Evaluation") -> None:
     scores, names = result.confusion.scores(), result.classes.names
     if not result.confusion.matrix.any():
@@ -133,12 +153,12 @@ def _print_scores(result: "Evaluation") -> None:
     print_classes(result.confusion, names)
     left_out = len(names) - scores.counted
     note = f" ({left_out} in neither ground truth nor prediction are excluded)" if left_out else ""
-    print(f"mIoU {100 * scores.miou:.2f} over {scores.counted} classes{note}, {len(result.images)} full images")
-    print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}, mean accuracy {100 * scores.mean_accuracy:.2f}")
+    print(f"mIoU {100 * scores.miou:.2f}% over {scores.counted} classes{note}, {len(result.images)} full images")
+    print(f"pixel accuracy {100 * scores.pixel_accuracy:.2f}%, mean accuracy {100 * scores.mean_accuracy:.2f}%")
     f = " / ".join(f"{100 * value:.1f}" for value in result.boundary.scores().mean_f)
-    print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels: {f}")
+    print(f"boundary F within 1 / 2 / 3 / 4 / 5 pixels, in %: {f}")
     if result.calibration.pixels.any():
-        print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}")
+        print(f"calibration error (ECE, 15 bins): {100 * result.calibration.error:.2f}%")
     if (further := result.cityscapes_scores) is not None:
         print(", ".join(f"{name} {_percent(value)}" for name, value in further.means().items()))
     if result.attention is not None:
@@ -146,4 +166,4 @@ def _print_scores(result: "Evaluation") -> None:
 
 
 def _percent(value: float) -> str:
-    return "n/a" if value != value else f"{100 * value:.2f}"
+    return "n/a" if value != value else f"{100 * value:.2f}%"

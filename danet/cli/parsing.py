@@ -55,6 +55,10 @@ _FORMER_VALUES = {"bf16": "bfloat16"}
 """Spellings of choices that are still accepted."""
 
 
+_SYNONYMS = (("--root", "--data.root"), ("--fold", "--data.fold"))
+"""Flags of which a command has one and also accepts the other."""
+
+
 @dataclass(frozen=True)
 class _Option:
     """An option of a command.
@@ -162,13 +166,17 @@ def _negation(flag: str) -> str:
 
 
 def _normalized(args: Sequence[str], options: Sequence[_Option]) -> list[str]:
-    """Replace former spellings of choices, and drop the negations of flags that are off anyway."""
+    """Replace synonyms and former spellings of choices, and drop the negations of flags that are off anyway."""
     flags = {option.flag for option in options}
+    synonyms = {one: other for pair in _SYNONYMS for one, other in (pair, pair[::-1]) if one not in flags}
+    synonyms = {one: other for one, other in synonyms.items() if other in flags}
     needless = {_negation(option.flag) for option in options if option.switch} - flags
     choices = {option.flag for option in options if set(_FORMER_VALUES.values()) & set(get_args(option.kind))}
     normalized: list[str] = []
     for arg in args:
         flag, equals, value = arg.partition("=")
+        flag = synonyms.get(flag, flag)
+        arg = f"{flag}{equals}{value}"
         if flag in choices and equals:
             normalized.append(f"{flag}={_FORMER_VALUES.get(value, value)}")
         elif normalized and normalized[-1] in choices:
@@ -265,12 +273,16 @@ def _option_error(
 def _unknown_option(name: str, text: str, by_flag: Mapping[str, _Option], seek: str) -> InputError:
     if not name.startswith("-"):
         return InputError(name, "unexpected argument", seek)
-    positive = f"--{name.removeprefix('--no-')}"
-    if name.startswith("--no-") and positive in by_flag and by_flag[positive].kind is bool:
-        return InputError(name, "unknown option", f"did you mean {_negation(positive)}?")
-    near = get_close_matches(name, by_flag, n=1, cutoff=0.8)
+    by_name: dict[str, list[str]] = {}  # with sections and without them -> flags
+    for flag in by_flag:
+        for known in {flag, f"--{flag.removeprefix('--').rpartition('.')[2]}"}:
+            by_name.setdefault(known, []).append(flag)
+    positive = by_name.get(f"--{name.removeprefix('--no-')}", []) if name.startswith("--no-") else []
+    if negations := [_negation(flag) for flag in positive if by_flag[flag].kind is bool]:
+        return InputError(name, "unknown option", f"did you mean {' or '.join(negations)}?")
+    near = [name] if name in by_name else get_close_matches(name, by_name, n=1, cutoff=0.8)
     listed = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", text)
-    suggestion = near[0] if near else listed[1] if listed else None
+    suggestion = " or ".join(by_name[near[0]]) if near else listed[1] if listed else None
     return InputError(name, "unknown option", f"did you mean {suggestion}?" if suggestion else seek)
 
 

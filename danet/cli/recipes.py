@@ -11,10 +11,24 @@ from danet import recipes
 from danet.cli.parsing import parse
 from danet.files import format_bytes
 
+_CHOICE = """\
+how to choose:
+  your own images       danet train folder --data.root my_images
+  fewer than 500 images the same, and read docs/small_datasets.md: longer training, augmentation, k-fold
+  no data yet           danet train toy
+  thin or small objects danet train folder --data.root my_images --network.decoder
+  a row of the paper    cityscapes-..., voc-..., context-..., coco-stuff-...; they need a GPU and the dataset
+Start from the recipe folder; the others are for public datasets. Every value can be changed by an option.
+
+all recipes:
+"""
+
 
 @dataclass(frozen=True)
 class Recipes:
-    """List the recipes that danet train can run: those of the paper, of DRANet, of mmsegmentation, and small ones.
+    """Say how to choose a recipe, and list those that danet train can run.
+
+    They are small ones, and those of the paper, of DRANet and of mmsegmentation.
 
     With names, also show the estimated GPU memory of these recipes.
 
@@ -29,6 +43,8 @@ def run(args: Sequence[str]) -> int:
     """Run `danet recipes`."""
     options = parse(Recipes, args, "recipes")
     found = {name: recipes.find(name) for name in options.names or recipes.RECIPES}  # before the first is printed
+    if not options.names:
+        print(_CHOICE)
     for name, recipe in found.items():
         lines = [*_describe(name, recipe), *([_memory(recipe)] if options.names else [])]
         print(name, *lines, sep="\n    ")
@@ -57,7 +73,7 @@ def _describe(name: str, recipe: recipes.Recipe) -> Iterator[str]:
         row = recipes.PUBLISHED[name]
         others = {"mmseg": "mmsegmentation", "dranet": "the README of DRANet's code"}
         source = others.get(row.table, f"Table {row.table} of the paper")
-        miou = "mIoU not known" if row.miou is None else f"mIoU {row.miou}"
+        miou = "mIoU not known" if row.miou is None else f"mIoU {row.miou}%"
         yield f"{miou} in {source}{'; ' * bool(row.ports)}{row.ports}; --protocol {row.protocol}"
 
 

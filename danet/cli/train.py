@@ -47,7 +47,8 @@ class Train:
 
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
-    """the run folder; default: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists"""
+    """the run folder; default: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists; with --fold 1/5,
+    runs/RECIPE-fold1of5"""
     initial_weights: Path | None = None
     """start from these weights instead of ImageNet's: a .safetensors file, or default for the bundled ones; their
     network is used, and outputs of classes that they do not know are new"""
@@ -65,7 +66,7 @@ class MovedData:
     """Where the data is."""
 
     root: Path | None = None
-    """the folder of the dataset, if it has moved since the run was started"""
+    """the folder of the dataset (or --root), if it has moved since the run was started"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def _spell_out_loss(args: Sequence[str]) -> list[str]:
 def _start(options: Train, name: str) -> int:
     from danet.train.start import train, unused_folder
 
-    folder, weights = options.out or unused_folder(name), (options.backbone_weights, options.initial_weights)
+    fold = options.recipe.data.fold
+    run_name = name if fold is None else "{}-fold{}of{}".format(name, *recipes.parse_fold(fold))
+    folder, weights = options.out or unused_folder(run_name), (options.backbone_weights, options.initial_weights)
     if options.dry_run:
         from danet.data import registry
         from danet.train.dry_run import describe

@@ -74,6 +74,8 @@ class PairedFiles:
         read_mask: reads a mask as H,W integers.
         bands: how the images are read.
         upright: whether the EXIF orientation of the images is applied; that of masks never is.
+        by_sequence: whether images whose names differ only in their last number are frames of one sequence, which
+            stay together in a fold.
     """
 
     classes: Classes
@@ -82,6 +84,7 @@ class PairedFiles:
     read_mask: Callable[[Path], np.ndarray] = read_mask
     bands: Bands = RGB
     upright: bool = True
+    by_sequence: bool = False
 
     def __len__(self) -> int:
         return len(self.pairs)

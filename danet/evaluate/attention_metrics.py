@@ -168,7 +168,7 @@ class AttentionMetrics:
                 name = "both modules" if module == "both" else f"{module} attention"
                 low, high = (100 * end for end in row["by_images_95"])
                 lines.append(
-                    f"mIoU without {name}: {100 * row['miou']:.2f} "
+                    f"mIoU without {name}: {100 * row['miou']:.2f}% "
                     f"({100 * row['difference']:+.2f}, 95% interval {low:+.2f} to {high:+.2f})"
                 )
         return "\n".join(lines)

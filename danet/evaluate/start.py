@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from danet.data import registry
+from danet.data.folds import choose_fold
 from danet.data.samples import Sample, Samples
 from danet.errors import InputError
 from danet.evaluate.counts import Counts, missing_images, total_evaluation
@@ -23,6 +24,7 @@ from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import find_protocol
 from danet.predict.ray_workers import Workers
 from danet.predict.segmentation import Prediction
+from danet.recipes import parse_fold
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def evaluate(
     predictions: Path | str | None = None,
     encoding: str | None = None,
     dataset: str = "folder",
-    split: str = "val",
+    split: str | None = None,
+    fold: str | None = None,
     attention: bool = False,
     protocol: str = "whole",
     size: int | None = None,
@@ -102,7 +105,8 @@ def evaluate(
         predictions: evaluate the PNG files in this folder instead of weights; their names: `PredictedFiles.find`.
         encoding: of these files: "train-ids" (None) or "masks", see `danet.evaluate.predicted_files.ENCODINGS`.
         dataset: its name, a key of `danet.data.registry.DATASETS`; "folder" is your own.
-        split: "val", "train", or another split.
+        split: "val", "train", or another split; None: "val", or "train" with `fold`.
+        fold: "I/K": only the images on which fold I of K is validated, see `danet.data.folds`.
         attention: also measure where attention looks, and what it is worth.
         protocol: the name of a test-time protocol.
         size: resize images to this long side before the network; None: the size used in training.
@@ -120,10 +124,15 @@ def evaluate(
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
+    if fold is not None and engine == "ray":
+        raise InputError("fold", "is for the engine local", "leave out `engine`")
+    split = split or ("val" if fold is None else "train")
     evaluated = Evaluated(
         Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
     )
     samples = registry.load(dataset, evaluated.root, split)
+    if fold is not None:
+        samples = choose_fold(samples, *parse_fold(fold), validation=True)
     if predictions is not None:
         _check_predicted(evaluated, weights, attention, counts)
         found = PredictedFiles.find(Path(predictions), samples, encoding or "train-ids")

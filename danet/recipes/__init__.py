@@ -19,6 +19,7 @@ from danet.recipes.recipe import (
     Published,
     Recipe,
     from_dict,
+    parse_fold,
     to_dict,
     with_settings,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "check",
     "find",
     "from_dict",
+    "parse_fold",
     "to_dict",
     "with_settings",
 ]

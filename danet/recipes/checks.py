@@ -5,7 +5,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from danet.errors import InputError
-from danet.recipes.recipe import Optim, Recipe
+from danet.recipes.recipe import Optim, Recipe, parse_fold
 
 
 def check(recipe: Recipe, processes: int = 1) -> None:
@@ -22,6 +22,8 @@ def check(recipe: Recipe, processes: int = 1) -> None:
     for name, value, valid, expected in [*_data_rules(recipe), *_optim_rules(optim), *_other_rules(recipe)]:
         if not valid:
             raise InputError(name, f"must be {expected}, got {_as_typed(value)}", _example(name))
+    if data.fold is not None:
+        parse_fold(data.fold)
     for name, value, choices in _choices(recipe):
         if value not in choices:
             raise InputError(name, f"{value!r} is unknown", f"use one of {', '.join(map(str, choices))}")

@@ -65,6 +65,9 @@ class Data:
     """split to train on"""
     val_split: str = "val"
     """split to validate on"""
+    fold: str | None = None
+    """k-fold cross-validation: I/K, such as 1/5, validates on part I of K of the training split and trains on the
+    others; the validation split is not used"""
     batch: int = 8
     """images per step, over all processes and accumulated parts"""
     crop: tuple[int, int] = (512, 512)
@@ -226,6 +229,20 @@ class Published:
     protocol: str
     ports: str
     recipe: Recipe
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """Return number and count of a fold that is written I/K, for example 1/5.
+
+    Raises:
+        InputError: another text; fewer than two folds; a number that is not from 1 to the count.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= index <= count or count < 2:
+        what = f"must be I/K, with K at least 2 and I from 1 to K, got {text!r}"
+        raise InputError("data.fold", what, "for example, use 1/5")
+    return index, count
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

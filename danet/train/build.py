@@ -12,6 +12,7 @@ from torch import Tensor
 from danet import recipes
 from danet.data import registry
 from danet.data.classes import Classes
+from danet.data.folds import choose_fold
 from danet.data.images.channels import RGB, Bands
 from danet.data.samples import Samples
 from danet.errors import InputError, missing_file
@@ -104,7 +105,7 @@ def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
 
 
 def load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root: Path | None = None) -> Samples:
-    """Return the samples of a recipe's split.
+    """Return the samples of a recipe's split, or with `data.fold` those of a fold of its training split.
 
     Args:
         recipe: with the dataset, its folder and the names of the splits.
@@ -112,8 +113,15 @@ def load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root:
         root: another folder.
 
     Raises:
-        InputError: see `registry.load`; about the split, it names the field.
+        InputError: see `registry.load` and `choose_fold`; about the split, it names the field.
     """
+    if recipe.data.fold is None:
+        return _load_split(recipe, field, root)
+    index, count = recipes.parse_fold(recipe.data.fold)
+    return choose_fold(_load_split(recipe, "train_split", root), index, count, validation=field == "val_split")
+
+
+def _load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root: Path | None) -> Samples:
     data = recipe.data
     try:
         return registry.load(data.dataset, root or data.root, getattr(data, field))

@@ -126,7 +126,8 @@ def _memory(cost: Estimate, images: int) -> str:
 def _inspect_data(recipe: Recipe, options: RunOptions | None, skipped: SkippedImages) -> _DataFacts:
     name, root = recipe.data.dataset, recipe.data.root
     dataset = registry.DATASETS.get(name)
-    if root is None and dataset is not None and dataset.classes is not None and not dataset.synthetic:
+    without_files = root is None and recipe.data.fold is None
+    if without_files and dataset is not None and dataset.classes is not None and not dataset.synthetic:
         train, val = (dataset.counts.get(split) for split in (recipe.data.train_split, recipe.data.val_split))
         if train is not None and val is not None:
             return _DataFacts(dataset.classes, RGB, train, val, None, None, published=True)

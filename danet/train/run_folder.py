@@ -158,11 +158,17 @@ def find_root(folder: Path, recipe: Recipe, given: Path | None = None) -> Path |
     """
     if given is not None or recipe.data.root is None:
         return given
-    recorded = _read_environment(folder).get(_ROOT)
-    roots = [Path(recorded), recipe.data.root] if isinstance(recorded, str) else [recipe.data.root]
+    recorded = recorded_root(folder)
+    roots = [recipe.data.root] if recorded is None else [recorded, recipe.data.root]
     if root := next((root for root in roots if root.is_dir()), None):
         return root
     raise missing_folder(roots[0], "if the data of the run has moved, set `root` to its folder")
+
+
+def recorded_root(folder: Path) -> Path | None:
+    """Return the folder of a run's dataset as its environment.json records it, or None."""
+    recorded = _read_environment(folder).get(_ROOT)
+    return Path(recorded) if isinstance(recorded, str) else None
 
 
 def record_root(folder: Path, root: Path | None) -> None:

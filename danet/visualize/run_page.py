@@ -73,9 +73,10 @@ def page(
     """Return the page of a run whose best weights have been evaluated on these samples, with its warnings."""
     best, scores, x = best_row(run.history), evaluation.confusion.scores(), sections.x_axis([run.recipe])
     data, miou, recorded = run.recipe.data, percent(scores.miou, 2, "%"), percent(best["miou"], 2, "%")
+    split = data.val_split if data.fold is None else f"{data.train_split}, fold {data.fold}"
     lead = (
         f"{escape(run.recipe.about, 300)}. The scores are those of best.safetensors, the weights of {x} {best[x]:.0f},"
-        f" on {sections.validation_images(len(samples), data.dataset, data.val_split, data.root)}."
+        f" on {sections.validation_images(len(samples), data.dataset, split, data.root)}."
     )
     facts = [
         ("mIoU", miou),

@@ -102,7 +102,7 @@ def test_evaluate_prints_a_table_and_writes_the_numbers(tiny_weights, tmp_path, 
     file = tmp_path / "scores.json"
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 0
     printed, scores = capsys.readouterr().out, json.loads(file.read_text())
-    assert f"mIoU {100 * scores['miou']:.2f} over {scores['classes_counted']} classes" in printed
+    assert f"mIoU {100 * scores['miou']:.2f}% over {scores['classes_counted']} classes" in printed
     assert "building" in printed
     assert np.array(scores["confusion"]).sum() == 3 * 144 * 192
     assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--json", str(file)]) == 2
@@ -190,6 +190,13 @@ def test_recipes_lists_all(capsys):
         ("evaluate {w} --device", "error: --device: needs a value; see danet evaluate --help"),
         ("train tyo", "error: tyo: unknown recipe; did you mean toy?"),
         ("train toy --optim.epoch 3", "error: --optim.epoch: unknown option; did you mean --optim.epochs?"),
+        ("train toy --lr 0.1", "error: --lr: unknown option; did you mean --optim.lr?"),
+        ("train toy --epoch 3", "error: --epoch: unknown option; did you mean --optim.epochs?"),
+        ("train toy --position 0", "error: --position: unknown option; did you mean --network.position or --loss.pos"),
+        ("train toy --no-pretrained", "error: --no-pretrained: unknown option; did you mean --network.no-pretrained?"),
+        ("train toy --fold 0/5", "error: --data.fold: must be I/K, with K at least 2 and I from 1 to K, got '0/5'"),
+        ("train toy --fold 1/5", "error: --data.fold: is for images in files, and these are generated; leave it out"),
+        ("evaluate {w} --dataset toy --fold 1/1", "error: --fold: must be I/K, with K at least 2 and I from 1 to K"),
         ("train toy --optim.lr fast", "error: --optim.lr: must be a number, got 'fast'; see danet train toy --help"),
         ("train toy --optim.lr nan", "error: --optim.lr: must be a number above 0, got nan; for example, use 0.01"),
         ("train toy --network.backbone resnt18 --out r", "error: --network.backbone: timm has no model 'resnt18'; did"),

@@ -228,17 +228,19 @@ def test_commands_on_the_page_match_their_recipes():
 def test_list_names_every_recipe_with_steps_images_and_miou(capsys):
     assert main(["recipes"]) == 0
     printed = capsys.readouterr()
-    assert re.findall(r"^\S+", printed.out, re.MULTILINE) == list(recipes.RECIPES)
+    choice, listed = printed.out.split("\nall recipes:\n")
+    assert choice.startswith("how to choose:\n  your own images       danet train folder --data.root my_images\n")
+    assert re.findall(r"^\S+", listed, re.MULTILINE) == list(recipes.RECIPES)
     assert "1 epochs" not in printed.out
     assert "1 epoch, 1,250 steps, 5,000 images\ntoy-context\n" in printed.out
     assert "2 epochs, 1,200 steps, 2,400 images" in printed.out
-    assert "mIoU 78.88 in mmsegmentation; 80.62 with six scales and flip (--protocol mmseg-slide-769-multi); " in (
+    assert "mIoU 78.88% in mmsegmentation; 80.62 with six scales and flip (--protocol mmseg-slide-769-multi); " in (
         printed.out
     )
-    assert "mIoU 78.74 in mmsegmentation; --protocol mmseg-whole\n" in printed.out
+    assert "mIoU 78.74% in mmsegmentation; --protocol mmseg-whole\n" in printed.out
     entry = printed.out[printed.out.index("cityscapes-danet101-da-mg-ms\n") :]
     assert "240 epochs, 89,040 steps, 2,975 images" in entry[:300]
-    assert "mIoU 81.5 in Table 2 of the paper" in entry[:500]
+    assert "mIoU 81.5% in Table 2 of the paper" in entry[:500]
     assert "mIoU not known in Table 4 of the paper; --protocol released-multi\n" in printed.out
     assert "memory" not in printed.out
     assert "danet recipes NAME also estimates the GPU memory" in printed.err

@@ -507,7 +507,7 @@ def test_the_page_of_an_evaluation_names_its_protocol(run, tmp_path, capsys):
     out, best = tmp_path / "e.html", str(run / "best.safetensors")
     command = ["evaluate", best, "--dataset", "toy", "--protocol", "mmseg-slide-769", "--report", str(out)]
     assert main([*command, "--device", "cpu"]) == 0
-    miou = re.search(r"mIoU ([\d.]+) over", capsys.readouterr().out)[1]
+    miou = re.search(r"mIoU ([\d.]+)% over", capsys.readouterr().out)[1]
     page = out.read_text()
     check_page(page)
     assert f"<dt>mIoU<dd>{miou}%" in page

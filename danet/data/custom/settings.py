@@ -26,8 +26,8 @@ class Settings:
         layout: the folders.
         skip_missing: whether images without a mask are left out; otherwise they are errors.
         val: fraction of the images used for validation if the folder is not divided.
-        by_sequence: whether frames of one sequence stay together when that fraction is chosen; None: dataset.yaml does
-            not say it, as in version 0.1.0, so they do not.
+        by_sequence: whether frames of one sequence stay together when that fraction is chosen, and in folds; None:
+            dataset.yaml does not say it, as in version 0.1.0, so they do not.
         bands: how images are read.
         upright: whether the EXIF orientation of images is applied; None: dataset.yaml does not say it, so it is.
     """
@@ -44,4 +44,5 @@ class Settings:
 
     def samples(self, pairs: Sequence[Pair]) -> PairedFiles:
         """Return the samples of some pairs."""
-        return PairedFiles(self.classes, pairs, self.label_map, self.read_mask, self.bands, self.upright is not False)
+        upright, by_sequence = self.upright is not False, bool(self.by_sequence)
+        return PairedFiles(self.classes, pairs, self.label_map, self.read_mask, self.bands, upright, by_sequence)

@@ -105,10 +105,15 @@ def find_sequences(names: Sequence[str]) -> dict[str, list[str]]:
     sequences: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         folder, slash, stem = name.rpartition("/")
-        found = re.fullmatch(r"(.*?)(\d+)(\D*)", _ROBOFLOW.sub("", stem), re.DOTALL)
-        key, number = (f"{found[1]}#{found[3]}", int(found[2])) if found else (_ROBOFLOW.sub("", stem), 0)
+        found = re.fullmatch(r"(.*?)(\d+)(\D*)", without_copy_mark(stem), re.DOTALL)
+        key, number = (f"{found[1]}#{found[3]}", int(found[2])) if found else (without_copy_mark(stem), 0)
         sequences.setdefault(f"{folder}{slash}{key}", []).append((number, name))
     return {key: [name for _, name in sorted(frames)] for key, frames in sequences.items()}
+
+
+def without_copy_mark(name: str) -> str:
+    """Return a name without the end that tells the copies of an image apart which Roboflow made."""
+    return _ROBOFLOW.sub("", name)
 
 
 def divided_sequences(names: Mapping[str, Sequence[str]]) -> list[str]:

@@ -82,4 +82,5 @@ def load(root: Path, split: str, complete: bool = True) -> PairedFiles:
     if not images.is_dir():
         remedy = "set `root` to the folder that contains images/train, images/val and labels/"
         raise InputError(images, "no such folder", remedy)
-    return PairedFiles(CLASSES, pair_files(list_images(images), masks, images, complete=complete), LABEL_MAP)
+    pairs = pair_files(list_images(images), masks, images, complete=complete)
+    return PairedFiles(CLASSES, pairs, LABEL_MAP, by_sequence=True)
