@@ -133,19 +133,20 @@ def test_a_stopping_server_is_not_ready_but_answers_for_a_while(warm, tiny_weigh
             os.kill(running.pid, signal.SIGTERM)
             start = time.monotonic()
             while (ready := client.get("/health/ready")).status_code == 200:
-                assert time.monotonic() - start < 2
+                assert time.monotonic() - start < 3
             assert error_of(ready) == "the server is stopping; try again in a second"
             live = client.get("/health/live")
             assert (live.status_code, live.headers["connection"]) == (200, "close")
             assert client.post("/v1/segment", content=image()).status_code == 200
         assert running.wait() == -signal.SIGTERM
-        assert 2.5 < time.monotonic() - start < 10
+        assert 2.5 < time.monotonic() - start < 20
 
 
 def test_a_second_signal_ends_the_wait_of_a_stopping_server(warm, tiny_weights, tmp_path):
     with server_process(warm, tiny_weights, tmp_path / "log", "--drain", "600") as (running, url):
+        assert httpx.get(f"{url}/health/live", timeout=60).status_code == 200  # now signals are handled
         os.kill(running.pid, signal.SIGTERM)
-        while httpx.get(f"{url}/health/ready").status_code == 200:
+        while httpx.get(f"{url}/health/ready", timeout=60).status_code == 200:
             time.sleep(0.02)
         os.kill(running.pid, signal.SIGTERM)
         assert running.wait() == -signal.SIGTERM
