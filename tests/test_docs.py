@@ -1,8 +1,10 @@
 """Every command and every snippet of the README and of the guide pages runs, on small data; links and names exist."""
 
+import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -231,9 +233,60 @@ def test_links_files_and_modules_named_by_a_page_exist(page):
         assert spec.submodule_search_locations or '__name__ == "__main__"' in Path(spec.origin or "").read_text(), (
             module
         )
+
+
+INSTALLS = re.compile(r"uv sync(?: --extra \w+)+|pip install '?(?:danet\b|\.)(?:\[[\w,]+\])?'?")
+
+
+def install_lines() -> set[str]:
+    """The commands that docs, help and error messages tell users to install danet or its extras with."""
+    files = [*(ROOT / "danet").rglob("*.py"), *PAGES, *DOCS, ROOT / "CONTRIBUTING.md", ROOT / "Dockerfile"]
+    texts = [re.sub(r"\{extra\}", "geo", file.read_text()) for file in files]
+    return {line for text in texts for line in INSTALLS.findall(text)}
+
+
+def test_install_lines_name_extras_and_work_from_a_clone():
+    """danet is not on PyPI: pip would answer that it finds no such package, or install another one."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = re.findall(r"'(?:danet|\.)\[(\w+)\]'|uv sync --extra (\w+)", text)
-    assert {name for pair in named for name in pair if name} <= set(extras)
+    lines = install_lines()
+    assert {"uv sync --extra serve", "uv sync --extra geo", "pip install '.[serve]'"} <= lines
+    assert [line for line in lines if "install danet" in line or "install 'danet" in line] == []
+    assert {name for line in lines for name in re.findall(r"(?<=--extra )\w+|\w+(?=[,\]])", line)} <= set(extras)
+    named = {extra for path in (ROOT / "danet").rglob("*.py") for extra in missing_extras(path)}
+    assert {"geo", "serve", "export"} <= named <= set(extras)
+
+
+def missing_extras(file: Path) -> list[str]:
+    """The extras that a file passes to `missing_package` and `import_optional`."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    places = {"missing_package": 2, "import_optional": 1}
+    found = [(call, places[name]) for call in calls if (name := getattr(call.func, "id", "")) in places]
+    return [str(call.args[i].value) for call, i in found if isinstance(call.args[i], ast.Constant)]
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("line", sorted(install_lines()))
+def test_each_install_line_can_be_resolved_in_a_copy(line, tmp_path):
+    """Needs a package index, and installs nothing."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "danet", tmp_path / "danet", ignore=shutil.ignore_patterns("__pycache__"))
+    words = ["uv", *shlex.split(line.removeprefix("uv "))]
+    words = [*words, "--dry-run", *([] if words[1] == "sync" else ["--python", sys.executable])]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "does not have an extra" not in ended.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_a_users_first_command_installs_no_tools_for_development():
+    """`uv run` installs the dependencies and the group dev if there is one; pip never installs an extra by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "dependency-groups" not in project
+    assert "dev-dependencies" not in project["tool"]["uv"]
+    tools = {re.split(r"[\[>]", line)[0] for line in project["project"]["optional-dependencies"]["dev"]}
+    assert {"pytest", "ruff", "pyright", "playwright"} <= tools
+    assert not tools & {re.split(r"[\[>]", line)[0] for line in project["project"]["dependencies"]}
 
 
 def test_code_named_by_the_paper_page_exists():

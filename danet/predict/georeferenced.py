@@ -1,6 +1,6 @@
 """Results with coordinates: labels as GeoTIFF, polygons of the classes as GeoJSON, and a mosaic of all labels.
 
-They need rasterio (danet[geo]). Polygons follow the edges of pixels, in longitude and latitude (RFC 7946).
+They need rasterio (the extra geo). Polygons follow the edges of pixels, in longitude and latitude (RFC 7946).
 """
 
 import json

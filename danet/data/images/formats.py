@@ -1,4 +1,4 @@
-"""The file formats of images: all that Pillow reads, and HEIF with pillow-heif (danet[heif]).
+"""The file formats of images: all that Pillow reads, and HEIF with pillow-heif (the extra heif).
 
 A few formats are told by their first bytes, whatever the file is called. Many of the others have no signature, so that
 damaged or unrelated files would decode as noise; they are tried only for files with their suffix.

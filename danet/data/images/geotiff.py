@@ -1,4 +1,4 @@
-"""Images read through rasterio (danet[geo]): TIFFs that Pillow does not read completely, and images too large to load.
+"""Images read through rasterio (extra geo): TIFFs that Pillow does not read completely, and images too large to load.
 
 GDAL gets the open file and a driver chosen by its first bytes, so that it follows no URL, no virtual raster and no
 sidecar file. Sizes are checked in the header before any pixel is read.
