@@ -27,6 +27,9 @@ class InputError(ValueError):
         return f"{self.where}: {self.what}; {self.remedy}"
 
 
+_WITH_TORCH = ("torch", "torchvision", "timm", "safetensors")
+
+
 def missing_package(where: object, what: str, extra: str) -> InputError:
     """Return the error for a package that belongs to an extra of danet and is not installed.
 
@@ -36,6 +39,19 @@ def missing_package(where: object, what: str, extra: str) -> InputError:
         extra: the extra.
     """
     return InputError(where, what, f"in a clone of danet, run: uv sync --extra {extra}")
+
+
+def missing_torch(where: object, error: ImportError) -> InputError:
+    """Return the error for what needs torch where it is not installed; raise the given one if it has another cause.
+
+    Args:
+        where: the file, parameter or command that needs it.
+        error: of the import.
+    """
+    if error.name not in _WITH_TORCH:
+        raise error
+    remedy = "use an exported network (.onnx, .xml) with predict, evaluate or serve, or install danet's dependencies"
+    return InputError(where, f"needs PyTorch, and {error.name} is not installed", remedy)
 
 
 def missing_file(path: Path | str, remedy: str = "check the path") -> InputError:

@@ -14,8 +14,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from danet.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -322,6 +320,8 @@ def read_yaml(file: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: the file is too large, is not YAML, or holds more than plain values; the message is one line.
     """
+    import yaml
+
     content = read_limited(file)
     try:
         depth = 0

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from danet.weights import runtimes
+from danet.weights.card import DEFAULT_EXPORT, peek
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
@@ -28,6 +31,20 @@ def test_version_floors_of_security_md_are_the_required_ones():
     for floor in floors:
         name = floor.split()[0]
         assert {line for line in REQUIREMENTS if re.match(rf"{name}\b(?!-)", line)} == {floor.replace(" ", "")}
+
+
+def test_groups_without_torch_require_what_the_package_requires():
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    light = [line for name in ("runtime", "runtime-serve") for line in groups[name] if isinstance(line, str)]
+    assert [line for line in light if line not in REQUIREMENTS] == []
+    assert not {"torch", "torchvision", "timm"} & {re.split(r"\W", line)[0] for line in light}
+    assert set(PROJECT["optional-dependencies"]["serve"]) <= set(light)
+
+
+def test_a_bundled_export_is_that_of_the_bundled_weights():
+    if not DEFAULT_EXPORT.is_file():
+        pytest.skip("no default.onnx in this clone")
+    assert runtimes.load(DEFAULT_EXPORT)[1].sha256 == peek(None).sha256
 
 
 def build(folder: Path, mode: int) -> Path:

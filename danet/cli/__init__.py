@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from danet.errors import InputError
+from danet.errors import InputError, missing_torch
 from danet.files import FULL
 
 COMMANDS = {
@@ -66,6 +66,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _refused(error)
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        return _refused(missing_torch(f"danet {args[0]}", error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

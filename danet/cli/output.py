@@ -1,29 +1,31 @@
 """A progress bar on standard error, names in rich's texts, and the table of classes."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Column, Table
-from rich.text import Text
-
 from danet.errors import printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from danet.evaluate.confusion import Confusion
 
 
-def plain(name: str) -> Text:
+def plain(name: str) -> "Text":
     """Return a name for rich to print as it is, not as markup."""
+    from rich.text import Text
+
     return Text(printable(name))
 
 
 def print_classes(confusion: "Confusion", names: Sequence[str]) -> None:
     """Print a table with the IoU of each class and its share of the labeled pixels, both in percent."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
     shares = confusion.matrix.sum(1) / confusion.matrix.sum()
     table = Table("class", *(Column(head, justify="right") for head in ("IoU, %", "pixels, %")))
     for name, iou, share in zip(names, confusion.scores().iou, shares, strict=True):
@@ -39,6 +41,13 @@ def progress(text: str, unit: str | None = None) -> Iterator[Callable[[int, int]
         text: what is done.
         unit: of what is counted, in the plural; the bar then shows the speed too.
     """
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         shown, start = escape(printable(text)), time.monotonic()

@@ -102,19 +102,18 @@ def run(args: Sequence[str]) -> int:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
     protocol = find_protocol(options.protocol)
     card = peek(options.weights)
-    found = None if card is None else _find(options, card)  # before torch, whose import takes seconds
-    import torch
-
+    found = None if card is None else _find(options, card)
     from danet.predict.georeferenced import MOSAIC
     from danet.predict.overlay import share_text
-    from danet.predict.preannotations import check_target
     from danet.predict.predictor import load
     from danet.predict.table import write_table
 
     target = _annotation_file(options)
-    predictor = load(options.weights, options.device, getattr(torch, options.dtype))
+    predictor = load(options.weights, options.device, options.dtype)
     found = _find(options, predictor.card) if found is None else found
     if target is not None:
+        from danet.predict.preannotations import check_target
+
         check_target(target, found.jobs)
     check_writable(options.out)
     remove_incomplete(options.out)
@@ -179,8 +178,6 @@ def _find(options: Predict, card: "Card") -> "Found":
 
 def _annotation_file(options: Predict) -> "AnnotationFile | None":
     """Return the file of annotations to write, or None for overlays, label maps and summaries."""
-    from danet.predict.preannotations import AnnotationFile
-
     if options.format is None:
         if options.tolerance is not None:
             raise InputError("tolerance", "is for polygons in a file of annotations", "add `format`, or leave it out")
@@ -188,6 +185,8 @@ def _annotation_file(options: Predict) -> "AnnotationFile | None":
     for name in ("skip_existing", "pages", "polygons", "mosaic", *_maps(options).names):
         if getattr(options, name):
             raise InputError(name, "excludes `format`, which writes one file for all images", "leave out one of them")
+    from danet.predict.preannotations import AnnotationFile
+
     return AnnotationFile(options.out, options.format, options.tolerance, options.overwrite)
 
 
@@ -260,7 +259,6 @@ def _segment_images(
     speeds: list["Throughput"],
 ) -> Iterator["Saved | InputError"]:
     from danet.predict import folder
-    from danet.predict.preannotations import segment_as_annotations
 
     with folder.Throughput("image") as throughput:
         speeds.append(throughput)
@@ -268,6 +266,8 @@ def _segment_images(
         if target is None:
             yield from folder.segment_images(predictor, jobs, *settings, _maps(options))
         else:
+            from danet.predict.preannotations import segment_as_annotations
+
             yield from segment_as_annotations(predictor, jobs, target, *settings)
 
 

@@ -61,8 +61,6 @@ class RobustnessOptions:
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(RobustnessOptions, args, "robustness")
-    import torch
-
     from danet.data import registry
     from danet.evaluate.corruptions import CORRUPTIONS
     from danet.evaluate.evaluation import check_classes
@@ -81,7 +79,7 @@ def run(args: Sequence[str]) -> int:
     conditions = list_conditions(corruptions, options.severities)
     protocol = find_protocol(options.protocol)
     samples = registry.load(options.dataset, options.root, options.split)
-    networks = {str(path): load(path, options.device, getattr(torch, options.dtype)) for path in options.weights}
+    networks = {str(path): load(path, options.device, options.dtype) for path in options.weights}
     for name, predictor in networks.items():
         check_classes(predictor.card, samples, name)
     if options.counts is not None:

@@ -2,29 +2,30 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Integer
 
 from danet.data.classes import Classes
 from danet.data.samples import Sample, Samples
 from danet.errors import InputError
 from danet.evaluate import cityscapes
-from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.boundary import Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
-from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.submission import Submission
-from danet.predict.attention import Inspection
 from danet.predict.inference import predict_samples
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction
 from danet.predict.sliding_window import Logits, Part
-from danet.weights.file import Card
+from danet.weights.card import Card
+
+if TYPE_CHECKING:
+    from danet.evaluate.attention_metrics import AttentionMetrics
+    from danet.evaluate.cross_entropy import CrossEntropy
+    from danet.predict.attention import Inspection
 
 
 def check_classes(card: Card, samples: Samples, source: str) -> None:
@@ -55,10 +56,10 @@ def evaluate(
     logits: Logits,
     card: Card,
     samples: Samples,
-    device: torch.device,
+    device: Any,
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
-    loss: CrossEntropy | None = None,
+    loss: "CrossEntropy | None" = None,
 ) -> Confusion:
     """Return only the confusion matrix over full images, which is fast enough for validation.
 
@@ -101,7 +102,7 @@ class Evaluation:
     boundary: Boundary = field(init=False)
     calibration: Calibration = field(default_factory=Calibration)
     images: list[ImageScores] = field(default_factory=list)
-    attention: AttentionMetrics | None = None
+    attention: "AttentionMetrics | None" = None
 
     def __post_init__(self):
         self.confusion, self.boundary = Confusion(len(self.classes)), Boundary(len(self.classes))
@@ -153,7 +154,7 @@ def measure(
     predictions: Iterable[Prediction],
     samples: Samples,
     submission: Submission | None = None,
-    inspect: Callable[[Sample], Inspection | None] = lambda _: None,
+    inspect: "Callable[[Sample], Inspection | None]" = lambda _: None,
 ) -> Evaluation:
     """Compute all metrics of predictions in one pass.
 
@@ -174,6 +175,8 @@ def measure(
         ids = cityscapes.read_instances(instances[name], labels.shape) if instances else None
         evaluation.update(prediction, ids)
         if (inspection := inspect(prediction.sample)) is not None:
+            from danet.evaluate.attention_metrics import AttentionMetrics
+
             evaluation.attention = evaluation.attention or AttentionMetrics(samples.classes)
             evaluation.attention.update(inspection, prediction.sample.labels)
     return evaluation

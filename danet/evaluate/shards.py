@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from danet.data import fingerprint, registry
 from danet.data.samples import Samples
 from danet.errors import InputError
@@ -174,7 +172,7 @@ def _load(evaluated: Evaluated, device: str, digest: bytes) -> _Counter:
     )
     if fingerprint.digest(samples) != digest:
         raise InputError("root", "has other samples on the machine of a worker", "copy the same files to all machines")
-    predictor = load(evaluated.weights, device, getattr(torch, evaluated.dtype))
+    predictor = load(evaluated.weights, device, evaluated.dtype)
     if evaluated.size is not None:
         predictor = predictor.with_size(evaluated.size, protocol)
     return _Counter(predictor, samples, protocol)

@@ -5,9 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from danet.data import registry
 from danet.data.folds import choose_fold
@@ -19,12 +17,14 @@ from danet.evaluate.per_image import ImageScores
 from danet.evaluate.predicted_files import PredictedFiles
 from danet.evaluate.shards import Evaluated, count_here, count_on_ray
 from danet.evaluate.submission import submission
-from danet.predict.attention import Inspection
 from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import find_protocol
 from danet.predict.ray_workers import Workers
 from danet.predict.segmentation import Prediction
 from danet.recipes import parse_fold
+
+if TYPE_CHECKING:
+    from danet.predict.attention import Inspection
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def evaluate(
 def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
     """Load the weights and check that they fit the dataset and what is to be measured."""
     protocol = find_protocol(evaluated.protocol)
-    predictor = load(evaluated.weights, evaluated.device, getattr(torch, evaluated.dtype))
+    predictor = load(evaluated.weights, evaluated.device, evaluated.dtype)
     check_classes(predictor.card, samples, str(evaluated.weights))
     if attention and not predictor.has_attention:
         what = f"{evaluated.weights} has no attention modules to inspect"
@@ -188,7 +188,7 @@ def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, cou
             raise InputError(name, what, "leave it out, or leave out `predictions`")
 
 
-def _inspect(predictor: Predictor, sample: Sample) -> Inspection:
+def _inspect(predictor: Predictor, sample: Sample) -> "Inspection":
     return predictor.inspect_pixels(sample.name, sample.image)
 
 

@@ -7,7 +7,7 @@ stride x stride pixels of the network's input that begin at (stride i, stride j)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,9 @@ from danet.model.danet import Branch, DANet
 from danet.model.dranet import AttentionNetwork, DRANet, center_regions
 from danet.model.preprocess import normalize
 from danet.predict.inference import labels_from_logits
+from danet.predict.modules import Module
 from danet.predict.segmentation import Segmentation
-from danet.weights.file import Card
-
-Module = Literal["position", "channel"]
+from danet.weights.card import Card
 
 
 class Contribution(NamedTuple):

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from danet.data.classes import Classes
 from danet.errors import InputError
 from danet.files import check_writable, remove_incomplete
@@ -52,7 +50,7 @@ class Settings:
 
     def load(self) -> Predictor:
         """Load the network."""
-        return load(self.weights, self.device, getattr(torch, self.dtype))
+        return load(self.weights, self.device, self.dtype)
 
 
 @dataclass(frozen=True)

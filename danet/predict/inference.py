@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
 
+from danet.arrays import Array, largest, namespace, softmax, to_numpy, without_gradients
 from danet.data.images.channels import resize_long_side
 from danet.data.samples import Sample, Samples
 from danet.errors import InputError
@@ -16,7 +16,7 @@ from danet.model.preprocess import normalize
 from danet.predict.protocols import WHOLE, Average, Protocol
 from danet.predict.segmentation import Prediction
 from danet.predict.sliding_window import Logits, Part, averaged, upsampled
-from danet.weights.file import Card
+from danet.weights.card import Card
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Inference:
         logits: the network.
         mean: per channel, of images in [0, 1].
         std: per channel.
-        device: of the network.
+        device: a torch.device; None: the network takes and returns NumPy arrays.
         long_side: resize the image to this long side first, as in training; None: not at all. Protocols with a base
             size ignore it.
         protocol: scales, windows and averaging.
@@ -38,7 +38,7 @@ class Inference:
     logits: Logits
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    device: torch.device
+    device: Any
     long_side: int | None = None
     protocol: Protocol = WHOLE
     batch: int | None = None
@@ -56,11 +56,11 @@ class Inference:
         """
         size, mean, std = image.shape[:2], self.mean, self.std
         inputs = image if self.protocol.base(*size) is not None else resize_long_side(image, self.long_side)
-        black = normalize(torch.zeros(1, 1, 1, len(mean), dtype=torch.uint8, device=self.device), mean, std)
-        pixels = normalize(torch.tensor(inputs, device=self.device)[None], mean, std)
+        black = normalize(on_device(np.zeros((1, 1, 1, len(mean)), np.uint8), self.device), mean, std)
+        pixels = normalize(on_device(inputs[None], self.device), mean, std)
         return averaged(self.logits, pixels, black, size, self.protocol, self.batch)
 
-    @torch.inference_mode()
+    @without_gradients
     def segment(
         self,
         image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"],
@@ -75,7 +75,7 @@ class Inference:
         observed = (observe(part) or part for part in self.scores(image))
         return _most_probable(observed, image.shape[:2], self.protocol.average)
 
-    @torch.inference_mode()
+    @without_gradients
     def probabilities(
         self, image: UInt8[np.ndarray, "H W N"] | Float32[np.ndarray, "H W N"]
     ) -> Float32[np.ndarray, "K H W"]:
@@ -105,12 +105,21 @@ class Probabilities:
         rows, columns, scores = part
         if not hasattr(self, "values"):
             self.values = np.empty((len(scores), *self._size), np.float32)
-        self.values[:, rows, columns] = _probabilities(scores, self._average).clamp(max=1).cpu()
+        self.values[:, rows, columns] = to_numpy(_probabilities(scores, self._average).clip(max=1))
 
 
-@torch.inference_mode()
+def on_device(values: np.ndarray, device: Any) -> Array:
+    """Return a copy of the values as a tensor on a torch.device, or the values themselves if it is None."""
+    if device is None:
+        return values
+    import torch
+
+    return torch.tensor(values, device=device)
+
+
+@without_gradients
 def labels_from_logits(
-    logits: Float[Tensor, "1 K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+    logits: Float[Array, "1 K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
     """Return the class of each pixel and its probability from logits that the network has computed already.
 
@@ -129,7 +138,7 @@ def predict_samples(
     logits: Logits,
     card: Card,
     samples: Samples,
-    device: torch.device,
+    device: Any,
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
     observe: Callable[[Sample, Part], None] = lambda _sample, _part: None,
@@ -140,7 +149,7 @@ def predict_samples(
         logits: the network.
         card: its mean, standard deviation and size.
         samples: a dataset with the network's classes.
-        device: of the network.
+        device: see `Inference`.
         indices: which samples; None: all.
         protocol: scales, windows and averaging, with the network's `align_corners`.
         observe: called with each part of an image's scores, see `Inference.scores`.
@@ -156,20 +165,21 @@ def _most_probable(
 ) -> tuple[UInt8[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
     labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
     for rows, columns, scores in tiles:
-        best, index = _probabilities(scores, average).max(dim=0)  # n,m
-        if best.isnan().any():
+        best, index = largest(_probabilities(scores, average))  # n,m
+        if namespace(best).isnan(best).any():
             what = "the network returned values that are not numbers (NaN)"
             raise InputError("weights", what, "use other weights, or `dtype` float32")
-        labels[rows, columns] = index.to(torch.uint8).cpu()
-        confidence[rows, columns] = best.clamp(max=1).cpu()  # a mean may round up
+        labels[rows, columns] = to_numpy(index)
+        confidence[rows, columns] = to_numpy(best.clip(max=1))  # a mean may round up
     return labels, confidence
 
 
-def _probabilities(scores: Float[Tensor, "K n W"], average: Average) -> Float[Tensor, "K n W"]:
+def _probabilities(scores: Float[Array, "K n W"], average: Average) -> Float[Array, "K n W"]:
     if average == "logits":
-        return torch.softmax(scores, dim=0)
+        return softmax(scores)
     if average == "exp":  # divide by the largest first: the sum may overflow float32, and all scores may be 0
-        largest = scores.amax(dim=0)
-        scores = scores / largest.where(largest > 0, 1)
-        return scores / scores.sum(dim=0).clamp(min=1)
+        library = namespace(scores)
+        most = library.amax(scores, 0)
+        scores = scores / library.where(most > 0, most, 1)
+        return scores / scores.sum(0).clip(min=1)
     return scores

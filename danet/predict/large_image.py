@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from danet.arrays import largest, softmax, to_numpy, without_gradients
 from danet.data.images.channels import as_rgb
 from danet.data.images.geotiff import (
     BLOCK,
@@ -48,7 +48,7 @@ WINDOW = 512
 _HELD = 128 << 20  # maximum bytes of probabilities in a row of windows, unless two windows need more
 _OVERVIEW = 2000
 
-Weighted = list[tuple[range, torch.Tensor]]
+Weighted = list[tuple[range, np.ndarray]]
 """The windows along an axis, each with the weights of its pixels."""
 
 
@@ -148,7 +148,8 @@ def segment_blocks(
     total, done = len(rows) * sum(len(windows) for _, windows in stripes), 0
     for columns, windows in stripes:
         left, right = windows[0][0].start, windows[-1][0].stop
-        held = torch.zeros(len(predictor.classes), min(window, size[0]), right - left)  # K,h,w: one row of windows
+        shape = len(predictor.classes), min(window, size[0]), right - left
+        held = np.zeros(shape, np.float32)  # K,h,w: one row of windows
         for i, (span, weights) in enumerate(rows):
             pixels = read(slice(span.start, span.stop), slice(left, right))
             for across, share in windows:
@@ -157,24 +158,22 @@ def segment_blocks(
                 advance(done := done + 1, total)
             ready = (rows[i + 1][0].start if i + 1 < len(rows) else size[0]) - span.start
             own = slice(columns.start - left, columns.stop - left)
-            best, index = held[:, :ready, own].max(dim=0)
-            labels, confidence = index.to(torch.uint8).numpy(), best.clamp(max=1).numpy()
-            yield Block(slice(span.start, span.start + ready), columns, pixels[:ready, own], labels, confidence)
-            kept = held[:, ready:].clone()
+            best, labels = largest(held[:, :ready, own])
+            place = slice(span.start, span.start + ready)
+            yield Block(place, columns, pixels[:ready, own], labels, best.clip(max=1))
+            kept = held[:, ready:].copy()
             held[:, : kept.shape[1]] = kept
             held[:, kept.shape[1] :] = 0
 
 
-@torch.inference_mode()
-def _add(
-    predictor: Predictor, pixels: np.ndarray, down: torch.Tensor, across: torch.Tensor, held: torch.Tensor
-) -> None:
+@without_gradients
+def _add(predictor: Predictor, pixels: np.ndarray, down: np.ndarray, across: np.ndarray, held: np.ndarray) -> None:
     """Add a window's weighted probabilities."""
     card, protocol = predictor.card, predictor.resolve_protocol(WHOLE)
     inference = Inference(predictor.logits, card.mean, card.std, predictor.device, None, protocol)
     for rows, columns, scores in inference.scores(pixels):
-        weighted = torch.softmax(scores, dim=0).cpu() * across[columns]  # K,n,m
-        held[:, rows, columns].addcmul_(weighted, down[rows, None])
+        weighted = to_numpy(softmax(scores)) * across[columns]  # K,n,m
+        held[:, rows, columns] += weighted * down[rows, None]
 
 
 def _weighted(side: int, window: int, overlap: int) -> Weighted:
@@ -187,7 +186,7 @@ def _weighted(side: int, window: int, overlap: int) -> Weighted:
         ramps.append(ramp)
         sums[cover.start : cover.stop] += ramp
     return [
-        (cover, torch.from_numpy((ramp / sums[cover.start : cover.stop]).astype(np.float32)))
+        (cover, (ramp / sums[cover.start : cover.stop]).astype(np.float32))
         for cover, ramp in zip(covers, ramps, strict=True)
     ]
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
+from danet.arrays import Array, is_tensor, namespace, to_numpy
 from danet.data.images.channels import RGB, Bands, as_pixels
 from danet.data.images.read import read_image, to_pixels
 from danet.errors import InputError
 
-ImageLike = Path | str | Image.Image | np.ndarray | torch.Tensor
+ImageLike = Path | str | Image.Image | np.ndarray | Array
 """A path, a Pillow image, an array or a tensor; see `read_pixels`."""
 
 _STORED = ("uint8", "uint16")
@@ -34,7 +34,7 @@ def read_pixels(image: ImageLike, bands: Bands = RGB) -> tuple[str, np.ndarray]:
     if isinstance(image, Image.Image):
         return "image", to_pixels(image, bands=bands)
     kind = "array"
-    if isinstance(image, torch.Tensor):
+    if is_tensor(image):
         image, kind = _to_array(image), "tensor"
     if not isinstance(image, np.ndarray):
         raise InputError(
@@ -50,11 +50,10 @@ def read_pixels(image: ImageLike, bands: Bands = RGB) -> tuple[str, np.ndarray]:
     return "image", as_pixels(np.ascontiguousarray(stored), bands, "image")
 
 
-def _to_array(tensor: torch.Tensor) -> np.ndarray:
+def _to_array(tensor: Array) -> np.ndarray:
     """Return a tensor N,H,W or H,W as an array H,W,N or H,W."""
-    tensor = tensor.detach().cpu()
-    tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return np.moveaxis(tensor.numpy(), 0, -1) if tensor.ndim == 3 else tensor.numpy()
+    array = to_numpy(tensor.float() if tensor.dtype == namespace(tensor).bfloat16 else tensor)
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 
 def _from_unit_range(stored: np.ndarray, bands: Bands, kind: str) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Load a network and segment images. In Python `danet.load()(image)`; commands: `danet predict` and most others."""
+"""Load a network and segment images. In Python `danet.load()(image)`; commands: `danet predict` and most others.
+
+Exported networks are run without torch, which need not be installed: what needs it is imported where it is used.
+"""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,54 +9,70 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
+from danet.arrays import Array
 from danet.data.classes import Classes
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.samples import Samples
-from danet.errors import InputError
-from danet.model.attention_kernels import is_out_of_memory
-from danet.model.baselines import AnyNetwork
-from danet.model.device import let_forks_compute, resolve_device
-from danet.model.dranet import AttentionNetwork
-from danet.model.fold_batchnorm import fold_batchnorm
-from danet.predict.attention import Inspection, inspect_pixels
+from danet.errors import InputError, missing_torch
 from danet.predict.inference import Inference, Probabilities, predict_samples
+from danet.predict.modules import MODULES, Module
 from danet.predict.pixels import ImageLike, read_pixels
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction, Segmentation
-from danet.weights import file as weights_file
 from danet.weights import runtimes
+from danet.weights.card import DEFAULT, DEFAULT_EXPORT, Card, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from danet.model.baselines import AnyNetwork
+    from danet.predict.attention import Inspection
 
 _SHOWN = 3  # names of classes in a predictor's repr
+
+_DTYPES = ("float32", "bfloat16")
 
 
 class Predictor:
     """A network with its card, ready to segment images.
 
     Args:
-        network: a `DANet`, a `DRANet` or a baseline, which is put into evaluation mode, or an exported model.
+        network: a `DANet`, a `DRANet` or a baseline, which is put into evaluation mode, or an exported model, which
+            runs on the CPU in its own precision.
         card: the description in its file.
         device: "cpu" or "cuda"; None: a GPU if there is one.
-        dtype: precision of matrix products and convolutions: float32, or bfloat16, which is faster on hardware that
-            supports it. Exported models ignore it.
+        dtype: precision of matrix products and convolutions: "float32", or "bfloat16", which is faster on hardware that
+            supports it; torch's types are accepted too.
+
+    Raises:
+        InputError: an exported model with another device or dtype.
     """
 
     def __init__(
         self,
-        network: AnyNetwork | runtimes.ExportedNetwork,
-        card: weights_file.Card,
+        network: "AnyNetwork | runtimes.ExportedNetwork",
+        card: Card,
         device: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: "torch.dtype | str" = "float32",
     ):
-        self.device, self.network, self.card, self.dtype = resolve_device(device), network, card, dtype
+        self.network, self.card = network, card
+        self.dtype = str(dtype).removeprefix("torch.")
+        if isinstance(network, runtimes.ExportedNetwork):
+            _check_exported(device, self.dtype)
+            self.device = None
+            return
+        from danet.model.device import let_forks_compute, resolve_device
+
+        self.device = resolve_device(device)
         let_forks_compute()
-        if not isinstance(network, runtimes.ExportedNetwork):
-            network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        import torch
+
+        network.eval().to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def __repr__(self) -> str:
         network = self.card.network
@@ -62,10 +81,10 @@ class Predictor:
         shown = self.classes.names[:_SHOWN]
         names = f"{', '.join(shown)}{', ...' if len(self.classes) > len(shown) else ''}"
         size = "any size" if self.card.size is None else f"long side {self.card.size}"
-        return f"Predictor({name}, {len(self.classes)} classes: {names}, {size}, {self.device})"
+        return f"Predictor({name}, {len(self.classes)} classes: {names}, {size}, {self.device or 'cpu'})"
 
     @cached_property
-    def folded(self) -> AnyNetwork | runtimes.ExportedNetwork:
+    def folded(self) -> "AnyNetwork | runtimes.ExportedNetwork":
         """The network that predicts, made when it is first used.
 
         It is a copy with batch normalization folded into the convolutions, see `danet.model.fold_batchnorm`, or the
@@ -73,6 +92,10 @@ class Predictor:
         """
         if isinstance(self.network, runtimes.ExportedNetwork):
             return self.network
+        import torch
+
+        from danet.model.fold_batchnorm import fold_batchnorm
+
         return fold_batchnorm(self.network, torch.zeros(1, len(self.card.mean), 64, 64, device=self.device))
 
     @property
@@ -80,12 +103,17 @@ class Predictor:
         """The classes that the network predicts."""
         return self.card.classes
 
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits B,K,h,w of normalized images B,N,H,W.
+    def logits(self, images: Float[Array, "B N H W"]) -> Float[Array, "B K h w"]:
+        """Return the logits of normalized images: tensors, or NumPy arrays for an exported model.
 
         They are at the feature grid's size; those of baselines at the images' size.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if isinstance(self.folded, runtimes.ExportedNetwork):
+            return self.folded.logits(images).fused
+        import torch
+
+        kind = getattr(torch, self.dtype)
+        with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             return self.folded.logits(images).fused
 
     def resolve_protocol(self, protocol: Protocol) -> Protocol:
@@ -202,7 +230,7 @@ class Predictor:
         inspection = self.inspect(image)
         return inspection.spread(inspection.attention(x, y))
 
-    def inspect(self, image: ImageLike) -> Inspection:
+    def inspect(self, image: ImageLike) -> "Inspection":
         """Run an image through the network once, and keep what is needed to query its attention.
 
         Raises:
@@ -210,37 +238,70 @@ class Predictor:
         """
         return self.inspect_pixels(*read_pixels(image, self.card.bands))
 
-    def inspect_pixels(self, name: str, pixels: np.ndarray) -> Inspection:
+    def inspect_pixels(self, name: str, pixels: np.ndarray) -> "Inspection":
         """Inspect pixels, as `read_image` returns them for the card's bands; see `inspect`."""
+        if isinstance(self.network, runtimes.ExportedNetwork):
+            what = "an exported model or a baseline has no attention to inspect"
+            raise InputError("weights", what, "use the .safetensors weights of a DANet or DRANet")
+        from danet.predict.attention import inspect_pixels
+
         return inspect_pixels(self.folded, self.card, name, pixels)
+
+    @property
+    def attention_modules(self) -> tuple[Module, ...]:
+        """The attention modules of the network that can be inspected."""
+        if isinstance(self.network, runtimes.ExportedNetwork):
+            return ()
+        from danet.model.dranet import AttentionNetwork
+
+        network = self.network
+        if not isinstance(network, AttentionNetwork):
+            return ()
+        return tuple(name for name in MODULES if getattr(network, name) is not None)
 
     @property
     def has_attention(self) -> bool:
         """Whether the network has attention modules to inspect."""
-        network = self.network
-        return isinstance(network, AttentionNetwork) and not (network.position is None and network.channel is None)
+        return bool(self.attention_modules)
 
 
-def load(path: Path | str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32) -> Predictor:
+def load(
+    path: Path | str | None = None, device: str | None = None, dtype: "torch.dtype | str" = "float32"
+) -> Predictor:
     """Load a predictor from a weights file, or from a file of `danet export`.
 
     Args:
-        path: a .safetensors, .onnx or .xml file; None: the bundled weights.
+        path: a .safetensors, .onnx or .xml file; None: the bundled weights. Where torch is not installed, these are the
+            exported ones, `DEFAULT_EXPORT`.
         device: see `Predictor`. Exported models run on the CPU.
         dtype: see `Predictor`. Exported models compute in the precision in which they were exported.
 
     Raises:
-        InputError: a missing or damaged file; an exported model with another device or dtype.
+        InputError: a missing or damaged file; an exported model with another device or dtype; torch is needed, and not
+            installed.
     """
-    if path is None or Path(path).suffix not in runtimes.SUFFIXES:
-        return Predictor(*weights_file.load(path), device, dtype)
+    if str(dtype).removeprefix("torch.") not in _DTYPES:
+        raise InputError("dtype", f"{str(dtype)!r} is not supported", f"use one of {', '.join(_DTYPES)}")
+    if path is not None and Path(path).suffix in runtimes.SUFFIXES:
+        _check_exported(device, str(dtype).removeprefix("torch."))  # before the file is read
+        return Predictor(*runtimes.load(Path(path)), "cpu")
+    try:
+        from danet.weights import file
+    except ImportError as error:
+        needed = missing_torch("weights" if path is None else path, error)
+        if resolve(path) == DEFAULT and DEFAULT_EXPORT.is_file():
+            return load(DEFAULT_EXPORT, device, dtype)
+        raise needed from error
+    return Predictor(*file.load(path), device, dtype)
+
+
+def _check_exported(device: str | None, dtype: str) -> None:
     if device not in (None, "cpu"):
         remedy = "use cpu, or the .safetensors file"
         raise InputError("device", f"{device!r} is not supported: exported models run on the CPU", remedy)
-    if dtype != torch.float32:
-        what = f"{str(dtype).removeprefix('torch.')} is not supported: exported models have a fixed precision"
+    if dtype != "float32":
+        what = f"{dtype} is not supported: exported models have a fixed precision"
         raise InputError("dtype", what, "use float32, or the .safetensors file")
-    return Predictor(*runtimes.load(Path(path)), "cpu")
 
 
 @contextmanager
@@ -249,8 +310,11 @@ def _memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+        if not isinstance(error, MemoryError):
+            from danet.model.attention_kernels import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
         what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
         remedy = "use a smaller `size`, or free some memory"
         raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory

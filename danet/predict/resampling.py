@@ -7,9 +7,10 @@ contributes to the outputs that read it, divided by the number of windows that c
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from danet.arrays import Array, add_product, like, take
 
 TILE_ELEMENTS = 1 << 21
 """Maximum number of scores held at once while they are interpolated: 8 MiB in float32. Larger tiles are slower, because
@@ -24,13 +25,13 @@ class Taps(NamedTuple):
 
     Args:
         outputs: n consecutive outputs.
-        sources: 2,n int64.
-        weights: 2,n float64.
+        sources: of each output, two pixels.
+        weights: of these pixels.
     """
 
     outputs: slice
-    sources: Tensor
-    weights: Tensor
+    sources: Int64[np.ndarray, "2 n"]
+    weights: Float64[np.ndarray, "2 n"]
 
     def cut(self, part: slice) -> "Taps":
         """Return the taps of some of these outputs, counted from the first."""
@@ -58,14 +59,14 @@ class Axis(NamedTuple):
 
     def cut(self, part: slice) -> Taps:
         """Return the taps of some of the outputs."""
-        at = torch.arange(part.start, part.stop, dtype=torch.float64)
+        at = np.arange(part.start, part.stop, dtype=np.float64)
         if self.align_corners:
             position = at * (self.source - 1) / max(1, self.size - 1)
         else:
-            position = ((at + 0.5) * self.source / self.size - 0.5).clamp(min=0)
-        first = position.floor().long().clamp(max=self.source - 1)
-        sources = torch.stack([first, (first + 1).clamp(max=self.source - 1)])
-        return Taps(part, sources, torch.stack([1 - (position - first), position - first]))
+            position = ((at + 0.5) * self.source / self.size - 0.5).clip(min=0)
+        first = np.floor(position).astype(np.int64).clip(max=self.source - 1)
+        sources = np.stack([first, (first + 1).clip(max=self.source - 1)])
+        return Taps(part, sources, np.stack([1 - (position - first), position - first]))
 
 
 def linear(size: int, source: int, align_corners: bool) -> Taps:
@@ -82,14 +83,14 @@ def share(taps: Taps, window: range, visits: Sequence[int]) -> Taps:
         visits: number of windows that cover each source pixel.
     """
     inside = (taps.sources >= window.start) & (taps.sources < window.stop)
-    weights = torch.where(inside, taps.weights / torch.tensor(visits)[taps.sources], 0)
-    reading = (weights > 0).any(0).nonzero().flatten().tolist()
+    weights = np.where(inside, taps.weights / np.array(visits)[taps.sources], 0)
+    reading = np.flatnonzero((weights > 0).any(0)).tolist()
     part = slice(reading[0], reading[-1] + 1) if reading else slice(0, 0)
-    sources = (taps.sources - window.start).clamp(0, len(window) - 1)
+    sources = (taps.sources - window.start).clip(0, len(window) - 1)
     return Taps(taps.outputs, sources, weights).cut(part)
 
 
-def resample(x: Float[Tensor, "*B h w"], rows: Taps, columns: Taps) -> Float[Tensor, "*B n m"]:
+def resample(x: Float[Array, "*B h w"], rows: Taps, columns: Taps) -> Float[Array, "*B n m"]:
     """Interpolate along both axes. Return a view of `x` if the taps only select neighboring pixels."""
     return _along(_along(x, rows, -2), columns, -1)
 
@@ -110,19 +111,14 @@ def tiles(rows: int, columns: int, elements: int, limit: int | None = None) -> I
             yield slice(top, min(top + down, rows)), slice(left, min(left + across, columns))
 
 
-def _along(x: Tensor, taps: Taps, dim: int) -> Tensor:
+def _along(x: Array, taps: Taps, axis: int) -> Array:
     (first, second), weights = taps.sources, taps.weights
     one_each = not weights[1].any()
-    if one_each and bool((weights[0] == 1).all()) and bool((first.diff() == 1).all()):
-        return x.narrow(dim, int(first[0]) if len(first) else 0, len(first))
-    near, far = weights.to(x.dtype).to(x.device).view(2, -1, *(1,) * (-1 - dim))
-    out = _select(x, first, dim).mul_(near)
-    return out if one_each else out.addcmul_(_select(x, second, dim), far)
-
-
-def _select(x: Tensor, index: Tensor, dim: int) -> Tensor:
-    """Return x[index] along `dim`, by the faster of two ways for each axis."""
-    if dim == -1:
-        return x.gather(-1, index.to(x.device).expand(*x.shape[:-1], -1))
-    first = int(index.min())  # index_select copies its whole input if that is not contiguous
-    return x.narrow(dim, first, int(index.max()) - first + 1).index_select(dim, (index - first).to(x.device))
+    if one_each and (weights[0] == 1).all() and (np.diff(first) == 1).all():
+        start = int(first[0]) if len(first) else 0
+        part = slice(start, start + len(first))
+        return x[..., part, :] if axis == -2 else x[..., part]
+    near, far = (like(own.reshape(-1, *(1,) * (-1 - axis)), x) for own in weights)
+    out = take(x, first, axis)
+    out *= near
+    return out if one_each else add_product(out, take(x, second, axis), far)

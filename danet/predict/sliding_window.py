@@ -7,19 +7,20 @@ to it directly, through the interpolation's taps. A single whole view needs no m
 import math
 from collections.abc import Callable, Iterator
 from functools import reduce
+from operator import add
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
+from danet.arrays import Array, namespace, softmax, without_gradients
 from danet.errors import InputError
 from danet.predict.protocols import Protocol, Windows, check
 from danet.predict.resampling import Axis, Taps, linear, resample, share, tiles
 
-Logits = Callable[[Tensor], Tensor]
+Logits = Callable[[Array], Array]
 """Normalized images B,N,H,W -> logits B,K,h,w: a network or an exported model. Logits of another size than the images
-are interpolated to it.
+are interpolated to it. Tensors for the former, NumPy arrays for the latter.
 """
 
 PIXELS_AT_ONCE = 1 << 20
@@ -27,15 +28,15 @@ PIXELS_AT_ONCE = 1 << 20
 each keeps its features in memory.
 """
 
-Part = tuple[slice, slice, Float[Tensor, "K n m"]]
+Part = tuple[slice, slice, Float[Array, "K n m"]]
 """Rows, columns and the scores there."""
 
 
-@torch.inference_mode()
+@without_gradients
 def averaged(
     logits: Logits,
-    image: Float[Tensor, "1 N h w"],
-    black: Float[Tensor, "1 N 1 1"],
+    image: Float[Array, "1 N h w"],
+    black: Float[Array, "1 N 1 1"],
     size: tuple[int, int],
     protocol: Protocol,
     batch: int | None,
@@ -67,7 +68,7 @@ def averaged(
         return
     total = None  # K,H,W
     for rows, columns, part in parts:
-        total = part.new_zeros(part.shape[0], *size) if total is None else total
+        total = _zeros((part.shape[0], *size), part) if total is None else total
         total[:, rows, columns] += part
     assert total is not None
     for rows, columns in tiles(*size, total.shape[0]):
@@ -76,7 +77,7 @@ def averaged(
 
 
 def upsampled(
-    logits: Float[Tensor, "K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
+    logits: Float[Array, "K h w"], input_size: tuple[int, int], size: tuple[int, int], align_corners: bool
 ) -> Iterator[Part]:
     """Yield one image's logits at the image's size, a tile at a time.
 
@@ -128,13 +129,13 @@ def visits(side: int, windows: list[range]) -> list[int]:
 class _Window(NamedTuple):
     """A window's normalized pixels, and the rows and columns of the result to which it contributes."""
 
-    pixels: Tensor  # 1,N,h,w
+    pixels: Array  # 1,N,h,w
     rows: Axis | Taps
     columns: Axis | Taps
 
 
 def _parts(
-    logits: Logits, image: Tensor, black: Tensor, size: tuple[int, int], protocol: Protocol, batch: int | None
+    logits: Logits, image: Array, black: Array, size: tuple[int, int], protocol: Protocol, batch: int | None
 ) -> Iterator[Part]:
     """Yield all contributions to the result."""
     for scale in protocol.scales:
@@ -147,8 +148,8 @@ def _parts(
             yield from _run(logits, jobs[start : start + step], black, protocol, limit)
 
 
-def _batch_limit(window: Tensor) -> int:
-    if window.is_cuda:
+def _batch_limit(window: Array) -> int:
+    if str(window.device) != "cpu":
         return 4
     return min(4, max(1, PIXELS_AT_ONCE // (window.shape[2] * window.shape[3])))
 
@@ -160,7 +161,7 @@ def _passes(protocol: Protocol) -> list[tuple[bool, ...]]:
     return [(False, True)] if protocol.average == "exp" else [(False,), (True,)]
 
 
-def _windows(scaled: Tensor, size: tuple[int, int], protocol: Protocol) -> list[_Window]:
+def _windows(scaled: Array, size: tuple[int, int], protocol: Protocol) -> list[_Window]:
     axes = []
     for own, side in zip(size, scaled.shape[2:], strict=True):
         covers = spans(side, protocol.crop, protocol.stride, protocol.windows)
@@ -173,22 +174,23 @@ def _windows(scaled: Tensor, size: tuple[int, int], protocol: Protocol) -> list[
 
 
 def _run(
-    logits: Logits, jobs: list[tuple[_Window, tuple[bool, ...]]], black: Tensor, protocol: Protocol, batch: int
+    logits: Logits, jobs: list[tuple[_Window, tuple[bool, ...]]], black: Array, protocol: Protocol, batch: int
 ) -> Iterator[Part]:
     """Run the network on windows of equal size, and yield their contributions."""
     images = []
     for window, flips in jobs:
         image = _padded(window.pixels, black, protocol)
-        images += [image.flip(-1) if flipped else image for flipped in flips]
-    inputs = torch.cat(images).contiguous(memory_format=torch.channels_last)  # b,N,h,w
-    outputs = iter([output for part in inputs.split(batch) for output in _at_least_float32(logits(part))])
+        images += [_flipped(image) if flipped else image for flipped in flips]
+    inputs = _joined(images)  # b,N,h,w
+    parts = (inputs[i : i + batch] for i in range(0, len(inputs), batch))
+    outputs = iter([output for part in parts for output in _at_least_float32(logits(part))])
     for window, flips in jobs:
         answers = [(next(outputs), flipped) for flipped in flips]
         yield from _contributions(answers, (inputs.shape[2], inputs.shape[3]), window.rows, window.columns, protocol)
 
 
 def _contributions(
-    outputs: list[tuple[Tensor, bool]],
+    outputs: list[tuple[Array, bool]],
     input_size: tuple[int, int],
     rows: Axis | Taps,
     columns: Axis | Taps,
@@ -217,25 +219,25 @@ def _contributions(
         strips = []
         for output, flipped in outputs:
             strip = resample(output, near_rows, to_columns.cut(mirrored if flipped else own))  # K,n,m
-            strips.append(strip.flip(-1) if flipped else strip)
-        scores = _scores(reduce(torch.add, strips), protocol)
+            strips.append(_flipped(strip) if flipped else strip)
+        scores = _scores(reduce(add, strips), protocol)
         down, part = down._replace(sources=down.sources - top), part._replace(sources=part.sources - left)
         yield down.outputs, part.outputs, resample(scores, down, part)
 
 
-def _scores(logits: Tensor, protocol: Protocol) -> Tensor:
+def _scores(logits: Array, protocol: Protocol) -> Array:
     if protocol.average == "softmax":
-        return torch.softmax(logits, dim=0)
+        return softmax(logits)
     if protocol.average == "exp":
-        limit = math.log(torch.finfo(logits.dtype).max / len(protocol.scales))
+        limit = math.log(namespace(logits).finfo(logits.dtype).max / len(protocol.scales))
         if (largest := logits.max().item()) > limit:
             what = f"a sum of logits is {largest:.1f}, but exp overflows {logits.dtype} above {limit:.1f}"
             raise InputError("protocol", what, 'use one that averages by "softmax", such as paper-multi')
-        return logits.exp()
+        return namespace(logits).exp(logits)
     return logits
 
 
-def _scaled(image: Tensor, scale: float, protocol: Protocol) -> Tensor:
+def _scaled(image: Array, scale: float, protocol: Protocol) -> Array:
     size = image.shape[2], image.shape[3]
     height, width = scaled_size(size, scale, protocol.base(*size))
     if (height, width) == size:
@@ -244,13 +246,29 @@ def _scaled(image: Tensor, scale: float, protocol: Protocol) -> Tensor:
     return resample(image, rows, linear(width, image.shape[3], protocol.align_corners))
 
 
-def _padded(pixels: Tensor, black: Tensor, protocol: Protocol) -> Tensor:
+def _padded(pixels: Array, black: Array, protocol: Protocol) -> Array:
     if protocol.crop is None or protocol.windows == "shifted":
         return pixels
-    image = black.repeat(1, 1, protocol.crop, protocol.crop)
+    image = namespace(black).tile(black, (1, 1, protocol.crop, protocol.crop))
     image[..., : pixels.shape[2], : pixels.shape[3]] = pixels
     return image
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _joined(images: list[Array]) -> Array:
+    """Return the images as one batch, in the memory format in which torch's convolutions are faster."""
+    library = namespace(images[0])
+    batch = library.concat(images)
+    return batch if library is np else batch.contiguous(memory_format=library.channels_last)
+
+
+def _flipped(x: Array) -> Array:
+    return namespace(x).flip(x, (-1,))
+
+
+def _zeros(shape: tuple[int, ...], like: Array) -> Array:
+    return namespace(like).zeros(shape, dtype=like.dtype, device=like.device)
+
+
+def _at_least_float32(x: Array) -> Array:
+    library = namespace(x)
+    return library.asarray(x, dtype=library.promote_types(x.dtype, library.float32))

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from danet import __version__
 from danet.errors import InputError
-from danet.predict.attention import Module
+from danet.predict.modules import Module
 from danet.predict.predictor import Predictor
 from danet.serve import responses, schemas
 from danet.serve.guard import Guard

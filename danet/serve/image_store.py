@@ -5,11 +5,12 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from danet.predict.attention import Inspection
 from danet.predict.segmentation import Segmentation, class_shares
+
+if TYPE_CHECKING:
+    from danet.predict.attention import Inspection
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class StoredImage:
     """One image; `inspection` is None if the network supports none."""
 
     segmentation: Segmentation
-    inspection: Inspection | None
+    inspection: "Inspection | None"
 
     @cached_property
     def shares(self) -> dict[int, float]:
@@ -31,8 +32,7 @@ class StoredImage:
         total = result.image.nbytes + result.labels.nbytes + result.confidence.nbytes
         if self.inspection is not None:
             internals = self.inspection.internals
-            tensors = [part for part in (*internals, *internals.logits_without.values()) if isinstance(part, Tensor)]
-            total += internals.labels.nbytes + sum(tensor.nbytes for tensor in tensors)
+            total += sum(getattr(part, "nbytes", 0) for part in (*internals, *internals.logits_without.values()))
         return total
 
 

@@ -4,30 +4,27 @@ import base64
 import json
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from danet.model.dranet import AttentionNetwork
 from danet.predict import overlay
-from danet.predict.attention import Inspection
+from danet.predict.modules import MODULES
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation, describe_classes
 from danet.serve.image_store import StoredImage
 
+if TYPE_CHECKING:
+    from danet.predict.attention import Inspection
+
 
 def model_card(predictor: Predictor) -> dict[str, Any]:
     """Return the metadata of the weights as JSON values, and which attention modules can be inspected."""
-    network = predictor.network
-    known = isinstance(network, AttentionNetwork)
-    modules = {
-        "position": known and network.position is not None,
-        "channel": known and network.channel is not None,
-    }
+    modules = {name: name in predictor.attention_modules for name in MODULES}
     return json.loads(predictor.card.json()) | {"attention": modules}
 
 
-def map_memory(inspection: Inspection) -> int:
+def map_memory(inspection: "Inspection") -> int:
     """Return the memory of a map over the feature grid in JSON, for the budget: as base64, and encoded."""
     return 6 * inspection.internals.labels.size
 
@@ -81,7 +78,7 @@ PIXELS = Encoding(_pixels, lambda segmentation: 4 * segmentation.labels.size)
 """H*W class ids followed by H*W confidences (0 to 255), one byte each, compressed with gzip."""
 
 
-def grid(inspection: Inspection) -> dict[str, float]:
+def grid(inspection: "Inspection") -> dict[str, float]:
     """Return the size of the feature grid, and the size of one cell in pixels of the image."""
     (rows, columns), (height, width) = inspection.grid, inspection.image.shape[:2]
     cell_height = inspection.stride * height / inspection.input_size[0]
@@ -118,7 +115,7 @@ def attention(image: StoredImage, x: int, y: int) -> dict[str, Any]:
     }
 
 
-def channels(inspection: Inspection, class_id: int, count: int) -> dict[str, Any]:
+def channels(inspection: "Inspection", class_id: int, count: int) -> dict[str, Any]:
     """Return the channels that respond most to a class, and their maps.
 
     Raises:

@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 
 from danet.errors import InputError
-from danet.predict.attention import Inspection, Module, inspect_pixels
+from danet.predict.modules import Module
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
 from danet.serve import responses
@@ -22,6 +22,9 @@ from danet.serve.peers import Peers
 from danet.serve.prometheus import Metrics, resident_bytes
 from danet.serve.responses import Encoding
 from danet.serve.worker import Worker, segment_batch
+
+if TYPE_CHECKING:
+    from danet.predict.attention import Inspection
 
 log = logging.getLogger("danet.serve")
 
@@ -179,7 +182,7 @@ class Service:
             segmentation = await self.query(self.inspection(image).without, without)
         return await self.encode(segmentation, encoding, request)
 
-    def inspection(self, image: StoredImage) -> Inspection:
+    def inspection(self, image: StoredImage) -> "Inspection":
         """Return an image's inspection.
 
         Raises:
@@ -210,5 +213,5 @@ class Service:
     def _inspect(self, images: list[np.ndarray]) -> list[StoredImage]:
         if not any(self.model_card["attention"].values()):
             return [StoredImage(result, None) for result in segment_batch(self.predictor, images)]
-        inspections = [inspect_pixels(self.predictor.folded, self.predictor.card, "image", image) for image in images]
+        inspections = [self.predictor.inspect_pixels("image", image) for image in images]
         return [StoredImage(inspection.segmentation, inspection) for inspection in inspections]

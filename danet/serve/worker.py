@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from danet.arrays import without_gradients
 from danet.data.images.channels import resize_long_side
 from danet.model.preprocess import normalize
-from danet.predict.inference import labels_from_logits
+from danet.predict.inference import labels_from_logits, on_device
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
 
@@ -104,17 +104,17 @@ def _lower_priority() -> None:
         os.nice(5)
 
 
-@torch.inference_mode()
+@without_gradients
 def segment_batch(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Segmentation]:
     """Segment H,W,3 uint8 images of one size in one forward pass.
 
     The results equal those for single images, up to the rounding of another batch size.
     """
     card, align_corners = predictor.card, predictor.network.align_corners
-    inputs = torch.from_numpy(np.stack([resize_long_side(image, card.size) for image in images]))  # B,h,w,3
-    logits = predictor.logits(normalize(inputs.to(predictor.device), card.mean, card.std))  # B,K,h',w'
+    inputs = np.stack([resize_long_side(image, card.size) for image in images])  # B,h,w,3
+    logits = predictor.logits(normalize(on_device(inputs, predictor.device), card.mean, card.std))  # B,K,h',w'
     input_size, results = (inputs.shape[1], inputs.shape[2]), []
-    for image, own in zip(images, logits.split(1), strict=True):
-        result = labels_from_logits(own, input_size, (image.shape[0], image.shape[1]), align_corners)
+    for i, image in enumerate(images):
+        result = labels_from_logits(logits[i : i + 1], input_size, (image.shape[0], image.shape[1]), align_corners)
         results.append(Segmentation("image", image, *result, card.classes))
     return results

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -203,7 +204,9 @@ def _work(settings: Settings, peers: Peers, count: int, sockets: list[socket.soc
 
 def _share_cores(count: int) -> None:
     """Give each process its share of the cores, unless the user has set the number of threads."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch when it is imported, and for the runtimes of exports
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)

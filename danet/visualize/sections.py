@@ -4,13 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from danet.data.classes import Classes
-from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.boundary import TOLERANCES, Boundary
 from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
@@ -18,6 +17,9 @@ from danet.evaluate.per_image import ImageScores
 from danet.recipes import Recipe
 from danet.visualize.html import Section, bar, escape, percent, swatch, table
 from danet.visualize.svg import Series, lines, matrix, reliability
+
+if TYPE_CHECKING:
+    from danet.evaluate.attention_metrics import AttentionMetrics
 
 History = Sequence[Mapping[str, float]]
 """The rows of metrics.csv, one per validation."""
@@ -133,7 +135,7 @@ def trust(calibration: Calibration, boundary: Boundary) -> Section:
     return Section("Calibration and boundaries", f'<div class="charts">{"".join(charts)}</div>')
 
 
-def attention(metrics: AttentionMetrics) -> Section:
+def attention(metrics: "AttentionMetrics") -> Section:
     """Return where attention looks, by class, and what it is worth."""
     entries = metrics.as_dict()
     position, parts = entries["position"], [f"<p>{escape(line, 600)}</p>" for line in metrics.text().splitlines()]

@@ -12,9 +12,7 @@ from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.predicted_files import PredictedFiles
-from danet.model.dranet import AttentionNetwork
 from danet.predict import overlay
-from danet.predict.attention import inspect_pixels
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction
@@ -98,9 +96,7 @@ def _image(source: Predictor | PredictedFiles, prediction: Prediction, row: Imag
         _figure(_labels(labels, everywhere, classes), "prediction", flat=True),
         _figure(_errors(image, wrong, valid), f"wrong pixels: {percent(1 - row.pixel_accuracy)}%"),
     ]
-    network = source.network if isinstance(source, Predictor) else None
-    if isinstance(network, AttentionNetwork) and network.position is not None and wrong.any():
-        assert isinstance(source, Predictor)
+    if isinstance(source, Predictor) and "position" in source.attention_modules and wrong.any():
         figures.append(_attention(source, prediction, wrong))
     scores = f"<p>IoU in this image, %:</p>{_chips(sample.labels, labels, classes)}"
     return f'<div class="drawings">{"".join(figures)}<div class="scores">{scores}</div></div>'
@@ -140,7 +136,7 @@ def _attention(predictor: Predictor, prediction: Prediction, wrong: np.ndarray) 
     """Draw the attention of the most confident wrong pixel, its row of Eq. 1, over the gray image."""
     sample, labels, confidence = prediction
     y, x = (int(at) for at in np.unravel_index(np.where(wrong, confidence, -1).argmax(), wrong.shape))
-    inspection = inspect_pixels(predictor.folded, predictor.card, sample.name, sample.image)
+    inspection = predictor.inspect_pixels(sample.name, sample.image)
     weights = inspection.attention(x, y)
     mixed = Image.fromarray(overlay.heat_over(as_rgb(sample.image), inspection.interpolate(weights / weights.max())))
     radius = max(mixed.size) / 60

@@ -15,6 +15,10 @@ FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
 """The bundled weights."""
 
+DEFAULT_EXPORT = DEFAULT.with_suffix(".onnx")
+"""The bundled weights for where torch is not installed. A clone has them after `danet export default --to onnx --out
+danet/default.onnx`."""
+
 MAX_SIZE = 4096
 """The largest size in a card."""
 

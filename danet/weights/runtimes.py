@@ -2,28 +2,27 @@
 
 `danet.load` accepts both in place of a weights file. The graph has one input, `images`, B,N,H,W float32 of any B, H and
 W, normalized as the card says, and two outputs: `logits`, B,K,h,w float32 at the feature grid, and `labels`, B,H,W
-uint8 train ids at the size of the images. Its metadata has `danet.card`, the JSON of `weights.file.Card`, and
-`danet.sha256`, the hash of the weights.
+uint8 train ids at the size of the images. Its metadata has `danet.card`, the JSON of `weights.card.Card`, and
+`danet.sha256`, the hash of the weights. Nothing here imports torch, so that it need not be installed.
 """
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
+from danet.arrays import Array, on_device_of, to_numpy
 from danet.errors import InputError, missing_package
-from danet.model.danet import Outputs
-from danet.weights.file import Card
+from danet.weights import onnx_file
+from danet.weights.card import Card
 
 SUFFIXES = (".onnx", ".xml")
 CARD, SHA256 = "danet.card", "danet.sha256"
@@ -32,6 +31,12 @@ MAX_BYTES = 1 << 30
 
 Run = Callable[[str, np.ndarray], np.ndarray]
 """A function of an output's name and images that returns this output; the other one is not computed."""
+
+
+class ExportedOutputs(NamedTuple):
+    """The output of an exported network, named as in `danet.model.danet.Outputs`."""
+
+    fused: Float[Array, "B K h w"]
 
 
 class ExportedNetwork:
@@ -47,29 +52,31 @@ class ExportedNetwork:
         self.in_channels: int = card.network.get("in_channels", 3)
         self.align_corners: bool = card.network.get("align_corners", True)
 
-    def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
+    def logits(self, images: Float[Array, "B N H W"]) -> ExportedOutputs:
         """Return `fused` at the feature grid, B,K,h,w, as `DANet.logits` does; the file has no other outputs.
 
-        Raises:
-            InputError: the wrong number of channels, or out of memory.
-        """
-        return Outputs(torch.from_numpy(self._output("logits", images)).to(images.device))
-
-    def labels(self, images: Float[Tensor, "B N H W"]) -> UInt8[Tensor, "B H W"]:
-        """Return train ids at the size of the images, computed by the graph.
+        NumPy arrays give NumPy arrays, and tensors give tensors.
 
         Raises:
             InputError: the wrong number of channels, or out of memory.
         """
-        return torch.from_numpy(self._output("labels", images)).to(images.device)
+        return ExportedOutputs(on_device_of(images, self._output("logits", images)))
 
-    def _output(self, name: str, images: Tensor) -> np.ndarray:
+    def labels(self, images: Float[Array, "B N H W"]) -> UInt8[Array, "B H W"]:
+        """Return train ids at the size of the images, computed by the graph; arrays or tensors as in `logits`.
+
+        Raises:
+            InputError: the wrong number of channels, or out of memory.
+        """
+        return on_device_of(images, self._output("labels", images))
+
+    def _output(self, name: str, images: Array) -> np.ndarray:
         shape = tuple(images.shape)
         if shape[1] != self.in_channels:
             what = f"have {shape[1]} channels, but the network takes {self.in_channels}"
             raise InputError("images", what, "use images with as many bands")
         try:
-            return self._run(name, images.detach().cpu().contiguous().numpy())
+            return self._run(name, np.ascontiguousarray(to_numpy(images)))
         except Exception as error:  # each runtime has its own types
             what = f"cannot segment {shape[0]} of {shape[2]} x {shape[3]} ({_first_line(error)})"
             raise InputError("images", what, "use smaller ones; the .safetensors file needs less memory") from error
@@ -78,7 +85,7 @@ class ExportedNetwork:
 def load(path: Path) -> tuple[ExportedNetwork, Card]:
     """Return the network of an exported file, and its card.
 
-    It computes in float32, except in quantized layers, on `torch.get_num_threads()` threads.
+    It computes in float32, except in quantized layers, on `thread_count()` threads.
 
     Raises:
         InputError: a missing package; the file is incomplete, was not written by danet, or refers to other files.
@@ -128,6 +135,14 @@ def import_openvino(where: object) -> ModuleType:
     return import_optional("openvino", "openvino", where)
 
 
+def thread_count() -> int:
+    """Return the number of threads to compute on: torch's if torch is used, or OMP_NUM_THREADS; 0 means all cores."""
+    torch, given = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    if torch is not None:
+        return torch.get_num_threads()
+    return int(given) if given.isdecimal() else 0
+
+
 @cache
 def openvino_core() -> Any:
     """Return the only OpenVINO core of this process, which is never freed.
@@ -143,7 +158,7 @@ def compile_output(model: Any, output: str) -> Callable[[np.ndarray], np.ndarray
     ov = import_openvino("OpenVINO models")
     pruned = ov.Model([model.output(output)], model.get_parameters())
     options = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": thread_count(),
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -160,18 +175,17 @@ def onnx_sha256(model: Any) -> str:
 
 
 def _open_onnx(path: Path) -> tuple[Run, str]:
-    onnx, runtime = (import_optional(name, "export", path) for name in ("onnx", "onnxruntime"))
+    runtime = import_optional("onnxruntime", "export", path)
     content = _read(path)
     try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf has its own types
+        file = onnx_file.read(content)
+    except ValueError as error:
         raise InputError(path, "not a valid ONNX file, or truncated", "copy or export it again") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model.graph)) or model.functions:
+    if not file.self_contained:
         raise InputError(path, "stores weights in other files, or has functions", "export it again with danet export")
-    entries = {entry.key: entry.value for entry in model.metadata_props}
-    _check(path, entries.get(CARD), entries.get(SHA256), onnx_sha256(model))
+    _check(path, file.metadata.get(CARD), file.metadata.get(SHA256), file.sha256)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
+    options.intra_op_num_threads, options.log_severity_level = thread_count(), 4
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own types
@@ -179,7 +193,7 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
     run_options = runtime.RunOptions()
     run_options.only_execute_path_to_fetches = True  # the labels would need a map K,H,W
     run_options.log_severity_level = 4
-    return lambda name, images: session.run([name], {"images": images}, run_options)[0], entries[CARD]
+    return lambda name, images: session.run([name], {"images": images}, run_options)[0], file.metadata[CARD]
 
 
 def _open_openvino(path: Path) -> tuple[Run, str]:
@@ -215,19 +229,6 @@ def _check(path: Path, card: str | None, expected: str | None, actual: str) -> N
     if expected != actual:
         what = "its weights differ from those that were exported (SHA-256 mismatch)"
         raise InputError(path, what, "copy or export it again" + (", both files" if path.suffix == ".xml" else ""))
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield every tensor of an ONNX graph, of its nodes' attributes, and of the graphs in them."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
 
 
 def _first_line(error: Exception) -> str:

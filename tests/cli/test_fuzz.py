@@ -24,6 +24,7 @@ from typing import NamedTuple
 import killed
 import numpy as np
 import pytest
+from exported import onnx_content
 from PIL import Image, PngImagePlugin
 
 from danet.errors import InputError
@@ -358,26 +359,7 @@ def open_weights(content: bytes, _: int, folder: Path) -> bool:
 
 def exported_files() -> list[bytes]:
     """Return an ONNX file like those of danet export, with a single convolution."""
-    from onnx import TensorProto, helper
-
-    from danet.data.registry import DATASETS
-    from danet.weights import file as weights_file
-    from danet.weights import runtimes
-
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [6, 3, 1, 1], np.arange(18, dtype="<f4").tobytes(), raw=True)
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, "H", "W"])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 6, "H", "W"])
-    labels = helper.make_tensor_value_info("labels", TensorProto.UINT8, ["B", "H", "W"])
-    nodes = [
-        helper.make_node("Conv", ["images", "w"], ["logits"], kernel_shape=[1, 1]),
-        helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0),
-        helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
-    ]
-    graph = helper.make_graph(nodes, "net", [images], [logits, labels], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    card = weights_file.Card({"num_classes": 6}, DATASETS["toy"].classes, (0.5,) * 3, (0.5,) * 3, size=128)
-    helper.set_model_props(model, {runtimes.CARD: card.json(), runtimes.SHA256: runtimes.onnx_sha256(model)})
-    return [model.SerializeToString()]
+    return [onnx_content()]
 
 
 def damaged_exported(seeds: list[bytes], index: int) -> bytes:

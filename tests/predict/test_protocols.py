@@ -176,7 +176,9 @@ def test_shares_of_all_windows_add_up_to_the_interpolation(size, source, crop, s
     def matrix(taps, first: int = 0) -> torch.Tensor:
         dense = torch.zeros(size, source, dtype=torch.float64)
         outputs = torch.arange(size)[taps.outputs]
-        for sources, weights in zip(taps.sources, taps.weights, strict=True):
+        for sources, weights in zip(
+            map(torch.from_numpy, taps.sources), map(torch.from_numpy, taps.weights), strict=True
+        ):
             dense.index_put_((outputs, sources + first), weights, accumulate=True)
         return dense
 
@@ -185,7 +187,7 @@ def test_shares_of_all_windows_add_up_to_the_interpolation(size, source, crop, s
     shares = [resampling.share(taps, window, counts) for window in windows]
     total = sum(matrix(part, window.start) for part, window in zip(shares, windows, strict=True))
     torch.testing.assert_close(total, matrix(taps))
-    read = [part.weights.sum(0) for part in shares if part.weights.numel()]
+    read = [part.weights.sum(0) for part in shares if part.weights.size]
     assert all(weights[0] > 0 and weights[-1] > 0 for weights in read), "outputs that the window does not contribute to"
     impulses = torch.eye(source, dtype=torch.float64)[None]
     expected = F.interpolate(
