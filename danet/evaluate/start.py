@@ -142,19 +142,34 @@ def evaluate(
     if encoding is not None:
         raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
     predictor = _load(evaluated, samples, attention)
-    if counts is None:
-        with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
-            predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
-            inspect = partial(_inspect, predictor) if attention else _no_inspection
-            result = measure(predicted, samples, submitted, inspect)
-        return EvaluationResult(samples, predictor, result, len(samples))
-    kept = Counts(Path(counts), evaluated.about(predictor, samples))
-    if missing := missing_images(kept, len(samples), shard):
+    if counts is not None:
+        return _count(
+            evaluated, predictor, samples, Path(counts), shard, engine, Workers(workers, gpus_per_worker), advance
+        )
+    with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
+        predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
+        result = measure(predicted, samples, submitted, partial(_inspect, predictor) if attention else _no_inspection)
+    return EvaluationResult(samples, predictor, result, len(samples))
+
+
+def _count(
+    evaluated: Evaluated,
+    predictor: Predictor,
+    samples: Samples,
+    folder: Path,
+    shard: str | None,
+    engine: str,
+    workers: Workers,
+    advance: Callable[[int, int], None],
+) -> EvaluationResult:
+    """Count the missing images of the shard; the result has scores if all images are counted."""
+    counts = Counts(folder, evaluated.about(predictor, samples))
+    if missing := missing_images(counts, len(samples), shard):
         if engine == "ray":
-            count_on_ray(evaluated, samples, kept, missing, Workers(workers, gpus_per_worker), advance)
+            count_on_ray(evaluated, samples, counts, missing, workers, advance)
         else:
-            count_here(predictor, samples, find_protocol(protocol), kept, missing, advance)
-    records = kept.read()
+            count_here(predictor, samples, find_protocol(evaluated.protocol), counts, missing, advance)
+    records = counts.read()
     total = total_evaluation(records, samples.classes) if len(records) == len(samples) else None
     return EvaluationResult(samples, predictor, total, len(records))
 

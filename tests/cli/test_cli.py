@@ -300,7 +300,7 @@ def test_flags_that_are_off_can_be_negated_but_help_hides_it(capsys):
         ("predict", "[OPTIONS] IMAGE [IMAGE ...]"),
         ("convert", "[OPTIONS] SOURCE DESTINATION"),
         ("report", "RUN [RUN ...]"),
-        ("evaluate", "[OPTIONS] WEIGHTS"),
+        ("evaluate", "[OPTIONS] [WEIGHTS]"),
         ("recipes", "[NAME ...]"),
     ],
 )
