@@ -1,7 +1,6 @@
 """Write files atomically, read settings files safely, and check output paths before the work begins."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,7 +13,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
+from danet import portability
 from danet.errors import InputError
+from danet.portability import BINARY, CLOEXEC, NOFOLLOW, NONBLOCK, flush, flush_all
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The error numbers of a full disk, an exhausted quota and a file size limit."""
@@ -156,13 +157,16 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
+        if portability.WINDOWS:  # which renames no open files
+            descriptor = os.close(descriptor)
         if overwrite:
             temporary.replace(path)
         else:
             _rename_to_new(temporary, path)
         flush(path.parent)
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         temporary.unlink(missing_ok=True)
 
 
@@ -170,9 +174,9 @@ def _create_locked(path: Path) -> tuple[Path, int]:
     """Create a hidden file beside `path` and lock it; return its path and descriptor."""
     while True:
         temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}{path.suffix}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC | BINARY, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            portability.lock(descriptor)
             if temporary.exists():
                 return temporary, descriptor
         except BlockingIOError:  # `remove_incomplete` was faster
@@ -192,7 +196,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        os.sync()
+        flush_all()
+        if portability.WINDOWS and path.is_dir():  # it replaces no folders, not even empty ones
+            path.rmdir()
         temporary.replace(path)
         flush(path.parent)
     finally:
@@ -220,22 +226,17 @@ def remove_incomplete(folder: Path) -> None:
     """
     for file in folder.glob(f"{_HIDDEN}*"):
         with suppress(OSError):  # removed meanwhile, not ours, or being written
-            descriptor = os.open(file, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(file, os.O_RDWR | NONBLOCK | NOFOLLOW | CLOEXEC | BINARY)
             try:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    continue
+                portability.lock(descriptor)
+                if not portability.WINDOWS:
                     file.unlink()
             finally:
                 os.close(descriptor)
-
-
-def flush(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            if portability.WINDOWS:  # which removes no open files
+                file.unlink()
 
 
 @contextmanager
@@ -246,7 +247,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         OSError: the file does not exist, cannot be read, or is not a regular file.
         ValueError: not a possible name of a file.
     """
-    descriptor = _open_checked(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = _open_checked(path, os.O_RDONLY | NONBLOCK)
     with open(descriptor, "rb") as file:
         yield file
 
@@ -265,7 +266,7 @@ def open_own(path: Path, flags: int) -> int:
     """
     link = OSError(errno.ELOOP, "it is a link to another file", str(path))
     try:
-        descriptor = _open_checked(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = _open_checked(path, flags | NOFOLLOW | NONBLOCK)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -279,7 +280,7 @@ def open_own(path: Path, flags: int) -> int:
 def _open_checked(path: Path, flags: int) -> int:
     if path.exists() and not path.is_file():  # opening a device may have effects
         _raise_irregular(path)
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, flags | CLOEXEC | BINARY, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # replaced meanwhile
         os.close(descriptor)
         _raise_irregular(path)

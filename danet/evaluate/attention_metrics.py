@@ -64,12 +64,13 @@ def row_metrics(
         regions: M,N, of a DRANet, whose weights of centers are divided among the positions; see `Internals`.
     """
     device, (height, width) = query.device, labels.shape
+    precise = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
     count = height * width
     classes = torch.from_numpy(labels.reshape(-1).astype(np.int64)).to(device)
     valid = classes != IGNORE
     row, column = torch.arange(count, device=device) // width, torch.arange(count, device=device) % width
     columns: dict[str, list[Tensor]] = {name: [] for name in (*_SHARES, "entropy")}
-    directions = torch.zeros(count, dtype=torch.float64, device=device)  # the sum of all rows, each of length 1
+    directions = torch.zeros(count, dtype=precise, device=device)  # the sum of all rows, each of length 1
     for at in torch.arange(count, device=device).split(max(1, _BLOCK // count)):
         weights = attention_weights(query[None, at], key[None])[0]
         weights = weights if regions is None else weights @ regions  # n,N
@@ -77,16 +78,16 @@ def row_metrics(
         near = ((row[at, None] - row).abs() <= NEIGHBORHOOD) & ((column[at, None] - column).abs() <= NEIGHBORHOOD)
         far, own = weights.masked_fill(near, 0), weights * same
         columns["own"].append(own.sum(1))
-        columns["chance"].append(same.double().mean(1))
+        columns["chance"].append(same.to(precise).mean(1))
         columns["own_beyond"].append((far * same).sum(1) / far.sum(1))
-        columns["chance_beyond"].append((same & ~near).sum(1).double() / (~near).sum(1))
+        columns["chance_beyond"].append((same & ~near).sum(1).to(precise) / (~near).sum(1))
         columns["entropy"].append(-torch.xlogy(weights, weights).sum(1))
-        directions += (weights / weights.norm(dim=1, keepdim=True)).sum(0, dtype=torch.float64)
-    joined = {name: torch.cat(parts).double() for name, parts in columns.items()}
+        directions += (weights / weights.norm(dim=1, keepdim=True)).sum(0, dtype=precise)
+    joined = {name: torch.cat(parts).to(precise) for name, parts in columns.items()}
     entropy = joined.pop("entropy").mean().item() / np.log(count) if count > 1 else float("nan")
     pairs = count * (count - 1)
     cosine = (directions.square().sum().item() - count) / pairs if pairs else float("nan")
-    shares = {name: values.where(valid, torch.nan).cpu().numpy() for name, values in joined.items()}
+    shares = {name: values.where(valid, torch.nan).cpu().double().numpy() for name, values in joined.items()}
     return RowMetrics(classes.to(torch.uint8).cpu().numpy(), **shares, entropy=entropy, cosine=cosine)
 
 

@@ -12,7 +12,8 @@ def resolve_device(name: str | None, index: int = 0) -> torch.device:
     """Return the device of this name, after checking that it is available.
 
     Args:
-        name: for example "cpu", "cuda" or "cuda:1"; None: a GPU if there is one, else the CPU.
+        name: for example "cpu", "cuda", "cuda:1" or "mps", the GPU of Apple's processors; None: a GPU for CUDA if there
+            is one, else the CPU.
         index: the GPU that "cuda" means if there are several.
 
     Raises:
@@ -26,7 +27,8 @@ def resolve_device(name: str | None, index: int = 0) -> torch.device:
             torch.zeros(1, device=device).tolist()
             return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError("device", f"{name!r} is not available", "use 'cpu' or 'cuda'") from error
+        what = f"{name!r} is not available" + (" (it needs macOS on an Apple processor)" if name == "mps" else "")
+        raise InputError("device", what, "use 'cpu' or 'cuda'") from error
     index = index if device.index is None else device.index
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:

@@ -20,6 +20,7 @@ import numpy as np
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import decode_image
 from danet.errors import InputError
+from danet.portability import blocked_signals
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The formats that browsers and cameras send. Each further decoder would be one more to attack."""
@@ -151,11 +152,8 @@ def _blocked_signals() -> Iterator[None]:
 
     Signals to the process group reach these processes too, but it is the server that stops them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
+    with blocked_signals(_SIGNALS):
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(pipe: Connection, max_pixels: int, bands: Bands) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import errno
 import logging
-import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from danet.errors import InputError, missing_package
+from danet.portability import free_files
 from danet.serve.log import LogFormat, StderrHandler
 
 if TYPE_CHECKING:
@@ -113,9 +112,7 @@ def url(listening: socket.socket, host: str) -> str:
 
 def max_connections() -> int:
     """Return how many connections this process may hold so that it does not run out of file descriptors."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    used = len(os.listdir("/dev/fd"))  # noqa: PTH208
-    return max(16, min(limit - used - _SPARE_DESCRIPTORS, _MOST_CONNECTIONS))
+    return max(16, min(free_files() - _SPARE_DESCRIPTORS, _MOST_CONNECTIONS))
 
 
 def start_log(log_format: LogFormat) -> None:

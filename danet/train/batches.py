@@ -17,13 +17,14 @@ from danet.data.augment import Augmentation
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError
+from danet.portability import blocked_signals, end_after, unblock_signals
 from danet.recipes import Recipe
 from danet.train.distributed import Process
 from danet.train.run_folder import SkippedImages
 from danet.train.user_transform import Transform, apply, check_sendable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SECONDS_TO_FINISH = 20  # after SIGTERM; then SIGALRM ends a worker that the main process has not ended
+_SECONDS_TO_FINISH = 20  # after SIGTERM; then an alarm ends a worker that the main process has not ended
 
 
 class Batch(NamedTuple):
@@ -95,9 +96,8 @@ def batches(
 
 
 def _iterate(loader: DataLoader) -> Iterator[Batch]:
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until each worker has its own handlers
-    loaded = iter(loader)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    with blocked_signals(_SIGNALS):  # until each worker has its own handlers
+        loaded = iter(loader)
     try:
         yield from loaded
     except (ConnectionError, EOFError):  # a worker was lost
@@ -148,6 +148,6 @@ def _set_worker_signals(_worker: int) -> None:
     this itself, and the other workers do not print that their connection is closed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_FINISH) and None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.signal(signal.SIGTERM, lambda *_: end_after(_SECONDS_TO_FINISH))
+    unblock_signals(_SIGNALS)
     sys.excepthook = lambda kind, *rest: None if issubclass(kind, ConnectionError) else sys.__excepthook__(kind, *rest)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from danet.errors import InputError
 from danet.model.device import resolve_device
 from danet.startup import without_dynamo
 
@@ -71,6 +72,8 @@ def start(device: str | None) -> Process:
     chosen = resolve_device(device, local)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    if world > 1 and chosen.type == "mps":
+        raise InputError("device", "'mps' trains in a single process", "leave out torchrun, or use 'cpu'")
     if world > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=_store(), rank=rank, world_size=world)

@@ -6,7 +6,6 @@ report.html, batch.jpg and class_pixels.json (what it trains on), and bad.txt if
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import math
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-from danet import recipes
+from danet import portability, recipes
 from danet.errors import InputError, missing_folder
 from danet.files import open_own, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
@@ -110,19 +109,28 @@ def lock(folder: Path) -> Iterator[None]:
             if created and not checkpoint.exists(folder):
                 for name in (RECIPE, ENVIRONMENT):
                     (folder / name).unlink(missing_ok=True)
-            (folder / LOCK).unlink(missing_ok=True)
-            for path in created:  # from the inside out
-                with contextlib.suppress(OSError):  # it is not empty
-                    path.rmdir()
+            if not portability.WINDOWS:
+                _remove_lock(folder, created)
+    if portability.WINDOWS:  # which removes no open files
+        _remove_lock(folder, created)
+
+
+def _remove_lock(folder: Path, created: Sequence[Path]) -> None:
+    """Remove the lock, and the folders that were created for it, from the inside out."""
+    with contextlib.suppress(PermissionError):  # on Windows, another process has opened it meanwhile
+        (folder / LOCK).unlink(missing_ok=True)
+    for path in created:
+        with contextlib.suppress(OSError):  # it is not empty
+            path.rmdir()
 
 
 def _lock_file(descriptor: int, folder: Path) -> None:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
+        portability.lock_for_process(descriptor)
         if not os.fstat(descriptor).st_nlink:  # its owner ended and removed the file after we had opened it
             raise BlockingIOError
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError as error:
         owner = os.read(descriptor, 32).decode(errors="replace").strip() or "another"
         what, remedy = f"in use by process {owner}", "wait until it ends, or choose another `folder`"

@@ -1,0 +1,124 @@
+"""What differs between Linux, macOS and Windows: locks of files, flags of `os.open`, flushing, and signals.
+
+Modules that only some systems have are imported here and nowhere else.
+"""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def _optional(name: str) -> Any:
+    """Import a module that only some systems have; None if this one does not."""
+    return import_module(name) if find_spec(name) else None
+
+
+WINDOWS = os.name == "nt"
+_fcntl, _msvcrt, _resource = (_optional(name) for name in ("fcntl", "msvcrt", "resource"))
+
+CLOEXEC: int = getattr(os, "O_CLOEXEC", getattr(os, "O_NOINHERIT", 0))
+"""Programs that this process starts do not inherit the file."""
+NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+"""Refuse to open a link; 0 on Windows, where creating links needs a privilege."""
+NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
+"""Do not wait for the other end of a pipe; 0 on Windows, which has no pipes among its files."""
+BINARY: int = getattr(os, "O_BINARY", 0)
+"""Keep the ends of lines, which Windows would translate."""
+
+_LOCKED_BYTE = 1 << 30  # behind the content: Windows lets nobody else read what is locked
+_MOST_FILES = 8192  # of Windows' C library
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file, without waiting. The lock ends when the descriptor is closed.
+
+    Raises:
+        BlockingIOError: it is locked.
+        OSError: the file system has no locks.
+    """
+    if _fcntl is None:
+        _lock_byte(descriptor)
+    else:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+
+
+def lock_for_process(descriptor: int) -> None:
+    """Lock an open file for this process: forked processes do not inherit this lock, unlike that of `lock`.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: the file system has no locks.
+    """
+    if _fcntl is None:
+        _lock_byte(descriptor)
+    else:
+        _fcntl.lockf(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+
+
+def _lock_byte(descriptor: int) -> None:
+    """Lock a byte with msvcrt, which locks from the position of the file on."""
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        _msvcrt.locking(descriptor, _msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it") from error
+    finally:
+        os.lseek(descriptor, position, os.SEEK_SET)
+
+
+def flush(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to disk. Windows flushes files only, and opened for writing."""
+    if WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR | BINARY if WINDOWS else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_all() -> None:
+    """Flush all files to disk, where one call can do this."""
+    if not WINDOWS:
+        os.sync()
+
+
+@contextmanager
+def blocked_signals(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Block signals in this thread and in processes that it starts, until the block ends.
+
+    Windows has no such mask.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)
+    before = None if mask is None else mask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        if mask is not None:
+            mask(signal.SIG_SETMASK, before)
+
+
+def unblock_signals(numbers: Sequence[signal.Signals]) -> None:
+    """Receive signals that were blocked when this process was started."""
+    if (mask := getattr(signal, "pthread_sigmask", None)) is not None:
+        mask(signal.SIG_UNBLOCK, numbers)
+
+
+def end_after(seconds: int) -> None:
+    """End this process after some seconds, even if it hangs. Windows has no alarm: the process is left alone."""
+    if (alarm := getattr(signal, "alarm", None)) is not None:
+        alarm(seconds)
+
+
+def free_files() -> int:
+    """Return how many files and connections this process can still open."""
+    if _resource is None:
+        return _MOST_FILES
+    return _resource.getrlimit(_resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))  # noqa: PTH208
