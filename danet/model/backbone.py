@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from danet.errors import InputError, join_messages
-from danet.startup import without_dynamo
+from danet.startup import finish_timm, parts_of_timm
 
-with without_dynamo():
-    import timm
+with parts_of_timm():
+    import timm.models.efficientnet  # noqa: F401 (with MobileNetV2 and EfficientNet-Lite)
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    from timm.models import FeatureInfo, adapt_input_conv
+    from timm.models._factory import create_model
+    from timm.models._features import FeatureInfo
+    from timm.models._manipulate import adapt_input_conv
+    from timm.models._registry import get_pretrained_cfg, is_model, list_models
     from timm.models.resnet import BasicBlock, Bottleneck
 
 
@@ -94,7 +97,7 @@ def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tupl
 
     If `channels` is not 3, they are repeated cyclically as the weights are; for one channel they are averaged.
     """
-    config = timm.get_pretrained_cfg(name)
+    config = _pretrained_config(name)
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if config is None else (config.mean, config.std)
     if channels == 1:
         return (sum(mean) / len(mean),), (sum(std) / len(std),)
@@ -118,11 +121,11 @@ def load_backbone(backbone: nn.Module, name: str, state: Mapping[str, Tensor], s
     wanted = backbone.state_dict()
     parts = {part for part, _ in backbone.named_children()}
     state = {_flat_key(key, parts): tensor for key, tensor in state.items()}
-    first = _flat_key(f"{getattr(timm.get_pretrained_cfg(name), 'first_conv', None)}.weight", parts)
+    first = _flat_key(f"{getattr(_pretrained_config(name), 'first_conv', None)}.weight", parts)
     if first in wanted and first in state and state[first].shape[1] == 3:
         state |= {first: adapt_input_conv(wanted[first].shape[1], state[first])}
     with torch.device("meta"):
-        whole = {_flat_key(key, parts) for key in timm.create_model(name).state_dict()}
+        whole = {_flat_key(key, parts) for key in create_model(name).state_dict()}
     wrong = [f"{key} is missing" for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} is not a key of {name}" for key in state if key not in wanted and key not in whole]
     wrong += [
@@ -144,13 +147,15 @@ def _check_stride(stride: int) -> None:
 
 def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
     """Create a timm network that returns feature maps."""
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    if pretrained or not is_model(name):
+        finish_timm()
+    if not is_model(name):
+        near = difflib.get_close_matches(name, list_models(), n=3)
         names = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:]))) or "resnet50"
         remedy = f"did you mean {names}?"
         raise InputError("backbone", f"timm has no model {name!r}", remedy)
     try:
-        return timm.create_model(name, pretrained, features_only=True, **options)
+        return create_model(name, pretrained, features_only=True, **options)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         dilated = "output_stride" in options
         what = f"{name!r} does not support {'dilation' if dilated else 'feature maps'} ({error})"
@@ -159,6 +164,13 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
     except OSError as error:
         what = f"cannot download the pretrained weights of {name!r} ({error})"
         raise InputError("backbone", what, "set `backbone_weights` to a file") from error
+
+
+def _pretrained_config(name: str) -> Any:
+    """Return what timm knows of the weights of a model; None if there are none."""
+    if not is_model(name.partition(".")[0]):
+        finish_timm()
+    return get_pretrained_cfg(name)
 
 
 def _flat_key(key: str, parts: Container[str]) -> str:

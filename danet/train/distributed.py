@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from danet.errors import InputError
 from danet.model.device import resolve_device
-from danet.startup import without_dynamo
+from danet.startup import parts_of_timm
 
-with without_dynamo():
+with parts_of_timm():
     from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 
 _TORCHRUN_DEFAULTS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
