@@ -32,6 +32,7 @@ _METAVARS = {
     "destination": "DESTINATION",
     **dict.fromkeys(("root", "cache", "calibration", "submit"), "DIR"),
     "device": "DEVICE",
+    "time_budget": "TIME",
     "host": "HOST",
     "allow_host": "HOST",
     "allow_origin": "ORIGIN",

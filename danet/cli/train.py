@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -32,6 +32,8 @@ class Execution:
     """keep decoded training images in this folder and read only the crops; helps if image decoding is the bottleneck"""
     tensorboard: bool = False
     """also write the curves to RUN/tensorboard; needs the extra track (uv sync --extra track)"""
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+    """also send the curves to this experiment tracker, whose package must be installed"""
     deterministic: bool = False
     """make runs on this device reproducible to the bit; an operation that prevents this is an error"""
 
@@ -55,6 +57,8 @@ class Train:
     backbone_weights: Path | None = None
     """ImageNet weights of the backbone: a .safetensors file with timm's parameter names; default: download them from
     the Hugging Face Hub"""
+    time_budget: str | None = None
+    """choose the number of steps so that the run ends in this time on this machine: 30m, 1.5h, 1h30m"""
     dry_run: bool = False
     """print the settings, data, steps and required memory without training; does not read the masks (use danet check
     for that)"""
@@ -119,17 +123,20 @@ def _start(options: Train, name: str) -> int:
     if options.dry_run:
         from danet.data import registry
         from danet.train.dry_run import describe
-        from danet.train.run_folder import RunOptions
+        from danet.train.start import run_options
 
-        run_options = RunOptions(folder, *weights, **vars(options.execution))
-        print(describe(options.recipe, run_options))
+        if options.time_budget is not None:
+            what = "needs the time of some training steps"
+            raise InputError("time_budget", what, "leave it out, or leave out `dry_run`")
+        given = {"backbone_weights": weights[0], "initial_weights": weights[1], **vars(options.execution)}
+        print(describe(options.recipe, run_options(folder, **given)))
         data = options.recipe.data
         if data.root is None and not registry.DATASETS[data.dataset].synthetic:
             note = f"note: --data.root is missing; training needs the folder of the {data.dataset} dataset"
             print(note, file=sys.stderr)
         return 0
     backbone, initial = weights
-    execution = vars(options.execution)
+    execution = {**vars(options.execution), "time_budget": options.time_budget}
     return _report(train(options.recipe, out=folder, backbone_weights=backbone, initial_weights=initial, **execution))
 
 

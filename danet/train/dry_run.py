@@ -23,11 +23,11 @@ from danet.train import run_folder
 from danet.train.adapt import can_use_bundled, needs_imagenet
 from danet.train.build import build, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
-from danet.train.logging import require_tensorboard
 from danet.train.pretrained import find_pretrained
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.scale import ObjectScale, check_scales, measure, with_size
 from danet.train.schedule import learning_rate
+from danet.train.trackers import require_tracker
 
 
 class _DataFacts(NamedTuple):
@@ -145,8 +145,8 @@ def _check_options(recipe: Recipe, options: RunOptions, data: _DataFacts) -> Non
     if check_writable(options.folder) == options.folder:
         run_folder.check_unused(options.folder, recipe)
     resolve_device(options.device)
-    if options.tensorboard:
-        require_tensorboard()
+    for name in options.trackers:
+        require_tracker(name)
     if options.backbone_weights is not None or options.initial_weights is not None or recipe.fine_tunes:
         build(recipe, data.classes, options.backbone_weights, options.initial_weights, bands=data.bands)
 

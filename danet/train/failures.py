@@ -1,15 +1,19 @@
 """Translate errors of libraries and the system during training into one line that says what to do."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+from torch import nn
 from torch.distributed import DistError
 
 from danet.errors import InputError
 from danet.files import FULL, format_bytes
 from danet.model.attention_kernels import is_out_of_memory
 from danet.recipes import Recipe
+from danet.train.batches import Batch
 from danet.train.estimate import Estimate, estimate
 
 
@@ -77,3 +81,23 @@ def _out_of_memory(recipe: Recipe, processes: int, cost: Estimate) -> InputError
         f"out of memory: {crops} need about {format_bytes(cost.bytes(images))}, the largest tensor is {tensor}",
         "increase `optim.accumulate`, reduce `data.crop`, or set `optim.precision` to bfloat16",
     )
+
+
+def check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: float, parts: Sequence[Batch]) -> None:
+    """Check the loss and the gradients before the optimizer applies them to the weights.
+
+    Args:
+        loss: losses by name.
+        network: the network, with its gradients.
+        step: the step.
+        rate: its learning rate.
+        parts: its images.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
+    if not (math.isfinite(loss["total"]) and math.isfinite(norm)):
+        names = ", ".join(name for part in parts for name in part.names)
+        what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
+        raise InputError(f"step {step}", what, "reduce `optim.lr`, or increase `optim.warmup`")

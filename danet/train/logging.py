@@ -1,20 +1,18 @@
-"""Progress of a run on standard error, and event files for TensorBoard.
+"""Progress of a run on standard error.
 
 A terminal shows a bar. Files and pipes get a line after each validation, and one a minute.
 """
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from danet.errors import InputError, missing_package, printable
+from danet.errors import printable
 
 SECONDS_PER_LINE = 60.0
 """The time between two lines of progress where there is no terminal."""
@@ -105,51 +103,3 @@ class TrainingProgress:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def require_tensorboard() -> None:
-    """Check that TensorBoard is installed.
-
-    Raises:
-        InputError: it is not.
-    """
-    if find_spec("tensorboard") is None:
-        raise missing_package("tensorboard", "needs the package tensorboard", "track")
-
-
-class TensorBoardLog:
-    """A context manager that writes the numbers of metrics.csv as TensorBoard events.
-
-    Args:
-        folder: folder of the event files; None: write nothing.
-
-    Raises:
-        InputError: the folder is a link.
-    """
-
-    def __init__(self, folder: Path | None):
-        self._folder, self._writer = folder, None
-        if folder is not None and folder.is_symlink():
-            what = "is a link to another folder, which would be written to"
-            raise InputError(folder, what, "remove it, or choose another `folder`")
-
-    def __enter__(self) -> "TensorBoardLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def add(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write the last row; the first call writes all rows and replaces those of an interrupted run."""
-        if self._folder is None:
-            return
-        rows = history[-1:]
-        if self._writer is None:  # created late because it starts a thread, and workers must be forked before
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer, rows = SummaryWriter(str(self._folder), purge_step=0), history
-        for row in rows:
-            for name in row.keys() - {"step"}:
-                self._writer.add_scalar(name, row[name], int(row["step"]))
-        self._writer.flush()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
-from danet.errors import InputError, printable
+from danet.errors import printable
 from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
@@ -42,7 +42,7 @@ from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
-from danet.train.logging import TensorBoardLog, TrainingProgress, require_tensorboard
+from danet.train.logging import TrainingProgress
 from danet.train.result import Result
 from danet.train.resume import check_state, check_transform, load_network
 from danet.train.run_folder import RunOptions, SkippedImages
@@ -54,6 +54,7 @@ from danet.train.schedule import (
     set_learning_rate,
     set_training_mode,
 )
+from danet.train.trackers import TrackerLog, require_tracker
 from danet.train.user_transform import Transform, name_of
 from danet.train.validate import attention_summary, record, validate
 from danet.weights import file as weights_file
@@ -61,8 +62,11 @@ from danet.weights.file import Card
 
 
 @dataclass
-class _Run:
-    """Everything that the loop works with."""
+class Run:
+    """Everything that the loop works with.
+
+    Training ends at the first step after `deadline`, a time of the monotonic clock.
+    """
 
     recipe: Recipe
     options: RunOptions
@@ -73,12 +77,15 @@ class _Run:
     per_epoch: int
     steps: int
     first: int
+    resumed: bool
     network: nn.Module
     card: Card
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     state: TrainingState
     transform: Transform | None
+    deadline: float = math.inf
+    out_of_time: bool = False
 
     def save_checkpoint(self, step: int) -> float:
         """Save a checkpoint in the main process, and return the time of a monotonic clock."""
@@ -93,8 +100,16 @@ class _Run:
     def validation_due(self, step: int) -> bool:
         """Return whether to validate before this step."""
         epoch, remainder = divmod(step, self.per_epoch)
-        due = step == self.steps or (step > 0 and remainder == 0 and epoch % self.recipe.validate_every == 0)
+        due = self.ends(step) or (step > 0 and remainder == 0 and epoch % self.recipe.validate_every == 0)
         return due and not self.state.validated(step)
+
+    def ends(self, step: int) -> bool:
+        """Return whether this is the last step, or time is up; at least one step is taken."""
+        if step == self.steps or self.deadline == math.inf or step == self.first:
+            return step == self.steps
+        late = self.out_of_time or bool(self.process.sum(torch.tensor(int(time.monotonic() > self.deadline))))
+        self.out_of_time = late
+        return late
 
     def out_of_patience(self, step: int) -> bool:
         """Return whether the validation at this step was one too many without a better mIoU."""
@@ -124,7 +139,11 @@ def exhaust(validations: Generator[dict[str, Any], None, Result]) -> Result:
 
 
 def iterate(
-    recipe: Recipe | None, options: RunOptions, resume: bool = False, transform: Transform | None = None
+    recipe: Recipe | None,
+    options: RunOptions,
+    resume: bool = False,
+    transform: Transform | None = None,
+    fit: Callable[[Run], None] = lambda _: None,
 ) -> Generator[dict[str, Any], None, Result]:
     """Train, and yield the row of metrics.csv of each validation; return the result.
 
@@ -135,13 +154,14 @@ def iterate(
         options: how to run it.
         resume: continue the run in `options.folder` from its newest checkpoint.
         transform: the user's own augmentation, after that of the recipe.
+        fit: changes a new run before its first step; see `danet.train.time_budget`.
 
     Raises:
         InputError: an invalid recipe, unreadable data, a folder that is in use or not empty, a full disk, too little
             memory, or a loss that is not finite.
     """
-    if options.tensorboard:
-        require_tensorboard()
+    for name in options.trackers:
+        require_tracker(name)
     process = distributed.start(options.device)
     nodes.note_stale_store(process)
     recipe = nodes.read_recipe(process, options.folder) if recipe is None else recipe
@@ -149,7 +169,10 @@ def iterate(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
-        result = yield from _run_steps(_prepare(recipe, options, resume, process, transform))
+        run = prepare(recipe, options, resume, process, transform)
+        if not run.resumed:
+            fit(run)
+        result = yield from _run_steps(run)
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
                 result = replace(result, final=report.finish(options.folder, str(process.device), interruption.check))
@@ -157,7 +180,7 @@ def iterate(
     return replace(result, folder=options.folder)
 
 
-def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process, transform: Transform | None) -> _Run:
+def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process, transform: Transform | None) -> Run:
     """Load the data, build the network, and create the run folder or restore the newest checkpoint."""
     recipes.check(recipe, process.world)
     skipped = SkippedImages(options.folder, recipe.skip_bad)
@@ -207,7 +230,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     state.images, state.data, state.recipe = len(samples), data, recipes.to_dict(recipe)
     if saved is not None and process.main:
         run_folder.record_root(options.folder, root)
-    return _Run(
+    return Run(
         recipe,
         options,
         process,
@@ -217,6 +240,7 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
         per_epoch,
         steps,
         first=0 if saved is None else saved["step"],
+        resumed=saved is not None,
         network=network,
         card=card,
         optimizer=optimizer,
@@ -226,14 +250,14 @@ def _prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process
     )
 
 
-def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
+def _run_steps(run: Run) -> Generator[dict[str, Any], None, Result]:
     """Train from the first to the last step, with validations and checkpoints."""
     recipe, options, process, state = run.recipe, run.options, run.process, run.state
     network = process.wrap(run.network)
     counted = state.class_pixels, run.transform
     stream = batches(run.samples, recipe, process, run.first, run.steps, options.workers, run.skipped, *counted)
     display = TrainingProgress(run.steps, run.first, recipe.data.batch, process.main)
-    log = TensorBoardLog(options.folder / "tensorboard" if options.tensorboard and process.main else None)
+    log = TrackerLog(options.trackers if process.main else (), options.folder, recipes.to_dict(recipe))
     errors = failures.translate_errors(
         recipe, process.world, options.workers, len(run.samples.classes), run.samples.bands.count
     )
@@ -247,9 +271,9 @@ def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
                     return _stop(run, step, interruption)
                 saved_at = run.save_checkpoint(step)
                 yield dict(state.history[-1])
-            if step < run.steps and run.out_of_patience(step) and process.main:
-                print(_stopped_early(run, step), file=sys.stderr)
-            if step == run.steps or run.out_of_patience(step):
+            if run.ends(step) or run.out_of_patience(step):
+                if step < run.steps and process.main:
+                    print(_stopped_early(run, step), file=sys.stderr)
                 break
 
             rate = learning_rate(recipe.optim, step, run.steps)
@@ -259,14 +283,8 @@ def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
             if step == 0 and process.main:
                 training_data.record(options.folder, run.samples, parts)
 
-            torch.manual_seed(_dropout_seed(recipe.seed, step, process.rank))
-            run.optimizer.zero_grad()
-            network.train()
-            set_training_mode(run.network, recipe.optim.freeze)
-            if step < recipe.optim.frozen_batch_norm * run.per_epoch:
-                freeze_batch_norm(run.network)
-            loss = compute_gradients(network, parts, recipe, run.card, process, state.class_weights)
-            _check_finite(loss, run.network, step, rate, parts)
+            loss = begin_step(run, network, parts, step)
+            failures.check_finite(loss, run.network, step, rate, parts)
             run.optimizer.step()
             if run.average is not None:
                 run.average.update_parameters(run.network)
@@ -278,6 +296,25 @@ def _run_steps(run: _Run) -> Generator[dict[str, Any], None, Result]:
             if time.monotonic() - saved_at > options.checkpoint_seconds:
                 saved_at = run.save_checkpoint(step + 1)
     return Result(state.best)
+
+
+def begin_step(run: Run, network: nn.Module, parts: Sequence[Batch], step: int) -> dict[str, float]:
+    """Compute the gradients of a step, which the optimizer then applies, and return its losses.
+
+    Args:
+        run: the run.
+        network: its network, wrapped by `Process.wrap`.
+        parts: the parts of this process's batch.
+        step: the step, which determines the dropout.
+    """
+    recipe = run.recipe
+    torch.manual_seed(_dropout_seed(recipe.seed, step, run.process.rank))
+    run.optimizer.zero_grad()
+    network.train()
+    set_training_mode(run.network, recipe.optim.freeze)
+    if step < recipe.optim.frozen_batch_norm * run.per_epoch:
+        freeze_batch_norm(run.network)
+    return compute_gradients(network, parts, recipe, run.card, run.process, run.state.class_weights)
 
 
 def compute_gradients(
@@ -318,9 +355,7 @@ def compute_gradients(
     return dict(zip(sums, process.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
 
 
-def _validate(
-    run: _Run, step: int, interruption: Interruption, progress: TrainingProgress, log: TensorBoardLog
-) -> bool:
+def _validate(run: Run, step: int, interruption: Interruption, progress: TrainingProgress, log: TrackerLog) -> bool:
     """Validate, and write the results; return False if interrupted."""
     network = run.network if run.average is None else run.average.module
     assert isinstance(network, AnyNetwork)
@@ -342,12 +377,14 @@ def _validate(
     return True
 
 
-def _stop(run: _Run, step: int, interruption: Interruption) -> Result:
+def _stop(run: Run, step: int, interruption: Interruption) -> Result:
     run.save_checkpoint(step)
     return Result(run.state.best, stopped_by=interruption.signal or signal.SIGTERM)
 
 
-def _stopped_early(run: _Run, step: int) -> str:
+def _stopped_early(run: Run, step: int) -> str:
+    if run.out_of_time:
+        return f"stopped at step {step} of {run.steps}: the time budget is used up"
     count = run.state.validations_since_best()
     validations = f"{count} validation{'s' * (count != 1)}"
     return f"stopped at step {step} of {run.steps}: no better mIoU than {run.state.best:.1%} in {validations}"
@@ -376,12 +413,3 @@ def _average(network: nn.Module, decay: float) -> AveragedModel | None:
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
-
-
-def _check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: float, parts: Sequence[Batch]) -> None:
-    """Check the loss and the gradients before the optimizer applies them to the weights."""
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
-    if not (math.isfinite(loss["total"]) and math.isfinite(norm)):
-        names = ", ".join(name for part in parts for name in part.names)
-        what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
-        raise InputError(f"step {step}", what, "reduce `optim.lr`, or increase `optim.warmup`")

@@ -12,8 +12,9 @@ import math
 import os
 import platform
 import re
+import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -55,7 +56,7 @@ class RunOptions:
         workers: number of processes that load images, for each training process.
         checkpoint_seconds: time between checkpoints; the most work that a kill can cost, except for a validation.
         cache: folder for decoded training samples, see `danet.data.cache`; None: no cache.
-        tensorboard: also write the numbers of metrics.csv to FOLDER/tensorboard.
+        trackers: also send the numbers of metrics.csv to these experiment trackers, see `danet.train.trackers`.
         deterministic: reject operations whose results vary between runs on a GPU. On a CPU, results are always
             reproducible with the same number of threads.
 
@@ -71,7 +72,7 @@ class RunOptions:
     workers: int = 1
     checkpoint_seconds: float = 60.0
     cache: Path | None = None
-    tensorboard: bool = False
+    trackers: tuple[str, ...] = ()
     deterministic: bool = False
 
     def __post_init__(self):
@@ -184,6 +185,21 @@ def record_root(folder: Path, root: Path | None) -> None:
     before, entry = _read_environment(folder), _as_entry(root)
     if before | entry != before:
         write_json(folder / ENVIRONMENT, before | entry)
+
+
+def record_plan(folder: Path, recipe: Recipe, plan: Mapping[str, Any]) -> None:
+    """Write the recipe of a new run again, after it was fitted to the time, and why into environment.json."""
+    write_json(folder / ENVIRONMENT, {**_read_environment(folder), "time_budget": dict(plan)})
+    write_atomically(folder / RECIPE, _to_yaml(recipe))
+
+
+def identity(folder: Path) -> str:
+    """Return a name of the run that no other run has: that of its folder and a number, kept in environment.json."""
+    environment = _read_environment(folder)
+    if not isinstance(environment.get("id"), str):
+        environment["id"] = secrets.token_hex(4)
+        write_json(folder / ENVIRONMENT, environment)
+    return f"{folder.resolve().name}-{environment['id']}"
 
 
 def _as_entry(root: Path | None) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Start or resume a run. In Python `danet.train(...)` and `danet.iterate_training(...)`; command: `danet train`."""
 
 import os
+import time
 from collections.abc import Callable, Generator, Mapping
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -12,6 +13,7 @@ from danet.recipes import Recipe
 from danet.train import loop
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
+from danet.train.time_budget import fit, parse_seconds
 from danet.train.user_transform import Transform
 
 _NOTHING: Mapping[str, Any] = {}
@@ -28,10 +30,12 @@ def iterate_training(
     backbone_weights: Path | str | None = None,
     resume: Path | str | None = None,
     transform: Transform | None = None,
+    time_budget: str | None = None,
     device: str | None = None,
     workers: int = 1,
     cache: Path | str | None = None,
     tensorboard: bool = False,
+    tracker: str | None = None,
     deterministic: bool = False,
 ) -> Generator[dict[str, Any], None, Result]:
     """Train, and yield the row of metrics.csv of each validation; return the result.
@@ -50,24 +54,28 @@ def iterate_training(
             `transform(image=, mask=)` returns {"image": , "mask": } of the same sizes and types. The image is H,W,3
             uint8, or H,W,N, float32 if the files have more than 8 bits; the mask is H,W uint8 train ids, 255 = ignore.
             A run is resumed with the same transform.
+        time_budget: choose the number of steps, and how often to validate, so that the run ends in this time: "30m",
+            "1.5h", "1h30m". A resumed run takes the remaining steps, whatever the time.
         device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
         workers: number of processes that load images.
         cache: folder for decoded training images.
         tensorboard: also write the curves to OUT/tensorboard.
+        tracker: also send them to this tracker: wandb, mlflow, trackio or tensorboard.
         deterministic: refuse operations whose results vary between runs.
 
     Raises:
         InputError: an unknown recipe or setting; both `resume` and what it determines; see also `loop.iterate`.
     """
     execution = {"device": device, "workers": workers, "tensorboard": tensorboard, "deterministic": deterministic}
-    execution["cache"] = _path(cache)
+    execution |= {"cache": cache, "tracker": tracker}
     if resume is not None:
         own = {"recipe": recipe, "out": out, "settings": settings or None, "initial_weights": initial_weights}
-        for name, value in {**own, "backbone_weights": backbone_weights}.items():
+        own |= {"backbone_weights": backbone_weights, "time_budget": time_budget}
+        for name, value in own.items():
             if value is not None:
                 what = f"is determined by the run in {resume}"
                 raise InputError(name, what, "leave it out, or start a new run without `resume`")
-        options = RunOptions(Path(resume), data_root=_path(data), **execution)
+        options = run_options(resume, data_root=_path(data), **execution)
         return loop.iterate(None, options, resume=True, transform=transform)
     if recipe is None:
         raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
@@ -75,8 +83,12 @@ def iterate_training(
     chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
     chosen = recipes.with_settings(chosen, {**settings, **({} if data is None else {"data.root": data})})
     folder = unused_folder(name) if out is None else Path(out)
-    options = RunOptions(folder, _path(backbone_weights), _path(initial_weights), **execution)
-    return loop.iterate(chosen, options, transform=transform)
+    weights = {"backbone_weights": _path(backbone_weights), "initial_weights": _path(initial_weights)}
+    options = run_options(folder, **weights, **execution)
+    if time_budget is None:
+        return loop.iterate(chosen, options, transform=transform)
+    fitting = partial(fit, seconds=parse_seconds(time_budget), started=time.monotonic())
+    return loop.iterate(chosen, options, transform=transform, fit=fitting)
 
 
 def _to_the_end(
@@ -95,6 +107,18 @@ def _to_the_end(
 
 train = _to_the_end(iterate_training)
 """Train until the recipe's last step, or until SIGINT or SIGTERM, and return the result; see `iterate_training`."""
+
+
+def run_options(
+    folder: Path | str,
+    tensorboard: bool = False,
+    tracker: str | None = None,
+    cache: Path | str | None = None,
+    **rest: Any,
+) -> RunOptions:
+    """Return the options of a run; arguments as in `iterate_training`, and those of `RunOptions`."""
+    names = ["tensorboard"] * (tensorboard and tracker != "tensorboard") + [tracker] * (tracker is not None)
+    return RunOptions(Path(folder), cache=_path(cache), trackers=tuple(filter(None, names)), **rest)
 
 
 def unused_folder(name: str) -> Path:

@@ -10,8 +10,8 @@ from danet.cli import main
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train import checkpoint, run_folder
-from danet.train.logging import TensorBoardLog
 from danet.train.run_folder import SkippedImages
+from danet.train.trackers import TrackerLog
 
 LINKS = {"symbolic link": Path.symlink_to, "hard link": Path.hardlink_to}
 
@@ -63,7 +63,7 @@ def test_skipped_images_are_listed_once(run, capsys):
 def test_a_folder_of_events_that_is_a_link_is_refused(run, tmp_path):
     (run / "tensorboard").symlink_to(tmp_path)
     with pytest.raises(InputError, match="tensorboard: is a link to another folder, which would be written to"):
-        TensorBoardLog(run / "tensorboard")
+        TrackerLog(["tensorboard"], run, {})
 
 
 @pytest.mark.parametrize("name", [run_folder.LOCK, run_folder.RECIPE, checkpoint.LAST])

@@ -27,7 +27,7 @@ from danet.evaluate.evaluation import measure
 from danet.evaluate.per_image import ImageScores
 from danet.predict.predictor import load
 from danet.recipes import Recipe
-from danet.train import checkpoint, logging, loop, run_folder
+from danet.train import checkpoint, loop, run_folder, trackers
 from danet.train import report as pages
 from danet.train.batches import batches
 from danet.train.distributed import Process
@@ -524,16 +524,16 @@ def test_tensorboard_gets_each_row_of_the_csv_once(run, tmp_path, monkeypatch):
 
     history = run_folder.read(run).history
     for rows in (history[:1], history):  # an interrupted run, and the same run resumed
-        with logging.TensorBoardLog(tmp_path / "tensorboard") as track:
+        with trackers.TrackerLog(["tensorboard"], tmp_path, {}) as track:
             track.add(rows)
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     for name in ("miou", "loss_fused", "lr"):
         scalars = [(scalar.step, scalar.value) for scalar in found.Scalars(name)]
         assert scalars == [(int(row["step"]), pytest.approx(row[name])) for row in history]
-    monkeypatch.setattr(logging, "find_spec", lambda _: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"^tensorboard: needs .*; in a clone of danet, run: uv sync --extra track"):
-        train(tiny(), RunOptions(tmp_path / "run", tensorboard=True))
+        train(tiny(), RunOptions(tmp_path / "run", trackers=("tensorboard",)))
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,97 @@
+"""A run with a time budget is a run of the recipe that was fitted to it, and ends in time."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_states import assert_equal, state_of
+
+import danet
+from danet import InputError, recipes
+from danet.data.datasets import synthetic
+from danet.train import loop, time_budget
+from danet.train.run_folder import read_recipe
+from danet.train.time_budget import Speed, parse_seconds, plan
+
+SETTINGS = {"data.batch": 2, "data.crop": (32, 32), "network.width": 8}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 4, "val": 1})
+    monkeypatch.setattr(loop.report, "finish", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400)])
+def test_times_are_read(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-3m", "3 m", "30min", "0s"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(InputError, match=r"^time_budget: .* is not a time; for example, use 30m"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("speed", "per_epoch", "every"), [(Speed(0.5, 2.0, 10.0), 40, 1), (Speed(0.1, 8.0, 10.0), 10, 32)]
+)
+def test_planned_steps_and_validations_fill_the_time(speed, per_epoch, every):
+    recipe = replace(recipes.TOY, optim=replace(recipes.TOY.optim, warmup=10_000), validate_every=1)
+    fitted = plan(recipe, speed, per_epoch, 600)
+    steps = fitted.optim.steps
+    assert fitted.validate_every == every
+    assert fitted.optim.warmup == steps // 10
+    validations = steps // (per_epoch * every) + 1
+    planned = steps * speed.step + validations * speed.validation + speed.final
+    assert 570 - speed.step - speed.validation <= planned <= 570
+    assert speed.validation * validations <= 0.21 * 600
+
+
+def test_too_short_a_time_is_refused_with_what_is_needed():
+    with pytest.raises(InputError, match=r"a step takes 2 s, a validation 10 s, the end 20 s; allow at least 34 s"):
+        plan(recipes.TOY, Speed(2.0, 10.0, 20.0), 10, 33)
+
+
+def test_run_equals_one_of_its_recorded_recipe(run, monkeypatch):
+    measure = time_budget.measure_speed
+    found = []
+
+    def measured(started: loop.Run) -> Speed:
+        found.append(measure(started))
+        return Speed(200.0, 1.0, 1.0)
+
+    monkeypatch.setattr(time_budget, "measure_speed", measured)
+    rows = danet.iterate_training("toy", settings=SETTINGS, out=run, workers=0, time_budget="1000s")
+    assert next(rows)["step"] == 2
+    rows.close()
+    danet.train(resume=run, workers=0)
+    recipe = read_recipe(run)
+    assert recipe.optim.steps == state_of(run)["step"] == 4
+    danet.train(recipe, out="plain", workers=0)
+    assert_equal(state_of(run), state_of(Path("plain")))
+    assert danet.load(run / "best.safetensors").card.recipe["optim"]["steps"] == 4
+    assert min(found[0].step, found[0].validation, found[0].final) > 0
+    facts = json.loads((run / "environment.json").read_text())["time_budget"]
+    assert facts == {"seconds": 1000.0, "step": 200.0, "validation": 1.0, "final": 1.0}
+
+
+def test_run_on_a_machine_that_becomes_slower_ends_in_time(run, monkeypatch, capsys):
+    monkeypatch.setattr(time_budget, "measure_speed", lambda _: Speed(1e-4, 0.5, 0.0))
+    begun = time.monotonic()
+    result = danet.train("toy", settings=SETTINGS, out=run, workers=0, time_budget="3s")
+    assert 2 < time.monotonic() - begun < 30
+    state = state_of(run)
+    assert result.stopped_by is None
+    assert state["history"][-1]["step"] == state["step"] < read_recipe(run).optim.steps
+    assert f"stopped at step {state['step']} of " in (said := capsys.readouterr().err)
+    assert said.endswith(": the time budget is used up\n")
+
+
+def test_resumed_run_has_no_time_budget(run):
+    with pytest.raises(InputError, match=r"^time_budget: is determined by the run in run"):
+        danet.train(resume=run, time_budget="1m")
