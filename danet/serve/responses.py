@@ -86,7 +86,7 @@ def grid(inspection: "Inspection") -> dict[str, float]:
     return {"height": rows, "width": columns, "cell_height": cell_height, "cell_width": cell_width}
 
 
-def contributions(inspection: Inspection) -> dict[str, dict[str, float]]:
+def contributions(inspection: "Inspection") -> dict[str, dict[str, float]]:
     """Return the scale of each attention module, and how much it adds to its input in this image, by its name."""
     internals = inspection.internals
     return {name: {"scale": internals.scales[name], **part._asdict()} for name, part in internals.contributions.items()}
