@@ -1,6 +1,7 @@
 """Divide the images of a split into folds, for k-fold cross-validation: each is the validation set of one run."""
 
 import hashlib
+import math
 from dataclasses import replace
 
 from danet.data.custom.splits import find_sequences, without_copy_mark
@@ -13,7 +14,8 @@ def choose_fold(samples: Samples, index: int, count: int, validation: bool) -> P
 
     Which images are in which fold depends only on their names. All folds together validate on each image once. Frames
     of one sequence stay together if the samples say so, and copies of one image that Roboflow made always do. Folds
-    are as equal as these groups allow: the largest group goes first, each to the fold that has the fewest images.
+    are as equal as these groups allow: the largest group goes first, each to the fold that has the fewest images. If
+    there are fewer sequences than folds, those that are too long are cut into pieces of consecutive frames.
 
     Args:
         samples: the split that is divided.
@@ -22,14 +24,13 @@ def choose_fold(samples: Samples, index: int, count: int, validation: bool) -> P
         validation: whether the images of the fold are returned; otherwise, all others.
 
     Raises:
-        InputError: the images are generated; there are fewer groups than folds.
+        InputError: the images are generated; there are fewer of them, or of their groups, than folds.
     """
     if not isinstance(samples, PairedFiles):
         raise InputError("data.fold", "is for images in files, and these are generated", "leave it out")
-    groups = _groups(samples)
+    groups = _groups(samples, count)
     if len(groups) < count:
-        kind = "sequences" if samples.by_sequence else "images"
-        what = f"{len(groups)} {kind} cannot be divided into {count} folds"
+        what = f"{len(groups)} images cannot be divided into {count} folds"
         raise InputError("data.fold", what, "use fewer folds, or add images")
     own: set[str] = set()
     sizes = [0] * count
@@ -41,15 +42,23 @@ def choose_fold(samples: Samples, index: int, count: int, validation: bool) -> P
     return replace(samples, pairs=[pair for pair in samples.pairs if (pair.name in own) == validation])
 
 
-def _groups(samples: PairedFiles) -> list[list[str]]:
-    """Return the names of images that must stay together."""
+def _groups(samples: PairedFiles, count: int) -> list[list[str]]:
+    """Return the names of images that stay together."""
     names = [pair.name for pair in samples.pairs]
     if samples.by_sequence:
-        return [*find_sequences(names).values()]
+        sequences = [*find_sequences(names).values()]
+        longest = len(names) if len(sequences) >= count else max(1, len(names) // count)
+        return [piece for frames in sequences for piece in _cut(frames, longest)]
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(without_copy_mark(name), []).append(name)
     return [*groups.values()]
+
+
+def _cut(frames: list[str], longest: int) -> list[list[str]]:
+    """Divide a sequence into pieces of about equal length, of at most `longest` frames."""
+    pieces = math.ceil(len(frames) / longest)
+    return [frames[len(frames) * i // pieces : len(frames) * (i + 1) // pieces] for i in range(pieces)]
 
 
 def _bytes(name: str) -> bytes:
