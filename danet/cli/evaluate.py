@@ -82,7 +82,7 @@ class Evaluate:
 
 def run(args: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(Evaluate, args, "evaluate")
+    options = parse(Evaluate, args, "evaluate", aliases={"data.fold": "--fold"})
     if options.weights is None and options.predictions is None:
         what = "WEIGHTS is missing"
         raise InputError("danet evaluate", what, "specify a .safetensors file, default, or `predictions`")

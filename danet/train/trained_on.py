@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from danet.data import registry
-from danet.errors import InputError
+from danet.errors import InputError, unknown_name
 from danet.train import run_folder
 from danet.weights.card import Card
 
@@ -20,11 +20,13 @@ def find_dataset(weights: Path, card: Card, dataset: str | None = None) -> tuple
         dataset: the name of the dataset; None: any.
 
     Raises:
-        InputError: the weights were trained on another dataset, or do not tell its folder; the folder is not on this
-            machine.
+        InputError: an unknown dataset; the weights were trained on another one, or do not tell its folder; the folder
+            is not on this machine.
     """
-    name = dataset or card.dataset or "folder"
-    if name in registry.DATASETS and registry.DATASETS[name].synthetic:
+    if dataset is not None and dataset not in registry.DATASETS:
+        raise unknown_name("dataset", dataset, registry.DATASETS)
+    name = dataset or (card.dataset if card.dataset in registry.DATASETS else "folder")
+    if registry.DATASETS[name].synthetic:
         return name, None
     data = card.recipe.get("data")
     recorded = data.get("root") if isinstance(data, dict) else None
