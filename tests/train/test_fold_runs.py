@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "mine/dataset.yaml").write_text("classes: [a, b]\n")
     recipe = recipes.RECIPES["folder"]
     network = replace(recipe.network, backbone="test_resnet", width=16, pretrained=False)
-    small = replace(recipe.data, crop=(32, 32), size=48, scale_from="size", batch=2)
+    small = replace(recipe.data, crop=(64, 64), size=48, scale_from="size", batch=2)
     recipe = replace(recipe, network=network, data=small, optim=replace(recipe.optim, epochs=1))
     monkeypatch.setitem(recipes.RECIPES, "folder", recipe)
     return tmp_path / "mine"
