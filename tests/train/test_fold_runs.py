@@ -49,7 +49,7 @@ def test_a_run_on_a_fold_says_so_and_can_be_evaluated(folder, capsys):
     assert run_folder.read_recipe(run).data.fold == "2/4"
     weights = run / "best.safetensors"
     assert peek(weights).recipe["data"]["fold"] == "2/4"
-    assert "on the 2 full images of folder train, fold 2/4" in (run / "report.html").read_text()
+    assert "on the 2 images of the split train, fold 2/4 of mine" in (run / "report.html").read_text()
     capsys.readouterr()
     scores, note = evaluated(capsys, weights, "--fold", "2/4")
     assert (scores["images"], scores["split"]) == (2, "train")
