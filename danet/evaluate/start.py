@@ -124,20 +124,15 @@ def evaluate(
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
-    if fold is not None and engine == "ray":
-        raise InputError("fold", "is for the engine local", "leave out `engine`")
     split = split or ("val" if fold is None else "train")
     evaluated = Evaluated(
         Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
     )
-    samples = registry.load(dataset, evaluated.root, split)
-    if fold is not None:
-        samples = choose_fold(samples, *parse_fold(fold), validation=True)
+    samples = _select(evaluated, fold, engine)
     if predictions is not None:
         _check_predicted(evaluated, weights, attention, counts)
         found = PredictedFiles.find(Path(predictions), samples, encoding or "train-ids")
-        with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
-            result = measure(_counted(found.predictions(), len(samples), advance), samples, submitted)
+        result = _measure(_counted(found.predictions(), len(samples), advance), samples, submit, dataset)
         return EvaluationResult(samples, found, result, len(samples))
     if encoding is not None:
         raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
@@ -146,10 +141,31 @@ def evaluate(
         return _count(
             evaluated, predictor, samples, Path(counts), shard, engine, Workers(workers, gpus_per_worker), advance
         )
-    with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
-        predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
-        result = measure(predicted, samples, submitted, partial(_inspect, predictor) if attention else _no_inspection)
+    predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
+    result = _measure(
+        predicted, samples, submit, dataset, partial(_inspect, predictor) if attention else _no_inspection
+    )
     return EvaluationResult(samples, predictor, result, len(samples))
+
+
+def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
+    """Return the samples of the split, or those of the fold in it."""
+    if fold is not None and engine == "ray":
+        raise InputError("fold", "is for the engine local", "leave out `engine`")
+    samples = registry.load(evaluated.dataset, evaluated.root, evaluated.split)
+    return samples if fold is None else choose_fold(samples, *parse_fold(fold), validation=True)
+
+
+def _measure(
+    predictions: Iterable[Prediction],
+    samples: Samples,
+    submit: Path | str | None,
+    dataset: str,
+    inspect: "Callable[[Sample], Inspection | None]" = lambda _: None,
+) -> Evaluation:
+    """Compute all metrics, and write the files of a submission if there is one."""
+    with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
+        return measure(predictions, samples, submitted, inspect)
 
 
 def _count(
