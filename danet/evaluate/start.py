@@ -142,9 +142,8 @@ def evaluate(
             evaluated, predictor, samples, Path(counts), shard, engine, Workers(workers, gpus_per_worker), advance
         )
     predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
-    result = _measure(
-        predicted, samples, submit, dataset, partial(_inspect, predictor) if attention else _no_inspection
-    )
+    inspect = partial(_inspect, predictor) if attention else _no_inspection
+    result = _measure(predicted, samples, submit, dataset, inspect)
     return EvaluationResult(samples, predictor, result, len(samples))
 
 
