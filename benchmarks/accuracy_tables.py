@@ -18,6 +18,35 @@ def default_weights() -> str:
     )
 
 
+def attention() -> str:
+    """Return where the attention of the bundled weights looks and what it is worth, next to those of 0.1.0."""
+    measured = [read(name)["attention"] for name in ("default", "attention_0_1_0")]
+    rows = [
+        (f"{words}, %", *(percent(found["position"][key]) for found in measured))
+        for words, key in (
+            ("attention on the pixel's own class", "own"),
+            ("by chance", "chance"),
+            ("the same beyond the 5 x 5 neighborhood", "own_beyond"),
+            ("by chance", "chance_beyond"),
+            ("entropy / log N", "entropy"),
+            ("cosine between the rows of two pixels", "cosine"),
+        )
+    ]
+    for module in ("position", "channel"):
+        cells = (
+            f"{found['modules'][module]['scale']:+.2f}, {percent(found['modules'][module]['size'])}"
+            for found in measured
+        )
+        name = "alpha" if module == "position" else "beta"
+        rows.append((f"{name}, and how much {module} attention changes the features, %", *cells))
+    rows.append(("mIoU, %", *(percent(found["without"]["none"]["miou"], 2) for found in measured)))
+    for module, words in (("position", "position attention"), ("channel", "channel attention"), ("both", "both")):
+        pairs = (found["without"][module] for found in measured)
+        cells = (f"{percent(row['difference'], 2, '+')} {interval(row['by_images_95'], 2)}" for row in pairs)
+        rows.append((f"without {words}, points [95% over images]", *cells))
+    return markdown(("", "bundled weights", "those of 0.1.0"), rows)
+
+
 def context() -> str:
     """Return mIoU with and without both modules where only distant context decides."""
     runs = read("context")["runs"]

@@ -25,10 +25,11 @@ def network() -> str:
     net = recipe.network
     modules = [f"{name} attention" for name in ("position", "channel") if getattr(net, name)]
     form = f" ({net.channel_form} form)" if net.channel else ""
+    decoder = "; a gated decoder up to stride 4" if net.decoder else ""
     text = (
-        f"{net.backbone} at output stride {net.output_stride}, {' and '.join(modules) or 'no attention'}{form}, "
-        f"{net.width or 'a quarter of the backbone as'} channels. Classes: {', '.join(card.classes.names)}. Images are "
-        f"resized so that the longer side has {card.size} pixels."
+        f"{net.backbone}; {' and '.join(modules) or 'no attention'}{form} at stride {net.output_stride}, "
+        f"{net.width or 'a quarter of the backbone as'} channels{decoder}. Classes: {', '.join(card.classes.names)}. "
+        f"Images are resized so that the longer side has {card.size} pixels."
     )
     size = megabytes(weights_file.DEFAULT.stat().st_size, 1)
     file = f"`danet/default.safetensors`: {size} MB, {count / 1e6:.2f} million values. SHA-256 of the tensors:"
@@ -42,11 +43,12 @@ def training() -> str:
     epoch, images = card.metrics.get("epoch", optim.epochs), DATASETS["camvid"].counts["train"]
     text = (
         f"CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {images} "
-        f"training images of the standard split, 480 x 360 pixels, recorded in Cambridge. The backbone started from "
-        f"ImageNet weights. {epoch} of {optim.epochs} epochs; batch size {data.batch}; crops of {data.crop[0]} x "
-        f"{data.crop[1]}; random scale {data.scale[0]:g} to {data.scale[1]:g}; random flips; color jitter "
-        f"{data.jitter:g}; learning rate {optim.lr:g}, {optim.head_lr_factor:g} times that for the head; weight "
-        f"average (EMA) {optim.ema:g}; class weights: {recipe.class_weights}; seed {recipe.seed}."
+        f"training images of the standard split, 480 x 360 pixels, recorded in Cambridge. {epoch} of {optim.epochs} "
+        f"epochs; batch size {data.batch}; crops of {data.crop[0]} x {data.crop[1]}; random scale {data.scale[0]:g} to "
+        f"{data.scale[1]:g}; random flips; color jitter {data.jitter:g}; {data.rare:.0%} of the crops around rare "
+        f"classes; {optim.algorithm}, learning rate {optim.lr:g}, {optim.head_lr_factor:g} times that for the head; "
+        f"weight average (EMA) {optim.ema:g}; class weights: {recipe.class_weights}; weight of Lovasz-Softmax "
+        f"{recipe.criterion.lovasz:g}, of the attention loss {recipe.loss.attention:g}; seed {recipe.seed}."
     )
     return f"\n{fill(text, 120)}\n\n"
 
