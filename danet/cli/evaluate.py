@@ -132,12 +132,13 @@ def run(args: Sequence[str]) -> int:
 
 def _with_data(options: Evaluate) -> Evaluate:
     """Return the options with dataset, folder and split filled in."""
-    from danet.train.trained_on import find_dataset
     from danet.weights.card import peek, resolve
 
     dataset, root = options.dataset, options.root
     card = None if options.weights is None else peek(options.weights)
     if options.weights is not None and root is None and card is not None:
+        from danet.train.trained_on import find_dataset
+
         dataset, root = find_dataset(resolve(options.weights), card, dataset)
         if root is not None:
             print(printable(f"note: evaluating on {root}, on which the weights were trained"), file=sys.stderr)

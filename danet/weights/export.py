@@ -238,8 +238,9 @@ def to_onnx(network: AnyNetwork, card: Card, size: tuple[int, int] | None = None
                 dynamic_shapes=None if size is not None else {"images": sizes},
             )
     except torch.onnx.OnnxExporterError as error:
-        name = card.network.get("backbone", "network")
-        raise InputError("backbone", f"cannot export {name!r} for all image sizes", "use a ResNet") from error
+        names = [card.network.get(key) for key in ("architecture", "backbone")]
+        what = f"cannot export {' with '.join(filter(None, names))} for all image sizes"
+        raise InputError("size", what, "specify the height and width of your images, for example 480x640") from error
     assert program is not None
     model = program.model_proto
     _remove_sources(model)

@@ -30,7 +30,7 @@ pytest.importorskip("segmentation_models_pytorch")
 
 EVERY = [name for name in ARCHITECTURES if name.startswith("smp:")]
 BASELINES = ["smp:PSPNet", "smp:DeepLabV3", "smp:DeepLabV3Plus", "smp:UPerNet"]
-WITHOUT_SIGNAL = {"smp:PAN": "fpa.down3", "smp:MAnet": "SE_hl"}
+WITHOUT_SIGNAL = {"smp:PAN": "fpa.down3", "smp:MAnet": "SE_"}
 """Parameters without a gradient on small maps: a bias before normalization; few channels, all negative."""
 
 
@@ -153,7 +153,10 @@ def test_baseline_works_in_all_commands_but_look(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["look", str(scene), "--weights", best]) == 2
     assert "--weights: an exported model or a baseline has no attention to inspect" in capsys.readouterr().err
-    assert main(["export", best, "--to", "onnx", "--out", "net.onnx"]) == 0
+    export = ["export", best, "--to", "onnx", "--out", "net.onnx"]
+    assert main(export) == 2
+    assert "--size: cannot export smp:PSPNet with test_resnet for all image sizes" in capsys.readouterr().err
+    assert main([*export, "--size", "144x192"]) == 0
     assert danet.load("net.onnx").card == card
     assert main(["report", "run", "run", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()

@@ -7,6 +7,7 @@ PROGRAM = """
 import sys
 import danet.model.backbone as backbone
 assert not {"torchvision", "huggingface_hub", "timm.models.vision_transformer"} & {*sys.modules}
+import torchvision
 import torchvision.models.feature_extraction as features
 assert features.create_feature_extractor and torchvision.ops.nms and torchvision.ops.misc.FrozenBatchNorm2d
 import timm
