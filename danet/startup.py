@@ -81,7 +81,7 @@ class _Unfinished(ModuleType):
         return getattr(self, name)
 
     def finish(self) -> None:
-        self.__class__ = ModuleType  # before it runs: it imports itself
+        self.__class__ = ModuleType  # pyright: ignore[reportAttributeAccessIssue]; first, as it imports itself
         assert self.__spec__ is not None
         assert self.__spec__.loader is not None
         with without_dynamo():

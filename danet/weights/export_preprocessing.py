@@ -84,8 +84,8 @@ def segment(
 def _before(card: Card) -> str:
     """Return the graph from the images to the network's input, in ONNX's text format."""
     bands = card.bands.count
-    scale = np.float32(255) * np.float32(card.std)
-    shift = np.float32(card.mean) / np.float32(card.std)
+    mean, std = np.array(card.mean, np.float32), np.array(card.std, np.float32)
+    scale, shift = np.float32(255) * std, mean / std
     resized = "resized = Transpose <perm = [0, 3, 1, 2]> (images)\ninner = Identity(size)"
     if card.size is not None:
         resized = _RESIZE.format(long_side=card.size) + _axis("x", "columns") + _axis("y", "rows")

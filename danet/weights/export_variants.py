@@ -56,7 +56,7 @@ def quantize_onnx(graph: bytes, card: Card, images: Sequence[Path]) -> bytes:
         quantize_static(
             files[1],
             files[2],
-            _Calibration(card, images),
+            _Calibration(card, images),  # pyright: ignore[reportArgumentType]
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,

@@ -23,7 +23,7 @@ class DisentangledNonLocal(nn.Module):
         for convolution in (self.query, self.key, self.value):
             nn.init.normal_(convolution.weight, std=0.01)
             nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
-        nn.init.zeros_(self.out[1].weight)
+        nn.init.zeros_(self.out[1].weight)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the features with their context added."""

@@ -21,8 +21,8 @@ class GlobalContext(nn.Module):
         self.transform = nn.Sequential(
             nn.Linear(channels, inner), nn.LayerNorm(inner), nn.ReLU(), nn.Linear(inner, channels)
         )
-        nn.init.zeros_(self.transform[-1].weight)
-        nn.init.zeros_(self.transform[-1].bias)
+        nn.init.zeros_(self.transform[-1].weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.transform[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the features with the context added."""
