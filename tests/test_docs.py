@@ -282,7 +282,8 @@ def test_each_install_line_can_be_resolved_in_a_copy(line, tmp_path):
 def test_a_users_first_command_installs_no_tools_for_development():
     """`uv run` installs the dependencies and the group dev if there is one; pip never installs an extra by itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert "dependency-groups" not in project
+    assert "dev" not in project["dependency-groups"]
+    assert "default-groups" not in project["tool"]["uv"]
     assert "dev-dependencies" not in project["tool"]["uv"]
     tools = {re.split(r"[\[>]", line)[0] for line in project["project"]["optional-dependencies"]["dev"]}
     assert {"pytest", "ruff", "pyright", "playwright"} <= tools

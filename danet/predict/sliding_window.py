@@ -271,4 +271,5 @@ def _zeros(shape: tuple[int, ...], like: Array) -> Array:
 
 def _at_least_float32(x: Array) -> Array:
     library = namespace(x)
-    return library.asarray(x, dtype=library.promote_types(x.dtype, library.float32))
+    dtype = library.promote_types(x.dtype, library.float32)
+    return x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x.to(dtype)

@@ -291,7 +291,7 @@ def test_a_predictor_reads_the_bands_of_its_network(tmp_path, four_bands):
     other = array.copy()
     other[..., 3] ^= 1
     assert not np.array_equal(predictor(other).confidence, by_array.confidence)
-    with pytest.raises(InputError, match="use H,W,4 uint8 or uint16"):
+    with pytest.raises(InputError, match="use H,W,4, uint8, uint16"):
         predictor(array[..., :3])
 
 

@@ -151,7 +151,6 @@ def test_build_network_takes_the_arguments_of_danet():
     [
         ({"position": False}, "position: False is not supported by dranet, only by danet; leave `position` out"),
         ({"channel_form": "paper"}, "channel_form: 'paper' is not supported by dranet"),
-        ({"decoder": True}, "decoder: True is not supported by dranet"),
         ({"num_classes": 0}, "num_classes: must be at least 1, got 0"),
         ({"width": 0}, "width: must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout: must be from 0 to below 1, got 1.0"),

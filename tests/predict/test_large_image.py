@@ -86,7 +86,7 @@ def test_weights_of_windows_sum_to_one():
     for side, window, overlap in [(1000, 480, 120), (481, 480, 120), (100, 480, 120), (1000, 64, 63), (999, 64, 0)]:
         total = torch.zeros(side)
         for cover, weights in large_image._weighted(side, window, overlap):
-            total[cover.start : cover.stop] += weights
+            total[cover.start : cover.stop] += torch.from_numpy(weights)
         assert (total - 1).abs().max() < 1e-6
 
 

@@ -157,7 +157,11 @@ def test_run_can_be_resumed_from_another_working_directory(place, tmp_path, monk
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  lr: 0.01", "  lr: 0.02", "optim.lr is 0.02, but the run started with 0.01; restore it, or start a new run"),
+        (
+            "  lr: 0.0003",
+            "  lr: 0.02",
+            "optim.lr is 0.02, but the run started with 0.0003; restore it, or start a new run",
+        ),
         ("seed: 1", "seed: 7", "seed is 7, but the run started with 1"),
         ("  batch: 2", "  batch: 3", "data.batch is 3, but the run started with 2"),
         ("  ema: 0.99", "  ema: 0.0", "optim.ema is 0.0, but the run started with 0.99"),
@@ -194,7 +198,7 @@ def test_checkpoint_without_a_fingerprint_and_other_classes_is_one_line(place, c
     rewrite("data/dataset.yaml", "tree]", "tree, sky]")
     assert resume() == 2
     error = capsys.readouterr().err
-    assert re.search(r"of shape \(3, 8, 1, 1\) in the checkpoint, but of shape \(4, 8, 1, 1\) in the network", error)
+    assert re.search(r"of shape \(3, 64, 1, 1\) in the checkpoint, but of shape \(4, 64, 1, 1\) in the network", error)
     assert error.count("\n") == 1
 
 

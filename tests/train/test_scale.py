@@ -112,7 +112,7 @@ def test_scale_relative_to_size_does_not_depend_on_the_images_own_size():
 def test_training_says_the_chosen_size_and_stores_it(tmp_path, capsys):
     root, run = make_folder(tmp_path / "data", (60, 80), 6), tmp_path / "run"
     words = (
-        "--network.backbone test_resnet --network.width 16 --network.no-pretrained --optim.steps 1 --data.crop 32 32"
+        "--network.backbone test_resnet --network.width 16 --network.no-pretrained --optim.steps 1 --data.crop 64 64"
     )
     command = ["train", "folder", "--data.root", str(root), *words.split(), "--device", "cpu", "--workers", "0"]
     assert main([*command, "--dry-run", "--out", str(run)]) == 0
