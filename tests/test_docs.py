@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     for name in ("folder", "toy"):
         recipe = recipes.RECIPES[name]
         small = replace(recipe.network, backbone="test_resnet", output_stride=16, width=16, pretrained=False)
-        crops = replace(recipe.data, crop=(32, 32), size=48, scale_from="size")
+        crops = replace(recipe.data, crop=(64, 64), size=64, scale_from="size")
         recipe = replace(recipe, network=small, data=crops, optim=replace(recipe.optim, epochs=1))
         monkeypatch.setitem(recipes.RECIPES, name, recipe)
     return tmp_path
@@ -107,6 +108,10 @@ def prepare(page: Path, workplace: Path) -> None:
             save_image(workplace / f"my_export/{i}.png", np.full((40, 48, 3), 20 * i, np.uint8))
             shape = labelme_shape("car", [[5, 5], [20 + i, 5], [20 + i, 30], [5, 30]])
             labelme_file(workplace / f"my_export/{i}.json", [shape], f"{i}.png", 40, 48)
+    if "--predictions predicted" in text:
+        assert main(["init", "my_images"]) == 0
+        for i in range(10):
+            save_image(workplace / f"predicted/{i}.png", np.full((40, 48), i % 2, np.uint8))
     if "clip.mp4" in text:
         save_clip(workplace / "clip.mp4")
     if "runs/folder/best.safetensors" in text and "danet train folder" not in text:
@@ -141,7 +146,8 @@ def run_command(line: str) -> None:
     assert words[0] == "danet", line
     if words[1:3] == ["train", "folder"]:
         words += ["--optim.epochs", "1"]
-    assert main(words[1:]) == 0, line
+    words = ["10s" if word.endswith("m") and before == "--time-budget" else word for before, word in pairwise(words)]
+    assert main(words) == 0, line
 
 
 def run_page(page: Path, workplace: Path) -> dict:
