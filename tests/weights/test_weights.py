@@ -119,21 +119,24 @@ def test_unwritable_folder_is_an_error_and_leaves_nothing(network, card, tmp_pat
 VERSION_0_1_0 = Path(__file__).parents[1] / "version_0_1_0/run/best.safetensors"
 
 
-@pytest.mark.parametrize("path", [VERSION_0_1_0, weights_file.DEFAULT])
-def test_files_of_version_0_1_0_load_and_are_rewritten_the_new_way(path, tmp_path):
+def test_files_of_version_0_1_0_load_and_are_rewritten_the_new_way(tmp_path):
     """Their cards have the British spelling of the key `license`."""
-    with safetensors.safe_open(path, framework="pt") as file:
+    with safetensors.safe_open(VERSION_0_1_0, framework="pt") as file:
         entries = json.loads(file.metadata()["danet"])
     assert "licence" in entries  # vocabulary: old name
-    network, card = weights_file.load(path)
+    network, card = weights_file.load(VERSION_0_1_0)
     assert card.license == entries.pop("licence")  # vocabulary: old name
-    if entries["dataset"] == "camvid":  # its colors are not
-        entries["classes"]["palette"] = [list(color) for color in camvid.CLASSES.palette]
     assert json.loads(card.json()) == {**entries, "license": card.license}
     saved = weights_file.save(tmp_path / "w.safetensors", network, card)
     assert weights_file.read(tmp_path / "w.safetensors")[1] == saved
     with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
         assert "licence" not in json.loads(file.metadata()["danet"])  # vocabulary: old name
+
+
+def test_camvid_weights_with_its_published_colors_get_those_of_danet(card):
+    classes = Classes(camvid.CLASSES.names, camvid.PUBLISHED_PALETTE)
+    network = card.network | {"num_classes": len(classes)}
+    assert Card.from_json(replace(card, classes=classes, network=network).json()).classes == camvid.CLASSES
 
 
 def test_license_is_written_under_its_new_name(network, card, tmp_path):
