@@ -84,7 +84,7 @@ def own_images(root) -> Recipe:
     miniature.build(root, [miniature.stripes(0, 1)] * 4)
     (root / "dataset.yaml").write_text("classes: [road, ball]\nval: 0.5\n")
     network = weights_file.read(DEFAULT)[1].recipe["network"]
-    data = replace(recipes.find("folder").data, root=root, batch=2, crop=(32, 32), scale=(1.0, 1.0), size=32)
+    data = replace(recipes.find("folder").data, root=root, batch=2, crop=(64, 64), scale=(1.0, 1.0), size=64)
     optim = replace(recipes.find("folder").optim, epochs=1, warmup=0)
     return replace(recipes.find("folder"), network=recipes.Network(**network), data=data, optim=optim)
 
