@@ -4,7 +4,7 @@
 # Options of danet serve go to the end; another --port must then also be published. `.ci/container` runs these steps
 # without a builder.
 FROM python:3.13-slim
-# wheels without CUDA; for GPUs: --build-arg TORCH_INDEX=https://pypi.org/simple
+# wheels without CUDA; for GPUs, give the address of the index with the ordinary wheels as TORCH_INDEX
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin danet \
     && pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision
