@@ -8,13 +8,10 @@ as two products and a softmax, so its N x N map is in memory, N being the positi
 image, with OpenVINO twice that. At N = 32,768 (2048 x 1024 at stride 8) this is 4.3 GB.
 """
 
-import contextlib
 import copy
 import hashlib
-import io
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -226,7 +223,7 @@ def to_onnx(network: AnyNetwork, card: Card, size: tuple[int, int] | None = None
     )
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     try:
-        with _silence(), torch.no_grad():
+        with runtimes.silence(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 (images,),
@@ -335,11 +332,3 @@ def _remove_sources(model: Any) -> None:
     for item in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph, model):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Hide the progress and deprecation warnings of the exporter."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

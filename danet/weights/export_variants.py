@@ -1,11 +1,7 @@
 """Other forms of an exported ONNX graph: half precision, int8 for ONNX Runtime, and a model repository for Triton."""
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,7 @@ def to_float16(graph: bytes) -> bytes:
     onnx, _ = (runtimes.import_optional(name, "export", "float16") for name in ("onnx", "onnxruntime"))
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with _silence():
+    with runtimes.silence():
         model = convert_float_to_float16(onnx.load_model_from_string(graph), keep_io_types=True)
     return _sealed(model)
 
@@ -49,7 +45,7 @@ def quantize_onnx(graph: bytes, card: Card, images: Sequence[Path]) -> bytes:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, _silence():
+    with tempfile.TemporaryDirectory() as folder, runtimes.silence():
         files = [Path(folder, name) for name in ("float32.onnx", "prepared.onnx", "int8.onnx")]
         files[0].write_bytes(graph)
         quant_pre_process(files[0], files[1], skip_symbolic_shape=True)
@@ -112,16 +108,3 @@ def _sealed(model: Any) -> bytes:
         if entry.key == SHA256:
             entry.value = runtimes.onnx_sha256(model)
     return model.SerializeToString()
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Hide the advice of the converters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -5,11 +5,7 @@ compute in int8, with symmetric weights (one scale per channel) and asymmetric i
 products and softmaxes of the attention modules stay in float32.
 """
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +52,7 @@ def quantize(model: Any, card: Card, images: Sequence[Path]) -> Any:
         InputError: NNCF is not installed, or an image cannot be read.
     """
     runtimes.import_openvino("int8")  # before NNCF, which sends telemetry if OpenVINO's package for it is found
-    with _silence():
+    with runtimes.silence():
         nncf = runtimes.import_optional("nncf", "openvino", "int8")
         data = nncf.Dataset(list(images), lambda file: {"images": load_normalized(file, card).contiguous().numpy()})
         return nncf.quantize(
@@ -66,16 +62,3 @@ def quantize(model: Any, card: Card, images: Sequence[Path]) -> Any:
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(types=["MatMul", "Softmax"], validate=False),
         )
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Hide NNCF's progress bars and advice on standard output, and torch's warning that there is no CUDA."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -6,10 +6,14 @@ uint8 train ids at the size of the images. Its metadata has `danet.card`, the JS
 `danet.sha256`, the hash of the weights. Nothing here imports torch, so that it need not be installed.
 """
 
+import contextlib
 import hashlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -233,3 +237,16 @@ def _check(path: Path, card: str | None, expected: str | None, actual: str) -> N
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hide what exporters and quantizers write to standard output, their log and their warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
