@@ -190,7 +190,7 @@ def _miou(network: nn.Module, card: Card, samples: Samples, size: int) -> float:
     for i in range(len(samples)):
         sample = samples[i]
         height, width = (round(side * size / max(sample.labels.shape)) for side in sample.labels.shape)
-        image = normalize(torch.from_numpy(np.ascontiguousarray(sample.image))[None], card.mean, card.std)
+        image = normalize(torch.tensor(sample.image)[None], card.mean, card.std)
         image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
         padded = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         logits = network(padded)[..., :height, :width]

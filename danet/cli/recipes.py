@@ -16,7 +16,7 @@ how to choose:
   your own images       danet train folder --data.root my_images
   fewer than 500 images the same, and read docs/small_datasets.md: longer training, augmentation, k-fold
   no data yet           danet train toy
-  thin or small objects danet train folder --data.root my_images --network.decoder
+  thin or small objects danet train folder --data.root my_images --data.size 1024
   a row of the paper    cityscapes-..., voc-..., context-..., coco-stuff-...; they need a GPU and the dataset
 Start from the recipe folder; the others are for public datasets. Every value can be changed by an option.
 

@@ -155,12 +155,16 @@ def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
     return samples if fold is None else choose_fold(samples, *parse_fold(fold), validation=True)
 
 
+def _no_inspection(_: Sample) -> None:
+    """Inspect nothing."""
+
+
 def _measure(
     predictions: Iterable[Prediction],
     samples: Samples,
     submit: Path | str | None,
     dataset: str,
-    inspect: "Callable[[Sample], Inspection | None]" = lambda _: None,
+    inspect: "Callable[[Sample], Inspection | None]" = _no_inspection,
 ) -> Evaluation:
     """Compute all metrics, and write the files of a submission if there is one."""
     with nullcontext() if submit is None else submission(Path(submit), dataset) as submitted:
@@ -220,10 +224,6 @@ def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, cou
 
 def _inspect(predictor: Predictor, sample: Sample) -> "Inspection":
     return predictor.inspect_pixels(sample.name, sample.image)
-
-
-def _no_inspection(_: Sample) -> None:
-    """Inspect nothing."""
 
 
 def _check_counts(

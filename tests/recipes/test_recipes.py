@@ -322,3 +322,17 @@ FIELDS_0_1_0 = {
 def test_fields_of_version_0_1_0_keep_their_names(kind):
     """Files of users have these keys."""
     assert {field.name for field in fields(kind)} >= set(FIELDS_0_1_0[kind].split())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"position": False}, {"architecture": "dranet"}, {"architecture": "smp:Unet"}, {"architecture": "ccnet"}],
+)
+def test_networks_without_position_attention_have_no_attention_loss(network):
+    folder = recipes.find("folder")
+    assert folder.supervises_attention
+    other = replace(folder, network=replace(folder.network, **network))
+    recipes.check(other)
+    assert not other.supervises_attention
+    cost = estimate(replace(other, network=replace(other.network, backbone="resnet18", pretrained=False)), 3, 3)
+    assert cost.parameters > 0
