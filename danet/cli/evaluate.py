@@ -113,7 +113,7 @@ def run(args: Sequence[str]) -> int:
         if isinstance(source, Predictor):
             origin = {"weights": str(options.weights), "sha256": source.card.sha256}
             origin |= {"protocol": options.protocol, "size": source.card.size, "dtype": options.dtype}
-        origin |= {"dataset": options.dataset, "split": options.split, "images": len(samples)}
+        origin |= {"dataset": options.dataset, "split": evaluated.split, "images": len(samples)}
         write_json(options.json, origin | result.as_dict(), overwrite=False)
     if options.images is not None:
         write_atomically(options.images, to_csv(result.images).encode(errors="backslashreplace"), overwrite=False)
@@ -124,14 +124,13 @@ def run(args: Sequence[str]) -> int:
         from danet.visualize import evaluation_page
 
         own = ("weights", "protocol", "dtype") if isinstance(source, Predictor) else ("predictions", "encoding")
-        names = (*own, "dataset", "split")
-        about = {name: str(getattr(options, name)) for name in names}
+        about = {name: str(getattr(options, name)) for name in (*own, "dataset")} | {"split": evaluated.split}
         write_atomically(options.report, evaluation_page.page(result, source, samples, about), overwrite=False)
     return 0
 
 
 def _with_data(options: Evaluate) -> Evaluate:
-    """Return the options with dataset, folder and split filled in."""
+    """Return the options with dataset and folder filled in."""
     from danet.weights.card import peek, resolve
 
     dataset, root = options.dataset, options.root
@@ -142,8 +141,7 @@ def _with_data(options: Evaluate) -> Evaluate:
         dataset, root = find_dataset(resolve(options.weights), card, dataset)
         if root is not None:
             print(printable(f"note: evaluating on {root}, on which the weights were trained"), file=sys.stderr)
-    split = options.split or ("val" if options.fold is None else "train")
-    return replace(options, dataset=dataset or "folder", root=root, split=split)
+    return replace(options, dataset=dataset or "folder", root=root)
 
 
 def _print_scores(result: "Evaluation") -> None:

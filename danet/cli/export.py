@@ -90,31 +90,14 @@ def run(args: Sequence[str]) -> int:
     for file in report.files:
         print(printable(f"{file}: {file.stat().st_size:,} bytes"))
     if options.verify_on is not None:
+        from danet.evaluate.exported import measure_export
+
         whole = options.preprocessing or options.to == "triton"
-        for name, miou in _mious(options, report.files[-1], graph.size, whole).items():
+        for name, miou in measure_export(
+            options.weights, report.files[-1], options.verify_on, graph.size, whole
+        ).items():
             print(printable(f"{name}: mIoU {100 * miou:.2f}%"))
     return 0
-
-
-def _mious(options: Export, file: Path, size: tuple[int, int] | None, whole: bool) -> dict[str, float]:
-    """Return the mIoU of the network and of the exported file on the labeled images of a folder."""
-    from danet.data import registry
-    from danet.evaluate.confusion import Confusion
-    from danet.weights import file as weights_file
-    from danet.weights.export_check import open_labels
-    from danet.weights.export_preprocessing import segment
-
-    network, card = weights_file.load(options.weights)
-    samples = registry.load("folder", options.verify_on, "val")
-    if samples.classes.names != card.classes.names:
-        what = f"has {len(samples.classes)} classes, not the {len(card.classes)} of the network"
-        raise InputError("verify_on", what, "use images with the classes that it was trained on")
-    ways = {"network": lambda pixels: segment(network, card, pixels)[0], str(file): open_labels(file, size, whole)}
-    confusions = {name: Confusion(len(card.classes)) for name in ways}
-    for sample in (samples[i] for i in range(len(samples))):
-        for name, labels in ways.items():
-            confusions[name].update(sample.labels, labels(sample.image))
-    return {name: confusion.scores().miou for name, confusion in confusions.items()}
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

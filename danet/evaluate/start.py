@@ -36,12 +36,14 @@ class EvaluationResult:
         source: the network, or the files.
         evaluation: all metrics; None if images of other shards are not counted yet.
         counted: number of images that are counted.
+        split: of the dataset.
     """
 
     samples: Samples
     source: Predictor | PredictedFiles
     evaluation: Evaluation | None
     counted: int
+    split: str
 
     def __repr__(self) -> str:
         scores = f"mIoU {self.miou:.1%}" if self.evaluation is not None else f"{self.counted} counted"
@@ -133,7 +135,7 @@ def evaluate(
         _check_predicted(evaluated, weights, attention, counts)
         found = PredictedFiles.find(Path(predictions), samples, encoding or "train-ids")
         result = _measure(_counted(found.predictions(), len(samples), advance), samples, submit, dataset)
-        return EvaluationResult(samples, found, result, len(samples))
+        return EvaluationResult(samples, found, result, len(samples), split)
     if encoding is not None:
         raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
     predictor = _load(evaluated, samples, attention)
@@ -144,7 +146,7 @@ def evaluate(
     predicted = _counted(predictor.predictions(samples, find_protocol(protocol)), len(samples), advance)
     inspect = partial(_inspect, predictor) if attention else _no_inspection
     result = _measure(predicted, samples, submit, dataset, inspect)
-    return EvaluationResult(samples, predictor, result, len(samples))
+    return EvaluationResult(samples, predictor, result, len(samples), split)
 
 
 def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
@@ -190,7 +192,7 @@ def _count(
             count_here(predictor, samples, find_protocol(evaluated.protocol), counts, missing, advance)
     records = counts.read()
     total = total_evaluation(records, samples.classes) if len(records) == len(samples) else None
-    return EvaluationResult(samples, predictor, total, len(records))
+    return EvaluationResult(samples, predictor, total, len(records), evaluated.split)
 
 
 def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
