@@ -135,7 +135,7 @@ th:first-child{text-align:left;font-weight:500}thead th{font-weight:600;vertical
 td.text,.pairs td{text-align:left}.warnings{margin:.4rem 0;padding-left:1.2rem;max-width:60rem}
 .warnings li{margin:.3rem 0}.warnings li::marker{content:"! ";color:var(--c1);font-weight:700}
 .pairs td{white-space:normal;overflow-wrap:anywhere}.best{font-weight:700}
-.number{display:inline-block;min-width:2.8em;text-align:right}
+.number{display:inline-block;min-width:3.4em;text-align:right}
 .bar{display:inline-block;vertical-align:middle;width:10rem;height:.7em;border-radius:2px;
 background:linear-gradient(var(--c0) 0 0) 0 0/calc(100%*var(--w)) 100% no-repeat var(--line)}
 .beside{display:flex;flex-wrap:wrap;gap:0 3rem;align-items:flex-start}

@@ -117,5 +117,25 @@ def _curves(recipe: Recipe, history: History) -> Section:
     """Return charts, or the numbers of a single validation."""
     if len(history) > 1:
         return Section("Curves", sections.run_curves(history, sections.x_axis([recipe])))
-    only = [(sections.SCALES.get(name, name.replace("_", " ")), f"{value:.5g}") for name, value in history[0].items()]
-    return Section("The only validation so far", pairs(only))
+    return Section("The only validation so far", pairs([_in_words(*entry) for entry in history[0].items()]))
+
+
+_SHARES = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "attention_own": "attention on the pixel's own class",
+    "attention_chance": "the same by chance",
+    "attention_own_beyond": "attention on the own class, beyond the neighborhood",
+    "attention_chance_beyond": "the same by chance, beyond the neighborhood",
+    "waiting": "time spent waiting for images",
+}
+"""Columns of metrics.csv that are fractions -> what they are."""
+
+
+def _in_words(column: str, value: float) -> tuple[str, str]:
+    """Return what a column of metrics.csv is, and its value, fractions in percent."""
+    if column in _SHARES:
+        return _SHARES[column], percent(value, 2, "%")
+    names = {**sections.SCALES, "lr": "learning rate"}
+    return names.get(column, column.replace("_", " ")), f"{value:.5g}"

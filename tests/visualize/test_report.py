@@ -285,6 +285,9 @@ def test_a_single_validation_is_listed_in_numbers(tmp_path):
     assert "The only validation so far" in page
     assert "<polyline" not in page
     assert '<th scope="row">loss fused<td>0.33333' in page
+    assert '<th scope="row">mIoU<td>20.00%' in page
+    assert '<th scope="row">time spent waiting for images<td>10.00%' in page
+    assert '<th scope="row">learning rate<td>0.1' in page
 
 
 def row(epoch: int) -> dict[str, float]:
