@@ -66,27 +66,32 @@ def build_backbone(
 
 
 def build_pyramid(
-    name: str, stride: int, pretrained: bool = False, in_channels: int = 3
+    name: str, stride: int, pretrained: bool = False, in_channels: int = 3, finest: int = 4
 ) -> tuple[nn.Module, list[int], list[int]]:
-    """Return an undilated backbone that maps images to feature maps from stride 4 on, their channels and their strides.
+    """Return an undilated backbone that maps images to feature maps, from fine to coarse, their channels and strides.
 
     Args:
         name: a timm model name.
         stride: 8, 16 or 32, which one of the maps must have.
         pretrained: see `build_backbone`.
         in_channels: see `build_backbone`.
+        finest: 4 or 2, the stride of the first map.
 
     Raises:
-        InputError: an unknown model, one without a map of stride 4 or of this stride, or an invalid stride.
+        InputError: an unknown model, one without a map of one of the strides, or an invalid stride.
     """
     _check_stride(stride)
+    if finest not in (2, 4):
+        raise InputError("decoder_stride", f"must be 4 or 2, got {finest}", "use 4, or 2 for objects of few pixels")
     net = _create(name, False, {"in_chans": in_channels})
     features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
     strides = features.reduction()
-    if 4 not in strides or stride not in strides:
-        what = f"features of {name!r} have strides {', '.join(map(str, strides))}; a decoder needs 4 and {stride}"
-        raise InputError("backbone", what, "use a backbone with feature maps at strides 4, 8, 16 and 32")
-    indices = tuple(i for i, stride in enumerate(strides) if stride >= 4)
+    if finest not in strides or stride not in strides:
+        what = (
+            f"features of {name!r} have strides {', '.join(map(str, strides))}; a decoder needs {finest} and {stride}"
+        )
+        raise InputError("backbone", what, "use a backbone with such feature maps, or other strides")
+    indices = tuple(i for i, stride in enumerate(strides) if stride >= finest)
     if indices != tuple(range(len(strides))) or pretrained:
         net = _create(name, pretrained, {"in_chans": in_channels, "out_indices": indices})
     return net, [features.channels()[i] for i in indices], [strides[i] for i in indices]

@@ -8,7 +8,7 @@ A classifier is Dropout2d and a 1x1 convolution. The ablations of Table 1 have o
 and one output, or none: the dilated FCN baseline.
 
 With `decoder=True` (ours) the backbone is not dilated. Its stages from the attention's stride on are upsampled to that
-stride and concatenated for the branches, and a gated decoder refines the sum with the finer stages up to stride 4.
+stride and concatenated for the branches, and a gated decoder refines the sum with the finer stages up to stride 4 or 2.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from danet.errors import InputError
 from danet.model.attention import ChannelAttention, PositionAttention
 from danet.model.backbone import build_backbone, build_pyramid
-from danet.model.decoder import DECODER_WIDTH, GatedDecoder
+from danet.model.decoder import GatedDecoder
 
 Attention = TypeVar("Attention", bound=nn.Module)
 
@@ -95,11 +95,12 @@ class DANet(nn.Module):
             training, as in mmsegmentation. The paper and the released code have none.
         in_channels: N, from 1 to 64; see `build_backbone`.
         pretrained: download the backbone's ImageNet weights from the Hugging Face Hub.
-        decoder: keep the backbone undilated and refine the result up to stride 4, for thin objects; see `decoder.py`.
-            The paper has no decoder.
+        decoder: keep the backbone undilated and refine the result with its finer maps, for thin objects; see
+            `decoder.py`. The paper has no decoder.
         initial_scale: alpha and beta at the start of the training; 0 in the paper.
         position_form: "paper", "centered" or "cosine"; see `PositionAttention`.
         reduction: the ratio of width to the channels of query and key: 8 in the released code, 1 in the paper's text.
+        decoder_stride: stride of the decoder's result, 4 or 2; has no effect without a decoder.
 
     Raises:
         InputError: an invalid argument.
@@ -124,6 +125,7 @@ class DANet(nn.Module):
         initial_scale: float = 0.0,
         position_form: str = "paper",
         reduction: int = 8,
+        decoder_stride: int = 4,
     ):
         super().__init__()
         check_arguments(num_classes, in_channels, width, dropout)
@@ -131,7 +133,9 @@ class DANet(nn.Module):
             if layer4_dilations is not None:
                 what = "multi-grid needs a dilated backbone, but with a decoder it is not dilated"
                 raise InputError("layer4_dilations", what, "leave out `layer4_dilations` or `decoder`")
-            self.backbone, sizes, strides = build_pyramid(backbone, output_stride, pretrained, in_channels)
+            self.backbone, sizes, strides = build_pyramid(
+                backbone, output_stride, pretrained, in_channels, decoder_stride
+            )
         else:
             stages = 2 if auxiliary else 1
             self.backbone, sizes = build_backbone(
@@ -149,8 +153,9 @@ class DANet(nn.Module):
         for branch in (self.position, self.channel):
             if branch is not None:
                 nn.init.constant_(branch.attention.scale, initial_scale)
-        self.decoder = GatedDecoder(width, sizes[: self.finer_maps][::-1], align_corners) if decoder else None
-        self.classifier = build_classifier(DECODER_WIDTH if decoder else width, num_classes, dropout)
+        finer = list(zip(strides, sizes, strict=True))[: self.finer_maps]
+        self.decoder = GatedDecoder(width, dict(finer[::-1]), align_corners) if decoder else None
+        self.classifier = build_classifier(width if self.decoder is None else self.decoder.width, num_classes, dropout)
         both = position and channel
         self.position_classifier = build_classifier(width, num_classes, dropout) if both else None
         self.channel_classifier = build_classifier(width, num_classes, dropout) if both else None
@@ -181,7 +186,8 @@ class DANet(nn.Module):
     def logits(self, images: Float[Tensor, "B N H W"]) -> Outputs:
         """Return the logits before upsampling, without the auxiliary head's.
 
-        They have the size of the attention's grid, ceil(H/stride),ceil(W/stride); with a decoder, `fused` has stride 4.
+        They have the size of the attention's grid, ceil(H/stride),ceil(W/stride); with a decoder, `fused` is
+        finer.
         """
         return self._classify(*self.split(self.backbone(images)))[0]
 

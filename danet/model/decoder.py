@@ -1,4 +1,4 @@
-"""A gated decoder from the attention's grid up to stride 4 (ours; the gating follows DRANet's CLGD, Fu et al., 2020).
+"""A gated decoder from the attention's grid up to stride 4 or 2 (ours; gated as in DRANet's CLGD, Fu et al., 2020).
 
     finer map -- 1x1 conv BN ReLU --+------- x gate --+
                                     +- gate -+        + (concat) depthwise 3x3, 1x1 -> next fusion
@@ -8,17 +8,32 @@ A gate is one sigmoid per position, computed from both inputs by a 1x1 convoluti
 depthwise-separable, because the maps at stride 4 are large.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-DECODER_WIDTH = 64
-"""Channels of the decoder's result."""
 
-_SKIP_WIDTH = 32
+class Widths(NamedTuple):
+    """Channels of a fusion.
+
+    Attributes:
+        skip: that the fine map is reduced to.
+        coarse: that the coarse features are reduced to before they are upsampled; None: as they are.
+        result: of the result.
+    """
+
+    skip: int
+    coarse: int | None
+    result: int
+
+
+_WIDE, _NARROW = Widths(32, None, 64), Widths(8, 24, 32)
+"""Up to stride 4, and at stride 2, where the maps are four times as large."""
 
 
 class GatedDecoder(nn.Module):
@@ -26,16 +41,21 @@ class GatedDecoder(nn.Module):
 
     Args:
         channels: of the coarse features.
-        finer: channels of the finer maps, from coarse to fine.
+        finer: channels of the finer maps by their strides, from coarse to fine.
         align_corners: for the upsampling.
+
+    Attributes:
+        width: channels of the result.
     """
 
-    def __init__(self, channels: int, finer: Sequence[int], align_corners: bool):
+    def __init__(self, channels: int, finer: Mapping[int, int], align_corners: bool):
         super().__init__()
-        widths = [channels, *(DECODER_WIDTH for _ in finer)]
-        self.fusions = nn.ModuleList(
-            GatedFusion(skip, coarse, DECODER_WIDTH, align_corners) for skip, coarse in zip(finer, widths, strict=False)
-        )
+        self.fusions = nn.ModuleList()
+        self.width = channels
+        for stride, fine in finer.items():
+            widths = _NARROW if stride < 4 else _WIDE
+            self.fusions.append(GatedFusion(fine, self.width, widths, align_corners))
+            self.width = widths.result
 
     def forward(self, features: Float[Tensor, "B C h w"], finer: Sequence[Tensor]) -> Float[Tensor, "B c H W"]:
         """Return features at the size of the last of the finer maps.
@@ -55,48 +75,51 @@ class GatedFusion(nn.Module):
     Args:
         fine: channels of the fine map.
         coarse: channels of the coarser features.
-        width: channels of the result.
+        widths: channels inside.
         align_corners: for the upsampling.
     """
 
-    def __init__(self, fine: int, coarse: int, width: int, align_corners: bool):
+    def __init__(self, fine: int, coarse: int, widths: Widths, align_corners: bool):
         super().__init__()
-        self.project = nn.Sequential(
-            nn.Conv2d(fine, _SKIP_WIDTH, 1, bias=False), nn.BatchNorm2d(_SKIP_WIDTH), nn.ReLU()
-        )
-        both = _SKIP_WIDTH + coarse
+        self.project = _conv1x1(fine, widths.skip)
+        self.reduce = nn.Identity() if widths.coarse is None else _conv1x1(coarse, widths.coarse)
+        both = widths.skip + (coarse if widths.coarse is None else widths.coarse)
         self.gate = nn.Conv2d(both, 1, 1)
         self.mix = nn.Sequential(
             nn.Conv2d(both, both, 3, padding=1, groups=both, bias=False),
             nn.BatchNorm2d(both),
             nn.ReLU(),
-            nn.Conv2d(both, width, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
+            *_conv1x1(both, widths.result),
         )
         self.align_corners = align_corners
 
     def forward(self, fine: Float[Tensor, "B F H W"], coarse: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c H W"]:
         """Return the fused features at the size of the fine map."""
-        return self.mix(concat_gated(self.project(fine), coarse, self._opening, self.align_corners))
+        return self.mix(concat_gated(self.project(fine), self.reduce(coarse), self.gate, self.align_corners))
 
-    def _opening(self, both: Tensor) -> Tensor:
-        return torch.sigmoid(self.gate(both))
+
+def _conv1x1(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
 
 
 def concat_gated(
     fine: Float[Tensor, "B F H W"],
     coarse: Float[Tensor, "B C h w"],
-    gate: Callable[[Tensor], Tensor],
+    gate: nn.Conv2d,
     align_corners: bool,
+    scale: Tensor | float = 1.0,
 ) -> Float[Tensor, "B c H W"]:
     """Return the gated fine features and the upsampled coarse ones, concatenated.
 
     Args:
         fine: fine features.
         coarse: coarser features.
-        gate: computes the factor of the fine features, B,1,H,W, from both, concatenated.
+        gate: a 1x1 convolution of both, concatenated, to one channel; its sigmoid is the factor of the fine features.
         align_corners: for the upsampling.
+        scale: a further factor of the fine features.
     """
-    coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=align_corners)
-    return torch.cat([fine * gate(torch.cat([fine, coarse], 1)), coarse], 1)
+    up = partial(F.interpolate, size=fine.shape[-2:], mode="bilinear", align_corners=align_corners)
+    of_fine, of_coarse = gate.weight.split([fine.shape[1], coarse.shape[1]], 1)
+    # upsampling and 1x1 convolution commute: one channel instead of all is upsampled for the gate
+    opening = scale * torch.sigmoid(F.conv2d(fine, of_fine, gate.bias) + up(F.conv2d(coarse, of_coarse)))
+    return torch.cat([fine * opening, up(coarse)], 1)

@@ -240,10 +240,7 @@ class CrossLevelGating(nn.Module):
 
     def forward(self, fine: Float[Tensor, "B F H W"], coarse: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C H W"]:
         """Return features at the size of the fine map."""
-        return self.mix(concat_gated(self.project(fine), coarse, self._opening, self.align_corners))
-
-    def _opening(self, both: Tensor) -> Tensor:
-        return self.scale * torch.sigmoid(self.gate(both))
+        return self.mix(concat_gated(self.project(fine), coarse, self.gate, self.align_corners, self.scale))
 
 
 AttentionNetwork = DANet | DRANet

@@ -41,7 +41,9 @@ class Network:
     pretrained: bool = True
     """start from ImageNet weights, downloaded from the Hugging Face Hub unless a file is given"""
     decoder: bool = False
-    """keep the backbone undilated and refine the result up to stride 4; the paper has no decoder"""
+    """keep the backbone undilated and refine the result with its finer maps; the paper has no decoder"""
+    decoder_stride: int = 4
+    """stride of the decoder's result: 4, or 2 for objects of few pixels"""
     initial_scale: float = 0.0
     """alpha and beta of the attention modules at the start; 0 in the paper"""
     position_form: Literal["paper", "centered", "cosine"] = "paper"

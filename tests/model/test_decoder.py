@@ -5,7 +5,7 @@ import torch
 
 from danet import DANet, InputError
 from danet.model.backbone import build_pyramid
-from danet.model.decoder import DECODER_WIDTH, GatedFusion
+from danet.model.decoder import GatedFusion, Widths, concat_gated
 
 
 def tiny(**changes) -> DANet:
@@ -35,6 +35,24 @@ def test_fused_logits_have_stride_4_and_branches_that_of_the_grid(backbone):
     assert network(torch.randn(1, 3, 75, 101)).fused.shape == (1, 5, 75, 101)
 
 
+def test_a_decoder_of_stride_2_reads_one_map_more():
+    network = tiny(decoder_stride=2).eval()
+    images = torch.randn(1, 3, 75, 101)
+    assert network.logits(images).fused.shape == (1, 5, 38, 51)
+    assert network(images).fused.shape == (1, 5, 75, 101)
+    assert len(network.decoder.fusions) == 1 + len(tiny().decoder.fusions)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_gate_is_the_convolution_of_all_channels(align_corners):
+    torch.manual_seed(0)
+    fine, coarse = torch.randn(2, 3, 9, 13).double(), torch.randn(2, 5, 4, 6).double()
+    gate = torch.nn.Conv2d(8, 1, 1).double()
+    large = torch.nn.functional.interpolate(coarse, (9, 13), mode="bilinear", align_corners=align_corners)
+    expected = torch.cat([fine * torch.sigmoid(gate(torch.cat([fine, large], 1))), large], 1)
+    torch.testing.assert_close(concat_gated(fine, coarse, gate, align_corners), expected)
+
+
 @pytest.mark.parametrize(("stride", "grid", "finer"), [(8, (12, 16), 1), (16, (6, 8), 2), (32, (3, 4), 3)])
 def test_output_stride_is_that_of_the_attention_grid(stride, grid, finer):
     network = tiny(output_stride=stride)
@@ -62,7 +80,7 @@ def test_every_parameter_and_every_finer_map_is_used():
 
 
 def test_a_closed_gate_leaves_out_the_fine_map():
-    fusion = GatedFusion(6, 8, DECODER_WIDTH, align_corners=False).eval()
+    fusion = GatedFusion(6, 8, Widths(4, None, 16), align_corners=False).eval()
     coarse, (fine, other) = torch.randn(1, 8, 4, 5), torch.randn(2, 1, 6, 8, 10)
     assert not torch.allclose(fusion(fine, coarse), fusion(other, coarse))
     torch.nn.init.constant_(fusion.gate.bias, -1000)
@@ -85,6 +103,8 @@ def test_scales_start_as_asked_and_at_zero_by_default():
             {"backbone": "vit_tiny_patch16_224"},
             "backbone: features of .* have strides 16, .*; a decoder needs 4 and 16",
         ),
+        ({"decoder_stride": 8}, "decoder_stride: must be 4 or 2, got 8"),
+        ({"backbone": "test_convnext", "decoder_stride": 2}, "backbone: features of .*; a decoder needs 2 and 16"),
     ],
 )
 def test_invalid_arguments_are_errors(arguments, message):
