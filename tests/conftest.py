@@ -1,12 +1,17 @@
 """Shared fixtures. Tests that need reference outputs or CamVid look for them next to the checkout, or are skipped."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from killed import Warm
+
+if sys.dont_write_bytecode:  # otherwise each of hundreds of processes compiles torch anew, for seconds
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only compete
     os.environ.setdefault("OMP_NUM_THREADS", "1")
