@@ -113,6 +113,21 @@ def test_names_without_values_are_matched_by_position(tmp_path, values, listed, 
 
 
 @pytest.mark.parametrize(
+    ("mask", "file", "listed", "note"),
+    [
+        (stripes(0, 1), "classes.txt", "a\nb\n", "is read by position, from value 0 on: 0 a 50.0%, 1 b 50.0%"),
+        (stripes(1, 2), "classes.txt", "bg\na\n", "is read by position, from value 1 on: 1 bg 50.0%, 2 a 50.0%"),
+        (stripes(0, 1), "_classes.csv", "Pixel Value, Class\n1, a\n0, b\n", "is read by value"),
+        (colored(ROAD, TREE), "class_dict.csv", "name,r,g,b\na,128,64,128\nb,0,128,0\n", "is read by color"),
+    ],
+)
+def test_init_says_which_list_the_names_are_from(tmp_path, mask, file, listed, note):
+    build(tmp_path, [mask] * 5)
+    (tmp_path / file).write_text(listed)
+    assert f"{file} {note}" in propose(tmp_path).notes
+
+
+@pytest.mark.parametrize(
     ("values", "listed", "readings"),
     [
         ((1, 2), "a b c", "0: 1 b 50.0%, 2 c 50.0%; `first_class` 1: 1 a 50.0%, 2 b 50.0%"),
@@ -213,8 +228,8 @@ def test_a_missing_or_extra_color_drops_only_itself(tmp_path):
     proposal = propose(tmp_path)
     assert proposal.classes.names == ("road", "tree", "sky", "rgb_9_9_9")
     assert proposal.colors == ((ROAD,), (TREE,), ((1, 2, 3),), ((9, 9, 9),))
-    assert "class_dict.csv has no name for [9, 9, 9] 33.33%: kept as classes" in proposal.notes[0]
-    assert proposal.notes[1] == "class_dict.csv lists classes that no pixel has: 1 (sky); they are kept"
+    assert "class_dict.csv has no name for [9, 9, 9] 33.33%: kept as classes" in proposal.notes[1]
+    assert proposal.notes[2] == "class_dict.csv lists classes that no pixel has: 1 (sky); they are kept"
     write(tmp_path, proposal)
     assert check_folder(tmp_path).problems == ()
 

@@ -40,10 +40,46 @@ def test_init_finds_lists(tmp_path, where, capsys):
     pairs(tmp_path, "a", "b", "c", "d", "e", images="JPEGImages", masks="SegmentationClass")
     lists(tmp_path, where, train="a c", val="e b", trainval="a c e b")
     assert main(["init", str(tmp_path)]) == 0
-    assert "list the images of train (2) and val (2); 1 images are in neither" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "review: images are divided by " in shown
+    assert "val.txt: train (2), val (2); images in none of them: 1\n" in shown
     assert (names(tmp_path, "train"), names(tmp_path, "val")) == (["a", "c"], ["e", "b"])
     assert main(["check", str(tmp_path)]) == 0
     assert "images that no list names: 1 (d); they are left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("train.txt", "a\nb\n"),
+        ("ImageSets/test.txt", "a\nb\n"),
+        ("train.csv", "image\na.jpg\nb.jpg\n"),
+        ("meta.csv", "image,split\na.jpg,train\nb.jpg,test\n"),
+    ],
+)
+def test_lists_without_train_or_val_are_named(tmp_path, file, text):
+    pairs(tmp_path, "a", "b", "c", "d")
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / file).write_text(text)
+    notes = [note for note in propose(tmp_path).notes if "images" in note]
+    assert [note.partition(";")[0] for note in notes] == [
+        f"not used: {file} names 2 images, but train and val must both be listed"
+    ]
+
+
+@pytest.mark.parametrize(("file", "text"), [("meta.csv", "image,price\na.jpg,3\n"), ("test.txt", "x\ny\n")])
+def test_other_tables_and_texts_are_not_taken_for_lists(tmp_path, file, text):
+    pairs(tmp_path, "a", "b", "c", "d")
+    (tmp_path / file).write_text(text)
+    assert not any(file in note for note in propose(tmp_path).notes)
+
+
+def test_a_mistake_in_a_list_is_one_problem(tmp_path):
+    pairs(tmp_path, "a", "b", "c")
+    lists(tmp_path, train="a b", val="c d")
+    initialize(tmp_path)
+    (problem,) = check_folder(tmp_path).problems
+    assert problem.what == "line 2: 'd' is not an image in images"
 
 
 def test_lists_inside_a_devkit_are_found(tmp_path):

@@ -79,7 +79,7 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
             loaded[split] = [pair.name for pair in load_split(settings, split).pairs]
     divisions = _division_warnings(settings, parts, loaded, bool(divided))
     shared = _shared_images(layout.root, report, loaded)
-    return replace(report, problems=tuple(problems), warnings=(*report.warnings, *divisions, *shared))
+    return replace(report, problems=_unique(problems), warnings=(*report.warnings, *divisions, *shared))
 
 
 def _pair_split(split: str, folders: Sequence[Folders], settings: Settings) -> Part:

@@ -112,7 +112,8 @@ def name_colors(colors: Mapping[Color, int], lists: Sequence[ClassList]) -> Name
         matched = [(entry.name, entry.color) for entry in listed.entries if entry.color is not None]
         if not _fits((color for _, color in matched), colors, (0, 0, 0)):
             continue
-        keys, notes = _merged(matched)
+        keys, merged = _merged(matched)
+        notes = [f"{listed.file.name} is read by color", *merged]
         absent = [name for name, own in keys.items() if not any(color in colors for color in own)]
         named = {color for own in keys.values() for color in own}
         others = {color: pixels for color, pixels in colors.items() if color not in named}
@@ -157,7 +158,8 @@ def _by_value(
     listed: ClassList, matched: Iterable[tuple[str, int]], scanned: MaskScan, meaning: Meaning
 ) -> NamedClasses[int]:
     given, pixels = meaning.ignore not in (None, IGNORE), scanned.values
-    keys, notes = _merged((name, v) for name, v in matched if not (v == IGNORE and _is_unlabeled(name)))
+    keys, merged = _merged((name, v) for name, v in matched if not (v == IGNORE and _is_unlabeled(name)))
+    notes = [f"{listed.file.name} is read by value", *merged]
     if given:  # by the user
         keys = {name: rest for name, own in keys.items() if (rest := tuple(v for v in own if v != meaning.ignore))}
     named = {value for own in keys.values() for value in own}
@@ -232,9 +234,7 @@ def _read(listed: ClassList, scanned: MaskScan, meaning: Meaning, values: Sequen
     shares = [f"{v} {names[v]} {pixels / total:.1%}" for v, pixels in scanned.values.items() if v in names]
     text = ", ".join(shares if len(shares) <= _MAX_SHOWN else [*shares[: _MAX_SHOWN - 3], "...", *shares[-2:]])
     absent = [name for name, own in keys.items() if not any(value in scanned.values for value in own)]
-    sparse = max(values) > len(listed.names) and meaning.kind != "0/255"
-    if absent or sparse or keys.keys() != set(listed.names) or unlabeled:
-        notes.append(f"{listed.file.name} is read by position, from value {values[first]} on: {text}")
+    notes.append(f"{listed.file.name} is read by position, from value {values[first]} on: {text}")
     notes += [*merged, *_absent(listed, absent)]
     return Reading(first, NamedClasses(keys, ignored, tuple(notes)), text)
 

@@ -4,6 +4,7 @@ A line names an image by its path, file name or stem, or by that of its mask; fu
 column, rows of splits other than train, val and test are left out.
 """
 
+import contextlib
 import csv
 import os
 import unicodedata
@@ -26,6 +27,7 @@ _FILES = ("image", "images", "image path", "img", "filename", "file name", "file
 _FILES += ("image id", "image name", "img path", "id")
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "is valid", "usage")
 _BOOLEANS = {"true": "val", "1": "val", "false": "train", "0": "train"}
+_SPLITS = tuple(form.rpartition(".")[0].format(name) for own in SPLIT_NAMES.values() for name in own for form in _FORMS)
 _MAX_BYTES = 64 << 20
 
 
@@ -86,13 +88,26 @@ def find_lists(layout: Layout, images: Sequence[Path]) -> tuple[dict[str, str], 
             notes.append(f"not used: {shown}: {total - found} of {total} lines name no image")
             continue
         unlisted = len(images) - found
+        counts = list_names([f"{split} ({len(own)})" for split, own in lines.items()])
         notes.append(
-            f"{shown} list the images of train ({len(lines['train'])}) and val ({len(lines['val'])})"
-            + (f"; {unlisted} images are in neither" if unlisted > 0 else "")
-            + (f"; {total - found} lines name no image, see danet check" if found < total else "")
+            f"images are divided by {shown}: {counts}"
+            + (f"; images in none of them: {unlisted}" if unlisted > 0 else "")
+            + (f"; lines that name no image, see danet check: {total - found}" if found < total else "")
         )
         return lists, notes
-    return {}, notes
+    return {}, [*notes, *_alone(layout, known)]
+
+
+def _alone(layout: Layout, known: "_Names") -> Iterator[str]:
+    """Note lists of images that are not used, since they are not of both train and val."""
+    for file in dict.fromkeys(name for lists in _candidates(layout, complete=False) for name in lists.values()):
+        with contextlib.suppress(InputError):
+            lines = read_list_lines(layout.root / file)
+            found = sum(known.get(line.name) is not None for line in lines)
+            divides = not file.endswith(".csv") or Path(file).stem.lower() in _SPLITS or lines[0].split is not None
+            if divides and 2 * found > len(lines):
+                what = f"not used: {file} names {found} images, but train and val must both be listed"
+                yield f"{what}; list the other too, delete dataset.yaml, and run danet init again"
 
 
 def read_list_lines(file: Path) -> list[Line]:
@@ -147,8 +162,13 @@ def _of_split(lines: Sequence[Line], split: str, file: Path) -> list[Line]:
     return own
 
 
-def _candidates(layout: Layout) -> Iterator[dict[str, str]]:
-    """Yield pairs of lists that exist, and CSV files that may have a split column, as paths relative to the root."""
+def _candidates(layout: Layout, complete: bool = True) -> Iterator[dict[str, str]]:
+    """Yield the lists of each split, and CSV files that may have a split column, as paths relative to the root.
+
+    Args:
+        layout: the folders.
+        complete: whether there must be lists of both train and val; otherwise, only others and CSV files are yielded.
+    """
     folders = [layout.root, *dict.fromkeys(each.images.parent for each in layout.folders())]
     for folder in dict.fromkeys(folder for folder in folders if folder.is_relative_to(layout.root)):
         for place in _PLACES:
@@ -159,7 +179,7 @@ def _candidates(layout: Layout) -> Iterator[dict[str, str]]:
                     for split in SPLIT_NAMES
                 }
                 lists = {split: f.relative_to(layout.root).as_posix() for split, f in found.items() if f is not None}
-                if {"train", "val"} <= lists.keys():
+                if ({"train", "val"} <= lists.keys()) == complete:
                     yield lists
             for file in inside.values() if place == "" else ():
                 if file.suffix.lower() == ".csv" and file.is_file():
