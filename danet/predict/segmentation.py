@@ -111,8 +111,9 @@ class Segmentation:
 
         Images of at most 128 pixels are enlarged by a whole number.
         """
-        factor = draw.enlargement(self.labels.shape)
-        image, labels = (array.repeat(factor, 0).repeat(factor, 1) for array in (self.image, self.labels))
+        image, labels = self.image, self.labels
+        if (factor := draw.enlargement(labels.shape)) > 1:
+            image, labels = (array.repeat(factor, 0).repeat(factor, 1) for array in (image, labels))
         return draw.with_legend(draw.overlay(image, labels, self.classes, opacity), self.legend(opacity))
 
     def legend(self, opacity: float = draw.OPACITY) -> list[tuple[str, Color]]:

@@ -1,12 +1,16 @@
 """Overlays: uncolored background, blended swatches, tiny images, rare classes, and the hint on low confidence."""
 
+import io
+
 import numpy as np
 import pytest
+from memory import needs_proc, peak_of
 from PIL import Image
 
 from danet.cli import main
 from danet.data.classes import Classes
 from danet.predict import overlay
+from danet.predict.png import LONG_ROW
 from danet.predict.segmentation import Segmentation
 
 CELLS = Classes.named(("background", "cell"))
@@ -70,6 +74,31 @@ def test_only_whole_images_are_100_percent(share, digits, text):
 def test_classes_with_few_pixels_are_not_in_the_legend():
     entries = overlay.share_legend(Classes.named(("a", "b")), [(0, 0.9996), (1, 0.0004)])
     assert [text for text, _ in entries] == ["a  >99.9%"]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_images_with_long_rows_are_encoded_without_loss(mode):
+    values = np.random.default_rng(0).integers(0, 250, (2, LONG_ROW + 7, 3), np.uint8)
+    image = Image.fromarray(values if mode == "RGB" else values[..., 0])
+    if mode == "P":
+        image = overlay.label_image(values[..., 0], Classes.named(tuple(f"class {i}" for i in range(250))))
+    assert image.mode == mode
+    with Image.open(io.BytesIO(overlay.to_png(image))) as read:
+        assert (read.format, read.mode) == ("PNG", mode)
+        assert np.array_equal(np.asarray(read), np.asarray(image))
+        assert read.getpalette() == image.getpalette()
+
+
+@needs_proc
+def test_a_row_of_many_pixels_is_not_copied_to_be_encoded():
+    image = Image.new("RGB", (8_000_000, 1))
+    assert peak_of(lambda: overlay.to_png(image)) < 24_000_000, "less than one copy of the row"
+
+
+@needs_proc
+def test_overlays_of_large_images_copy_neither_image_nor_labels():
+    large = segmentation(np.zeros((1, 8_000_000), np.uint8))
+    assert peak_of(large.overlay) < 8 * large.labels.size
 
 
 def test_low_confidence_gets_a_hint(tiny_weights, tmp_path, capsys):
