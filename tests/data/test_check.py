@@ -299,6 +299,21 @@ def test_images_that_are_in_train_and_in_val_are_named(tmp_path, divided):
     assert json.dumps(check_folder(tmp_path).as_dict())
 
 
+@pytest.mark.parametrize("first", ["train", "val"])
+def test_other_images_of_the_same_name_are_not_in_train_and_in_val(tmp_path, first):
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    for split in ("train", "val"):
+        for name in ("one", "two"):
+            image(tmp_path / f"images/{split}/{name}.png")
+            save(tmp_path / f"masks/{split}/{name}.png", stripes(0, 1))
+    assert check_folder(tmp_path).warnings == ()
+    copied = (tmp_path / f"images/{first}/one.png").read_bytes()
+    (tmp_path / f"images/{'val' if first == 'train' else 'train'}/two.png").write_bytes(copied)
+    (warning,) = check_folder(tmp_path).warnings
+    shown = "two = one" if first == "train" else "one = two"
+    assert warning.what == f"1 of 2 images of val are also in train ({shown})"
+
+
 def test_masks_with_another_suffix_must_be_renamed(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 2)
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nmask_suffix: _m.png\n")

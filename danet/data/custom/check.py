@@ -125,9 +125,10 @@ def _single_class(settings: Settings, report: Report) -> Iterator[Problem]:
 
 def _shared_images(root: Path, report: Report, loaded: Mapping[str, Sequence[str]]) -> list[Problem]:
     """Warn of images of val with the same pixels as an image of train; `loaded` maps splits to names of images."""
-    digests = {name: digest for own in report.digests.values() for name, digest in own.items()}
-    train = {digests[name]: name for name in loaded.get("train", ()) if name in digests}
-    pairs = [(name, train[digests[name]]) for name in loaded.get("val", ()) if digests.get(name) in train]
+    whole = report.digests.get(ALL, {})  # otherwise, an image of val may have the name of another one of train
+    of_train, of_val = (report.digests.get(split, whole) for split in SPLITS)
+    train = {of_train[name]: name for name in loaded.get("train", ()) if name in of_train}
+    pairs = [(name, train[of_val[name]]) for name in loaded.get("val", ()) if of_val.get(name) in train]
     if not pairs:
         return []
     shown = list_names([name if name == other else f"{name} = {other}" for name, other in pairs], 5)
