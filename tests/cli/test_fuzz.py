@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import hostile
 import killed
 import numpy as np
 import pytest
@@ -459,6 +460,15 @@ def open_annotations(content: bytes, _: int, folder: Path) -> bool:
         file.write_bytes(intact)
 
 
+# files that somebody wrote to do harm
+
+
+def open_card(content: bytes, _: int, folder: Path) -> bool:
+    file = folder / "w.safetensors"
+    file.write_bytes(content)
+    return any_succeeds(lambda: hostile.use_weights(file))
+
+
 class Kind(NamedTuple):
     """A kind of file.
 
@@ -466,11 +476,13 @@ class Kind(NamedTuple):
         seeds: returns intact files.
         damage: returns damaged file number N.
         opens: opens a file, and returns whether it could be read.
+        limit: on the memory of the process, in bytes; 400 MB of it are torch's.
     """
 
     seeds: Callable[[], list[bytes]]
     damage: Callable[[list[bytes], int], bytes]
     opens: Callable[[bytes, int, Path], bool]
+    limit: int = BYTES
 
 
 KINDS = {
@@ -481,6 +493,9 @@ KINDS = {
     "weights": Kind(weights_files, damaged_weights, open_weights),
     "onnx": Kind(exported_files, damaged_exported, open_exported),
     "openvino": Kind(openvino_files, lambda seeds, index: damaged(seeds, [*TEXT, number], index), open_exported),
+    "cards": Kind(weights_files, hostile.damaged_card, open_card),
+    "tiles": Kind(hostile.tiles, hostile.damaged_tiles, open_image, 1_300_000_000),  # a block may have 512 MB
+    "runs": Kind(hostile.run_folders, hostile.damaged_run, hostile.open_run, 1_300_000_000),  # which train
 }
 
 
@@ -569,6 +584,9 @@ COUNTS = {
     "weights": 5_000,
     "onnx": 10_000,
     "openvino": 3_000,
+    "cards": 3_000,
+    "tiles": 5_000,
+    "runs": 200,
 }
 
 
@@ -582,6 +600,8 @@ COUNTS = {
         ("annotations", 200),
         ("weights", 40),
         ("onnx", 100),
+        ("cards", 40),
+        ("tiles", 100),
         pytest.param("openvino", 60, marks=pytest.mark.slow),
         *(pytest.param(kind, count, marks=pytest.mark.stress) for kind, count in COUNTS.items()),
     ],
@@ -595,7 +615,7 @@ def test_damaged_files_are_read_or_rejected(kind, count, warm, tmp_path):
     assert result.exceptions == []
     assert result.read + result.rejected == count
     assert min(result.read, result.rejected) > count / 200, "the damage is too weak or too strong for a meaningful test"
-    assert result.peak < BYTES
+    assert result.peak < KINDS[kind].limit
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import tiff, tiled
 from memory import needs_proc, peak_of
 from PIL import Image
 
@@ -19,23 +22,6 @@ from danet.data.images.pillow import regular_file
 from danet.data.images.read import image_size, read_header, read_image, read_mask
 from danet.data.samples import Pair, PairedFiles
 from danet.errors import InputError
-
-
-def tiff(tags: dict[int, tuple[int, int, int]], data: bytes) -> bytes:
-    """Return a little-endian TIFF of 64 x 64 pixels, whose content follows the header, and more tags."""
-    own = {256: (3, 1, 64), 257: (3, 1, 64), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), 277: (3, 1, 1)}
-    directory = struct.pack("<H", len(own | tags))
-    for tag, (kind, count, value) in sorted((own | tags).items()):
-        directory += struct.pack("<HHII", tag, kind, count, value)
-    data += bytes(len(data) % 2)
-    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory + bytes(4)
-
-
-def tiled(side: int) -> bytes:
-    """Return a TIFF of 64 x 64 pixels in one tile of `side` x `side` pixels."""
-    compress = zlib.compressobj(1)
-    data = b"".join(compress.compress(bytes(side)) for _ in range(side)) + compress.flush()
-    return tiff({322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, 8), 325: (4, 1, len(data))}, data)
 
 
 @needs_proc
@@ -130,6 +116,20 @@ def test_a_tiff_of_thousands_of_invalid_tags_is_read_silently(tmp_path, capfd, r
         warnings.simplefilter("always")
         read(tmp_path / "x.tif")
     assert capfd.readouterr().err == ""
+
+
+def test_what_pillow_logs_is_not_printed(tmp_path):
+    """In a process of its own, as pytest handles what is logged."""
+    (tmp_path / "x.tif").write_bytes(
+        tiff({277: (3, 1, 64), 273: (3, 1, 8), 278: (3, 1, 64), 279: (4, 1, 64)}, bytes(64))
+    )
+    code = (
+        "import sys\nfrom danet.data.images.read import read_image\nfrom danet.errors import InputError\n"
+        "try: read_image(sys.argv[1])\nexcept InputError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.tif")], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
 
 
 @pytest.fixture

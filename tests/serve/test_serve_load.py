@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import gzip
+import multiprocessing
 import os
 import re
 import resource
@@ -297,18 +298,25 @@ def few_descriptors(spare: int):
             os.close(descriptor)
 
 
-@pytest.mark.parametrize("spare", [0, 1, 2, 3, 4, 6])
-def test_without_descriptors_uploads_get_503_and_later_ones_are_decoded(ask, spare):
+@pytest.mark.parametrize(
+    ("spare", "times"), [*((spare, 1) for spare in (0, 1, 2, 3, 4, 6)), pytest.param(3, 25, marks=pytest.mark.stress)]
+)
+def test_without_descriptors_uploads_get_503_and_later_ones_are_decoded(ask, spare, times):
     async def talk(client):
-        with few_descriptors(spare):
-            start = time.monotonic()
-            failed = [await client.get("/ready"), await client.post("/v1/segment", content=image())]
-            seconds = time.monotonic() - start
-        good = [await client.post("/v1/segment", content=image()), await client.get("/ready")]
+        failed, good, seconds = [], [], 0.0
+        for _ in range(times):
+            with few_descriptors(spare):
+                start = time.monotonic()
+                failed += [await client.get("/ready"), await client.post("/v1/segment", content=image())]
+                seconds = max(seconds, time.monotonic() - start)
+            good += [await client.post("/v1/segment", content=image()), await client.get("/ready")]
+            for process in multiprocessing.active_children() if times > 1 else ():  # which is then started again
+                process.kill()
+                process.join()
         return failed, good, seconds
 
     failed, good, seconds = ask(talk, Limits())
-    assert [response.status_code for response in good] == [200, 200]
+    assert {response.status_code for response in good} == {200}
     assert seconds < 4
     for response in failed:
         assert response.status_code == 503

@@ -1,6 +1,7 @@
 """Open image files and decode them with Pillow. Damaged files raise `InputError` with the file's name."""
 
 import errno
+import logging
 import re
 import threading
 import warnings
@@ -15,6 +16,8 @@ from danet.data.images.checks import check_png, check_scans, check_tiles, png_ch
 from danet.data.images.formats import FORMATS, Stream, formats_of
 from danet.errors import InputError, missing_file, missing_package
 from danet.files import open_regular
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # errors are raised; Python would print them a second time
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded."""
