@@ -129,6 +129,18 @@ def with_flags(text: str) -> str:
     return re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), text)
 
 
+def without_options(args: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the arguments without some options and their values."""
+    kept: list[str] = []
+    dropping = False
+    for arg in args:
+        if arg.startswith("--"):
+            dropping = arg.partition("=")[0].replace("_", "-") in flags
+        if not dropping:
+            kept.append(arg)
+    return kept
+
+
 def _options(kind: type, default: Any = None, prefix: str = "") -> Iterator[_Option]:
     """Yield the options of a dataclass; those of its sections first.
 

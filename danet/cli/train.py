@@ -11,13 +11,14 @@ import tyro
 
 from danet import recipes
 from danet.cli.output import print_classes
-from danet.cli.parsing import parse, with_flags
+from danet.cli.parsing import parse, with_flags, without_options
 from danet.errors import InputError, printable, warn_renamed
 
 if TYPE_CHECKING:
     from danet.train.result import Result
 
 _ALIASES = {"folder": "--out"}
+_OF_RUNS = ("tensorboard", "tracker", "deterministic")  # options of `Execution` that only runs have
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Train:
     dry_run: bool = False
     """print the settings, data, steps and required memory without training; does not read the masks (use danet check
     for that)"""
+    find_lr: bool = False
+    """do not train, but take up to 100 steps with growing learning rates, and suggest one; writes find_lr.png and
+    find_lr.json to --out (default: runs/RECIPE-find-lr) and keeps no weights"""
     execution: Annotated[Execution, tyro.conf.arg(name="")] = field(default_factory=Execution)
 
 
@@ -100,7 +104,8 @@ def run(args: Sequence[str]) -> int:
             "danet train", "RECIPE is missing", "specify a recipe, for example toy; see danet train --help"
         )
     args = _spell_out_loss(args)
-    return _start(parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES), args[0])
+    options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES)
+    return _find_lr(options, args) if options.find_lr else _start(options, args[0])
 
 
 def _spell_out_loss(args: Sequence[str]) -> list[str]:
@@ -140,6 +145,33 @@ def _start(options: Train, name: str) -> int:
     return _report(train(options.recipe, out=folder, backbone_weights=backbone, initial_weights=initial, **execution))
 
 
+def _find_lr(options: Train, args: Sequence[str]) -> int:
+    """Suggest a learning rate, and print the command that uses it."""
+    from danet.train.find_lr import PLOT, find_learning_rate
+    from danet.train.start import unused_folder
+
+    execution = vars(options.execution)
+    for name, value in {"dry_run": options.dry_run, **{name: execution[name] for name in _OF_RUNS}}.items():
+        if value:
+            raise InputError(name, "is not for `find_lr`, which keeps no run", "leave out one of them")
+    folder = options.out or unused_folder(f"{args[0]}-find-lr")
+    found = find_learning_rate(
+        options.recipe,
+        out=folder,
+        time_budget=options.time_budget,
+        backbone_weights=options.backbone_weights,
+        initial_weights=options.initial_weights,
+        **{name: value for name, value in execution.items() if name not in _OF_RUNS},
+    )
+    if found.suggestion is None:
+        remedy = f"see {folder / PLOT}; check the data with danet check, or try other initial weights"
+        raise InputError("find_lr", f"no learning rate from {found.rates[0]:g} on makes the loss fall", remedy)
+    print(printable(f"{folder / PLOT}: the loss falls until {found.fastest:.2g}; suggested: {found.suggestion:g}"))
+    command = without_options(args, ("--find-lr", "--out", "--time-budget", "--optim.lr"))
+    print(printable(f"next: danet train {shlex.join([*command, '--optim.lr', f'{found.suggestion:g}'])}"))
+    return 0
+
+
 def _resume(options: Resume) -> int:
     from danet.train.start import train
 
@@ -168,6 +200,7 @@ def _help() -> str:
         "folder --data.root my_images": "your own images; see also danet init",
         "folder --data.root my_images --dry-run": "print the settings and the required memory",
         "camvid --data.root DIR --optim.lr 0.005": "change a setting of a recipe",
+        "toy --find-lr": "suggest a learning rate",
         "--resume runs/toy": "continue an interrupted run",
     }
     lines = [

@@ -77,13 +77,9 @@ def iterate_training(
                 raise InputError(name, what, "leave it out, or start a new run without `resume`")
         options = run_options(resume, data_root=_path(data), **execution)
         return loop.iterate(None, options, resume=True, transform=transform)
-    if recipe is None:
-        raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
-    name = recipe if isinstance(recipe, str) else "run"
-    chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    chosen = recipes.with_settings(chosen, {**settings, **({} if data is None else {"data.root": data})})
+    name, chosen = resolve(recipe, data, settings)
     folder = unused_folder(name) if out is None else Path(out)
-    weights = {"backbone_weights": _path(backbone_weights), "initial_weights": _path(initial_weights)}
+    weights = {"backbone_weights": backbone_weights, "initial_weights": initial_weights}
     options = run_options(folder, **weights, **execution)
     if time_budget is None:
         return loop.iterate(chosen, options, transform=transform)
@@ -109,16 +105,29 @@ train = _to_the_end(iterate_training)
 """Train until the recipe's last step, or until SIGINT or SIGTERM, and return the result; see `iterate_training`."""
 
 
+def resolve(recipe: Recipe | str | None, data: Path | str | None, settings: Mapping[str, Any]) -> tuple[str, Recipe]:
+    """Return the name for the run folder and the recipe; arguments and errors as in `iterate_training`."""
+    if recipe is None:
+        raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
+    name = recipe if isinstance(recipe, str) else "run"
+    chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    return name, recipes.with_settings(chosen, {**settings, **({} if data is None else {"data.root": data})})
+
+
 def run_options(
     folder: Path | str,
     tensorboard: bool = False,
     tracker: str | None = None,
     cache: Path | str | None = None,
+    initial_weights: Path | str | None = None,
+    backbone_weights: Path | str | None = None,
     **rest: Any,
 ) -> RunOptions:
     """Return the options of a run; arguments as in `iterate_training`, and those of `RunOptions`."""
     names = ["tensorboard"] * (tensorboard and tracker != "tensorboard") + [tracker] * (tracker is not None)
-    return RunOptions(Path(folder), cache=_path(cache), trackers=tuple(filter(None, names)), **rest)
+    paths = {"cache": cache, "initial_weights": initial_weights, "backbone_weights": backbone_weights}
+    given = {name: _path(value) for name, value in paths.items()}
+    return RunOptions(Path(folder), trackers=tuple(filter(None, names)), **given, **rest)
 
 
 def unused_folder(name: str) -> Path:
