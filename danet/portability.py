@@ -5,6 +5,7 @@ Modules that only some systems have are imported here and nowhere else.
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 BINARY: int = getattr(os, "O_BINARY", 0)
 """Keep the ends of lines, which Windows would translate."""
 
+_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 _LOCKED_BYTE = 1 << 30  # behind the content: Windows lets nobody else read what is locked
 _MOST_FILES = 8192  # of Windows' C library
 
@@ -122,3 +124,25 @@ def free_files() -> int:
     if _resource is None:
         return _MOST_FILES
     return _resource.getrlimit(_resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))  # noqa: PTH208
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process can still use without swapping; None if they are not known.
+
+    On Linux, a container's limit counts. macOS tells only how much the machine has.
+
+    Args:
+        root: where the folders proc and sys are.
+    """
+    try:
+        free = int(re.findall(r"MemAvailable: *(\d+) kB", (root / "proc/meminfo").read_text())[0]) * 1024
+    except (OSError, IndexError):
+        known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else None
+    for limit, used in _CGROUPS:
+        try:
+            left = int((root / "sys/fs/cgroup" / limit).read_text()) - int((root / "sys/fs/cgroup" / used).read_text())
+        except (OSError, ValueError):  # no such group, or no limit: max
+            continue
+        free = min(free, max(left, 0))
+    return free

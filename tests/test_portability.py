@@ -197,3 +197,27 @@ def test_what_loads_images_can_be_sent_to_spawned_processes(tmp_path):
         stream = _Stream(samples, recipes.TOY, (), None)
         again = ForkingPickler.loads(ForkingPickler.dumps(stream))
         assert np.array_equal(again.samples[0].labels, samples[0].labels)
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 2000 << 10),
+        ({"memory.max": "max", "memory.current": "5"}, 2000 << 10),
+        ({"memory.max": "3000", "memory.current": "1000"}, 2000),
+        ({"memory/memory.limit_in_bytes": "3000", "memory/memory.usage_in_bytes": "4000"}, 0),
+    ],
+)
+def test_memory_is_what_the_system_and_the_container_leave(tmp_path, files, free):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
+    for name, text in files.items():
+        (tmp_path / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/fs/cgroup" / name).write_text(text)
+    assert portability.available_memory(tmp_path) == free
+
+
+def test_memory_of_other_systems_is_that_of_the_machine(tmp_path, monkeypatch):
+    assert (portability.available_memory(tmp_path) or 0) > 1 << 20
+    monkeypatch.delattr(portability.os, "sysconf")
+    assert portability.available_memory(tmp_path) is None

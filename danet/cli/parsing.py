@@ -129,6 +129,19 @@ def with_flags(text: str) -> str:
     return re.sub(r"`([a-z][\w.]*)`", lambda name: flags.get(name[1], name[1]), text)
 
 
+def given_names(args: Sequence[str]) -> set[str]:
+    """Return the parameters whose flags are among the arguments of the parsed command."""
+    flags = {arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")}
+    flags |= {one for pair in _SYNONYMS for one in pair if flags & set(pair)}
+    return {name for name, flag in _FLAGS.get().items() if flag in flags or _negation(flag) in flags}
+
+
+def option_words(name: str, value: Any) -> list[str]:
+    """Return the words of the parsed command that set a parameter."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [_FLAGS.get()[name], *map(str, values)]
+
+
 def without_options(args: Sequence[str], flags: Sequence[str]) -> list[str]:
     """Return the arguments without some options and their values."""
     kept: list[str] = []

@@ -11,7 +11,7 @@ import tyro
 
 from danet import recipes
 from danet.cli.output import print_classes
-from danet.cli.parsing import parse, with_flags, without_options
+from danet.cli.parsing import given_names, option_words, parse, with_flags, without_options
 from danet.errors import InputError, printable, warn_renamed
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Train:
     the Hugging Face Hub"""
     time_budget: str | None = None
     """choose the number of steps so that the run ends in this time on this machine: 30m, 1.5h, 1h30m"""
+    auto: bool = False
+    """for your own images: choose --data.size, --data.crop, --optim.accumulate, --workers, --optim.steps and more from
+    the images, the memory and the measured speed of this machine, and print the command with the choices; options that
+    you give are kept"""
     dry_run: bool = False
     """print the settings, data, steps and required memory without training; does not read the masks (use danet check
     for that)"""
@@ -105,7 +109,9 @@ def run(args: Sequence[str]) -> int:
         )
     args = _spell_out_loss(args)
     options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES)
-    return _find_lr(options, args) if options.find_lr else _start(options, args[0])
+    if options.find_lr:
+        return _find_lr(options, args)
+    return _choose(options, args) if options.auto else _start(options, args[0])
 
 
 def _spell_out_loss(args: Sequence[str]) -> list[str]:
@@ -120,11 +126,9 @@ def _spell_out_loss(args: Sequence[str]) -> list[str]:
 
 
 def _start(options: Train, name: str) -> int:
-    from danet.train.start import train, unused_folder
+    from danet.train.start import train
 
-    fold = options.recipe.data.fold
-    run_name = name if fold is None else "{}-fold{}of{}".format(name, *recipes.parse_fold(fold))
-    folder, weights = options.out or unused_folder(run_name), (options.backbone_weights, options.initial_weights)
+    folder, weights = _folder(options, name), (options.backbone_weights, options.initial_weights)
     if options.dry_run:
         from danet.data import registry
         from danet.train.dry_run import describe
@@ -143,6 +147,38 @@ def _start(options: Train, name: str) -> int:
     backbone, initial = weights
     execution = {**vars(options.execution), "time_budget": options.time_budget}
     return _report(train(options.recipe, out=folder, backbone_weights=backbone, initial_weights=initial, **execution))
+
+
+def _folder(options: Train, name: str) -> Path:
+    from danet.train.start import unused_folder
+
+    fold = options.recipe.data.fold
+    run_name = name if fold is None else "{}-fold{}of{}".format(name, *recipes.parse_fold(fold))
+    return options.out or unused_folder(run_name)
+
+
+def _choose(options: Train, args: Sequence[str]) -> int:
+    """Choose the settings that are not given, print them and the command, and train."""
+    from danet.train.auto import choose
+    from danet.train.dry_run import describe
+    from danet.train.loop import exhaust
+    from danet.train.start import run_options
+    from danet.train.time_budget import parse_seconds
+
+    folder = _folder(options, args[0])
+    weights = {"backbone_weights": options.backbone_weights, "initial_weights": options.initial_weights}
+    seconds = None if options.time_budget is None else parse_seconds(options.time_budget)
+    given = given_names(args)
+    choice = choose(options.recipe, run_options(folder, **weights, **vars(options.execution)), given, seconds)
+    for line in choice.lines():
+        print(printable(with_flags(line)), file=sys.stderr)
+    chosen = [word for name, value in choice.settings.items() for word in option_words(name, value)]
+    command = without_options(args, ("--auto", "--dry-run", "--time-budget"))
+    print(printable(f"command: danet train {shlex.join([*command, *chosen])}"), file=sys.stderr)
+    if options.dry_run:
+        print(describe(choice.recipe, choice.options))
+        return 0
+    return _report(exhaust(choice.start()))
 
 
 def _find_lr(options: Train, args: Sequence[str]) -> int:
@@ -200,6 +236,7 @@ def _help() -> str:
         "folder --data.root my_images": "your own images; see also danet init",
         "folder --data.root my_images --dry-run": "print the settings and the required memory",
         "camvid --data.root DIR --optim.lr 0.005": "change a setting of a recipe",
+        "folder --data.root my_images --auto": "choose what suits the images and the machine",
         "toy --find-lr": "suggest a learning rate",
         "--resume runs/toy": "continue an interrupted run",
     }

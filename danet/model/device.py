@@ -6,6 +6,7 @@ from functools import cache
 import torch
 
 from danet.errors import InputError
+from danet.portability import available_memory
 
 
 def resolve_device(name: str | None, index: int = 0) -> torch.device:
@@ -35,6 +36,11 @@ def resolve_device(name: str | None, index: int = 0) -> torch.device:
         gpus = "no GPU was found" if count == 0 else f"{count} GPU{'s were' if count > 1 else ' was'} found"
         raise InputError("device", f"{name!r} is not available ({gpus})", "use 'cpu', or leave `device` out")
     return torch.device("cuda", index)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes of memory that are free on a device; None if they are not known."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
 @cache

@@ -40,7 +40,7 @@ SECONDS = 600.0
 _WARM_UP = 3  # steps at the lowest rate; the last two of them are timed
 _MEMORY = 0.9  # of the moving average that smooths the losses
 _DIVERGED = 3.0  # a smoothed loss of so many times the lowest one
-_NEAR = 0.05  # part of the loss's whole fall; where only this is missing, the curve becomes flat
+_NEAR = 0.1  # part of the loss's whole fall; where only this is missing, the curve becomes flat
 _BACK = 3.0  # the suggestion is that rate divided by this: the curve lags, and the rate has to be safe for a whole run
 _FALL = 0.05  # part by which the loss must fall at least, or there is no suggestion
 

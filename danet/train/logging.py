@@ -68,7 +68,7 @@ class TrainingProgress:
         now = time.monotonic()
         if self._by_lines and now - self._last_line >= SECONDS_PER_LINE:
             seconds = (now - self._begun) / (self._step - self._first) * (self._total - self._step)
-            self.note(f"step {self._step} of {self._total}: {text}, about {_duration(seconds)} left")
+            self.note(f"step {self._step} of {self._total}: {text}, about {duration(seconds)} left")
 
     def validated(self, epoch: int, miou: float, best: float, loss: float) -> None:
         """Display the scores of a validation, and restart the clock of `speed`.
@@ -100,6 +100,7 @@ class TrainingProgress:
         self._started, self._waited, self._steps = time.monotonic(), 0.0, 0
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in minutes or hours, rounded."""
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

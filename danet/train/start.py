@@ -1,6 +1,7 @@
 """Start or resume a run. In Python `danet.train(...)` and `danet.iterate_training(...)`; command: `danet train`."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from functools import partial, wraps
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from danet import recipes
-from danet.errors import InputError
+from danet.errors import InputError, printable
 from danet.recipes import Recipe
 from danet.train import loop
+from danet.train.auto import choose
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
 from danet.train.time_budget import fit, parse_seconds
@@ -31,6 +33,7 @@ def iterate_training(
     resume: Path | str | None = None,
     transform: Transform | None = None,
     time_budget: str | None = None,
+    auto: bool = False,
     device: str | None = None,
     workers: int = 1,
     cache: Path | str | None = None,
@@ -56,8 +59,10 @@ def iterate_training(
             A run is resumed with the same transform.
         time_budget: choose the number of steps, and how often to validate, so that the run ends in this time: "30m",
             "1.5h", "1h30m". A resumed run takes the remaining steps, whatever the time.
+        auto: choose size, crop, accumulation, workers and steps from the images, the memory and the measured speed of
+            this machine, except for what `settings` holds; see `danet.train.auto`.
         device: "cpu", "cuda" or "cuda:1"; None: a GPU if there is one.
-        workers: number of processes that load images.
+        workers: number of processes that load images; with `auto`, only another number than 1 is kept.
         cache: folder for decoded training images.
         tensorboard: also write the curves to OUT/tensorboard.
         tracker: also send them to this tracker: wandb, mlflow, trackio or tensorboard.
@@ -70,21 +75,32 @@ def iterate_training(
     execution |= {"cache": cache, "tracker": tracker}
     if resume is not None:
         own = {"recipe": recipe, "out": out, "settings": settings or None, "initial_weights": initial_weights}
-        own |= {"backbone_weights": backbone_weights, "time_budget": time_budget}
-        for name, value in own.items():
-            if value is not None:
-                what = f"is determined by the run in {resume}"
-                raise InputError(name, what, "leave it out, or start a new run without `resume`")
+        own |= {"backbone_weights": backbone_weights, "time_budget": time_budget, "auto": auto or None}
+        _check_resumed(resume, own)
         options = run_options(resume, data_root=_path(data), **execution)
         return loop.iterate(None, options, resume=True, transform=transform)
     name, chosen = resolve(recipe, data, settings)
     folder = unused_folder(name) if out is None else Path(out)
     weights = {"backbone_weights": backbone_weights, "initial_weights": initial_weights}
     options = run_options(folder, **weights, **execution)
-    if time_budget is None:
+    seconds = None if time_budget is None else parse_seconds(time_budget)
+    if auto:
+        choice = choose(chosen, options, settings.keys() | ({"workers"} if workers != 1 else set()), seconds, transform)
+        for line in choice.lines():
+            print(printable(line), file=sys.stderr)
+        return choice.start(transform)
+    if seconds is None:
         return loop.iterate(chosen, options, transform=transform)
-    fitting = partial(fit, seconds=parse_seconds(time_budget), started=time.monotonic())
+    fitting = partial(fit, seconds=seconds, started=time.monotonic())
     return loop.iterate(chosen, options, transform=transform, fit=fitting)
+
+
+def _check_resumed(run: Path | str, given: Mapping[str, Any]) -> None:
+    """Check that nothing is given that the run has determined."""
+    for name, value in given.items():
+        if value is not None:
+            what = f"is determined by the run in {run}"
+            raise InputError(name, what, "leave it out, or start a new run without `resume`")
 
 
 def _to_the_end(

@@ -69,7 +69,13 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def plan(recipe: Recipe, speed: Speed, per_epoch: int, seconds: float) -> Recipe:
+def validation_interval(recipe: Recipe, speed: Speed, per_epoch: int) -> int:
+    """Return the epochs between validations: those of the recipe, or more if they would take too large a part."""
+    most = VALIDATION_SHARE / (1 - VALIDATION_SHARE) * speed.step
+    return max(recipe.validate_every, math.ceil(speed.validation / (most * per_epoch)))
+
+
+def plan(recipe: Recipe, speed: Speed, per_epoch: int, seconds: float, every: int | None = None) -> Recipe:
     """Return a recipe whose steps and validations take a given time.
 
     Validations become rarer if they would take too large a part of it, and the warm-up is at most a tenth of the steps.
@@ -79,12 +85,12 @@ def plan(recipe: Recipe, speed: Speed, per_epoch: int, seconds: float) -> Recipe
         speed: of its parts.
         per_epoch: steps per epoch.
         seconds: the time, of which some is kept in reserve.
+        every: epochs between validations; None: choose them.
 
     Raises:
         InputError: the time does not suffice for a single step.
     """
-    most = VALIDATION_SHARE / (1 - VALIDATION_SHARE) * speed.step
-    every = max(recipe.validate_every, math.ceil(speed.validation / (most * per_epoch)))
+    every = validation_interval(recipe, speed, per_epoch) if every is None else every
     left = seconds * (1 - RESERVE) - speed.final - speed.validation
     steps = math.floor(left / (speed.step + speed.validation / (every * per_epoch)))
     if steps < 1:
@@ -111,14 +117,20 @@ def fit(run: Run, seconds: float, started: float) -> None:
     run.recipe = plan(run.recipe, speed, run.per_epoch, seconds - elapsed)
     assert run.recipe.optim.steps is not None
     run.steps = run.recipe.optim.steps
-    run.deadline = started + seconds - speed.validation - speed.final
     run.state.recipe = recipes.to_dict(run.recipe)
     run.card = replace(run.card, recipe=run.state.recipe)
+    limit(run, speed, seconds, started)
+    if run.process.main:
+        every = run.recipe.validate_every
+        text = f"time budget: {run.steps} steps of {speed.step:.3g} s, validated every {every} epoch{'s' * (every > 1)}"
+        print(f"{text} in {speed.validation:.3g} s", file=sys.stderr)
+
+
+def limit(run: Run, speed: Speed, seconds: float, started: float) -> None:
+    """Let a planned run end in time even if the machine becomes slower; arguments as in `fit`."""
+    run.deadline = started + seconds - speed.validation - speed.final
     if run.process.main:
         run_folder.record_plan(run.options.folder, run.recipe, {"seconds": seconds, **asdict(speed)})
-        every = run.recipe.validate_every
-        text = f"time budget: {run.steps} steps of {speed.step:.2g} s, validated every {every} epoch{'s' * (every > 1)}"
-        print(f"{text} in {speed.validation:.2g} s", file=sys.stderr)
 
 
 def measure_speed(run: Run) -> Speed:
