@@ -10,6 +10,7 @@ import tyro
 from danet.cli.parsing import parse
 from danet.errors import InputError, printable
 from danet.files import check_outputs, write_json
+from danet.weights.hub_files import is_address
 
 if TYPE_CHECKING:
     from danet.visualize.attention_answers import Answers
@@ -100,7 +101,7 @@ def _separated(options: Look) -> Look:
     """Return the options with the images that follow the weights, as in `danet look --weights W IMAGE`, as images."""
     weights, images = list(options.weights[:1]), []
     for path in options.weights[1:]:
-        (weights if path.suffix in WEIGHTS or str(path) == "default" else images).append(path)
+        (weights if path.suffix in WEIGHTS or str(path) == "default" or is_address(path) else images).append(path)
     return replace(options, weights=tuple(weights), images=(*options.images, *images))
 
 

@@ -53,8 +53,8 @@ class Train:
     """the run folder; default: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists; with --fold 1/5,
     runs/RECIPE-fold1of5"""
     initial_weights: Path | None = None
-    """start from these weights instead of ImageNet's: a .safetensors file, or default for the bundled ones; their
-    network is used, and outputs of classes that they do not know are new"""
+    """start from these weights instead of ImageNet's: a .safetensors file, hf://user/repo, or default for the bundled
+    ones; their network is used, and outputs of classes that they do not know are new"""
     backbone_weights: Path | None = None
     """ImageNet weights of the backbone: a .safetensors file with timm's parameter names; default: download them from
     the Hugging Face Hub"""

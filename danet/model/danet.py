@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from danet.errors import InputError
+from danet.hub_methods import HubMethods
 from danet.model.attention import ChannelAttention, PositionAttention
 from danet.model.backbone import build_backbone, build_pyramid
 from danet.model.decoder import GatedDecoder
@@ -76,7 +77,7 @@ class TrainingOutputs(NamedTuple):
     presence: Float[Tensor, "B K"] | None = None
 
 
-class DANet(nn.Module):
+class DANet(nn.Module, HubMethods):
     """The network: normalized images B,N,H,W of any size -> `Outputs` at the same size.
 
     Args:

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from danet.errors import InputError
+from danet.hub_methods import HubMethods
 from danet.model.attention_kernels import attention_weights
 from danet.model.backbone import build_backbone
 from danet.model.danet import (
@@ -44,7 +45,7 @@ CENTERS = sum(side**2 for side in POOLS)
 """The number of centers, 50."""
 
 
-class DRANet(nn.Module):
+class DRANet(nn.Module, HubMethods):
     """The network: normalized images B,N,H,W of any size -> `Outputs` at the same size, with `fused` only.
 
     With the default backbone, `layer4_dilations=(4, 8, 16)` and 19 classes, it is the released network of 73.7 million

@@ -26,6 +26,7 @@ from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction, Segmentation
 from danet.weights import runtimes
 from danet.weights.card import DEFAULT, DEFAULT_EXPORT, Card, resolve
+from danet.weights.hub_files import is_address
 
 if TYPE_CHECKING:
     import torch
@@ -271,7 +272,8 @@ def load(
     """Load a predictor from a weights file, or from a file of `danet export`.
 
     Args:
-        path: a .safetensors, .onnx or .xml file; None: the bundled weights. Where torch is not installed, these are the
+        path: a .safetensors, .onnx or .xml file, or weights on the Hugging Face Hub:
+            "hf://user/repo[@revision][/file]"; None: the bundled weights. Where torch is not installed, these are the
             exported ones, `DEFAULT_EXPORT`.
         device: see `Predictor`. Exported models run on the CPU.
         dtype: see `Predictor`. Exported models compute in the precision in which they were exported.
@@ -282,7 +284,7 @@ def load(
     """
     if str(dtype).removeprefix("torch.") not in _DTYPES:
         raise InputError("dtype", f"{str(dtype)!r} is not supported", f"use one of {', '.join(_DTYPES)}")
-    if path is not None and Path(path).suffix in runtimes.SUFFIXES:
+    if path is not None and Path(path).suffix in runtimes.SUFFIXES and not is_address(path):
         _check_exported(device, str(dtype).removeprefix("torch."))  # before the file is read
         return Predictor(*runtimes.load(Path(path)), "cpu")
     try:

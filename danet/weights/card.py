@@ -10,6 +10,7 @@ from danet.data.classes import IGNORE, Classes
 from danet.data.datasets import camvid
 from danet.data.images.channels import MAX_CHANNELS, Bands
 from danet.files import open_regular
+from danet.weights.hub_files import fetch, is_address
 
 FORMAT = 1
 DEFAULT = Path(__file__).parents[1] / "default.safetensors"
@@ -129,7 +130,15 @@ def check_values(card: Card) -> None:
 
 
 def resolve(path: Path | str | None) -> Path:
-    """Return the file of weights that are named "default", or nothing, for the bundled ones."""
+    """Return the file of weights that are named "default", or nothing, for the bundled ones.
+
+    An address of the Hugging Face Hub, hf://user/repo[@revision][/file], is downloaded; see `danet.weights.hub_files`.
+
+    Raises:
+        InputError: the download failed.
+    """
+    if path is not None and is_address(path):
+        return fetch(str(path))
     return DEFAULT if path is None or str(path) == "default" else Path(path)
 
 
@@ -141,9 +150,13 @@ def peek(path: Path | str | None) -> Card | None:
 
     Returns:
         The card; None if the file has none, which `danet.weights.file.load` explains.
+
+    Raises:
+        InputError: see `resolve`.
     """
+    path = resolve(path)
     try:
-        with open_regular(resolve(path)) as file:
+        with open_regular(path) as file:
             size = int.from_bytes(file.read(8), "little")
             return Card.from_json(json.loads(file.read(min(size, MAX_HEADER)))["__metadata__"]["danet"])
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from danet.data.classes import Classes
 from danet.errors import InputError, join_messages, missing_file, printable
 from danet.files import write_atomically
+from danet.hub_methods import HubMethods
 from danet.model.baselines import AnyNetwork, build_network
 from danet.weights.card import DEFAULT, MAX_HEADER, MAX_SIZE, Card, check_values, resolve
 
@@ -69,6 +70,8 @@ def load(path: Path | str | None = None) -> tuple[AnyNetwork, Card]:
         what = f"unknown architecture ({' '.join(str(error).split())[:200]})"
         raise InputError(path, what, "use the danet version that wrote it") from error
     _load_state(network, tensors, path)
+    if isinstance(network, HubMethods):
+        network.card = card
     return network.eval(), card
 
 
