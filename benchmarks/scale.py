@@ -113,7 +113,7 @@ def cost(images: int, seconds: float, sizes: dict[str, float]) -> dict[str, floa
         "images": images,
         "process_hours": images * seconds / 3600,
         "head_and_get_requests": 2 * images,
-        "put_requests": images + shards,
+        "put_requests": images + 2 * shards,
         "read_tb": images * sizes["image"] / 1e12,
         "written_tb": images * (sizes["labels"] + sizes["row"]) / 1e12,
         "mbit_per_second_of_a_process": 8e-6 * (sizes["image"] + sizes["labels"] + sizes["row"]) / seconds,

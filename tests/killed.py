@@ -225,6 +225,25 @@ def batch_killed_at(count: int, *args: str) -> int:
     return main(list(args))
 
 
+def batch_killed_by(image: str, *args: str) -> int:
+    """Run a `danet` command, and kill it when it reads this image."""
+    import torch
+
+    from danet.cli import main
+    from danet.predict import batch_segmenter
+
+    torch.set_num_threads(1)
+    read = batch_segmenter.read_job
+
+    def read_or_die(job, bands):
+        if job.file.name == image:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(job, bands)
+
+    batch_segmenter.read_job = read_or_die
+    return main(list(args))
+
+
 def elastic(*args: str) -> int:
     """Run `command` with a checkpoint after every step. First send how often torchrun has restarted it."""
     from danet.train import run_folder

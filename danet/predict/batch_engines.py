@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
-from danet.errors import InputError
 from danet.predict import ray_workers, statistics
+from danet.predict.attempts import Attempts, given_up
 from danet.predict.batch import Batch, Done
 from danet.predict.batch_segmenter import Segmenter
 from danet.predict.manifest import Entry
 from danet.predict.predictor import Predictor
-from danet.predict.ray_workers import FinishedAlone, Workers
+from danet.predict.ray_workers import KILLS, FinishedAlone, Workers
 from danet.predict.statistics import Row, error_row
 from danet.predict.storage import Folder
 
@@ -25,11 +25,47 @@ _BUNDLES_PER_WORKER = 8  # so that all workers end at about the same time
 def run_here(batch: Batch, entries: Sequence[Entry], predictor: Predictor) -> Iterator[Done]:
     """Segment images in this process, and yield the outcome of each.
 
+    The images that an earlier process had begun when it was killed come last, one by one. An image that kills its
+    process again and again gets a row with this error; see `attempts`.
+
+    Args:
+        batch: the batch.
+        entries: the images of whole shards.
+        predictor: the network.
+
     Raises:
         InputError: results cannot be written.
         OSError: an object store cannot be reached.
     """
-    yield from Segmenter(batch, predictor).record(entries)
+    attempts = Attempts(batch.settings.out, (entry.shard for entry in batch.manifest.entries))
+    for shard in attempts.begun - {entry.shard for entry in entries}:  # killed after it had written the rows
+        attempts.end(shard)
+    segmenter = Segmenter(batch, predictor, attempts)
+    try:
+        yield from segmenter.record([entry for entry in entries if entry.shard not in attempts.begun])
+        suspects = [entry for entry in entries if entry.shard in attempts.begun]
+        for shard, group in groupby(suspects, lambda entry: entry.shard):
+            yield from _one_by_one(segmenter, attempts, shard, [*group])
+    finally:
+        attempts.close()
+
+
+def _one_by_one(segmenter: Segmenter, attempts: Attempts, shard: int, entries: Sequence[Entry]) -> Iterator[Done]:
+    """Segment a shard whose process was killed."""
+    tries, rows = attempts.tries(shard), list[list[Row]]()
+    try:
+        for entry in entries:
+            if tries.kills[entry.id] >= KILLS:
+                rows.append([error_row(entry, given_up(entry))])
+            else:
+                attempts.try_alone(entry, tries)
+                rows.append(segmenter.alone(entry))
+    except BaseException:
+        attempts.interrupt(shard, tries)
+        raise
+    segmenter.batch.write_shard(shard, [row for own in rows for row in own])
+    attempts.end(shard)
+    yield from map(Done.of, entries, rows)
 
 
 def run_on_ray(batch: Batch, entries: Sequence[Entry], workers: Workers) -> Iterator[Done]:
@@ -48,6 +84,9 @@ def run_on_ray(batch: Batch, entries: Sequence[Entry], workers: Workers) -> Iter
         OSError: an object store cannot be reached.
     """
     shards = {shard: list(group) for shard, group in groupby(entries, lambda entry: entry.shard)}
+    attempts = Attempts(batch.settings.out, shards)
+    for shard in sorted(attempts.begun):  # by the engine local; the workers are watched here
+        attempts.end(shard)
     alone: dict[int, dict[str, list[Row]]] = defaultdict(dict)
     with ray_workers.cluster(workers) as resources:
         start = partial(_BatchWorker, _for_workers(batch, gpus=resources[2]))
@@ -68,7 +107,7 @@ def run_on_ray(batch: Batch, entries: Sequence[Entry], workers: Workers) -> Iter
                 yield from event.result
                 continue
             entry: Entry = event.item
-            rows = [error_row(entry, _killed(entry))] if event.result is None else event.result
+            rows = [error_row(entry, given_up(entry))] if event.result is None else event.result
             own = alone[entry.shard]
             own[entry.id] = rows
             if len(own) == len(shards[entry.shard]):
@@ -87,8 +126,7 @@ class _BatchWorker:
         return list(self._segmenter.record(items))
 
     def alone(self, item: Entry) -> list[Row]:
-        ((_, rows),) = self._segmenter.segment([item])
-        return rows
+        return self._segmenter.alone(item)
 
 
 def _for_workers(batch: Batch, gpus: float) -> Batch:
@@ -112,8 +150,3 @@ def _bundles(shards: Sequence[Sequence[Entry]], workers: int) -> list[list[Entry
             bundles.append([])
         bundles[-1] += shard
     return bundles
-
-
-def _killed(entry: Entry) -> InputError:
-    what = f"killed {ray_workers.KILLS} workers on its own, so it was given up"
-    return InputError(entry.path, what, "check the image, or give the workers more memory")

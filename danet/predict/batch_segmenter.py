@@ -14,6 +14,7 @@ import numpy as np
 from danet.errors import InputError
 from danet.files import FULL, remove_incomplete
 from danet.predict import large_image, overlay, statistics
+from danet.predict.attempts import Attempts
 from danet.predict.batch import Batch, Done
 from danet.predict.folder import pipelined, read_job
 from danet.predict.georeferenced import save_labels
@@ -61,13 +62,14 @@ class Segmenter:
     Args:
         batch: the batch.
         predictor: its network; None: load it.
+        attempts: notes what is in progress, in case this process is killed; None: its supervisor knows.
 
     Raises:
         InputError: the weights are not those of the batch.
     """
 
-    def __init__(self, batch: Batch, predictor: Predictor | None = None):
-        self.batch, self.settings = batch, batch.settings
+    def __init__(self, batch: Batch, predictor: Predictor | None = None, attempts: Attempts | None = None):
+        self.batch, self.settings, self._attempts = batch, batch.settings, attempts
         self.predictor = predictor or self.settings.load()
         self._protocol, self._cleaned = find_protocol(self.settings.protocol), set[Path]()
         if self.predictor.card.sha256 != batch.about["weights"]:
@@ -82,10 +84,16 @@ class Segmenter:
         """
         entries = list(entries)
         with tempfile.TemporaryDirectory(prefix="danet-") as scratch:
-            results = pipelined(entries, lambda entry: self._read(entry, Path(scratch)), self._work, self._write)
+            begun = map(self._begin, entries)
+            results = pipelined(begun, lambda entry: self._read(entry, Path(scratch)), self._work, self._write)
             for entry, result in zip(entries, results, strict=True):
                 shutil.rmtree(Path(scratch, entry.id), ignore_errors=True)
                 yield entry, [error_row(entry, result)] if isinstance(result, InputError) else result
+
+    def alone(self, entry: Entry) -> list[Row]:
+        """Segment a single image, and return its rows; see `segment`."""
+        ((_, rows),) = self.segment([entry])
+        return rows
 
     def record(self, entries: Iterable[Entry]) -> Iterator[Done]:
         """Segment whole shards, write the rows of each, and yield the outcome of each image.
@@ -97,7 +105,14 @@ class Segmenter:
         for shard, group in groupby(self.segment(entries), lambda done: done[0].shard):
             done = list(group)
             self.batch.write_shard(shard, [row for _, own in done for row in own])
+            if self._attempts is not None:
+                self._attempts.end(shard)
             yield from (Done.of(entry, own) for entry, own in done)
+
+    def _begin(self, entry: Entry) -> Entry:
+        if self._attempts is not None and entry.shard not in self._attempts.begun:
+            self._attempts.begin(entry.shard)
+        return entry
 
     def _read(self, entry: Entry, scratch: Path) -> _Image:
         folder, found = scratch / entry.id, Found()

@@ -12,7 +12,7 @@ def test_cost_is_proportional_and_counts_requests():
     assert million["process_hours"] == pytest.approx(100)
     assert hundred["process_hours"] == pytest.approx(10_000)
     assert million["head_and_get_requests"] == 2_000_000
-    assert million["put_requests"] == 1_002_000  # shards of 500 images
+    assert million["put_requests"] == 1_004_000  # shards of 500 images, of which each is noted and recorded
     assert million["read_tb"] == pytest.approx(1)
     assert million["written_tb"] == pytest.approx(0.0201)
     assert million["mbit_per_second_of_a_process"] == pytest.approx(8.1608 / 0.36)

@@ -4,20 +4,24 @@ import errno
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from killed import batch_killed_at
+from killed import batch_killed_at, batch_killed_by
 from PIL import Image
 
 from danet import InputError, files
 from danet.cli import main
 from danet.data.images.read import read_mask
+from danet.predict.batch_segmenter import Segmenter
 from danet.predict.manifest import Share, decode, encode, list_images
 from danet.predict.predictor import load
 from danet.predict.storage import Folder, store_address
+
+GIVEN_UP = "killed 2 processes on its own, so it was given up; check the image, or give the processes more memory"
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +67,7 @@ def whole(photos, tiny_weights, tmp_path_factory):
 
 def rows_of(out, drop=("ms",)) -> list[dict]:
     """The rows of all images in the order of their paths."""
-    files = sorted((out / "statistics.parquet").glob("*"))
+    files = sorted((out / "statistics.parquet").glob("shard*"))
     rows = [row for file in files for row in pq.read_table(file).drop_columns(list(drop)).to_pylist()]
     return sorted(rows, key=lambda row: (row["path"], row["page"] or 0))
 
@@ -76,7 +80,7 @@ def assert_same(out, whole) -> None:
     """Assert that each image is there once, with the same bytes, and that nothing else is."""
     assert rows_of(out) == rows_of(whole)
     assert labels_of(out) == labels_of(whole)
-    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]
 
 
 def test_rows_and_labels_are_those_of_the_predictor(whole, photos, tiny_weights):
@@ -246,7 +250,11 @@ def test_a_full_disk_ends_the_batch_and_the_same_command_finishes_it(
     real, writes = files.flush, []
 
     def full(path):
-        if path.suffix == {"labels": ".png", "rows": ".parquet"}[moment] and "out" in str(path.parent):
+        if (
+            path.suffix == {"labels": ".png", "rows": ".parquet"}[moment]
+            and "out" in str(path.parent)
+            and path.is_file()
+        ):
             writes.append(path)
             if len(writes) == 4:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -276,6 +284,56 @@ def test_a_batch_that_is_killed_anywhere_is_finished_by_its_command(warm, comman
         assert_same(out, whole)
 
 
+def test_an_image_that_killed_two_processes_on_its_own_is_given_up(command, whole, tmp_path, capsys):
+    args = *command, "--out", tmp_path / "out", "--manifest", tmp_path / "m"
+    assert predict(*args, "--manifest-only") == 0
+    first, second, *_ = decode((tmp_path / "m").read_bytes(), "m").entries
+    (tmp_path / "out/statistics.parquet").mkdir()
+    for entry, kills in ((first, 0), (second, 1)):  # before the last kill
+        state = {"alone": entry.id, "kills": {entry.id: kills}}
+        (tmp_path / f"out/statistics.parquet/_begun-{entry.shard:07d}.json").write_text(json.dumps(state))
+    assert predict(*args) == 0
+    rows = {row["id"]: row for row in rows_of(tmp_path / "out")}
+    assert rows[second.id]["error"] == GIVEN_UP
+    assert f"error: {second.path}: {GIVEN_UP}" in capsys.readouterr().err
+    del rows[second.id]
+    assert [*rows.values()] == [row for row in rows_of(whole) if row["id"] != second.id]
+    assert not list((tmp_path / "out").rglob("_*"))
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_process_again_and_again_is_given_up(warm, command, whole, tmp_path):
+    out = tmp_path / "out"
+    args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", str(tmp_path / "m")]
+    programs = [warm.start(batch_killed_by, "b.png", *args, errors=tmp_path / "errors").wait() for _ in range(4)]
+    assert programs == [-signal.SIGKILL] * 3 + [0]
+    expected = rows_of(whole)
+    (killer,) = [row for row in expected if Path(row["path"]).name == "b.png"]
+    killer |= dict.fromkeys(set(killer) - {"id", "path"})
+    killer["error"] = GIVEN_UP
+    assert rows_of(out) == expected
+    assert labels_of(out) == {name: labels for name, labels in labels_of(whole).items() if name != "b_labels.png"}
+    assert not list(out.rglob("_*"))
+
+
+def test_ends_that_no_image_caused_give_up_nothing(command, whole, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    args = *command, "--out", tmp_path / "out", "--manifest", tmp_path / "m"
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "_work", stop)
+        assert predict(*args) == 130
+        assert not list((tmp_path / "out").rglob("_*"))
+        batch = tmp_path / "out/statistics.parquet"
+        for shard in range(8):
+            (batch / f"_begun-{shard:07d}.json").write_bytes([b"", b"[]", b'{"alone": null, "kills": {}}'][shard % 3])
+        for _ in range(3):
+            assert predict(*args) == 130
+    assert predict(*args) == 0
+    assert_same(tmp_path / "out", whole)
+
+
 @pytest.mark.slow
 def test_two_processes_of_the_same_shard_double_nothing(warm, command, whole, tmp_path):
     out = tmp_path / "out"
@@ -286,8 +344,6 @@ def test_two_processes_of_the_same_shard_double_nothing(warm, command, whole, tm
 
 
 def test_addresses_of_stores_survive_path():
-    from pathlib import Path
-
     assert store_address(Path("s3://bucket/a b/c")) == "s3://bucket/a b/c"
     assert (
         store_address(Path("abfs://box@account.dfs.core.windows.net/x/")) == "abfs://box@account.dfs.core.windows.net/x"

@@ -69,7 +69,8 @@ def test_results_in_a_store_equal_those_on_a_disk(store, tiny_weights, tmp_path,
     expected = [row for file in files for row in pq.read_table(file).drop_columns(["ms"]).to_pylist()]
     assert rows == sorted(expected, key=lambda row: row["path"])
     uploads = {request: count for request, count in store.requests.items() if request[0] in ("PUT", "POST")}
-    assert len(uploads) == 3 + 4 + 2  # labels, shards, manifest and run.json
+    uploads.pop(("PUT", "/photos/out/statistics.parquet/"), None)  # pyarrow notes a folder after it has deleted a file
+    assert len(uploads) == 3 + 4 + 4 + 2  # labels, shards, their beginnings, manifest and run.json
     assert {method for method, _ in uploads} == {"PUT"}
     assert set(uploads.values()) == {1}
 
