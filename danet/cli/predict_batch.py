@@ -81,14 +81,14 @@ def run_batch(options: Any, batch_options: BatchOptions) -> int:
         return 0
     if batch_options.retry_failed:
         batch.forget_failed()
-    entries = batch.missing()
+    entries, failed = batch.missing(), batch.count_failed()
     if batch_options.engine == "ray":
         del predictor
         outcomes = run_on_ray(batch, entries, workers) if entries else iter(())
     else:
         outcomes = run_here(batch, entries, predictor)
-    _follow(batch, outcomes, len(entries))
-    return 0
+    failed += _follow(batch, outcomes, len(entries), failed)
+    return 2 if failed else 0
 
 
 def _check(options: Any, batch_options: BatchOptions) -> None:
@@ -113,8 +113,8 @@ def _listed(batch: "Batch", found: Any) -> Iterator[str]:
         yield line
 
 
-def _follow(batch: "Batch", outcomes: Iterable["Done"], total: int) -> None:
-    """Show the progress, the first errors, and a summary."""
+def _follow(batch: "Batch", outcomes: Iterable["Done"], total: int, failed_before: int) -> int:
+    """Show the progress, the first errors, and a summary; return how many images could not be segmented now."""
     start, done, failed = time.monotonic(), 0, 0
     with progress("segmenting", "images") as advance:
         for outcome in outcomes:
@@ -128,6 +128,12 @@ def _follow(batch: "Batch", outcomes: Iterable["Done"], total: int) -> None:
     existing = len(batch.manifest.entries) - total
     speed = f"; {done / seconds:.1f} images/s in {seconds:.1f} s" if done else ""
     if failed > _MAX_SHOWN:
-        print(f"and {failed - _MAX_SHOWN} more errors, see the column error of the statistics", file=sys.stderr)
+        print(f"and {failed - _MAX_SHOWN} more errors", file=sys.stderr)
+    if failed + failed_before:
+        earlier = f" ({failed_before} of them earlier)" if failed_before else ""
+        what = f"{failed + failed_before} of {len(batch.manifest.entries)} images could not be segmented{earlier}"
+        where = f"see the column error of {batch.dataset}, or add `retry_failed`"
+        print(printable(with_flags(f"error: {what}; {where}")), file=sys.stderr)
     print(f"done {done - failed}, existing {existing}, failed {failed}{speed}", file=sys.stderr)
     print(printable(batch.dataset))
+    return failed

@@ -80,8 +80,17 @@ class Batch:
         Raises:
             OSError: the folder of the results cannot be read.
         """
-        done = statistics.written_shards(self.settings.out)
+        done = set(self._recorded())
         return [entry for entry in self.manifest.entries if entry.shard not in done]
+
+    def count_failed(self) -> int:
+        """Return how many images have a row that says why they could not be segmented.
+
+        Raises:
+            OSError: the rows cannot be read.
+        """
+        failed = statistics.count_failed(self.settings.out, self._recorded())
+        return sum(failed.values())
 
     def forget_failed(self) -> None:
         """Delete the rows of the shards with an image that could not be segmented.
@@ -89,8 +98,11 @@ class Batch:
         Raises:
             OSError: they cannot be read or deleted.
         """
+        statistics.forget_failed(self.settings.out, self._recorded())
+
+    def _recorded(self) -> list[int]:
         own = {entry.shard for entry in self.manifest.entries}
-        statistics.forget_failed(self.settings.out, sorted(own & statistics.written_shards(self.settings.out)))
+        return sorted(own & statistics.written_shards(self.settings.out))
 
     def write_shard(self, shard: int, rows: Sequence[Row]) -> None:
         """Write the rows of a shard; see `statistics.write_shard`."""

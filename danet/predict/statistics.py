@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from danet.data.classes import Classes
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DATASET = "statistics.parquet"
 """The folder of the dataset, below that of the results."""
+
+_READERS = 16  # threads: the files are small, and an object store takes long to answer
 
 _FILE = re.compile(r"shard-(\d+)\.parquet")
 
@@ -92,9 +95,24 @@ def forget_failed(out: Folder, shards: Iterable[int]) -> None:
     Raises:
         OSError: a file cannot be read or deleted.
     """
-    for shard in shards:
-        if any(error is not None for _, error in read_errors(out, shard)):
+    for shard, failed in count_failed(out, shards).items():
+        if failed:
             out.delete(_name(shard))
+
+
+def count_failed(out: Folder, shards: Iterable[int]) -> dict[int, int]:
+    """Return for each shard how many of its images could not be segmented.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+
+    def count(shard: int) -> int:
+        return sum(error is not None for _, error in read_errors(out, shard))
+
+    shards = list(shards)
+    with ThreadPoolExecutor(_READERS, "danet-rows") as readers:
+        return dict(zip(shards, readers.map(count, shards), strict=True))
 
 
 def written_shards(out: Folder) -> set[int]:

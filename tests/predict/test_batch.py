@@ -60,7 +60,7 @@ def whole(photos, tiny_weights, tmp_path_factory):
     """The results of one process."""
     out, threads = tmp_path_factory.mktemp("whole") / "out", torch.get_num_threads()
     torch.set_num_threads(1)
-    assert predict(photos, "--recursive", "--weights", tiny_weights, "--out", out, "--manifest", out.parent / "m") == 0
+    assert predict(photos, "--recursive", "--weights", tiny_weights, "--out", out, "--manifest", out.parent / "m") == 2
     torch.set_num_threads(threads)
     return out
 
@@ -118,12 +118,12 @@ def test_colliding_names_get_the_id_of_their_path(whole, photos):
 
 def test_all_shards_together_equal_one_process(command, whole, tmp_path, capsys):
     out = tmp_path / "out"
-    for i in (2, 3, 1, 2):
-        assert predict(*command, "--out", out, "--manifest", tmp_path / "m.parquet", "--shard", f"{i}/3") == 0
+    args = *command, "--out", out, "--manifest", tmp_path / "m.parquet"
+    assert [predict(*args, "--shard", f"{i}/3") for i in (2, 3, 1, 2)] == [2, 0, 0, 2]
     assert "done 0, existing 3, failed 0" in capsys.readouterr().err.splitlines()[-1]
     assert_same(out, whole)
     manifest = (tmp_path / "m.parquet").read_bytes()
-    assert predict(*command[1:], "--out", out, "--manifest", tmp_path / "m.parquet") == 0
+    assert predict(*args[1:]) == 2
     assert (tmp_path / "m.parquet").read_bytes() == manifest
 
 
@@ -137,7 +137,7 @@ def test_the_listing_is_counted_and_named(command, tmp_path, capsys):
 
 
 def test_no_images_writes_only_the_statistics(command, whole, tmp_path):
-    assert predict(*command, "--out", tmp_path / "out", "--no-images") == 0
+    assert predict(*command, "--out", tmp_path / "out", "--no-images") == 2
     assert rows_of(tmp_path / "out") == rows_of(whole)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"manifest.parquet", "run.json", "statistics.parquet"}
@@ -149,7 +149,7 @@ def test_a_stack_has_a_row_and_labels_for_each_page(tiny_weights, tmp_path):
     args = tmp_path / "stack.tif", "--weights", tiny_weights, "--no-images"
     assert predict(*args, "--pages", "--out", tmp_path / "out") == 0
     assert [(row["page"], row["height"]) for row in rows_of(tmp_path / "out")] == [(1, 12), (2, 13), (3, 14)]
-    assert predict(*args, "--out", tmp_path / "refused") == 0
+    assert predict(*args, "--out", tmp_path / "refused") == 2
     (row,) = rows_of(tmp_path / "refused")
     assert row["error"].startswith("a stack or animation of 3 pages")
 
@@ -160,7 +160,7 @@ def test_an_image_that_changes_after_its_listing_is_an_error_row(photos, tiny_we
     args = file, "--weights", tiny_weights, "--out", tmp_path / "out", "--no-images"
     assert predict(*args, "--manifest-only") == 0
     file.write_bytes((photos / "c.png").read_bytes() + b" ")
-    assert predict(*args) == 0
+    assert predict(*args) == 2
     (row,) = rows_of(tmp_path / "out")
     assert "has changed since it was listed" in row["error"]
 
@@ -172,9 +172,15 @@ def test_failed_images_are_retried_only_if_asked(photos, tiny_weights, tmp_path,
     args = tmp_path / "in", "--weights", tiny_weights, "--out", tmp_path / "out", "--no-images"
     assert predict(*args, "--manifest-only") == 0
     (tmp_path / "in/c.png").rename(tmp_path / "away")
-    assert predict(*args) == 0
+    assert predict(*args) == 2
+    line = f"see the column error of {tmp_path / 'out/statistics.parquet'}, or add --retry-failed"
+    now, earlier = (
+        f"error: 1 of 2 images could not be segmented{when}; {line}" for when in ("", " (1 of them earlier)")
+    )
+    assert now in capsys.readouterr().err.splitlines()
     (tmp_path / "away").rename(tmp_path / "in/c.png")
-    assert predict(*args) == 0
+    assert predict(*args) == 2
+    assert earlier in capsys.readouterr().err.splitlines()
     assert [row["error"] is None for row in rows_of(tmp_path / "out")] == [True, False]
     assert predict(*args, "--retry-failed") == 0
     assert capsys.readouterr().err.splitlines()[-1].startswith("done 1, existing 1, failed 0")
@@ -212,7 +218,7 @@ def test_a_folder_of_other_results_is_refused(command, tmp_path, capsys, photos)
     (out / "mine.txt").write_text("")
     assert predict(*command, "--out", out, "--no-images") == 2
     assert "is not empty: it contains mine.txt" in capsys.readouterr().err
-    assert predict(*command, "--out", tmp_path / "b", "--no-images") == 0
+    assert predict(*command, "--out", tmp_path / "b", "--no-images") == 2
     assert predict(*command, "--out", tmp_path / "b", "--no-images", "--size", "64") == 2
     assert "has the results of other settings (size None, now 64)" in capsys.readouterr().err
 
@@ -267,7 +273,7 @@ def test_a_full_disk_ends_the_batch_and_the_same_command_finishes_it(
     assert "bytes (No space left on device); free some space" in capsys.readouterr().err
     before = rows_of(tmp_path / "out")
     assert 0 < len(before) < 8
-    assert predict(*args) == 0
+    assert predict(*args) == 2
     assert_same(tmp_path / "out", whole)
 
 
@@ -280,7 +286,7 @@ def test_a_batch_that_is_killed_anywhere_is_finished_by_its_command(warm, comman
         program = warm.start(batch_killed_at, 8 + 5 * kill % 22, *args, errors=tmp_path / "errors")
         assert program.wait() == -signal.SIGKILL, program.stderr()
         assert len(rows_of(out)) < 8
-        assert predict(*args[1:-6], "--out", out, "--manifest", f"{out}.parquet") == 0
+        assert predict(*args[1:-6], "--out", out, "--manifest", f"{out}.parquet") == 2
         assert_same(out, whole)
 
 
@@ -289,10 +295,11 @@ def test_an_image_that_killed_two_processes_on_its_own_is_given_up(command, whol
     assert predict(*args, "--manifest-only") == 0
     first, second, *_ = decode((tmp_path / "m").read_bytes(), "m").entries
     (tmp_path / "out/statistics.parquet").mkdir()
+    capsys.readouterr()
     for entry, kills in ((first, 0), (second, 1)):  # before the last kill
         state = {"alone": entry.id, "kills": {entry.id: kills}}
         (tmp_path / f"out/statistics.parquet/_begun-{entry.shard:07d}.json").write_text(json.dumps(state))
-    assert predict(*args) == 0
+    assert predict(*args) == 2
     rows = {row["id"]: row for row in rows_of(tmp_path / "out")}
     assert rows[second.id]["error"] == GIVEN_UP
     assert f"error: {second.path}: {GIVEN_UP}" in capsys.readouterr().err
@@ -306,7 +313,7 @@ def test_an_image_that_kills_its_process_again_and_again_is_given_up(warm, comma
     out = tmp_path / "out"
     args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", str(tmp_path / "m")]
     programs = [warm.start(batch_killed_by, "b.png", *args, errors=tmp_path / "errors").wait() for _ in range(4)]
-    assert programs == [-signal.SIGKILL] * 3 + [0]
+    assert programs == [-signal.SIGKILL] * 3 + [2]
     expected = rows_of(whole)
     (killer,) = [row for row in expected if Path(row["path"]).name == "b.png"]
     killer |= dict.fromkeys(set(killer) - {"id", "path"})
@@ -330,7 +337,7 @@ def test_ends_that_no_image_caused_give_up_nothing(command, whole, tmp_path, mon
             (batch / f"_begun-{shard:07d}.json").write_bytes([b"", b"[]", b'{"alone": null, "kills": {}}'][shard % 3])
         for _ in range(3):
             assert predict(*args) == 130
-    assert predict(*args) == 0
+    assert predict(*args) == 2
     assert_same(tmp_path / "out", whole)
 
 
@@ -339,7 +346,7 @@ def test_two_processes_of_the_same_shard_double_nothing(warm, command, whole, tm
     out = tmp_path / "out"
     args = ["predict", *map(str, command), "--device", "cpu", "--out", str(out), "--manifest", str(tmp_path / "m")]
     programs = [warm.start(batch_killed_at, 0, *args, errors=tmp_path / f"errors{i}") for i in range(2)]
-    assert [program.wait() for program in programs] == [0, 0], programs[1].stderr()
+    assert [program.wait() for program in programs] == [2, 2], programs[1].stderr()
     assert_same(out, whole)
 
 

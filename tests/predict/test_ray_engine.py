@@ -108,7 +108,7 @@ def test_kills_of_workers_and_the_command_lose_and_double_nothing(tmp_path, tiny
     words = [sys.executable, "-m", "danet", "predict", str(photos), "--weights", str(tiny_weights), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = tmp_path / "whole"
-    subprocess.run([*words, "--out", str(whole), "--shard", "1/1"], check=True, env=environment)
+    assert subprocess.run([*words, "--out", str(whole), "--shard", "1/1"], env=environment).returncode == 2
     for kill in range(kills):
         out = tmp_path / f"out{kill}"
         command = [*words, "--out", str(out), "--engine", "ray", "--workers", "2"]
@@ -122,7 +122,7 @@ def test_kills_of_workers_and_the_command_lose_and_double_nothing(tmp_path, tiny
             wait_until(lambda out=out, before=before: len(labels(out)) > before or driver.poll() is not None)
             for pid in ray_processes("_Actor"):
                 os.kill(pid, signal.SIGKILL)
-            assert driver.wait() == 0
+            assert driver.wait() == 2  # one image cannot be read
         assert rows(out) == rows(whole)
         assert {path.name: path.read_bytes() for path in labels(out)} == {
             path.name: path.read_bytes() for path in labels(whole)
