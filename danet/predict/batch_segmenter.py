@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from danet.files import FULL, remove_incomplete
 from danet.predict import large_image, overlay, statistics
 from danet.predict.attempts import Attempts
 from danet.predict.batch import Batch, Done
+from danet.predict.batched import Batched, group_images
 from danet.predict.folder import pipelined, read_job
 from danet.predict.georeferenced import save_labels
 from danet.predict.inputs import Found, Job, jobs_of, result_name
@@ -72,6 +73,7 @@ class Segmenter:
         self.batch, self.settings, self._attempts = batch, batch.settings, attempts
         self.predictor = predictor or self.settings.load()
         self._protocol, self._cleaned = find_protocol(self.settings.protocol), set[Path]()
+        self._batched = Batched(self.predictor, self._protocol, self.settings.size)
         if self.predictor.card.sha256 != batch.about["weights"]:
             raise InputError("weights", "are not those of the batch on this machine", "copy the same file to all")
 
@@ -84,9 +86,9 @@ class Segmenter:
         """
         entries = list(entries)
         with tempfile.TemporaryDirectory(prefix="danet-") as scratch:
-            begun = map(self._begin, entries)
-            results = pipelined(begun, lambda entry: self._read(entry, Path(scratch)), self._work, self._write)
-            for entry, result in zip(entries, results, strict=True):
+            groups = group_images(self._read_all(entries, Path(scratch)), _size, self._batched.most)
+            results = pipelined(entries, lambda _: next(groups, []), self._work, self._write_group)  # [] at the end
+            for entry, result in zip(entries, _each(results), strict=True):
                 shutil.rmtree(Path(scratch, entry.id), ignore_errors=True)
                 yield entry, [error_row(entry, result)] if isinstance(result, InputError) else result
 
@@ -109,10 +111,14 @@ class Segmenter:
                 self._attempts.end(shard)
             yield from (Done.of(entry, own) for entry, own in done)
 
-    def _begin(self, entry: Entry) -> Entry:
-        if self._attempts is not None and entry.shard not in self._attempts.begun:
-            self._attempts.begin(entry.shard)
-        return entry
+    def _read_all(self, entries: Iterable[Entry], scratch: Path) -> Iterator[_Image | InputError]:
+        for entry in entries:
+            if self._attempts is not None and entry.shard not in self._attempts.begun:
+                self._attempts.begin(entry.shard)
+            try:
+                yield self._read(entry, scratch)
+            except InputError as error:
+                yield error
 
     def _read(self, entry: Entry, scratch: Path) -> _Image:
         folder, found = scratch / entry.id, Found()
@@ -123,11 +129,21 @@ class Segmenter:
         pixels = read_job(jobs[0], self.predictor.card.bands) if single else None
         return _Image(entry, jobs, pixels, _NO_COORDINATES if found.without_coordinates else None)
 
-    def _work(self, image: _Image) -> _Segmented:
+    def _work(self, group: Sequence[_Image | InputError]) -> list[_Segmented | InputError]:
+        images = [image for image in group if not isinstance(image, InputError)]
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        if not pixels:
+            return [image if isinstance(image, InputError) else self._one_by_one(image) for image in group]
         start = time.perf_counter()
-        if image.pixels is not None:
-            segmentation = self._segment(image, image.pixels)
-            return _Segmented(image, 1000 * (time.perf_counter() - start), segmentation, [], [])
+        results = self._batched.segment([image.entry.path for image in images], pixels)
+        milliseconds = 1000 * (time.perf_counter() - start) / len(images)
+        return [
+            result if isinstance(result, InputError) else _Segmented(image, milliseconds, result, [], [])
+            for image, result in zip(images, results, strict=True)
+        ]
+
+    def _one_by_one(self, image: _Image) -> _Segmented | InputError:
+        """Segment a large image, or the pages of a stack."""
         rows, files = [], []
         try:
             for job in image.jobs:
@@ -137,18 +153,19 @@ class Segmenter:
                     saved = large_image.segment_file(self.predictor, *given)
                     summary, content = saved.summary, saved.paths[1].read_bytes()
                 else:
-                    segmentation = self._segment(image, read_job(job, self.predictor.card.bands))
+                    page = image.entry.path, read_job(job, self.predictor.card.bands)
+                    segmentation = self.predictor.segment(*page, self._protocol, self.settings.size)
                     summary, content = segmentation.summary(), _encode(segmentation, job)
                 files.append((_output_name(image.entry, job), content))
                 rows.append(_row(image, job, 1000 * (time.perf_counter() - start), summary))
         except InputError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:  # not the image's fault
                 raise error.__cause__ from None
-            raise
+            return error
         return _Segmented(image, 0, None, rows, files)
 
-    def _segment(self, image: _Image, pixels: np.ndarray) -> Segmentation:
-        return self.predictor.segment(image.entry.path, pixels, self._protocol, self.settings.size)
+    def _write_group(self, group: Sequence[_Segmented | InputError]) -> list[list[Row] | InputError]:
+        return [done if isinstance(done, InputError) else self._write(done) for done in group]
 
     def _write(self, done: _Segmented) -> list[Row] | InputError:
         image, rows, files = done.image, done.rows, done.files
@@ -170,6 +187,19 @@ class Segmenter:
             remove_incomplete(folder)
             self._cleaned.add(folder)
         out.write(name, content)
+
+
+def _size(image: _Image | InputError) -> tuple[int, int] | None:
+    if isinstance(image, InputError) or image.pixels is None:
+        return None
+    return image.pixels.shape[0], image.pixels.shape[1]
+
+
+def _each(groups: Iterable[list[list[Row] | InputError] | InputError]) -> Iterator[list[Row] | InputError]:
+    for group in groups:
+        if isinstance(group, InputError):  # not of an image: nothing can be written
+            raise group
+        yield from group
 
 
 def _local_copy(entry: Entry, folder: Path) -> Path:

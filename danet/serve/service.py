@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 
 from danet.errors import InputError
+from danet.predict.batched import segment_batch
 from danet.predict.modules import Module
 from danet.predict.predictor import Predictor
 from danet.predict.segmentation import Segmentation
@@ -21,7 +22,7 @@ from danet.serve.limits import Budget, Busy, Limits, Stopping
 from danet.serve.peers import Peers
 from danet.serve.prometheus import Metrics, resident_bytes
 from danet.serve.responses import Encoding
-from danet.serve.worker import Worker, segment_batch
+from danet.serve.worker import Worker
 
 if TYPE_CHECKING:
     from danet.predict.attention import Inspection

@@ -12,15 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from danet.arrays import without_gradients
-from danet.data.images.channels import resize_long_side
-from danet.model.preprocess import normalize
-from danet.predict.inference import labels_from_logits, on_device
-from danet.predict.predictor import Predictor
-from danet.predict.segmentation import Segmentation
-
 
 @dataclass(eq=False)
 class _Job:
@@ -102,19 +93,3 @@ def _lower_priority() -> None:
     """Let the thread that answers requests run first. On Linux, torch's threads inherit this thread's priority."""
     if sys.platform == "linux":
         os.nice(5)
-
-
-@without_gradients
-def segment_batch(predictor: Predictor, images: Sequence[np.ndarray]) -> list[Segmentation]:
-    """Segment H,W,3 uint8 images of one size in one forward pass.
-
-    The results equal those for single images, up to the rounding of another batch size.
-    """
-    card, align_corners = predictor.card, predictor.network.align_corners
-    inputs = np.stack([resize_long_side(image, card.size) for image in images])  # B,h,w,3
-    logits = predictor.logits(normalize(on_device(inputs, predictor.device), card.mean, card.std))  # B,K,h',w'
-    input_size, results = (inputs.shape[1], inputs.shape[2]), []
-    for i, image in enumerate(images):
-        result = labels_from_logits(logits[i : i + 1], input_size, (image.shape[0], image.shape[1]), align_corners)
-        results.append(Segmentation("image", image, *result, card.classes))
-    return results

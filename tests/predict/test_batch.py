@@ -17,6 +17,7 @@ from danet import InputError, files
 from danet.cli import main
 from danet.data.images.read import read_mask
 from danet.predict.batch_segmenter import Segmenter
+from danet.predict.batched import Batched
 from danet.predict.manifest import Share, decode, encode, list_images
 from danet.predict.predictor import load
 from danet.predict.storage import Folder, store_address
@@ -38,8 +39,8 @@ def photos(tmp_path_factory):
     """Eight images, of which three have names that collide, and one that cannot be read."""
     folder, rng = tmp_path_factory.mktemp("source") / "photos", np.random.default_rng(0)
     (folder / "sub").mkdir(parents=True)
-    for name in ("a.png", "a.bmp", "A.jpg", "b.png", "c.png", "sub/a.png", "sub/d e#%.png"):
-        Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).save(folder / name)
+    for i, name in enumerate(("a.png", "a.bmp", "A.jpg", "b.png", "c.png", "sub/a.png", "sub/d e#%.png")):
+        Image.fromarray(rng.integers(0, 256, (24, 32 + i, 3), np.uint8)).save(folder / name)
     (folder / "bad.png").write_bytes(b"no image")
     (folder / "notes.txt").write_text("hello")
     return folder
@@ -91,11 +92,29 @@ def test_rows_and_labels_are_those_of_the_predictor(whole, photos, tiny_weights)
     segmentation = predictor(photos / "b.png")
     assert np.array_equal(read_mask(whole / "b_labels.png"), segmentation.labels)
     row = rows[str(photos / "b.png")]
-    assert (row["width"], row["height"], row["error"], row["note"]) == (32, 24, None, None)
+    assert (row["width"], row["height"], row["error"], row["note"]) == (35, 24, None, None)
     for kind in segmentation.summary()["classes"]:
         assert row[f"share_{kind['name']}"] == kind["share"]
         assert row[f"confidence_{kind['name']}"] == kind["mean_confidence"]
     assert sum(value for key, value in row.items() if key.startswith("share_")) == pytest.approx(1)
+
+
+def test_groups_of_one_size_give_the_results_of_single_images(tiny_weights, tmp_path, monkeypatch):
+    rng, groups, original = np.random.default_rng(0), [], Batched.segment
+    (tmp_path / "in").mkdir()
+    for i in range(20):
+        image = rng.integers(0, 256, (24, 48 if i > 16 else 32, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"in/{i:02}.png")
+    (tmp_path / "in/05.png").write_bytes(b"no image")
+    monkeypatch.setattr(Batched, "segment", lambda *args: groups.append(args[1]) or original(*args))
+    assert predict(tmp_path / "in", "--weights", tiny_weights, "--out", tmp_path / "out", "--no-images") == 2
+    assert [len(names) for names in groups] == [5, 11, 3]
+    predictor = load(tiny_weights, "cpu")
+    for row in rows_of(tmp_path / "out"):
+        name = Path(row["path"]).name
+        assert (row["error"] is not None) == (name == "05.png")
+        for kind in [] if row["error"] else predictor(tmp_path / "in" / name).summary()["classes"]:
+            assert row[f"confidence_{kind['name']}"] == kind["mean_confidence"]
 
 
 def test_an_unreadable_image_is_a_row_with_its_error(whole, photos):

@@ -21,6 +21,7 @@ from serve_client import error_of, image, send_all
 
 from danet.data.classes import Classes
 from danet.errors import InputError
+from danet.predict.batched import segment_batch
 from danet.predict.segmentation import Segmentation
 from danet.serve import decoder as decoder_module
 from danet.serve import responses as responses_module
@@ -29,7 +30,7 @@ from danet.serve.decoder import Decoder
 from danet.serve.guard import Body
 from danet.serve.image_store import ImageStore, StoredImage
 from danet.serve.limits import Budget, Busy, Limits
-from danet.serve.worker import Worker, segment_batch
+from danet.serve.worker import Worker
 
 
 def test_requests_beyond_the_limits_get_503_with_retry_after(ask):
