@@ -251,7 +251,8 @@ def _has(python: Path, *packages: str) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(ROOT)}  # bytecode is written, as on a user's machine
 
 
 if __name__ == "__main__":
