@@ -119,3 +119,19 @@ def _evaluation() -> dict[str, Any]:
         what = f"measures other weights than {weights_file.DEFAULT.name}"
         raise InputError("benchmarks/results/default.json", what, "run danet evaluate again")
     return result
+
+
+def other_cities() -> str:
+    """Return mIoU on streets of other cities, next to the weights of 0.1.0."""
+    names = {"default.safetensors": "bundled weights", "0.1.0.safetensors": "those of 0.1.0"}
+    titles = {"idd_lite": "IDD Lite (India)", "labelmefacade": "LabelMeFacade"}
+    rows = [
+        (
+            f"{titles[row['dataset']]}, {row['images']} images",
+            names[row["weights"]],
+            percent(row["miou"]),
+            ", ".join(f"{name} {percent(iou)}" for name, iou in row["iou"].items()),
+        )
+        for row in read("other_cities")["rows"]
+    ]
+    return markdown(("", "", "mIoU, %", "IoU, %"), rows)
