@@ -572,3 +572,17 @@ def test_unusual_names_give_valid_yaml(tmp_path):
     write(tmp_path, propose(tmp_path))
     loaded = dataset_yaml._read(tmp_path / "dataset.yaml")
     assert loaded["classes"] == [name.replace(":", "") for name in names]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_files_that_are_not_read_as_images_are_named(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr("danet.data.custom.scan_masks.HAS_HEIF", installed)
+    build(tmp_path, [stripes(0, 1)] * 4)
+    assert not any("not read as images" in note for note in propose(tmp_path).notes)
+    for name in ("a.mp4", "b.HEIC.part", "c.pdf", "notes.txt", "p0.tfw", ".hidden.mp4"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    note = "files that are not read as images: 3 (a.mp4, b.HEIC.part, c.pdf)"
+    assert note in propose(tmp_path).notes
+    monkeypatch.setattr("danet.data.custom.scan_masks.HEIF_SUFFIXES", (".part",))
+    advice = "" if installed else "; HEIC images need pillow-heif (uv sync --extra heif)"
+    assert f"{note}{advice}" in propose(tmp_path).notes

@@ -1,7 +1,7 @@
 """Read the masks of a folder without dataset.yaml, and infer what their values mean."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from danet.data.custom.verify import count_values, map_in_threads
 from danet.data.datasets import cityscapes
 from danet.data.images.channels import Bands, Header
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
+from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES
 from danet.data.images.pillow import SWAPPING
 from danet.data.images.read import ARRAYS, declared_no_data, read_header, read_image, read_mask
 from danet.data.naming import match_masks
@@ -23,6 +24,8 @@ from danet.errors import InputError, list_names
 
 MaskKind = Literal["class ids", "class ids from 1", "0/255", "palette", "colors", "Cityscapes label ids"]
 
+_TEXTS = (".txt", ".lst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".db", ".ini")
+_TEXTS += (".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr")  # beside georeferenced images
 _MAX_ALPHA_CHECKS = 50
 _MAX_BRIGHTNESS_CHECKS = 50
 _THRESHOLD = 128
@@ -102,6 +105,7 @@ def scan(root: Path) -> MaskScan:
         notes.append(f"{what}; add their masks, or write missing_masks: skip to leave these images out")
     if extra := sorted(mask.name for mask in masks - paired):
         notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
+    notes += _left_out(dict.fromkeys(each.images for each in folders), {*images, *masks})
     values, colors, palette, mask_notes = _read_masks(sorted(paired))
     headers = {
         pair: header
@@ -125,6 +129,16 @@ def scan(root: Path) -> MaskScan:
         upright,
         white,
     )
+
+
+def _left_out(folders: Iterable[Path], known: Set[Path]) -> Iterator[str]:
+    """Note the files in folders of images that are not read, except for texts and the like."""
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file not in known]
+    files = [file for file in files if file.suffix.lower() not in _TEXTS and not file.name.startswith(".")]
+    if names := [file.name for file in files if file.is_file()]:
+        heif = not HAS_HEIF and any(file.suffix.lower() in HEIF_SUFFIXES for file in files)
+        advice = "; HEIC images need pillow-heif (uv sync --extra heif)" if heif else ""
+        yield f"files that are not read as images: {len(names)} ({list_names(names, 5)}){advice}"
 
 
 def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -> Meaning:
