@@ -1,6 +1,7 @@
 """Files that somebody wrote to do harm, for test_fuzz.py: cards of weights, tiles of TIFFs, and run folders."""
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -53,7 +54,7 @@ def _change(card: Any, rng: random.Random) -> None:
     elif isinstance(card[key], list) and rng.random() < 0.3:
         card[key] = card[key] * rng.choice((0, 2, 50))
     else:
-        card[key] = rng.choice(VALUES)
+        card[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 def use_weights(file: Path) -> None:
@@ -152,6 +153,7 @@ def run_folders() -> list[bytes]:
     network, optim = replace(recipes.TOY.network, width=16), replace(recipes.TOY.optim, epochs=1)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         finished = RunOptions(Path(os.environ["FUZZ_FOLDER"]) / "finished", workers=0)
+        shutil.rmtree(finished.folder, ignore_errors=True)
         train(replace(recipes.TOY, data=data, network=network, optim=optim), finished)
     return [b"{}"]
 

@@ -477,12 +477,14 @@ class Kind(NamedTuple):
         damage: returns damaged file number N.
         opens: opens a file, and returns whether it could be read.
         limit: on the memory of the process, in bytes; 400 MB of it are torch's.
+        part: number of files that one process opens, in less than `killed.SECONDS`.
     """
 
     seeds: Callable[[], list[bytes]]
     damage: Callable[[list[bytes], int], bytes]
     opens: Callable[[bytes, int, Path], bool]
     limit: int = BYTES
+    part: int = 100_000
 
 
 KINDS = {
@@ -495,7 +497,7 @@ KINDS = {
     "openvino": Kind(openvino_files, lambda seeds, index: damaged(seeds, [*TEXT, number], index), open_exported),
     "cards": Kind(weights_files, hostile.damaged_card, open_card),
     "tiles": Kind(hostile.tiles, hostile.damaged_tiles, open_image, 1_300_000_000),  # a block may have 512 MB
-    "runs": Kind(hostile.run_folders, hostile.damaged_run, hostile.open_run, 1_300_000_000),  # which train
+    "runs": Kind(hostile.run_folders, hostile.damaged_run, hostile.open_run, 1_300_000_000, part=25),  # which train
 }
 
 
@@ -556,12 +558,14 @@ def fuzz(warm: killed.Warm, name: str, count: int, folder: Path) -> Result:
     parts: list[dict] = []
     first, state = 0, folder / "state"
     while first < count:
-        arguments = [__file__, name, str(first), str(count), str(state)]
+        last = min(count, first + KINDS[name].part)
+        arguments = [__file__, name, str(first), str(last), str(state)]
         done = warm.start(killed.script, *arguments, errors=folder / "output", FUZZ_FOLDER=str(folder))
         if done.wait() >= 0:
             assert done.status == 0, done.stderr()[-2000:]
             parts.append(json.loads(done.stderr().splitlines()[-1]))
-            break
+            first = last
+            continue
         index = int(state.read_text())
         crashes[index] = signal.Signals(-(done.status or 0)).name
         first = index + 1
@@ -584,9 +588,9 @@ COUNTS = {
     "weights": 5_000,
     "onnx": 10_000,
     "openvino": 3_000,
-    "cards": 3_000,
+    "cards": 2_000,
     "tiles": 5_000,
-    "runs": 200,
+    "runs": 100,
 }
 
 
