@@ -113,6 +113,25 @@ def test_annotations_without_an_area_are_left_out_and_named(tmp_path):
     assert len(list(found.images[0].shapes)) == 2
 
 
+def test_categories_of_one_name_are_one_class_and_named(tmp_path):
+    root = coco(tmp_path)
+    content = json.loads((root / "annotations.json").read_text())
+    assert read(Source(root)).notes == ()
+    content["categories"][1]["name"] = content["categories"][0]["name"]
+    write(root / "annotations.json", content)
+    found = read(Source(root))
+    assert (list(found.classes), found.notes) == (["car"], ("ids with the same name are one class: car",))
+
+
+def test_the_folder_of_the_images_decides_between_files_of_one_name(tmp_path):
+    root = coco(tmp_path)
+    image(root / "images/sub/a.png")
+    with pytest.raises(InputError, match=r"'a\.png' names several images: .* or specify their folder as `images`"):
+        read(Source(root))
+    assert read(Source(root, root / "images")).images[0].file == root / "images/a.png"
+    assert read(Source(root, root / "images/sub")).images[0].file == root / "images/sub/a.png"
+
+
 def test_captions_and_keypoints_beside_instances_are_not_used(tmp_path):
     for split in ("train2017", "val2017"):
         image(tmp_path / split / f"{split}.jpg")

@@ -277,6 +277,13 @@ def test_yolo_splits_are_those_of_data_yaml(settings, layout, tmp_path):
     assert list(found["b.png"].shapes) == []
 
 
+def test_yolo_ids_of_one_name_are_one_class_and_named(tmp_path):
+    root = yolo(tmp_path)
+    write(root / "data.yaml", "path: .\ntrain: images\nnames: [car, car]\n")
+    found = yolo_reader.read(Source(root))
+    assert (list(found.classes), found.notes) == (["car"], ("ids with the same name are one class: car",))
+
+
 def test_yolo_labels_next_to_images_and_a_list_of_names_are_read(tmp_path):
     root = yolo(tmp_path)
     (root / "data.yaml").unlink()

@@ -15,7 +15,16 @@ from jaxtyping import Int64
 from danet.data.annotations.contours import ring_area
 from danet.data.annotations.rasterize import runs_of
 from danet.data.annotations.records import Record, read_json
-from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Polygon, Region, Runs, Shape
+from danet.data.annotations.shapes import (
+    AnnotatedImage,
+    Bitmap,
+    Export,
+    Polygon,
+    Region,
+    Runs,
+    Shape,
+    note_shared_names,
+)
 from danet.data.annotations.source import Source
 from danet.data.classes import Classes, Color
 from danet.data.images.pillow import MAX_PIXELS
@@ -43,8 +52,9 @@ def read(source: Source) -> Export:
     for record in instances or found:
         names = _categories(record)
         classes |= dict.fromkeys(names.values())
+        notes += note_shared_names(names)
         images += _images(source, record, names, left_out)
-    return Export(images, classes, left_out, tuple(notes))
+    return Export(images, classes, left_out, tuple(dict.fromkeys(notes)))
 
 
 def _is_coco(record: Record) -> bool:

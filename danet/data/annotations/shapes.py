@@ -5,14 +5,17 @@ Coordinates are pixels, x to the right and y down, from the top left corner of t
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from danet.data.classes import Color
+from danet.errors import list_names
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,12 @@ class Export:
     classes: Mapping[str, Color | None]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def note_shared_names(names: Mapping[Any, str]) -> tuple[str, ...]:
+    """Return a note if several ids have one name, so that they become one class; else nothing."""
+    shared = [name for name, number in Counter(names.values()).items() if number > 1]
+    return (f"ids with the same name are one class: {list_names(shared, 5)}",) if shared else ()
 
 
 def rectangle(x: float, y: float, width: float, height: float, degrees: float = 0, centered: bool = False) -> Polygon:

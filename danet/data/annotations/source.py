@@ -141,8 +141,9 @@ class Source:
             pairs = zip(reversed(file.parts), reversed(parts), strict=False)
             common = sum(1 for _ in takewhile(lambda pair: _plain(pair[0]) == pair[1], pairs))
             given = self.images is not None and file.is_relative_to(self.images)
+            exact = self.images is not None and file == self.images.joinpath(*parts)
             same = split is not None and self.split_of(file.parent) == split
-            return common, given, same, len(os.path.commonpath((file.absolute(), near.absolute())))
+            return common, exact, given, same, len(os.path.commonpath((file.absolute(), near.absolute())))
 
         best = max(map(rank, found))
         return [file for file in found if rank(file) == best]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from danet.data.annotations.records import Record, read_text
-from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Shape
+from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Shape, note_shared_names
 from danet.data.annotations.source import Source
 from danet.errors import InputError
 from danet.files import read_yaml
@@ -53,7 +53,7 @@ def read(source: Source) -> Export:
     if orphans := [file for file in labels.values() if file not in used and "labels" in file.parts]:
         what = f"has labels, but there is no image {orphans[0].stem} (and {len(orphans) - 1} other such files)"
         raise InputError(orphans[0], what, "add the images, or specify their folder as `images`")
-    return Export(images, dict.fromkeys(names.values()), left_out)
+    return Export(images, dict.fromkeys(names.values()), left_out, note_shared_names(names))
 
 
 def _labels(source: Source) -> list[Path]:
