@@ -15,6 +15,7 @@ from danet.data.annotations.rasterize import draw_shapes
 from danet.data.annotations.recognize import choose_format
 from danet.data.annotations.source import Source
 from danet.data.custom.import_annotations import ImportOptions, import_annotations
+from danet.data.custom.propose import propose
 from danet.data.images.read import read_mask
 
 
@@ -110,11 +111,12 @@ def test_old_label_folders_are_refused_with_advice(tmp_path):
     image(tmp_path / "a_json/img.png")
     image(tmp_path / "a_json/label_viz.png")
     write(tmp_path / "a_json/label_names.txt", "_background_\ncar\n")
-    with pytest.raises(InputError) as raised:
-        choose_format(Source(tmp_path))
-    assert raised.value.where == tmp_path / "a_json/label.png"
-    assert "whose numbers mean other classes in each image" in raised.value.what
-    assert raised.value.remedy == "import the .json files that LabelMe saved, not the folders made from them"
+    for refuse in (lambda: choose_format(Source(tmp_path)), lambda: propose(tmp_path)):
+        with pytest.raises(InputError) as raised:
+            refuse()
+        assert raised.value.where == tmp_path / "a_json/label.png"
+        assert "whose numbers mean other classes in each image" in raised.value.what
+        assert raised.value.remedy == "import the .json files that LabelMe saved, not the folders made from them"
     labelme(tmp_path)
     assert choose_format(Source(tmp_path)).title == "LabelMe"
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from danet.data.annotations.recognize import FORMATS, import_advice
+from danet.data.annotations.labelme import check_old_folders
+from danet.data.annotations.recognize import FORMATS, import_advice, recognize
 from danet.data.annotations.source import Source
 from danet.data.classes import IGNORE, Classes, Color
 from danet.data.custom.class_lists import find_class_lists
@@ -130,6 +131,8 @@ def _scan(root: Path) -> MaskScan:
     source = Source(root)
     if advice := import_advice(source, ("masks",)):  # one of several masks per image would be taken for the only one
         raise advice
+    if not recognize(source, ("labelme",)):
+        check_old_folders(source)
     try:
         scanned = scan(root)
     except InputError as error:
