@@ -484,7 +484,7 @@ class Kind(NamedTuple):
     damage: Callable[[list[bytes], int], bytes]
     opens: Callable[[bytes, int, Path], bool]
     limit: int = BYTES
-    part: int = 100_000
+    part: int = 5_000
 
 
 KINDS = {
@@ -495,8 +495,8 @@ KINDS = {
     "weights": Kind(weights_files, damaged_weights, open_weights),
     "onnx": Kind(exported_files, damaged_exported, open_exported),
     "openvino": Kind(openvino_files, lambda seeds, index: damaged(seeds, [*TEXT, number], index), open_exported),
-    "cards": Kind(weights_files, hostile.damaged_card, open_card),
-    "tiles": Kind(hostile.tiles, hostile.damaged_tiles, open_image, 1_300_000_000),  # a block may have 512 MB
+    "cards": Kind(weights_files, hostile.damaged_card, open_card, part=500),
+    "tiles": Kind(hostile.tiles, hostile.damaged_tiles, open_image, 1_300_000_000, part=500),  # a block may have 512 MB
     "runs": Kind(hostile.run_folders, hostile.damaged_run, hostile.open_run, 1_300_000_000, part=25),  # which train
 }
 
@@ -589,7 +589,7 @@ COUNTS = {
     "onnx": 10_000,
     "openvino": 3_000,
     "cards": 2_000,
-    "tiles": 5_000,
+    "tiles": 3_000,
     "runs": 100,
 }
 
