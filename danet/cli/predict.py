@@ -77,8 +77,11 @@ class Predict:
     mosaic: bool = False
     """also write labels.vrt, which shows the labels of all images with coordinates as one image"""
     size: int | None = None
-    """resize images to this long side, in pixels, before the network; for images of more than 64 million pixels, the
-    side of the windows; default: the size used in training"""
+    """resize images to this long side, in pixels, before the network; with --windows, the side of the windows; default:
+    the size used in training"""
+    windows: bool = False
+    """segment images of more than 64 million pixels in windows at their own resolution, instead of resizing them to the
+    size used in training, as smaller ones; weights without a size, and of danet 0.1.0, do so anyway"""
     protocol: str = "whole"
     """test-time protocol: whole (once, fastest), paper-multi (8 scales, flipped and averaged),
     released-single-cityscapes, released-multi-cityscapes, released-multi, mmseg-whole, mmseg-whole-512,
@@ -111,6 +114,7 @@ def run(args: Sequence[str]) -> int:
 
     target = _annotation_file(options)
     predictor = load(options.weights, options.device, options.dtype)
+    predictor = predictor.in_windows() if options.windows else predictor
     found = _find(options, predictor.card) if found is None else found
     if target is not None:
         from danet.predict.preannotations import check_target
@@ -134,6 +138,9 @@ def run(args: Sequence[str]) -> int:
             )
             where = result.paths[0] if target is None else result.summary["name"]
             print(printable(f"{where}  {shares}"))
+            if long_side := result.summary.get("long_side"):
+                note = f"{job.file}: resized to a long side of {long_side}, as smaller images; see `windows`"
+                print(printable(with_flags(f"note: {note}")), file=sys.stderr)
         elif len(found.jobs) == 1:
             raise result
         else:

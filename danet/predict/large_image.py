@@ -1,7 +1,9 @@
 """Segment images that are too large to load: a TIFF, PNG or JPEG of more than `MAX_PIXELS` pixels.
 
-The image is read in parts through rasterio and segmented in overlapping windows at its own resolution; the results are
-blended and written as they are computed. Command: `danet predict big.tif`.
+The image is read in parts through rasterio, and the results are written as they are computed. Its scale is what the
+rule in the weights says: as smaller images, it is resized to the size in the card and segmented as a whole; or, with a
+card without a size or from before the rule, it is segmented in overlapping windows at its own resolution, whose results
+are blended. Command: `danet predict big.tif`.
 
 A pixel's probabilities are the mean over the windows that contain it, weighted by the pixel's distance from each
 window's border, so that no seams appear. Memory is bounded whatever the image's size: its columns are divided into
@@ -18,8 +20,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from danet.arrays import largest, softmax, to_numpy, without_gradients
-from danet.data.images.channels import as_rgb
+from danet.arrays import Array, largest, softmax, to_numpy, without_gradients
+from danet.data.images.channels import as_rgb, resize
 from danet.data.images.geotiff import (
     BLOCK,
     ReadWindow,
@@ -32,21 +34,24 @@ from danet.data.images.geotiff import (
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically, write_json
+from danet.model.preprocess import normalize
 from danet.predict import overlay
 from danet.predict.folder import Saved
 from danet.predict.georeferenced import write_polygons
-from danet.predict.inference import Inference
+from danet.predict.inference import Inference, on_device
 from danet.predict.inputs import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import describe_classes, shares_of_counts
-from danet.predict.sliding_window import spans
+from danet.predict.sliding_window import spans, upsampled
 
 WINDOW = 512
 """Side of the windows if the card specifies no size."""
 
 _HELD = 128 << 20  # maximum bytes of probabilities in a row of windows, unless two windows need more
 _OVERVIEW = 2000
+_MARGIN = 2  # an image is averaged down to at least this many times its long side at the network's input, then resized
+_READ = 1 << 23  # pixels read at once
 
 Weighted = list[tuple[range, np.ndarray]]
 """The windows along an axis, each with the weights of its pixels."""
@@ -68,7 +73,7 @@ def segment_file(
     out: Path,
     overwrite: bool = False,
     protocol: Protocol = WHOLE,
-    window: int | None = None,
+    size: int | None = None,
     overlap: int | None = None,
     polygons: bool = False,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
@@ -84,7 +89,8 @@ def segment_file(
         out: folder of the results.
         overwrite: replace files that exist.
         protocol: must be WHOLE.
-        window: side of the windows in pixels; None: the size in the card.
+        size: the image's long side in pixels at the network's input, or the side of the windows; None: that of the
+            card.
         overlap: overlap of neighboring windows in pixels; None: a quarter of the window.
         polygons: whether polygons of the classes are written; see `write_polygons`.
         advance: called with (windows done, total).
@@ -96,10 +102,12 @@ def segment_file(
     if protocol != WHOLE:
         what = f"only whole is supported for an image as large as {path}"
         raise InputError("protocol", what, "leave it out")
-    window = predictor.card.size or WINDOW if window is None else window
-    overlap = window // 4 if overlap is None else overlap
-    if not 0 <= overlap < window:
-        what = f"must be below the window's {window} pixels, got {overlap}"
+    predictor = predictor if size is None else predictor.with_size(size)
+    long_side = predictor.card.size or WINDOW
+    whole = predictor.card.scale_rule == "size" and predictor.card.size is not None
+    overlap = long_side // 4 if overlap is None else overlap
+    if not 0 <= overlap < long_side:
+        what = f"must be below the window's {long_side} pixels, got {overlap}"
         raise InputError("overlap", what, "use a smaller overlap")
     job = Job(path, out, path.stem, "large", overwrite=overwrite, polygons=polygons)
     overlay_path, labels_path, *_, json_path = job.paths
@@ -108,9 +116,12 @@ def segment_file(
         source = stack.enter_context(open_raster(stack.enter_context(regular_file(path)), path))
         read = window_reader(source, predictor.card.bands, path)
         make_folder(out)
-        size = source.height, source.width
-        blocks = segment_blocks(predictor, read, size, window, overlap, advance)
-        record = _Record(path.stem, predictor, size)
+        shape = source.height, source.width
+        if whole:
+            blocks = segment_shrunk(predictor, read, shape, long_side, advance)
+        else:
+            blocks = segment_blocks(predictor, read, shape, long_side, overlap, advance)
+        record = _Record(path.stem, predictor, shape)
         with write_errors(labels_path), atomic_path(labels_path, overwrite) as temporary:
             with create_labels(temporary, source, predictor.classes) as labels:
                 for block in blocks:
@@ -118,7 +129,7 @@ def segment_file(
                     labels.write(block.labels, 1, window=place)
                     record.add(block)
             verify_labels(temporary, record.pixels)
-        summary = record.summary() | {"window": window, "overlap": overlap}
+        summary = record.summary() | ({"long_side": long_side} if whole else {"window": long_side, "overlap": overlap})
         write_atomically(overlay_path, overlay.to_png(record.overview()), overwrite)
         if polygons:
             write_polygons(labels_path, job.paths[2], predictor.classes, overwrite)
@@ -164,6 +175,65 @@ def segment_blocks(
             kept = held[:, ready:].copy()
             held[:, : kept.shape[1]] = kept
             held[:, kept.shape[1] :] = 0
+
+
+def segment_shrunk(
+    predictor: Predictor,
+    read: ReadWindow,
+    size: tuple[int, int],
+    long_side: int,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Iterator[Block]:
+    """Yield the labels of an image that is resized as a whole, as `Predictor` does with smaller ones; see `Block`.
+
+    Args:
+        predictor: the network.
+        read: reads the pixels of some rows and columns.
+        size: height and width of the image.
+        long_side: its long side at the network's input.
+        advance: called with (rows done, total): each row is read, and then written.
+    """
+    factor = max(1, max(size) // (_MARGIN * long_side))
+    reduced = _reduced(read, size, factor, lambda row: advance(row, 2 * size[0]))
+    height, width = (max(1, round(side * long_side / max(size))) for side in size)
+    small = resize(reduced, (height, width), (0, 0, size[1] / factor, size[0] / factor))
+    logits = _logits(predictor, small)
+    for rows, columns, scores in upsampled(logits[0], (height, width), size, predictor.network.align_corners):
+        best, labels = largest(softmax(scores))
+        near = np.ix_(*(np.arange(part.start, part.stop) // factor for part in (rows, columns)))
+        yield Block(rows, columns, reduced[near], to_numpy(labels).astype(np.uint8), to_numpy(best.clip(max=1)))
+        advance(size[0] + rows.stop, 2 * size[0])
+
+
+@without_gradients
+def _logits(predictor: Predictor, pixels: np.ndarray) -> Array:
+    card = predictor.card
+    return predictor.logits(normalize(on_device(pixels[None], predictor.device), card.mean, card.std))
+
+
+def _reduced(read: ReadWindow, size: tuple[int, int], factor: int, advance: Callable[[int], None]) -> np.ndarray:
+    """Return the means of squares of `factor` pixels of an image; those at its right and bottom may be smaller."""
+    height, width = (math.ceil(side / factor) for side in size)
+    across = max(1, _READ // factor**2) * factor
+    down = max(1, _READ // (min(across, size[1]) * factor)) * factor
+    reduced: np.ndarray | None = None
+    for top in range(0, size[0], down):
+        for left in range(0, size[1], across):
+            pixels = read(slice(top, min(top + down, size[0])), slice(left, min(left + across, size[1])))
+            starts = [np.arange(0, side, factor) for side in pixels.shape[:2]]
+            sums = np.add.reduceat(np.add.reduceat(pixels, starts[0], 0, np.float64), starts[1], 1)
+            counts = [np.diff([*own, side]) for own, side in zip(starts, pixels.shape[:2], strict=True)]
+            means = sums / np.outer(*counts)[..., None]
+            if reduced is None:
+                reduced = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+            place = (
+                slice(top // factor, top // factor + len(means)),
+                slice(left // factor, left // factor + means.shape[1]),
+            )
+            reduced[place] = means.round() if pixels.dtype == np.uint8 else means
+        advance(min(top + down, size[0]))
+    assert reduced is not None
+    return reduced
 
 
 @without_gradients

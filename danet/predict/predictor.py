@@ -206,6 +206,12 @@ class Predictor:
         other.card = replace(self.card, size=size)
         return other
 
+    def in_windows(self) -> "Predictor":
+        """Return this predictor, with windows at their own resolution for images that are too large to load."""
+        other = copy.copy(self)
+        other.card = replace(self.card, scale_rule="native")
+        return other
+
     def predictions(
         self, samples: Samples, protocol: Protocol = WHOLE, indices: Iterable[int] | None = None
     ) -> Iterator[Prediction]:

@@ -65,7 +65,15 @@ def build(
     mean, std = _normalization(recipe, bands.count)
     assert recipe.data.size != "auto"
     return network, weights_file.Card(
-        arguments, classes, mean, std, recipe.data.size, recipes.to_dict(recipe), recipe.data.dataset, white=bands.white
+        arguments,
+        classes,
+        mean,
+        std,
+        recipe.data.size,
+        recipes.to_dict(recipe),
+        recipe.data.dataset,
+        white=bands.white,
+        scale_rule="size",
     )
 
 

@@ -23,6 +23,9 @@ danet/default.onnx`."""
 MAX_SIZE = 4096
 """The largest size in a card."""
 
+SCALE_RULES = ("native", "size")
+"""See `Card`."""
+
 MAX_HEADER = 4 << 20
 """The largest header of a weights file, in bytes; that of 255 classes and 1,000 tensors has 0.1 MB."""
 
@@ -47,6 +50,8 @@ class Card:
         license: of the weights.
         sha256: of the tensors; filled in by `save`.
         white: the value in image files that means 1. None: the largest value of the file's type.
+        scale_rule: how images that are too large to load are scaled. "size": as all others, to `size`. "native": not at
+            all, in windows; this is so for weights that were written before the rule.
     """
 
     network: dict[str, Any]
@@ -60,6 +65,7 @@ class Card:
     license: str = ""
     sha256: str = ""
     white: int | None = None
+    scale_rule: str = "native"
 
     @property
     def bands(self) -> Bands:
@@ -116,6 +122,8 @@ def check_values(card: Card) -> None:
         value = values.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= maximum):
             raise ValueError(f"{name}: must be an integer from 1 to {maximum}, got {value!r}")
+    if card.scale_rule not in SCALE_RULES:
+        raise ValueError(f"scale_rule: must be one of {', '.join(SCALE_RULES)}, got {card.scale_rule!r}")
     if "pretrained" in card.network:
         raise ValueError("pretrained: not allowed, the file has the weights")
     for name, numbers in (("mean", card.mean), ("std", card.std)):

@@ -1,11 +1,13 @@
 """Images too large to load: no seams, no pixel twice, coordinates kept, memory bounded."""
 
+import copy
 import json
 import os
 import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +16,14 @@ from PIL import Image
 
 from danet import InputError
 from danet.cli import main
-from danet.data.images.channels import RGB
+from danet.data.images.channels import RGB, resize_long_side
 from danet.data.images.geotiff import open_raster, window_reader
 from danet.data.images.pillow import regular_file
 from danet.data.images.read import read_image, read_mask
 from danet.predict import large_image
 from danet.predict.predictor import load
 from danet.predict.protocols import find_protocol
+from danet.weights.card import Card
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the tests' own reading
@@ -110,7 +113,7 @@ def test_labels_have_the_coordinates_of_the_image(predictor, image, tmp_path):
     source = write(tmp_path / "town.tif", image, crs="EPSG:25832", transform=where, tiled=True)
     steps = []
     saved = large_image.segment_file(
-        predictor, source, tmp_path / "out", window=64, overlap=16, advance=lambda *numbers: steps.append(numbers)
+        predictor, source, tmp_path / "out", size=64, overlap=16, advance=lambda *numbers: steps.append(numbers)
     )
     names = ["town_overlay.png", "town_labels.tif", "town.json"]
     assert [path.name for path in saved.paths] == names
@@ -152,7 +155,7 @@ def test_every_file_kind_is_segmented_like_a_small_image(predictor, image, tmp_p
         name = f"town.{kind}"
         Image.fromarray(image).save(tmp_path / name, **({"subsampling": 0} if kind == "jpeg" else {}))
         result = read_image(tmp_path / name)
-    saved = large_image.segment_file(predictor, tmp_path / name, tmp_path / "out", window=64, overlap=16)
+    saved = large_image.segment_file(predictor, tmp_path / name, tmp_path / "out", size=64, overlap=16)
     with rasterio.open(saved.paths[1]) as labels:
         assert (labels.read(1) != predictor(result, size=170).labels).mean() < (0.02 if kind == "jpeg" else 1e-3)
 
@@ -247,7 +250,7 @@ def test_unsupported_large_images_are_rejected(predictor, image, tmp_path, monke
     cases["absent.tif"] = (tmp_path / "absent.tif", "no such file")
     for path, what in cases.values():
         with pytest.raises(InputError, match=what):
-            large_image.segment_file(predictor, path, tmp_path / "out", window=64)
+            large_image.segment_file(predictor, path, tmp_path / "out", size=64)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(image).save(tmp_path / "side.jpg", exif=exif)
@@ -257,7 +260,7 @@ def test_unsupported_large_images_are_rejected(predictor, image, tmp_path, monke
     with pytest.raises(InputError, match="protocol: only whole is supported"):
         large_image.segment_file(predictor, good, tmp_path / "out", protocol=find_protocol("paper-multi"))
     with pytest.raises(InputError, match="overlap: must be below the window's 64 pixels, got 64"):
-        large_image.segment_file(predictor, good, tmp_path / "out", window=64, overlap=64)
+        large_image.segment_file(predictor, good, tmp_path / "out", size=64, overlap=64)
     monkeypatch.setattr("danet.data.images.geotiff._MAX_STORED", 1000)
     with pytest.raises(InputError, match=r"decoded as a whole; write it tiled"):
         large_image.segment_file(predictor, good, tmp_path / "out")
@@ -272,7 +275,7 @@ def test_an_interruption_leaves_no_files(predictor, image, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        large_image.segment_file(predictor, source, tmp_path / "out", window=64, overlap=16, advance=interrupt)
+        large_image.segment_file(predictor, source, tmp_path / "out", size=64, overlap=16, advance=interrupt)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -283,7 +286,7 @@ def test_a_full_disk_is_reported(predictor, image, tmp_path, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(InputError, match=r"town_labels\.tif: cannot be written.*free some space"):
-            large_image.segment_file(predictor, source, tmp_path / "out", window=64)
+            large_image.segment_file(predictor, source, tmp_path / "out", size=64)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "out").iterdir()) == []
@@ -313,7 +316,7 @@ from danet.predict import large_image
 from danet.predict.predictor import load
 predictor = load(sys.argv[1])
 predictor.logits = lambda images: torch.nn.functional.avg_pool2d(images, 16, ceil_mode=True).repeat(1, 2, 1, 1)
-large_image.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), window=512)
+large_image.segment_file(predictor, Path(sys.argv[2]), Path(sys.argv[3]), size=512)
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss begins with the parent's peak
 """
 
@@ -331,3 +334,93 @@ def test_108_million_pixels_need_less_than_1_5_gb(tiny_weights, tmp_path, name):
     print(f"{peak:,} bytes")
     assert peak < 1.5e9, f"{peak:,} bytes"
     assert json.loads((tmp_path / "out/big.json").read_text())["width"] == 12_000
+
+
+@pytest.fixture
+def resizing(predictor):
+    """The predictor with weights of the present version, whose rule is one for images of all sizes."""
+    predictor.card = replace(predictor.card, scale_rule="size", size=64)
+    return predictor
+
+
+@pytest.mark.parametrize("read", [1 << 23, 3000, 200])
+def test_large_image_is_resized_as_a_small_one(resizing, tmp_path, monkeypatch, read):
+    """Means of squares and then a resize, against one resize: nearly the same pixels."""
+    monkeypatch.setattr(large_image, "_READ", read)
+    smooth = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
+    image = np.asarray(Image.fromarray(smooth).resize((850, 640), Image.Resampling.BICUBIC))
+    path = write(tmp_path / "photo.tif", image)
+    saved = large_image.segment_file(resizing, path, tmp_path / "out")
+    whole = resizing(image)
+    with rasterio.open(saved.paths[1]) as source:
+        labels = source.read(1)
+    assert (labels == whole.labels).mean() > 0.98
+    assert saved.summary["long_side"] == 64
+    assert saved.summary["classes"][0]["mean_confidence"] == pytest.approx(
+        whole.summary()["classes"][0]["mean_confidence"], abs=0.02
+    )
+
+
+@pytest.mark.parametrize(("long_side", "factor"), [(64, 13), (128, 6), (300, 2)])
+def test_pixels_at_the_networks_input_are_those_of_one_resize(resizing, image, long_side, factor):
+    large = np.asarray(Image.fromarray(image[:13, :17]).resize((1777, 1187), Image.Resampling.BICUBIC))
+    own, seen = resizing.logits, []
+    resizing.logits = lambda images: seen.append(images) or own(images)
+    read = lambda rows, columns: large[rows, columns]  # noqa: E731
+    list(large_image.segment_shrunk(resizing, read, large.shape[:2], long_side))
+    pixels = 127.5 * (seen[0][0].permute(1, 2, 0).numpy() + 1)  # the card's mean and standard deviation are 0.5
+    assert np.abs(pixels - resize_long_side(large, long_side)).mean() < 1
+    assert large_image._reduced(read, large.shape[:2], factor, lambda _: None).shape[1] == -(-1777 // factor)
+
+
+def test_reduced_pixels_are_means_of_squares(image, monkeypatch):
+    seen = []
+    monkeypatch.setattr(large_image, "_READ", 400)
+    reduced = large_image._reduced(lambda rows, columns: image[rows, columns], (130, 170), 8, seen.append)
+    assert reduced.shape == (17, 22, 3)
+    assert np.array_equal(reduced[3, 4], image[24:32, 32:40].mean((0, 1)).round())
+    assert np.array_equal(reduced[16, 21], image[128:, 168:].mean((0, 1)).round())
+    assert seen[-1] == 130
+
+
+def test_rule_of_the_weights_decides(resizing, image, tmp_path):
+    path = write(tmp_path / "town.tif", image)
+    native = {"window": 64, "overlap": 16}
+    for name, predictor, expected in (
+        ("new", resizing, {"long_side": 64}),
+        ("windows", resizing.in_windows(), native),
+        ("old", _with(resizing, scale_rule=Card.from_json(_old(resizing.card)).scale_rule), native),
+        ("any size", _with(resizing, size=None), {"window": 512, "overlap": 128}),
+    ):
+        summary = large_image.segment_file(predictor, path, tmp_path / name).summary
+        assert {key: summary[key] for key in summary if key in ("long_side", *native)} == expected, name
+
+
+def _with(predictor, **changes):
+    other = copy.copy(predictor)
+    other.card = replace(predictor.card, **changes)
+    return other
+
+
+def _old(card: Card) -> str:
+    """A card as danet 0.1.0 wrote it."""
+    return json.dumps({key: value for key, value in json.loads(card.json()).items() if key != "scale_rule"})
+
+
+def test_unknown_rules_are_refused(resizing):
+    with pytest.raises(ValueError, match="scale_rule: must be one of native, size, got 'both'"):
+        Card.from_json(replace(resizing.card, scale_rule="both").json())
+
+
+def test_command_says_that_an_image_was_resized(tiny_weights, image, tmp_path, monkeypatch, capsys):
+    from danet.weights import file as weights_file
+
+    network, card = weights_file.load(tiny_weights)
+    weights_file.save(tmp_path / "new.safetensors", network, replace(card, scale_rule="size"))
+    monkeypatch.setattr("danet.predict.inputs.MAX_PIXELS", 1000)
+    path = str(write(tmp_path / "town.tif", image))
+    words = ["predict", path, "--weights", str(tmp_path / "new.safetensors"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "resized to a long side of 128, as smaller images; see --windows" in capsys.readouterr().err
+    assert main([*words, "--windows", "--overwrite", "--size", "64"]) == 0
+    assert json.loads((tmp_path / "out/town.json").read_text())["window"] == 64

@@ -167,6 +167,6 @@ def test_large_images_give_the_labels_of_the_image(exported, tmp_path):
     from danet.predict.large_image import segment_file
 
     Image.fromarray(read_image(CHINA)[:200, :300]).save(tmp_path / "big.tif")
-    segment_file(danet.load(exported), tmp_path / "big.tif", tmp_path / "out", window=512)
+    segment_file(danet.load(exported), tmp_path / "big.tif", tmp_path / "out", size=512)
     labels = danet.load(exported).with_size(300)(tmp_path / "big.tif").labels
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/big_labels.tif")), labels)

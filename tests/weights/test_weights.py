@@ -126,7 +126,7 @@ def test_files_of_version_0_1_0_load_and_are_rewritten_the_new_way(tmp_path):
     assert "licence" in entries  # vocabulary: old name
     network, card = weights_file.load(VERSION_0_1_0)
     assert card.license == entries.pop("licence")  # vocabulary: old name
-    assert json.loads(card.json()) == {**entries, "license": card.license}
+    assert json.loads(card.json()) == {**entries, "license": card.license, "scale_rule": "native"}
     saved = weights_file.save(tmp_path / "w.safetensors", network, card)
     assert weights_file.read(tmp_path / "w.safetensors")[1] == saved
     with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
@@ -146,5 +146,5 @@ def test_license_is_written_under_its_new_name(network, card, tmp_path):
     assert entries["license"] == "Apache-2.0"
     assert set(entries) == {
         *("format", "network", "classes", "mean", "std", "size", "recipe", "dataset", "metrics", "license", "sha256"),
-        "white",
+        *("white", "scale_rule"),
     }
