@@ -56,6 +56,12 @@ class RobustnessOptions:
     """keep the counts of each image in this folder: the same command continues an interrupted evaluation"""
     shard: str | None = None
     """with --counts: count only part I of N, written I/N; the results are printed when all images are counted"""
+    engine: Literal["local", "ray"] = "local"
+    """with --counts: local, this process; or ray, a Ray cluster, or all cores of this machine"""
+    workers: int | None = None
+    """with --engine ray: number of processes; default: all CPUs but one, or as many as the GPUs suffice for"""
+    gpus_per_worker: float | None = None
+    """with --engine ray: GPUs of each process, also fractions; default: 1 if the cluster has GPUs, otherwise 0"""
 
 
 def run(args: Sequence[str]) -> int:
@@ -63,13 +69,13 @@ def run(args: Sequence[str]) -> int:
     options = parse(RobustnessOptions, args, "robustness")
     from danet.data import registry
     from danet.evaluate.corruptions import CORRUPTIONS
+    from danet.evaluate.counts import check_counting
     from danet.evaluate.evaluation import check_classes
     from danet.evaluate.robustness import evaluate_corrupted, list_conditions
     from danet.predict.predictor import load
     from danet.predict.protocols import find_protocol
 
-    if options.shard is not None and options.counts is None:
-        raise InputError("shard", "needs a folder that keeps the counts", "add `counts`")
+    check_counting(options.counts, options.shard, options.engine, (options.workers, options.gpus_per_worker))
     if not options.weights:
         raise InputError("danet robustness", "no weights given", "specify a .safetensors file, or default")
     if len(set(options.weights)) != len(options.weights):
@@ -116,9 +122,11 @@ def _count(
     """Count the missing images of the shard; return the results if all images are counted."""
     from danet.data import fingerprint
     from danet.evaluate.counts import Counts, missing_images, total_robustness
-    from danet.evaluate.shards import count_corrupted
+    from danet.evaluate.shards import Corrupted, Evaluated, count_corrupted, count_on_ray
     from danet.predict.protocols import find_protocol
+    from danet.predict.ray_workers import Workers
 
+    workers = Workers(options.workers, options.gpus_per_worker)
     about = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
     about["weights"] = [predictor.card.sha256 for predictor in networks.values()]
     about["samples"] = fingerprint.digest(samples).hex()
@@ -126,8 +134,14 @@ def _count(
     counts = Counts(options.counts or Path(), about)
     missing = missing_images(counts, len(samples), options.shard)
     with progress("evaluating", "images") as advance:
-        settings = options.seed, find_protocol(options.protocol)
-        count_corrupted(networks, samples, conditions, *settings, counts, missing, advance)
+        if options.engine == "ray" and missing:
+            data = options.dataset, options.root, options.split, options.protocol, None, options.dtype, options.device
+            each = tuple(Evaluated(path, *data) for path in options.weights)
+            corrupted = Corrupted(each, tuple(conditions), options.seed)
+            count_on_ray(corrupted, samples, counts, missing, workers, advance)
+        else:
+            settings = options.seed, find_protocol(options.protocol)
+            count_corrupted(networks, samples, conditions, *settings, counts, missing, advance)
     records = counts.read()
     return total_robustness(records, [*networks], samples.classes) if all_counted(len(records), len(samples)) else None
 

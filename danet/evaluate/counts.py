@@ -30,6 +30,28 @@ ABOUT = "about.json"
 _BYTES = 16 << 30
 
 
+def check_counting(
+    counts: Path | str | None, shard: str | None, engine: str, ray_options: tuple[int | None, float | None]
+) -> None:
+    """Check that the options of counting fit together.
+
+    Args:
+        counts: the folder, if any.
+        shard: "I/N" or None.
+        engine: "local" or "ray".
+        ray_options: workers and GPUs per worker.
+
+    Raises:
+        InputError: they do not.
+    """
+    if counts is None and (shard is not None or engine == "ray"):
+        name = "engine" if shard is None else "shard"
+        raise InputError(name, "needs a folder that keeps the counts", "add `counts`")
+    if engine == "local" and ray_options != (None, None):
+        name = "gpus_per_worker" if ray_options[0] is None else "workers"
+        raise InputError(name, "is for the engine ray", "add `engine` ray, or leave it out")
+
+
 class Adder(Protocol):
     """Keeps the counts of an image."""
 

@@ -18,7 +18,7 @@ from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import Protocol, find_protocol
 from danet.predict.ray_workers import FinishedAlone, Workers
 
-_BUNDLE = 16
+_BUNDLE = 16  # images that a worker gets at once; fewer if each worker would get less than four times
 
 Advance = Callable[[int, int], None]
 
@@ -54,6 +54,21 @@ class Evaluated:
         return {"weights": predictor.card.sha256, "samples": fingerprint.digest(samples).hex(), **chosen}
 
 
+@dataclass(frozen=True)
+class Corrupted:
+    """What is evaluated on corrupted images, as workers on other machines load it.
+
+    Args:
+        networks: one or more, with the same dataset and protocol.
+        conditions: see `list_conditions`.
+        seed: of the corruptions.
+    """
+
+    networks: tuple[Evaluated, ...]
+    conditions: tuple[Condition, ...]
+    seed: int
+
+
 def count_here(
     predictor: Predictor, samples: Samples, protocol: Protocol, counts: Counts, indices: Sequence[int], advance: Advance
 ) -> None:
@@ -70,15 +85,11 @@ def count_here(
     Raises:
         InputError: an image cannot be read.
     """
-    counter = _Counter(predictor, samples, protocol)
-    with counts.adding() as add:
-        for done, index in enumerate(indices, 1):
-            add(index, counter.alone(index))
-            advance(done, len(indices))
+    _count(_Counter(predictor, samples, protocol), counts, indices, advance)
 
 
 def count_on_ray(
-    evaluated: Evaluated,
+    evaluated: Evaluated | Corrupted,
     samples: Samples,
     counts: Counts,
     indices: Sequence[int],
@@ -100,8 +111,10 @@ def count_on_ray(
     """
     done = 0
     with ray_workers.cluster(workers) as resources, counts.adding() as add:
-        start = partial(_load, evaluated, "cuda" if resources[2] else "cpu", fingerprint.digest(samples))
-        bundles = [indices[i : i + _BUNDLE] for i in range(0, len(indices), _BUNDLE)]
+        load_counter = _load if isinstance(evaluated, Evaluated) else _load_corrupted
+        start = partial(load_counter, evaluated, "cuda" if resources[2] else "cpu", fingerprint.digest(samples))
+        size = max(1, min(_BUNDLE, len(indices) // (4 * resources[0])))
+        bundles = [indices[i : i + size] for i in range(0, len(indices), size)]
         for event in ray_workers.process(start, bundles, resources, lambda items: items):
             if isinstance(event, FinishedAlone):
                 if event.result is None:
@@ -131,12 +144,13 @@ def count_corrupted(
     Raises:
         InputError: see `evaluate_corrupted`.
     """
+    _count(_CorruptedCounter(networks, samples, conditions, seed, protocol), counts, indices, advance)
+
+
+def _count(counter: "_Counter | _CorruptedCounter", counts: Counts, indices: Sequence[int], advance: Advance) -> None:
     with counts.adding() as add:
         for done, index in enumerate(indices, 1):
-            add(
-                index,
-                robustness_record(evaluate_corrupted(networks, samples, conditions, seed, protocol, indices=[index])),
-            )
+            add(index, counter.alone(index))
             advance(done, len(indices))
 
 
@@ -160,19 +174,51 @@ class _Counter:
         return evaluation_record(one)
 
 
+class _CorruptedCounter:
+    """Counts corrupted images, in this process or as a worker; arguments as in `evaluate_corrupted`."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, Predictor],
+        samples: Samples,
+        conditions: Sequence[Condition],
+        seed: int,
+        protocol: Protocol,
+    ):
+        self._given = networks, samples, conditions, seed, protocol
+
+    def many(self, items: Sequence[int]) -> list[list[Any]]:
+        """Return the record of each image."""
+        return [self.alone(item) for item in items]
+
+    def alone(self, item: int) -> list[Any]:
+        """Return the record of an image."""
+        return robustness_record(evaluate_corrupted(*self._given, indices=[item]))
+
+
 def _load(evaluated: Evaluated, device: str, digest: bytes) -> _Counter:
     """Load what a worker needs.
 
     Raises:
         InputError: the dataset is not the same on its machine.
     """
-    samples, protocol = (
-        registry.load(evaluated.dataset, evaluated.root, evaluated.split),
-        find_protocol(evaluated.protocol),
-    )
-    if fingerprint.digest(samples) != digest:
-        raise InputError("root", "has other samples on the machine of a worker", "copy the same files to all machines")
+    samples, protocol = _load_samples(evaluated, digest), find_protocol(evaluated.protocol)
     predictor = load(evaluated.weights, device, evaluated.dtype)
     if evaluated.size is not None:
         predictor = predictor.with_size(evaluated.size, protocol)
     return _Counter(predictor, samples, protocol)
+
+
+def _load_corrupted(corrupted: Corrupted, device: str, digest: bytes) -> _CorruptedCounter:
+    """Load what a worker needs; errors as in `_load`."""
+    first = corrupted.networks[0]
+    samples = _load_samples(first, digest)
+    networks = {str(own.weights): load(own.weights, device, own.dtype) for own in corrupted.networks}
+    return _CorruptedCounter(networks, samples, corrupted.conditions, corrupted.seed, find_protocol(first.protocol))
+
+
+def _load_samples(evaluated: Evaluated, digest: bytes) -> Samples:
+    samples = registry.load(evaluated.dataset, evaluated.root, evaluated.split)
+    if fingerprint.digest(samples) != digest:
+        raise InputError("root", "has other samples on the machine of a worker", "copy the same files to all machines")
+    return samples

@@ -11,7 +11,7 @@ from danet.data import registry
 from danet.data.folds import choose_fold
 from danet.data.samples import Sample, Samples
 from danet.errors import InputError
-from danet.evaluate.counts import Counts, missing_images, total_evaluation
+from danet.evaluate.counts import Counts, check_counting, missing_images, total_evaluation
 from danet.evaluate.evaluation import Evaluation, check_classes, measure
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.predicted_files import PredictedFiles
@@ -236,13 +236,7 @@ def _check_counts(
     submit: Path | str | None,
     ray_options: tuple[int | None, float | None],
 ) -> None:
-    if counts is None:
-        if shard is not None or engine == "ray":
-            name = "engine" if shard is None else "shard"
-            raise InputError(name, "needs a folder that keeps the counts", "add `counts`")
-    elif attention or submit is not None:
+    check_counting(counts, shard, engine, ray_options)
+    if counts is not None and (attention or submit is not None):
         name = "attention" if attention else "submit"
         raise InputError(name, "is not kept in counts", "leave it out, or leave out `counts`")
-    if engine == "local" and ray_options != (None, None):
-        name = "gpus_per_worker" if ray_options[0] is None else "workers"
-        raise InputError(name, "is for the engine ray", "add `engine` ray, or leave it out")

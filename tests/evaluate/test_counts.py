@@ -11,7 +11,9 @@ from danet import InputError
 from danet.cli import main
 from danet.data.custom import dataset_yaml
 from danet.evaluate import shards
-from danet.evaluate.counts import Counts
+from danet.evaluate.counts import Counts, robustness_record
+from danet.evaluate.robustness import CLEAN, Condition, evaluate_corrupted
+from danet.predict.predictor import load
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,45 @@ def test_workers_on_ray_count_what_one_process_counts(evaluate, whole, tmp_path)
     assert ours["confusion"] == expected["confusion"]
     assert ours["boundary_f"] == expected["boundary_f"]
     assert ours["calibration"]["ece"] == pytest.approx(expected["calibration"]["ece"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_workers_on_ray_count_corrupted_images_as_one_process(root, tiny_weights, tmp_path):
+    words = ["robustness", str(tiny_weights), "--root", str(root), "--severities", "1", "--corruptions", "fog", "jpeg"]
+    assert main([*words, "--counts", str(tmp_path / "local")]) == 0
+    assert main([*words, "--counts", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]) == 0
+    assert len(confusions(tmp_path / "local")) == 6
+    assert confusions(tmp_path / "ray") == confusions(tmp_path / "local")
+
+
+def confusions(folder) -> dict:
+    """Return for each image the confusion matrices of all networks and conditions."""
+    records = (json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines())
+    return {index: [[condition[:3] for condition in network] for network in record] for index, record in records}
+
+
+def test_a_worker_counts_corrupted_images_as_this_process(root, tiny_weights, tmp_path):
+    samples = dataset_yaml.load(root, "val")
+    conditions = (CLEAN, Condition("jpeg", 3))
+    evaluated = shards.Evaluated(tiny_weights, "folder", root, "val", "whole", None, "float32", "cpu")
+    given = shards.Corrupted((evaluated,), conditions, 5), "cpu", shards.fingerprint.digest(samples)
+    worker = shards._load_corrupted(*given)
+    networks = {str(tiny_weights): load(tiny_weights, "cpu")}
+    expected = robustness_record(evaluate_corrupted(networks, samples, conditions, 5, indices=[1]))
+    assert worker.many([1]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--engine", "ray"], "error: --engine: needs a folder that keeps the counts; add --counts"),
+        (["--workers", "2"], "error: --workers: is for the engine ray; add --engine ray, or leave it out"),
+    ],
+)
+def test_options_of_ray_are_checked_for_robustness(root, tiny_weights, capsys, words, line):
+    assert main(["robustness", str(tiny_weights), "--root", str(root), *words]) == 2
+    assert capsys.readouterr().err.strip() == line
 
 
 def test_workers_refuse_other_samples(root, tiny_weights):
