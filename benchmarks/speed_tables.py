@@ -166,6 +166,25 @@ def scale() -> str:
     return f"\n{about}:\n{markdown(head, rows)}"
 
 
+def small_images() -> str:
+    """Return the time of a batch of many small images, and what its checks found."""
+    result = read("small_images")
+    rows = [
+        (
+            name,
+            f"{found['seconds']:.0f}",
+            f"{found['images_per_second']:.1f}",
+            f"{found['list_seconds']:.1f}",
+            str(found["errors"]),
+            str(found["wrong"]),
+        )
+        for name, found in result["engines"].items()
+    ]
+    head = ("engine", "s", "images/s", "s to start and list", "rows with an error", "wrong or missing results")
+    about = f"{result['images']:,} images of {result['width']} x {result['height']}, {result['bad']} of them damaged"
+    return f"\n{about}; peak memory {result['peak_mb']:,.0f} MB:\n{markdown(head, rows)}"
+
+
 def data() -> str:
     """Return the time to make a training sample."""
     ways = {
