@@ -166,6 +166,31 @@ def scale() -> str:
     return f"\n{about}:\n{markdown(head, rows)}"
 
 
+def batch_costs() -> str:
+    """Return what large batches need, and the speeds at which the connection and PUTs limit them."""
+    result = read("scale")
+    rows = [
+        (
+            f"{row['images']:,}",
+            f"{row['process_hours']:,.0f}",
+            f"{row['head_and_get_requests'] / 1e6:,.0f}",
+            f"{row['put_requests'] / 1e6:,.0f}",
+            f"{row['read_tb']:,.1f}",
+            f"{row['written_tb']:,.2f}",
+        )
+        for row in result["cost"]
+    ]
+    head = ("images", "hours of processes", "million HEADs and GETs", "million PUTs", "TB read", "TB written")
+    seconds = result["ways"]["local engine"]["seconds_per_image"]
+    network = 1e4 / (result["cost"][0]["mbit_per_second_of_a_process"] * seconds)
+    about = f"{result['pixels'] / 1e6:.1f} megapixels, {seconds:.2f} s for each in a process of one core:"
+    limits = (
+        f"10 Gbit/s carry {network:,.0f} such images per second, the work of {network * seconds:,.0f} such processes.\n"
+        f"S3 accepts 3,500 PUTs per second in a folder: that many images, or {3500 * seconds:,.0f} processes."
+    )
+    return f"\n{about}\n{markdown(head, rows)}{limits}\n\n"
+
+
 def small_images() -> str:
     """Return the time of a batch of many small images, and what its checks found."""
     result = read("small_images")
