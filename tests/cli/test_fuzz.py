@@ -589,7 +589,7 @@ COUNTS = {
     "onnx": 10_000,
     "openvino": 3_000,
     "cards": 2_000,
-    "tiles": 3_000,
+    "tiles": 1_000,
     "runs": 100,
 }
 
