@@ -24,11 +24,12 @@ from miniature import HEIGHT, WIDTH, image, save
 from danet import InputError
 from danet.data.annotations import label_studio_png as masks
 from danet.data.annotations.brush import decode_brush, encode_brush
-from danet.data.annotations.label_studio import read
+from danet.data.annotations.label_studio import labeling_config, read
 from danet.data.annotations.rasterize import bitmap_of, draw_shapes
 from danet.data.annotations.records import Record
 from danet.data.annotations.shapes import Export
 from danet.data.annotations.source import Source
+from danet.data.classes import Classes
 
 
 def export(root: Path, *results: dict, **more) -> Export:
@@ -203,6 +204,21 @@ def test_the_last_annotation_that_was_not_canceled_is_read(tmp_path):
     found = export(tmp_path, annotations=annotations)
     assert list(found.classes) == ["car"]
     assert "tasks with several annotations: 1 (0a1b2c3d-a.png); the last one of each is read" in found.notes
+
+
+def test_a_labeling_configuration_gives_the_order_of_the_classes(tmp_path):
+    result = label_studio_result("polygonlabels", "car", {"points": percent(CAR)})
+    found = export(tmp_path, result)
+    assert (list(found.classes), "alphabetical" in found.notes[0]) == (["car"], True)
+    (tmp_path / "config.xml").write_text(labeling_config(Classes.named(("tree", "road & rail", "car")), polygons=True))
+    found = read(Source(tmp_path))
+    assert list(found.classes) == ["tree", "road & rail", "car"]
+    assert found.notes[0] == "the order of the classes is that of the labeling configuration"
+    (tmp_path / "config.xml").write_text('<View><Labels><Label value="tree"/></Labels></View>')
+    assert list(read(Source(tmp_path)).classes) == ["tree", "car"]
+    (tmp_path / "config.xml").write_text('<View><Label background="red"/></View>')
+    with pytest.raises(InputError, match=r"config\.xml: line 1 <Label>: has no 'value'"):
+        read(Source(tmp_path))
 
 
 def test_predictions_are_read_only_if_nothing_is_annotated(tmp_path):

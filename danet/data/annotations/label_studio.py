@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.rasterize import runs_of
-from danet.data.annotations.records import Record, read_json
+from danet.data.annotations.records import Record, read_json, read_xml
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Polygon, Region, Shape, ellipse, rectangle
 from danet.data.annotations.source import Source
 from danet.data.classes import Classes
@@ -55,13 +55,24 @@ def read(source: Source) -> Export:
         split = source.split_of(task.file)
         file = find_task_image(source, name, task, split)
         images.append(AnnotatedImage(name, str(task), file, shapes, size, split))
-    notes = ["the order of the classes is alphabetical: the file does not define one"]
+    configured = _configured_names(source)
+    order = "alphabetical: the file does not define one"
+    notes = [f"the order of the classes is {'that of the labeling configuration' if configured else order}"]
     if not annotated:
         notes.append("no task has annotations, so the predictions are read")
     if several:
         what = f"tasks with several annotations: {len(several)} ({list_names(several, 5)})"
         notes.append(f"{what}; the last one of each is read")
-    return Export(images, dict.fromkeys(sorted(classes)), left_out, tuple(notes))
+    return Export(
+        images, dict.fromkeys([*configured, *sorted(classes.keys() - set(configured))]), left_out, tuple(notes)
+    )
+
+
+def _configured_names(source: Source) -> list[str]:
+    """Return the labels of the project's labeling configuration, if the export contains that file."""
+    file = next((file for file, head in source.heads(".xml") if re.match(r"\s*<View\b", head)), None)
+    labels = read_xml(file).find("Label") if file else ()
+    return list(dict.fromkeys(label.record["value"].text() for label in labels))
 
 
 def read_tasks(record: Record) -> list[Record]:
