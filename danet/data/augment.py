@@ -91,6 +91,28 @@ class Augmentation:
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
 
 
+def paste(
+    image: np.ndarray, labels: np.ndarray, other: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paste the pixels of one class of another crop over a crop, at the same place.
+
+    This is the copy-paste of Ghiasi et al., CVPR 2021, by classes, as masks have no instances. The class is chosen with
+    a probability inverse to its number of pixels in the other crop, which must have two: its background stays there.
+
+    Args:
+        image: H,W,N.
+        labels: H,W uint8 train ids.
+        other: image and labels of the other crop, of the same sizes.
+        rng: source of the random number.
+    """
+    other_image, other_labels = other
+    present, counts = np.unique(other_labels[other_labels != IGNORE], return_counts=True)
+    if len(present) < 2:
+        return image, labels
+    inside = other_labels == rng.choice(present, p=1 / counts / (1 / counts).sum())
+    return np.where(inside[..., None], other_image.astype(image.dtype), image), np.where(inside, other_labels, labels)
+
+
 def scaled_crop(
     image: np.ndarray,
     labels: np.ndarray,

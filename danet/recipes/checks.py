@@ -50,6 +50,7 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
         ("data.vertical_flip", data.vertical_flip, 0 <= data.vertical_flip <= 1, "from 0 to 1"),
         ("data.rotate", data.rotate, 0 <= data.rotate <= 1, "from 0 to 1"),
         ("data.rare", data.rare, 0 <= data.rare <= 1, "from 0 to 1"),
+        ("data.copy_paste", data.copy_paste, 0 <= data.copy_paste <= 1, "from 0 to 1"),
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
         ("data.degrade", data.degrade, 0 <= data.degrade <= 1, "from 0 to 1"),
         ("data.largest_share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),

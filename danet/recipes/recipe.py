@@ -89,6 +89,8 @@ class Data:
     rare: float = 0.0
     """probability that a crop is centered on a pixel of a rare class: each class in the image is chosen with a
     probability inverse to its number of pixels in the training set"""
+    copy_paste: float = 0.0
+    """probability that the pixels of a class of another training crop, mostly a small one, are pasted over a crop"""
     largest_share: float = 1.0
     """repeat a random crop, up to ten times, if one class has a larger share of its valid pixels"""
     jitter: float = 0.0

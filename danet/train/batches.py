@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from danet.data import sampler
-from danet.data.augment import Augmentation
+from danet.data.augment import Augmentation, paste
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import InputError
@@ -114,6 +114,7 @@ class _Stream(Dataset):
     def __init__(self, samples: Samples, recipe: Recipe, class_pixels: Sequence[int], transform: Transform | None):
         self.samples, self.seed, self.transform = samples, recipe.seed, transform
         data = recipe.data
+        self.copy_paste = data.copy_paste
         assert data.size != "auto"
         shared = {name: value for name, value in vars(data).items() if name in Augmentation.__dataclass_fields__}
         long_side = data.size if data.scale_from == "size" else None
@@ -122,7 +123,11 @@ class _Stream(Dataset):
     def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
         try:
             sample = self.samples[sampler.sample_index(self.seed, position, len(self.samples))]
-            image, labels = self.augment(sample.image, sample.labels, sampler.generator(self.seed, position))
+            rng = sampler.generator(self.seed, position)
+            image, labels = self.augment(sample.image, sample.labels, rng)
+            if self.copy_paste and rng.random() < self.copy_paste:
+                other = self.samples[int(rng.integers(len(self.samples)))]
+                image, labels = paste(image, labels, self.augment(other.image, other.labels, rng), rng)
             if self.transform is not None:
                 image, labels = apply(self.transform, image, labels, sampler.transform_seed(self.seed, position))
         except InputError as error:

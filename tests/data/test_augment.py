@@ -11,7 +11,7 @@ from PIL import Image
 
 from danet import InputError
 from danet.data import registry, sampler
-from danet.data.augment import Augmentation, _shift_colors, distort, scaled_crop
+from danet.data.augment import Augmentation, _shift_colors, distort, paste, scaled_crop
 from danet.data.degrade import DEGRADATIONS, degrade
 from danet.evaluate.corruptions import CORRUPTIONS
 
@@ -329,3 +329,28 @@ def test_rare_crops_of_images_without_labels_are_random(numbered):
     image, labels = numbered
     augment = Augmentation((16, 16), rare=1.0, class_pixels=(1, 1, 1))
     assert (augment(image, np.full_like(labels, 255), np.random.default_rng(0))[1] == 255).all()
+
+
+def test_pasted_pixels_are_those_of_one_class_and_mostly_of_a_small_one():
+    image, labels = np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 4, np.uint8)
+    other_labels = np.zeros((10, 10), np.uint8)
+    other_labels[2:4, 2:7] = 1  # a tenth, against 80 % and 10 % ignored
+    other_labels[9] = 255
+    other = np.full((10, 10, 3), 9, np.uint8), other_labels
+    rng, small = np.random.default_rng(0), 0
+    for _ in range(200):
+        pixels, pasted = paste(image, labels, other, rng)
+        inside = pasted != 4
+        chosen = int(pasted[inside][0])
+        assert np.array_equal(inside, other_labels == chosen)
+        assert np.array_equal(pixels[..., 0] == 9, inside)
+        small += chosen == 1
+    assert 160 < small < 195  # 80 of 90: inverse to 80 and 10 pixels
+
+
+def test_crop_of_one_class_pastes_nothing():
+    image, labels = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 4, np.uint8)
+    other = np.ones((4, 4, 3), np.uint8), np.array([[0, 0, 255, 255]] * 4, np.uint8)
+    pixels, pasted = paste(image, labels, other, np.random.default_rng(0))
+    assert pixels is image
+    assert pasted is labels

@@ -28,7 +28,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def recipe() -> recipes.Recipe:
-    data = replace(recipes.TOY.data, batch=2, crop=(32, 32), rare=0.7, vertical_flip=0.5, rotate=0.5)
+    data = replace(recipes.TOY.data, batch=2, crop=(32, 32), rare=0.7, vertical_flip=0.5, rotate=0.5, copy_paste=0.5)
     network = replace(recipes.TOY.network, width=8)
     optim = replace(recipes.TOY.optim, steps=4, ema=0.0, layer_decay=0.5)
     return replace(recipes.TOY, data=data, network=network, optim=optim)
@@ -126,3 +126,29 @@ def test_layer_decay_lowers_the_rate_stage_by_stage(recipe, backbone, stages):
     for name, parameter in network.named_parameters():
         expected = 0.1 * 0.5 ** depths[name] if name.startswith("backbone.") else 1.0
         assert rate_of[id(parameter)] == pytest.approx(expected), name
+
+
+def test_crops_with_pasted_pixels_are_made_of_two_crops_of_the_training_set(recipe, tmp_path):
+    """Each pixel, and its label, is that of the crop without pasting, or of the crop of another image."""
+    data = replace(recipe.data, rare=0.0, vertical_flip=0.0, rotate=0.0, flip=0.0, crop=(144, 192), batch=6)
+    process = loop.Process(0, 1, torch.device("cpu"))
+    samples = registry.load("toy", None, "train")
+    scenes = [samples[i] for i in range(len(samples))]
+
+    def crops(copy_paste: float):
+        own = replace(recipe, data=replace(data, copy_paste=copy_paste))
+        skipped = loop.SkippedImages(tmp_path, 0)
+        return next(loop.batches(samples, own, process, 0, 1, 0, skipped))
+
+    plain, pasted = crops(0.0), crops(1.0)
+    assert not torch.equal(plain.images, pasted.images)
+    for i in range(len(plain.names)):
+        changed = (plain.images[i] != pasted.images[i]).any(-1).numpy()
+        sources = [
+            scene.name
+            for scene in scenes
+            if (scene.image[changed] == pasted.images[i].numpy()[changed]).all()
+            and (scene.labels[changed] == pasted.labels[i].numpy()[changed]).all()
+        ]
+        assert sources
+        assert len(set(pasted.labels[i].numpy()[changed].tolist())) <= 1
