@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from danet.cli.parsing import parse
-from danet.errors import printable
+from danet.errors import InputError, printable
 
 if TYPE_CHECKING:
     from danet.data.custom.name_classes import Reading
@@ -54,8 +54,23 @@ def run(args: Sequence[str]) -> int:
         print(printable(proposal.division))
     for note in proposal.notes:
         print(printable(f"review: {note}"))
+    if size := _describe_size(options.folder):
+        print(printable(f"size: {size}"))
     print(printable(f"next: edit {file} if necessary, then run danet check {shlex.quote(str(options.folder))}"))
     return 0
+
+
+def _describe_size(folder: Path) -> str | None:
+    """Return the size that `danet train folder` chooses, with what is seen at it; None if no mask can be read."""
+    from danet import recipes
+    from danet.data import registry
+    from danet.train.scale import measure, with_size
+
+    try:
+        found = measure(registry.load("folder", folder, "train"))
+    except InputError:  # danet check reports it
+        return None
+    return None if found is None else found.describe(with_size(recipes.find("folder"), found).data.size)
 
 
 def _ask(what: str, readings: "Sequence[Reading]") -> "Reading":

@@ -1,5 +1,6 @@
 """The size that is chosen for a folder of images, and the comparison of the scales of training and prediction."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,18 @@ def test_size_makes_the_thinnest_class_visible(tmp_path, size, pole, chosen):
     assert recipe.data.size == chosen
     scale.check_scales(recipe, found)
     assert scale.with_size(with_data(size=300), found).data.size == 300
+
+
+def test_init_says_the_size_and_what_is_seen_at_it(tmp_path, capsys):
+    root = make_folder(tmp_path, (600, 800), 9)
+    (root / "dataset.yaml").unlink()
+    assert main(["init", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = (
+        r"size: images of about 800 x 600, resized to a long side of 736: the thinnest class, .*, is then about 8.3 "
+    )
+    assert re.match(expected, lines[-2])
+    assert lines[-1].startswith("next: edit ")
 
 
 def test_thickness_is_the_shorter_mean_run():
