@@ -244,6 +244,19 @@ def batch_killed_by(image: str, *args: str) -> int:
     return main(list(args))
 
 
+def ray_batch(faults: str, *args: str) -> int:
+    """Run `danet predict --engine ray` with the workers of faulty_worker.py, which take their faults from a folder."""
+    import faulty_worker
+    from ray import cloudpickle
+
+    from danet.cli import main
+    from danet.predict import batch_engines
+
+    cloudpickle.register_pickle_by_value(faulty_worker)
+    batch_engines._BatchWorker = partial(faulty_worker.FaultyWorker, faults)
+    return main(["predict", *args])
+
+
 def elastic(*args: str) -> int:
     """Run `command` with a checkpoint after every step. First send how often torchrun has restarted it."""
     from danet.train import run_folder

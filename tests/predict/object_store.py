@@ -1,6 +1,7 @@
 """moto's S3 server on 127.0.0.1, whose requests can be made to fail."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,23 +23,30 @@ class _Silent(WSGIRequestHandler):
 
 
 class ObjectStore:
-    """A running server. `fails` takes method, path and how often the same request came; True: answer 503."""
+    """A running server.
+
+    `fails` takes method, path and how often the same request came, and returns the status to answer with: True for 503,
+    False for none. `delays` takes the same, and returns for how many seconds the answer waits.
+    """
 
     def __init__(self) -> None:
         self._store = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Silent)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self.requests: Counter[tuple[str, str]] = Counter()
-        self.fails: Callable[[str, str, int], bool] = lambda *_: False
+        self.fails: Callable[[str, str, int], int] = lambda *_: False
+        self.delays: Callable[[str, str, int], float] = lambda *_: 0
         self._thread = threading.Thread(target=self._server.serve_forever)
 
     def _answer(self, environ, start_response):
         request = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests[request] += 1
-        if self.fails(*request, self.requests[request]):
+        time.sleep(self.delays(*request, self.requests[request]))
+        if status := self.fails(*request, self.requests[request]):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+            text, code = ("500 Internal Error", "InternalError") if status == 500 else ("503 Slow Down", "SlowDown")
+            start_response(text, [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code><Message>Please try again.</Message></Error>".encode()]
         return self._store(environ, start_response)
 
     @contextmanager

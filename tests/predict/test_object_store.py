@@ -1,8 +1,11 @@
 """Batches in an object store: the same results as on a disk, by single PUTs, whatever requests fail."""
 
+import random
+
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+from exported import onnx_content
 from object_store import CREDENTIALS, ObjectStore
 
 from danet import InputError
@@ -29,7 +32,7 @@ def store(server, monkeypatch):
     system, _ = pyarrow.fs.FileSystem.from_uri("s3://photos/?allow_bucket_creation=true&allow_bucket_deletion=true")
     system.create_dir("photos")
     yield server
-    server.fails = lambda *_: False
+    server.fails, server.delays = lambda *_: False, lambda *_: 0
     system.delete_dir("photos")
     storage._system.cache_clear()
     server.requests.clear()
@@ -102,6 +105,46 @@ def test_an_outage_ends_the_batch_and_its_command_finishes_it(store, tiny_weight
     for name in names:
         if "/shard" in name:
             assert "AWS Error" not in str(pq.read_table(pyarrow.BufferReader(Folder("s3://photos/out").read(name))))
+
+
+@pytest.mark.parametrize("fault", [500, 503, "slow"])
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(1, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.stress)]
+)
+def test_whatever_requests_fail_each_image_is_there_once(store, tmp_path, rounds, fault, capsys):
+    fill("s3://photos/in", 8)
+    (tmp_path / "net.onnx").write_bytes(onnx_content())
+    args = "s3://photos/in", "--weights", tmp_path / "net.onnx", "--out"
+    assert predict(*args, "s3://photos/whole") == 2
+    expected = contents("s3://photos/whole")
+    assert len(expected) == 8 + 9
+    for number in range(rounds):
+        rng = random.Random(number)
+        if fault == "slow":
+            store.delays = lambda *_, rng=rng: 0.3 * (rng.random() < 0.2)
+        else:
+            store.fails = lambda *_, rng=rng: fault * (rng.random() < 0.4)
+        capsys.readouterr()
+        for _ in range(99):
+            assert predict(*args, f"s3://photos/{number}") == 2
+            error = capsys.readouterr().err
+            if "could not be segmented" in error:
+                break
+            assert "AWS Error" in error  # on all attempts
+        store.fails, store.delays = lambda *_: False, lambda *_: 0
+        assert contents(f"s3://photos/{number}") == expected
+
+
+def contents(out: str) -> dict[str, object]:
+    """Return the bytes of the labels and the rows of the shards, but for their times."""
+    found: dict[str, object] = {}
+    for name in (file.name for file in storage.list_files(out)):
+        content = Folder(out).read(name)
+        if name.endswith(".png"):
+            found[name] = content
+        elif "/" in name:
+            found[name] = pq.read_table(pyarrow.BufferReader(content)).drop_columns(["ms"]).to_pylist()
+    return found
 
 
 def test_what_is_not_in_the_store_is_named(store, tmp_path, capsys):
