@@ -82,9 +82,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
             tmp_path / f"CAMVID/labels/val/{i}.png", rng.integers(0, 12, (6, 8), np.uint8).repeat(6, 0).repeat(6, 1)
         )
     save_image(tmp_path / "street.jpg", rng.integers(0, 256, (40, 48, 3), np.uint8))
-    (tmp_path / "examples").mkdir()
-    for file in (ROOT / "examples").iterdir():
-        (tmp_path / "examples" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
 
     few_scales = replace(protocols.PROTOCOLS["paper-multi"], scales=(0.5, 0.75))
     monkeypatch.setitem(protocols.PROTOCOLS, "paper-multi", few_scales)
