@@ -21,9 +21,11 @@ def to_float16(graph: bytes) -> bytes:
     """
     onnx, _ = (runtimes.import_optional(name, "export", "float16") for name in ("onnx", "onnxruntime"))
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     with runtimes.silence():
         model = convert_float_to_float16(onnx.load_model_from_string(graph), keep_io_types=True)
+    OnnxModel.graph_topological_sort(model.graph)  # the casts of inputs come last, which ONNX does not allow
     return _sealed(model)
 
 

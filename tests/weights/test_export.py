@@ -289,6 +289,15 @@ def test_half_precision_file_is_half_the_size_and_close(files, network, tmp_path
     assert compared.equal > 0.98 * compared.pixels
 
 
+def test_half_precision_graph_with_preprocessing_is_close_to_predict(files, network, tiny_weights):
+    card = replace(weights_file.read(tiny_weights)[1], size=96)
+    run = open_whole(with_preprocessing(to_float16(files["onnx"].read_bytes()), card))
+    image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), np.uint8)
+    (labels, confidence), ours = run(image), Predictor(network, card, "cpu")(image)
+    assert (labels == ours.labels).mean() >= 0.98
+    np.testing.assert_allclose(confidence, ours.confidence, atol=0.01)
+
+
 def test_int8_for_onnx_runtime_is_small_and_keeps_its_card(files, network, tiny_weights, tmp_path):
     generator, card = np.random.default_rng(0), weights_file.read(tiny_weights)[1]
     images = [tmp_path / f"{i}.png" for i in range(4)]
