@@ -159,7 +159,7 @@ def test_the_browser_example_gives_the_labels_of_danet(site, expected, tmp_path)
     check_shares([(name, share.rstrip("%")) for name, share in rows], expected)
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay.partition(",")[2]))).convert("RGB"))
     colors = np.array(expected.classes.palette)[labels]
-    assert np.abs(drawn - (expected.image / 2 + colors / 2)).max() <= 1
+    assert np.abs(drawn - (expected.image / 2 + colors / 2)).max() <= 0.5  # the same decoded bytes
 
 
 def test_the_classes_of_the_page_are_those_of_the_bundled_weights():
