@@ -144,6 +144,9 @@ class Model(BaseModel):
     license: str = Field(description="License of the weights.")
     sha256: str = Field(description="SHA-256 of the tensors.")
     white: int | None = Field(description="Value in image files that means 1; null: the largest of the file's type.")
+    scale_rule: Literal["native", "size"] = Field(
+        description="Whether images that are too large to load are resized to size too."
+    )
     attention: Modules
     limits: ImageLimits
 

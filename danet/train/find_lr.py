@@ -39,6 +39,7 @@ SECONDS = 600.0
 
 _WARM_UP = 3  # steps at the lowest rate; the last two of them are timed
 _MEMORY = 0.9  # of the moving average that smooths the losses
+_SETTLED = 10  # steps after which the average depends little on single batches; the rates before are not suggested
 _DIVERGED = 3.0  # a smoothed loss of so many times the lowest one
 _NEAR = 0.1  # part of the loss's whole fall; where only this is missing, the curve becomes flat
 _BACK = 3.0  # the suggestion is that rate divided by this: the curve lags, and the rate has to be safe for a whole run
@@ -185,8 +186,11 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | 
         smoothed: the smoothed loss at each; nan and inf count as infinite.
     """
     finite = [loss if math.isfinite(loss) else math.inf for loss in smoothed]
-    start, low = max(finite[:_WARM_UP]), min(finite)
-    fastest = next(rate for rate, loss in zip(rates, finite, strict=True) if loss <= low + _NEAR * (start - low))
+    settled = list(zip(rates, finite, strict=True))[_SETTLED:]
+    if not settled:
+        return None, rates[-1]
+    start, low = max(finite[_WARM_UP - 1 : _SETTLED]), min(loss for _, loss in settled)
+    fastest = next((rate for rate, loss in settled if loss <= low + _NEAR * (start - low)), rates[-1])
     return None if low > (1 - _FALL) * start else float(f"{fastest / _BACK:.2g}"), fastest
 
 

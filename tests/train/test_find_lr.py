@@ -54,6 +54,17 @@ def test_suggestion_is_a_third_of_where_the_curve_becomes_flat(place):
     assert suggestion == float(f"{fastest / 3:.2g}")
 
 
+@pytest.mark.parametrize("noise", [-0.4, 0.4])
+def test_single_batches_at_the_start_do_not_move_the_suggestion(noise):
+    rates = np.logspace(-6, 1, 100).tolist()
+    values = curve(rates, 1e-3)
+    assert suggest(rates, [values[0] + noise, values[1] + noise / 2, *values[2:]]) == suggest(rates, values)
+
+
+def test_a_loss_that_diverges_at_once_gives_no_suggestion():
+    assert suggest([1e-6, 1e-5], [1.0, 9.0]) == (None, 1e-5)
+
+
 def test_divergence_and_nan_do_not_move_the_suggestion():
     rates = np.logspace(-6, 1, 100).tolist()
     values = curve(rates, 1e-3)
