@@ -161,14 +161,14 @@ def test_what_follows_an_answer_is_read_only_for_a_while(served):
 
 
 def test_an_answer_that_nobody_takes_is_held_and_charged_for_a_while(served):
-    unread = [send(served.url, b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n") for _ in range(3)]
-    assert eventually(lambda: served.budget.held == 3 * LARGE)
-    assert b"200 OK" in served.get()
-    assert eventually(lambda: not served.connections.open)
-    assert served.budget.held == 0
-    assert eventually(lambda: len(served.statuses) == 4)
-    for connection in unread:
-        connection.close()
+    with contextlib.ExitStack() as unread:
+        for _ in range(3):
+            unread.enter_context(send(served.url, b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n"))
+        assert eventually(lambda: served.budget.held == 3 * LARGE)
+        assert b"200 OK" in served.get()
+        assert eventually(lambda: not served.connections.open)
+        assert eventually(lambda: served.budget.held == 0)
+        assert eventually(lambda: len(served.statuses) == 4)
 
 
 def test_an_answer_that_is_taken_slowly_but_steadily_arrives_whole():
@@ -195,13 +195,12 @@ def test_an_answer_below_the_minimum_rate_is_given_up():
 
 
 def test_idle_connections_give_way_to_new_ones():
-    with Served(Limits(header_seconds=60), maximum=8) as served:
-        idle = [send(served.url, b"G") for _ in range(30)]
+    with Served(Limits(header_seconds=60), maximum=8) as served, contextlib.ExitStack() as idle:
+        for _ in range(30):
+            idle.enter_context(send(served.url, b"G"))
         for _ in range(20):
             assert b"200 OK" in served.get()
         assert len(served.connections.open) <= 8
-        for connection in idle:
-            connection.close()
 
 
 def test_connections_beyond_the_limit_get_503_while_all_others_are_busy():
