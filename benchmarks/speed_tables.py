@@ -210,6 +210,23 @@ def small_images() -> str:
     return f"\n{about}; peak memory {result['peak_mb']:,.0f} MB:\n{markdown(head, rows)}"
 
 
+def deployment() -> str:
+    """Return what it takes to segment one image: disk, start, memory and time, by runtime."""
+    result = read("deployment")
+    rows = [
+        (
+            name,
+            f"{sum(way['packages'].values()) / 1e6:,.0f}",
+            f"{way['process']['seconds']:.2f}",
+            "" if way["load"] is None else f"{way['load']['seconds']:.2f}",
+            f"{way['process']['peak'] / 1e6:,.0f}",
+            f"{1000 * way['image_s']:.0f}",
+        )
+        for name, way in result["ways"].items()
+    ]
+    return markdown(("", "disk, MB", "whole process, s", "load, s", "peak, MB", "next images, ms"), rows)
+
+
 def data() -> str:
     """Return the time to make a training sample."""
     ways = {
