@@ -25,7 +25,7 @@ def network() -> str:
     net = recipe.network
     modules = [f"{name} attention" for name in ("position", "channel") if getattr(net, name)]
     form = f" ({net.channel_form} form)" if net.channel else ""
-    decoder = "; a gated decoder up to stride 4" if net.decoder else ""
+    decoder = f"; a gated decoder up to stride {net.decoder_stride}" if net.decoder else ""
     text = (
         f"{net.backbone}; {' and '.join(modules) or 'no attention'}{form} at stride {net.output_stride}, "
         f"{net.width or 'a quarter of the backbone as'} channels{decoder}. Classes: {', '.join(card.classes.names)}. "

@@ -202,7 +202,7 @@ def _find_lr(options: Train, args: Sequence[str]) -> int:
     if found.suggestion is None:
         remedy = f"see {folder / PLOT}; check the data with danet check, or try other initial weights"
         raise InputError("find_lr", f"no learning rate from {found.rates[0]:g} on makes the loss fall", remedy)
-    print(printable(f"{folder / PLOT}: the loss falls until {found.fastest:.2g}; suggested: {found.suggestion:g}"))
+    print(printable(f"{folder / PLOT}: the loss falls until {found.flat_from:.2g}; suggested: {found.suggestion:g}"))
     command = without_options(args, ("--find-lr", "--out", "--time-budget", "--optim.lr"))
     print(printable(f"next: danet train {shlex.join([*command, '--optim.lr', f'{found.suggestion:g}'])}"))
     return 0

@@ -116,6 +116,12 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
         ("network.width", recipe.network.width, recipe.network.width in (None, *range(8, 4097)), "from 8 to 4096"),
+        (
+            "network.decoder_stride",
+            recipe.network.decoder_stride,
+            recipe.network.decoder_stride in (2, 4),
+            "4 or 2",
+        ),
         ("network.initial_scale", scale, abs(scale) < float("inf"), "a finite number"),
         ("network.reduction", recipe.network.reduction, recipe.network.reduction >= 1, "at least 1"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),

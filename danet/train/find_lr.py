@@ -52,7 +52,7 @@ class RangeTest:
 
     Args:
         suggestion: the suggested base learning rate (`optim.lr`); None if the loss did not fall.
-        fastest: the learning rate from which on the smoothed loss hardly falls.
+        flat_from: the learning rate from which on the smoothed loss hardly falls.
         diverged: whether the loss diverged, which ended the test before the highest rate.
         rates: the base learning rate of each step.
         losses: the loss of each step.
@@ -61,7 +61,7 @@ class RangeTest:
     """
 
     suggestion: float | None
-    fastest: float
+    flat_from: float
     diverged: bool
     rates: Sequence[float]
     losses: Sequence[float]
@@ -69,7 +69,7 @@ class RangeTest:
     folder: Path
 
     def __repr__(self) -> str:
-        return f"RangeTest(suggestion={self.suggestion}, fastest={self.fastest:.2g}, folder={str(self.folder)!r})"
+        return f"RangeTest(suggestion={self.suggestion}, flat_from={self.flat_from:.2g}, folder={str(self.folder)!r})"
 
 
 def find_learning_rate(
@@ -190,15 +190,15 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | 
     if not settled:
         return None, rates[-1]
     start, low = max(finite[_WARM_UP - 1 : _SETTLED]), min(loss for _, loss in settled)
-    fastest = next((rate for rate, loss in settled if loss <= low + _NEAR * (start - low)), rates[-1])
-    return None if low > (1 - _FALL) * start else float(f"{fastest / _BACK:.2g}"), fastest
+    flat_from = next((rate for rate, loss in settled if loss <= low + _NEAR * (start - low)), rates[-1])
+    return None if low > (1 - _FALL) * start else float(f"{flat_from / _BACK:.2g}"), flat_from
 
 
 def _evaluate(tried: Sequence[tuple[float, float, float]], folder: Path) -> RangeTest:
     rates, losses, smoothed = zip(*tried, strict=True)
-    suggestion, fastest = suggest(rates, smoothed)
+    suggestion, flat_from = suggest(rates, smoothed)
     diverged = not math.isfinite(smoothed[-1]) or smoothed[-1] > _DIVERGED * min(smoothed)
-    return RangeTest(suggestion, fastest, diverged, rates, losses, smoothed, folder)
+    return RangeTest(suggestion, flat_from, diverged, rates, losses, smoothed, folder)
 
 
 def _plain(found: RangeTest) -> dict[str, Any]:

@@ -47,11 +47,12 @@ function drawOverlay(canvas, rgb, { labels, height, width }, classes) {
   canvas.getContext("2d").putImageData(overlay, 0, 0);
 }
 
-/** List the classes of the image with their shares of the pixels, the largest first. */
+/** List the classes that have at least 0.05% of the pixels, the largest first. */
 function listShares(body, labels, classes) {
   const counts = new Array(classes.length).fill(0);
   for (const label of labels) counts[label]++;
-  const found = classes.map((entry, label) => ({ ...entry, count: counts[label] })).filter(({ count }) => count > 0);
+  const all = classes.map((entry, label) => ({ ...entry, count: counts[label] }));
+  const found = all.filter(({ count }) => 2000 * count >= labels.length);
   found.sort((a, b) => b.count - a.count);
   body.replaceChildren();
   for (const { name, color, count } of found) {

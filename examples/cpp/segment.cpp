@@ -66,7 +66,7 @@ static void print_shares(const Ort::Session& session, const uint8_t* labels, int
   std::istringstream list(names.get());
   std::string name;
   for (int label = 0; label < 256 && std::getline(list, name, ','); ++label)
-    if (pixels[label] > 0) std::printf("%5.1f%%  %s\n", 100.0 * pixels[label] / count, name.c_str());
+    if (2000 * pixels[label] >= count) std::printf("%5.1f%%  %s\n", 100.0 * pixels[label] / count, name.c_str());
 }
 
 static void segment(const std::filesystem::path& model, const std::string& input, const std::string& output) {

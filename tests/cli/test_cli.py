@@ -146,6 +146,10 @@ def test_recipes_lists_all(capsys):
             "error: --data.batch: 4 cannot be divided by --optim",
         ),
         ("train toy --optim.accumulate 0", "error: --optim.accumulate: must be at least 1, got 0; for example, use 1"),
+        (
+            "train toy --network.decoder-stride 3",
+            "error: --network.decoder-stride: must be 4 or 2, got 3; for example, use 4",
+        ),
         ("train --resume r", "error: r: not a run folder (no recipe.yaml); specify a folder written by danet train"),
         (
             "predict http://a.org/x.jpg --weights {w}",

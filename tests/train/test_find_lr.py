@@ -49,9 +49,9 @@ def curve(rates, place: float) -> list[float]:
 @pytest.mark.parametrize("place", [1e-3, 0.2])
 def test_suggestion_is_a_third_of_where_the_curve_becomes_flat(place):
     rates = np.logspace(-6, 1, 200).tolist()
-    suggestion, fastest = suggest(rates, curve(rates, place))
-    assert fastest == pytest.approx(place, rel=0.2)
-    assert suggestion == float(f"{fastest / 3:.2g}")
+    suggestion, flat_from = suggest(rates, curve(rates, place))
+    assert flat_from == pytest.approx(place, rel=0.2)
+    assert suggestion == float(f"{flat_from / 3:.2g}")
 
 
 @pytest.mark.parametrize("noise", [-0.4, 0.4])
@@ -97,7 +97,7 @@ def test_test_ends_when_the_loss_diverges(losses):
     assert 30 < len(found.rates) < STEPS[1]
     assert found.rates[-2] <= 1.5 < found.rates[-1] * 1.5
     assert 0.01 < (found.suggestion or 0) < 0.3
-    assert repr(found).startswith(f"RangeTest(suggestion={found.suggestion}, fastest=")
+    assert repr(found).startswith(f"RangeTest(suggestion={found.suggestion}, flat_from=")
 
 
 def test_only_the_plot_and_the_numbers_are_left(losses):
@@ -107,7 +107,7 @@ def test_only_the_plot_and_the_numbers_are_left(losses):
     table = json.loads(Path(files[0]).read_text())
     assert table["suggestion"] == found.suggestion
     assert table["losses"] == list(found.losses)
-    assert set(table) == {"suggestion", "fastest", "diverged", "rates", "losses", "smoothed"}
+    assert set(table) == {"suggestion", "flat_from", "diverged", "rates", "losses", "smoothed"}
 
 
 def test_real_steps_of_a_network_find_a_rate_that_trains_it(small, monkeypatch):
