@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -174,6 +175,8 @@ async def _serve(
 
         loop.add_reader(parent.fileno(), closed)
         announced = asyncio.create_task(_announce(server, parent))
+    gc.collect()
+    gc.freeze()  # otherwise each full collection visits all of torch, and requests wait for a fifth of a second
     await server.serve(sockets)
     if parent is not None:
         announced.cancel()
