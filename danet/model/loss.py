@@ -62,7 +62,8 @@ def multi_loss(
         elif name == "presence" and output is not None:
             parts[name] = presence_loss(output, labels) / divisor
         elif output is not None:
-            logits = output.to(torch.promote_types(output.dtype, torch.float32))
+            dtype = torch.promote_types(output.dtype, torch.float32)
+            logits = output.to(dtype, memory_format=torch.contiguous_format)  # softmax over the last axis is slow
             chosen = {
                 key: value for key, value in (criterion or {}).items() if name == "fused" or key not in REGION_LOSSES
             }
