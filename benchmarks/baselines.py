@@ -6,10 +6,12 @@ decoder, and on degraded images. Needs the extra `compare`.
     python -m benchmarks.baselines --root CAMVID --seeds 3 --json benchmarks/results/baselines.json
 
 DANet and the FCN are the runs of ablation.py if these are in the same --out. `--only ccnet ocrnet` trains just these.
-The speed of all networks that are trained is measured again each time: repeat the command when the machine is idle.
+The speed of all networks is measured again each time, with untrained weights, in one run: repeat the command when the
+machine is idle.
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +23,11 @@ import danet
 from benchmarks import campaign, command, summary
 from benchmarks.measure import interleaved, peak_memory
 from benchmarks.summary import Row
+from danet.data import registry
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
+from danet.train.build import build
+from danet.weights import file as weights_file
 
 BASELINES = {
     "fcn8s": "FCN-8s",
@@ -55,12 +60,20 @@ REPEATS = 15
 
 
 def run(options: campaign.Options) -> dict[str, Any]:
-    """Train and compare all networks, and measure the speed of those that are trained."""
-    networks = rows(campaign.base(options))
+    """Train and compare all networks, and measure the speed of those that have results."""
+    base = campaign.base(options)
+    networks = rows(base)
     result = campaign.run(networks, options)
-    files = {row.name: campaign.weights_of(row, 1, options) for row in networks}
-    trained = {name: path for name, path in files.items() if path.exists()}
-    measured = speed(trained, str(resolve_device(options.device)))
+    found = {row["name"] for row in result["rows"] if row["miou"] is not None}
+    classes = registry.load(options.dataset, options.root, "val").classes
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for row in networks:
+            if row.name in found:
+                recipe = replace(row.recipe, network=replace(row.recipe.network, pretrained=False))
+                files[row.name] = Path(folder) / f"{row.name}.safetensors"
+                weights_file.save(files[row.name], *build(recipe, classes))
+        measured = speed(files, str(resolve_device(options.device)))
     for row in result["rows"]:
         if row["name"] in measured:
             row["speed"] = measured[row["name"]]

@@ -1,11 +1,13 @@
 """Compare networks on one dataset with one backbone, recipe and number of steps, seed by seed (ablation, baselines).
 
 A run is a folder OUT/NAME-SEED of `danet train`, with PROTOCOL.npz, the confusion matrix of each validation image. A
-campaign can be interrupted at any time: the same command reads the finished runs and resumes the unfinished one.
+campaign can be interrupted at any time: the same command reads the finished runs and resumes the unfinished one. Rows
+without runs in OUT keep what the JSON has of them, so the rows of a table may be trained on several days or machines.
 Nothing is selected on the validation images: each run is evaluated once, at its end.
 """
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +57,7 @@ class Options:
     out: Path = Path("runs/campaign")
     """folder of the runs"""
     json: Path | None = None
-    """write all results to this file, again after each run"""
+    """write all results to this file, again after each run; rows that have no runs keep what it has of them"""
     backbone: str = BASE.network.backbone
     """a timm name"""
     output_stride: int = BASE.network.output_stride
@@ -112,6 +114,7 @@ def run(rows: Sequence[Row], options: Options) -> dict[str, Any]:
         raise InputError("seeds", f"must be from 1 to {SEEDS}, got {options.seeds}", "choose another number")
     if options.threads:
         torch.set_num_threads(options.threads)
+    earlier = _earlier(options)
     seeds = range(1, options.seeds + 1)
     runnable = [row for row in rows if not row.left_out]
     measured: dict[tuple[str, int], Measured] = {}
@@ -121,23 +124,51 @@ def run(rows: Sequence[Row], options: Options) -> dict[str, Any]:
             if not finished:
                 print(f"{row.name} seed {seed}: mIoU {measured[row.name, seed].facts['miou']:.4f}", flush=True)
                 if options.json is not None:
-                    write_json(options.json, result(rows, measured, options))
-    return result(rows, measured, options)
+                    write_json(options.json, result(rows, measured, options, earlier))
+    return result(rows, measured, options, earlier)
 
 
-def result(rows: Sequence[Row], measured: Mapping[tuple[str, int], Measured], options: Options) -> dict[str, Any]:
-    """Return the result of `run` for the measurements so far."""
-    shared = base(options)
-    recipe = recipes.to_dict(replace(shared, data=replace(shared.data, root=None)))
-    weights = None if options.backbone_weights is None else options.backbone_weights.name
+def result(
+    rows: Sequence[Row],
+    measured: Mapping[tuple[str, int], Measured],
+    options: Options,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the result of `run` for the measurements so far; other rows are those of an earlier result."""
+    new = {name for name, _ in measured}
+    kept = {row["name"]: row for row in (earlier or {"rows": ()})["rows"] if row["name"] not in new}
+    kept_runs = [run for run in (earlier or {"runs": ()})["runs"] if run["name"] in kept]
     return {
         "environment": environment(resolve_device(options.device)),
-        "recipe": recipe,
-        "backbone_weights": weights,
-        "images": {split: len(registry.load(options.dataset, options.root, split)) for split in ("train", "val")},
-        "rows": [summarize(row, measured) for row in rows],
-        "runs": [each.facts for each in measured.values()],
+        **_shared_facts(options),
+        "rows": [kept.get(row.name) or summarize(row, measured) for row in rows],
+        "runs": [*kept_runs, *(each.facts for each in measured.values())],
     }
+
+
+def _shared_facts(options: Options) -> dict[str, Any]:
+    """Return what all rows of a result share."""
+    shared = base(options)
+    return {
+        "recipe": json.loads(json.dumps(recipes.to_dict(replace(shared, data=replace(shared.data, root=None))))),
+        "backbone_weights": None if options.backbone_weights is None else options.backbone_weights.name,
+        "images": {split: len(registry.load(options.dataset, options.root, split)) for split in ("train", "val")},
+    }
+
+
+def _earlier(options: Options) -> dict[str, Any] | None:
+    """Return what the file for the result has from an earlier call.
+
+    Raises:
+        InputError: it is of another recipe, other backbone weights or other images.
+    """
+    if options.json is None or not options.json.is_file():
+        return None
+    read = json.loads(options.json.read_text())
+    if any(read[name] != facts for name, facts in _shared_facts(options).items()):
+        what = "contains results of another recipe, other backbone weights or other images"
+        raise InputError(options.json, what, "choose another `json`")
+    return read
 
 
 def weights_of(row: Row, seed: int, options: Options) -> Path:

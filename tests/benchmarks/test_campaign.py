@@ -13,6 +13,7 @@ from PIL import Image
 
 import danet
 from danet import InputError, recipes
+from danet.files import write_json
 from danet.model.baselines import ARCHITECTURES
 from danet.train import loop
 
@@ -100,7 +101,7 @@ def test_a_killed_campaign_resumes_with_the_same_result(campaign, load, camvid, 
     assert again["runs"] == result["runs"]
     assert len(steps) == 10
     check_rows(load("summary"), result)
-    chosen = replace(chosen, epochs=2)
+    chosen = replace(chosen, epochs=2, json=None)
     with pytest.raises(InputError, match="fcn-1: contains a run of another recipe; choose another `out`"):
         campaign.run(load("ablation").rows(campaign.base(chosen)), chosen)
 
@@ -242,6 +243,21 @@ def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeyp
     assert plots.draw_all(tmp_path) == drawings
     assert b"PSPNet" in drawings["baselines.svg"]
     assert b"64 x 48" in drawings["baselines.svg"]
+
+
+def test_rows_without_runs_keep_what_the_file_has_of_them(campaign, load, camvid, tmp_path):
+    rows, file = load("ablation").rows, tmp_path / "result.json"
+    first, second = (
+        options(campaign, camvid, only=(name,), json=file, epochs=1, threads=1) for name in ("fcn", "position")
+    )
+    write_json(file, campaign.run(rows(campaign.base(first)), first))
+    (first.out / "fcn-1").rename(tmp_path / "elsewhere")
+    result = campaign.run(rows(campaign.base(second)), second)
+    assert [row["name"] for row in result["rows"] if row["miou"] is not None] == ["fcn", "position"]
+    assert [run["name"] for run in result["runs"]] == ["fcn", "position"]
+    longer = replace(second, epochs=2)
+    with pytest.raises(InputError, match="contains results of another recipe"):
+        campaign.run(rows(campaign.base(longer)), longer)
 
 
 def test_every_baseline_has_a_row(campaign, load):
