@@ -63,10 +63,14 @@ def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, proces
 def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process) -> Recipe:
     """Return the recipe with what the initial weights determine, and say what is kept of them."""
     recipe, changed = with_network_of(recipe, weights)
-    known = weights_file.read(weights_file.resolve(weights))[1].classes.names
-    new = [name for name in classes.names if name not in known]
+    card = weights_file.read(weights_file.resolve(weights))[1]
+    new = [name for name in classes.names if name not in card.classes.names]
+    finer = recipe.network.decoder_stride < card.network.get("decoder_stride", 4)
     facts = [f"{', '.join(changed)} taken from them"] if changed else []
-    facts += [f"the outputs of {', '.join(new)} are new"] if new else []
+    if finer:
+        facts.append(f"the decoder's part at stride {recipe.network.decoder_stride} and the classifier are new")
+    elif new:
+        facts.append(f"the outputs of {', '.join(new)} are new")
     if facts and process.main:
         print(printable(f"initial weights {weights}: {'; '.join(facts)}"), file=sys.stderr)
     return recipe

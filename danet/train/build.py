@@ -18,7 +18,7 @@ from danet.data.samples import Samples
 from danet.errors import InputError, missing_file
 from danet.model.backbone import load_backbone, normalization
 from danet.model.baselines import AnyNetwork, build_network
-from danet.recipes import Recipe
+from danet.recipes import Network, Recipe
 from danet.train.pretrained import find_pretrained
 from danet.weights import file as weights_file
 
@@ -80,8 +80,8 @@ def build(
 def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
     """Return a recipe that can start from given weights, and the fields that had to change for it.
 
-    The network becomes that of the weights if their tensors do not fit the recipe's network. The normalization becomes
-    that of the weights unless the recipe states one.
+    The network becomes that of the weights if their tensors do not fit the recipe's network, except that a decoder may
+    be finer than theirs. The normalization becomes that of the weights unless the recipe states one.
 
     Args:
         recipe: the recipe.
@@ -98,9 +98,11 @@ def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
         shapes = {key: tensor.shape for key, tensor in build_network(**own).state_dict().items()}
     changes: dict[str, dict[str, Any]] = {"network": {}, "data": {}}
     if shapes != {key: tensor.shape for key, tensor in tensors.items()}:
-        defaults = {"architecture": "danet"} | card.network
-        stored = {field.name: defaults[field.name] for field in fields(recipe.network) if field.name in defaults}
-        changes["network"] = {key: value for key, value in stored.items() if value != own[key]}
+        stored = asdict(Network()) | card.network  # older versions did not write all arguments
+        names = [field.name for field in fields(Network) if field.name != "pretrained"]
+        if stored["decoder"] and own["decoder"] and own["decoder_stride"] < stored["decoder_stride"]:
+            names.remove("decoder_stride")
+        changes["network"] = {key: stored[key] for key in names if stored[key] != own[key]}
     if recipe.data.mean is None and recipe.data.std is None:
         usual = normalization(card.network["backbone"], len(card.mean))
         changes["data"] = {} if (card.mean, card.std) == usual else {"mean": card.mean, "std": card.std}

@@ -79,7 +79,8 @@ def load_into(network: nn.Module, arguments: Mapping[str, Any], classes: Classes
     """Load the weights of a file into a network of the same architecture, for fine-tuning.
 
     In the layers that have an output per class, the outputs of classes of the same name are loaded, and those of new
-    classes keep their values.
+    classes keep their values. So do the finest part of a decoder that is finer than that of the file, and the
+    classifier after it.
 
     Args:
         network: the network.
@@ -101,7 +102,16 @@ def load_into(network: nn.Module, arguments: Mapping[str, Any], classes: Classes
             if mixed.shape[1:] == tensors[key].shape[1:]:
                 mixed[new] = tensors[key][old].to(mixed.dtype)
                 tensors[key] = mixed
+    if arguments.get("decoder_stride", 4) < card.network.get("decoder_stride", 4):
+        tensors |= {key: tensor for key, tensor in network.state_dict().items() if _is_new(key, tensor, tensors)}
     _load_state(network, tensors, path)
+
+
+def _is_new(key: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether a finer decoder brings this tensor, or changes its shape."""
+    if key.startswith("classifier."):
+        return tensors[key].shape != tensor.shape
+    return key.startswith("decoder.") and key not in tensors
 
 
 def class_layers(arguments: Mapping[str, Any]) -> set[str]:

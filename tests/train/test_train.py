@@ -140,6 +140,26 @@ def test_initial_weights_bring_their_network_and_normalization(recipe, tmp_path,
     assert run_folder.read_recipe(tmp_path / "run") == replace(short, network=wide.network, data=wide.data)
 
 
+def test_initial_weights_may_get_a_finer_decoder(recipe, no_final_page, tmp_path, capsys):
+    coarse = replace(recipe, network=replace(recipe.network, decoder=True, output_stride=16))
+    classes = registry.load("toy", None, "train").classes
+    network, card = loop.build(coarse, classes)
+    del card.network["decoder_stride"]  # as written by older versions
+    path = tmp_path / "w.safetensors"
+    weights_file.save(path, network, card)
+    assert build.with_network_of(recipe, path)[0].network == coarse.network
+    finer = replace(coarse, network=replace(coarse.network, decoder_stride=2), optim=replace(recipe.optim, steps=1))
+    changed, names = build.with_network_of(finer, path)
+    assert (changed, names) == (finer, [])
+    loaded = loop.build(finer, classes, initial_weights=path)[0].state_dict()
+    before = network.state_dict()
+    new = {key for key in loaded if key not in before or loaded[key].shape != before[key].shape}
+    assert {key.split(".")[0] for key in new} == {"decoder", "classifier"}
+    assert all(torch.equal(loaded[key], before[key]) for key in loaded.keys() - new)
+    train(finer, RunOptions(tmp_path / "run", initial_weights=path, workers=0))
+    assert "the decoder's part at stride 2 and the classifier are new" in capsys.readouterr().err
+
+
 def test_default_names_the_bundled_weights_as_initial_ones(recipe):
     changed, names = build.with_network_of(recipe, Path("default"))
     assert changed.network.backbone == danet.load().card.network["backbone"]
