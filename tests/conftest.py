@@ -1,5 +1,6 @@
 """Shared fixtures. Tests that need reference outputs or CamVid look for them next to the checkout, or are skipped."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,17 @@ def pytest_runtest_setup() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "stress":
         settings.load_profile("stress")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while all modules are imported, and do not search through them again in the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
