@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,7 +29,8 @@ def load():
 
 @pytest.fixture
 def campaign(load, monkeypatch):
-    """Return the module with a recipe of two steps."""
+    """Return the module with a recipe of two steps, and without a page at the end, which takes longer than these."""
+    monkeypatch.setattr(loop.report, "finish", lambda *_: None)
     module = load("campaign")
     small = replace(
         module.BASE,
@@ -37,6 +39,7 @@ def campaign(load, monkeypatch):
         optim=replace(module.BASE.optim, epochs=1, warmup=0),
     )
     monkeypatch.setattr(module, "BASE", small)
+    monkeypatch.setattr(module, "RunOptions", partial(module.RunOptions, workers=0))
     return module
 
 
