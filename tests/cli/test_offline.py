@@ -23,8 +23,11 @@ COMMANDS = {  # in this order: later commands read what earlier ones wrote
     "init": ["init", "mine"],
     "import": ["import", "exported", "imported"],
     "check": ["check", "mine", "--manifest", "hashes.json", "--json", "check.json"],
-    "predict": ["predict", "mine/images", "--out", "segmented"],
-    "look": ["look", "mine/images/0.png", "--point", "20", "10", "--without", "--out", "look.html"],
+    "predict": ["predict", "mine/images/0.png", "--out", "segmented"],
+    "look": [
+        *("look", "mine/images/0.png", "--weights", "tiny.safetensors", "--point", "20", "10"),
+        *("--without", "--out", "look.html"),
+    ],
     "evaluate": ["evaluate", "tiny.safetensors", "--dataset", "toy", "--report", "evaluation.html"],
     "robustness": ["robustness", "tiny.safetensors", "--dataset", "toy", "--corruptions", "fog", "--severities", "3"],
     "dry run": ["train", "toy", "--dry-run"],
