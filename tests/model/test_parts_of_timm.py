@@ -1,4 +1,4 @@
-"""Only the parts of timm that a network needs are imported; the rest is when it is asked for."""
+"""A network imports no compiler and only the parts of timm that it needs; the rest is imported when it is asked for."""
 
 import subprocess
 import sys
@@ -7,6 +7,10 @@ PROGRAM = """
 import sys
 import danet.model.backbone as backbone
 assert not {"torchvision", "huggingface_hub", "timm.models.vision_transformer"} & {*sys.modules}
+import danet, importlib.util
+danet.load()
+assert not any(name.startswith("torch._dynamo") for name in sys.modules)
+assert importlib.util.find_spec("torch._dynamo").origin
 import torchvision
 import torchvision.models.feature_extraction as features
 assert features.create_feature_extractor and torchvision.ops.nms and torchvision.ops.misc.FrozenBatchNorm2d
