@@ -5,6 +5,7 @@ messages of the programs, and finally `ended STATUS`. The class `Warm` controls 
 """
 
 import atexit
+import gc
 import hashlib
 import json
 import os
@@ -395,11 +396,14 @@ def _compute_in_float64() -> None:
 
 def main() -> None:
     """Import what the programs need, without starting a thread, and fork for each line."""
+    gc.disable()
     import torch._dynamo  # noqa: F401  (the first step of an optimizer imports it)
 
     import danet.cli.train
     import danet.train.loop  # noqa: F401
 
+    gc.freeze()  # the programs neither search through what is imported, nor copy it
+    gc.enable()
     signal.signal(signal.SIGCHLD, lambda *_: _report_ended())
     for line in iter(sys.stdin.buffer.readline, b""):
         request = json.loads(line)

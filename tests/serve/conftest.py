@@ -1,7 +1,9 @@
 """A network and an application that the tests of danet/serve share."""
 
 import asyncio
+import multiprocessing
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from serve_client import Client, serving
 
 from danet import DANet, Predictor, load
+from danet.serve import decoder
 from danet.serve.limits import Limits
 
 
@@ -18,6 +21,14 @@ def predictor(tiny_weights):
     card = load(tiny_weights, "cpu").card
     torch.manual_seed(4)
     return Predictor(DANet(**card.network), card, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def forked_decoders(monkeypatch) -> None:
+    """Fork the decoders of new applications from a process that has imported Pillow, as dozens of tests start one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([decoder.__name__])
+    monkeypatch.setattr(decoder, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
 
 
 @pytest.fixture(scope="module")

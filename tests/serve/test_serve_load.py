@@ -238,7 +238,13 @@ def test_a_released_budget_can_be_acquired_again():
 
 
 @pytest.fixture
-def decoder():
+def spawned_decoders(monkeypatch) -> None:
+    """Start decoders as the server does."""
+    monkeypatch.setattr(decoder_module, "multiprocessing", multiprocessing)
+
+
+@pytest.fixture
+def decoder(spawned_decoders):
     decoder = Decoder(10_000, 20)
     yield decoder
     decoder.close()
@@ -302,6 +308,7 @@ def few_descriptors(spare: int):
 @pytest.mark.parametrize(
     ("spare", "times"), [*((spare, 1) for spare in (0, 1, 2, 3, 4, 6)), pytest.param(3, 25, marks=pytest.mark.stress)]
 )
+@pytest.mark.usefixtures("spawned_decoders")
 def test_without_descriptors_uploads_get_503_and_later_ones_are_decoded(ask, spare, times):
     async def talk(client):
         failed, good, seconds = [], [], 0.0
