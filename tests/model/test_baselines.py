@@ -1,4 +1,4 @@
-"""The baselines, from training to export."""
+"""The baselines, from training to prediction."""
 
 import json
 import sys
@@ -138,6 +138,7 @@ def test_missing_package_error_names_the_extra(monkeypatch, capsys):
 
 
 def test_baseline_works_in_all_commands_but_look(tmp_path, monkeypatch, capsys):
+    """test_export.py exports one."""
     monkeypatch.chdir(tmp_path)
     small = ["--data.crop", "64", "64", "--network.output-stride", "16", "--workers", "0"]
     assert main(["train", "toy", "--network.architecture", "smp:PSPNet", "--out", "run", *small]) == 0
@@ -153,11 +154,6 @@ def test_baseline_works_in_all_commands_but_look(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["look", str(scene), "--weights", best]) == 2
     assert "--weights: an exported model or a baseline has no attention to inspect" in capsys.readouterr().err
-    export = ["export", best, "--to", "onnx", "--out", "net.onnx"]
-    assert main(export) == 2
-    assert "--size: cannot export smp:PSPNet with test_resnet for all image sizes" in capsys.readouterr().err
-    assert main([*export, "--size", "144x192"]) == 0
-    assert danet.load("net.onnx").card == card
     assert main(["report", "run", "run", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()
     assert "smp:PSPNet" in page

@@ -17,6 +17,7 @@ import danet
 from danet import cli
 from danet.data.images.channels import resize_long_side
 from danet.errors import InputError
+from danet.model.baselines import build_network
 from danet.model.preprocess import normalize
 from danet.predict.predictor import Predictor
 from danet.weights import export as module
@@ -107,6 +108,7 @@ def test_predictor_accepts_an_exported_file(files, network, tiny_weights, runtim
     assert len(set(original.labels.flat)) > 1
     assert (exported.labels == original.labels).mean() > 0.9999
     np.testing.assert_allclose(exported.confidence, original.confidence, atol=1e-4)
+    np.testing.assert_allclose(exported.probabilities, original.probabilities, atol=1e-4)
     assert predictor.card == ours.card
     assert predictor.network.align_corners == network.align_corners
     with pytest.raises(InputError, match="device: 'cuda' is not supported: exported models run on the CPU"):
@@ -197,6 +199,19 @@ def test_export_compares_and_writes_a_self_describing_file(tiny_weights, tmp_pat
     assert cli.main(["export", str(tiny_weights), "--to", "onnx", "--out", str(out)]) == 2
     assert "already exists; choose another --out, or add --overwrite" in capsys.readouterr().err
     assert out.read_bytes() == content
+
+
+def test_a_baseline_that_pads_images_is_exported_at_a_fixed_size(tiny_weights, tmp_path, capsys):
+    pytest.importorskip("segmentation_models_pytorch")
+    arguments = {"num_classes": 6, "architecture": "smp:PSPNet", "backbone": "test_resnet", "output_stride": 16}
+    card = replace(weights_file.read(tiny_weights)[1], network=arguments)
+    weights, out = tmp_path / "baseline.safetensors", tmp_path / "net.onnx"
+    weights_file.save(weights, build_network(**arguments), card)
+    command = ["export", str(weights), "--to", "onnx", "--out", str(out)]
+    assert cli.main(command) == 2
+    assert "--size: cannot export smp:PSPNet with test_resnet for all image sizes" in capsys.readouterr().err
+    assert cli.main([*command, "--size", "144x192"]) == 0
+    assert danet.load(out).card == weights_file.read(weights)[1]
 
 
 @pytest.mark.usefixtures("traced_once")
