@@ -598,7 +598,7 @@ COUNTS = {
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("images", 1000),
+        ("images", 500),
         ("lists", 200),
         ("settings", 100),
         ("annotations", 200),
