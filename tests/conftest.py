@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typechecking  # noqa: F401  (before danet)
 from hypothesis import HealthCheck, settings
 from killed import Warm
 
