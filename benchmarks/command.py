@@ -30,7 +30,7 @@ def main(
     args: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Run a benchmark and return the exit status: 0, or 2 for an error in the user's input.
+    """Run a benchmark and return the exit status: 0, 2 for an error in the user's input, or 130 after Ctrl-C.
 
     Args:
         name: of the module.
@@ -56,6 +56,8 @@ def main(
     except InputError as error:
         print(error_line(error), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

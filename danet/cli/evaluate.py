@@ -140,7 +140,8 @@ def _with_data(options: Evaluate) -> Evaluate:
 
         dataset, root = find_dataset(resolve(options.weights), card, dataset)
         if root is not None:
-            print(printable(f"note: evaluating on {root}, on which the weights were trained"), file=sys.stderr)
+            what = f"note: evaluating on {root}, the dataset folder of the run that made the weights"
+            print(printable(what), file=sys.stderr)
     return replace(options, dataset=dataset or "folder", root=root)
 
 

@@ -225,7 +225,7 @@ def _unsure(summary: Mapping[str, Any]) -> bool:
 def _hint(names: Sequence[str], count: int) -> str:
     which = names[0] if count == 1 else f"{len(names)} of {count} images ({list_names(names, 3)})"
     they = "it shows" if len(names) == 1 else "they show"
-    why = f"perhaps {they} what the network was not trained on"
+    why = f"perhaps {they} what the network was not trained on, or its training was too short"
     return f"hint: low confidence in {which}, below {LOW_CONFIDENCE:.0%} on average: {why}"
 
 

@@ -134,7 +134,9 @@ class LabelMap:
             known = f"a class id (0 to {self.classes - 1}) in" if remedy else f"one of the {self.classes} classes:"
             what = f"value {value} is not {known} {pixels:,} pixel{'s' * (pixels != 1)}, the first at x={x}, y={y}"
             what += f" (and {len(others)} other such value{'s' * (len(others) != 1)})" if len(others) else ""
-            raise InputError(file, what, remedy(value) if remedy else _remedy(value, self.classes, np.unique(mask)))
+            raise InputError(
+                file, what, remedy(value) if remedy else _remedy(value, self.classes, np.unique(mask), self.mapping)
+            )
         return labels.astype(np.uint8)
 
 
@@ -142,7 +144,7 @@ _UNKNOWN = -1
 _CITYSCAPES = 19  # classes, with label ids up to 33
 
 
-def _remedy(value: int, classes: int, values: np.ndarray) -> str:
+def _remedy(value: int, classes: int, values: np.ndarray, mapping: Mapping[int, int]) -> str:
     if set(values.tolist()) <= {0, 255} and classes == 2:
         return "this is a 0/255 mask: write label_map: {0: 0, 255: 1} in dataset.yaml"
     if {0, 255} <= set(values.tolist()) and classes == 2 and values[-1] == 255 and len(values) > 4:
@@ -155,6 +157,9 @@ def _remedy(value: int, classes: int, values: np.ndarray) -> str:
         return "if these are Cityscapes label ids, let danet init write their label_map, or set `dataset` to cityscapes"
     if value > 1000:
         return "if this is an instance map, use the class map instead (Cityscapes: *_labelIds.png)"
+    if all(target in (key, IGNORE) for key, target in mapping.items()):  # as without a label_map
+        ignored = ", ".join(str(key) for key in (*(k for k, target in mapping.items() if target == IGNORE), value))
+        return f"write ignore: [{ignored}] in dataset.yaml to ignore it, or correct the mask"
     if value == IGNORE:
         return f"add {IGNORE}: {IGNORE} to label_map in dataset.yaml to ignore it"
-    return f"add {value}: CLASS to label_map in dataset.yaml (or {value}: {IGNORE} to ignore it), or correct the mask"
+    return f"add {value}: ID to label_map in dataset.yaml (or {value}: {IGNORE} to ignore it), or correct the mask"

@@ -55,7 +55,8 @@ def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, proces
     except InputError as error:
         if not can_use_bundled(recipe, bands):
             raise
-        print(printable(f"{error.what}; starting from the bundled weights instead; {error.remedy}"), file=sys.stderr)
+        what = f"warning: {error.what}; starting from the bundled weights instead; {error.remedy}"
+        print(printable(what), file=sys.stderr)
         return replace(options, initial_weights=Path("default"))
     return options
 

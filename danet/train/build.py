@@ -58,8 +58,10 @@ def build(
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
+    given_license = ""
     if initial_weights is not None and fresh:
         weights_file.load_into(network, arguments, classes, initial_weights)
+        given_license = weights_file.read(weights_file.resolve(initial_weights))[1].license
     if recipe.data.degrade and bands != RGB:
         raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
     mean, std = _normalization(recipe, bands.count)
@@ -72,6 +74,7 @@ def build(
         recipe.data.size,
         recipes.to_dict(recipe),
         recipe.data.dataset,
+        license=f"that of the initial weights: {given_license}" if given_license else "",
         white=bands.white,
         scale_rule="size",
     )

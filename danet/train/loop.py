@@ -172,7 +172,9 @@ def iterate(
         run = prepare(recipe, options, resume, process, transform)
         if not run.resumed:
             fit(run)
-        result = yield from _run_steps(run)
+        created = process.main and not run.resumed
+        with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():
+            result = yield from _run_steps(run)
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
                 result = replace(result, final=report.finish(options.folder, str(process.device), interruption.check))
@@ -213,12 +215,13 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
     average = _average(network, recipe.optim.ema)
     if saved is not None:
         load_network(network, saved["network"], options.folder)
+        card = replace(card, license=Card.from_json(saved["card"]).license)
         optimizer.load_state_dict(saved["optimizer"])
         if average is not None:
             average.load_state_dict(saved["average"])
     else:
         if process.main:
-            run_folder.create(options.folder, recipe, root)
+            run_folder.create(options.folder, recipe, root, options.initial_weights)
         check_labeled(samples)
         if recipe.class_weights != "none" or recipe.data.rare:
             counts = count_classes(samples, skipped.add)

@@ -41,7 +41,8 @@ def check_state(
                 f"{name} is {_shown(now[name])}, but the run started with {_shown(before[name])}" for name in changed
             ]
             raise InputError(file, join_messages(lines), "restore it, or start a new run with other settings")
-    remedy = "restore the data, or start a new run from the weights in best.safetensors"
+    trained = (folder / "best.safetensors").exists()
+    remedy = f"restore the data, or start a new run{' from the weights in best.safetensors' if trained else ''}"
     images = data["images"]["train"]
     if state.data is not None:
         if changes := describe_changes(state.data, data):

@@ -14,7 +14,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from danet.weights import file as weights_file
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"
+PREVIEW, PIXELS = "batch.jpg", "class_pixels.json"
 _ROOT = "data_root"  # in environment.json
 
 _REQUIRED_COLUMNS = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
@@ -141,20 +142,42 @@ def _lock_file(descriptor: int, folder: Path) -> None:
         raise InputError(folder, what, remedy) from error
 
 
-def create(folder: Path, recipe: Recipe, root: Path | None = None) -> None:
+def create(folder: Path, recipe: Recipe, root: Path | None = None, initial_weights: Path | None = None) -> None:
     """Write the recipe and the environment of a new run into a locked folder.
 
     Args:
         folder: the run folder.
         recipe: its recipe.
         root: the folder of the dataset, if it is not that of the recipe.
+        initial_weights: the weights that it starts from, if any.
 
     Raises:
         InputError: the folder is not empty, or cannot be written to.
     """
     check_unused(folder, recipe)
-    write_json(folder / ENVIRONMENT, _environment() | _as_entry(root or recipe.data.root))
+    start = {}
+    if initial_weights is not None:
+        card = weights_file.read(weights_file.resolve(initial_weights))[1]
+        start["initial_weights"] = {"file": str(initial_weights), "sha256": card.sha256, "license": card.license}
+    write_json(folder / ENVIRONMENT, _environment() | _as_entry(root or recipe.data.root) | start)
     write_atomically(folder / RECIPE, _to_yaml(recipe))
+
+
+@contextmanager
+def removed_unless(steps: Sized, folder: Path) -> Iterator[None]:
+    """Remove what a run has written if it fails before its first step, so that the same command can be repeated.
+
+    Args:
+        steps: what has an entry for each step.
+        folder: the run folder.
+    """
+    try:
+        yield
+    except InputError:
+        if not steps:
+            for name in (RECIPE, ENVIRONMENT, PREVIEW, PIXELS, checkpoint.LAST, checkpoint.PREVIOUS):
+                (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def find_root(folder: Path, recipe: Recipe, given: Path | None = None) -> Path | None:

@@ -8,10 +8,9 @@ from danet.data.class_weights import count_classes
 from danet.data.samples import Samples
 from danet.files import read_limited, write_atomically, write_json
 from danet.train.batches import Batch
+from danet.train.run_folder import PIXELS, PREVIEW
 from danet.visualize import training_data
 from danet.visualize.training_data import TrainingData
-
-PREVIEW, PIXELS = "batch.jpg", "class_pixels.json"
 
 COUNTED = 200
 """Maximum number of label maps, evenly spaced, in which the pixels of each class are counted."""

@@ -67,8 +67,10 @@ def test_an_unknown_value_is_reported_with_count_and_position():
         LabelMap.identity(11).apply(mask, "masks/a.png")
     assert str(error.value) == (
         "masks/a.png: value 12 is not one of the 11 classes: 3 pixels, the first at x=0, y=1 (and 1 other such value); "
-        "add 12: CLASS to label_map in dataset.yaml (or 12: 255 to ignore it), or correct the mask"
+        "write ignore: [255, 12] in dataset.yaml to ignore it, or correct the mask"
     )
+    with pytest.raises(InputError, match=r"add 12: ID to label_map in dataset.yaml \(or 12: 255 to ignore it\), or"):
+        LabelMap({5: 0, 6: 1, 255: 255}, 2).apply(np.array([[5, 12]]), "m.png")
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 30, -(1 << 31)])

@@ -1,15 +1,19 @@
 """What a first run says: offline starts, lines of progress without a terminal, and the table at its end."""
 
 import csv
+import json
 import math
 import re
 from dataclasses import replace
 
 import huggingface_hub
 import miniature
+import numpy as np
 import pytest
 from huggingface_hub.errors import RemoteEntryNotFoundError
+from PIL import Image
 
+import danet
 from danet import InputError, recipes
 from danet.cli import main
 from danet.data.datasets import synthetic
@@ -95,9 +99,34 @@ def test_own_images_start_from_the_bundled_weights_without_a_connection(offline,
     assert "weights        bundled, because cannot download" in dry_run.describe(recipe, options)
     train(recipe, options)
     lines = [line for line in capsys.readouterr().err.splitlines() if "weights" in line]
-    assert re.match(r"cannot download .*; starting from the bundled weights instead; download https://\S+", lines[0])
+    assert re.match(
+        r"warning: cannot download .*; starting from the bundled weights instead; download https://\S+", lines[0]
+    )
     assert "the outputs of ball are new" in lines[1]
     assert len(offline) == 2
+    bundled = weights_file.read(DEFAULT)[1]
+    recorded = json.loads((tmp_path / "run/environment.json").read_text())["initial_weights"]
+    assert recorded == {"file": "default", "sha256": bundled.sha256, "license": bundled.license}
+    assert danet.load(tmp_path / "run/best.safetensors").card.license.startswith("that of the initial weights: for res")
+
+
+def test_a_run_that_fails_before_its_first_step_can_be_repeated(recipe, tmp_path):
+    """A mask with an unknown value is found when it is read: after the folder was made, and the first checkpoint."""
+    root = tmp_path / "mine"
+    miniature.build(root, [miniature.stripes(0, 1)] * 4)
+    (root / "dataset.yaml").write_text("classes: [road, ball]\nval: 0.5\n")
+    (masks,) = {path.parent for path in root.glob("masks/*.png")}
+    right = {path: path.read_bytes() for path in masks.iterdir()}
+    for path in right:
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 7)).save(path)
+    data = replace(recipe.data, dataset="folder", root=root, batch=2, size=None)
+    own = replace(recipe, data=data, optim=replace(recipe.optim, epochs=1))
+    with pytest.raises(InputError, match=r"value 7 is not .*; write ignore: \[255, 7\] in dataset.yaml to ignore it"):
+        train(own, RunOptions(tmp_path / "run", workers=0))
+    assert not (tmp_path / "run").exists()
+    for path, content in right.items():
+        path.write_bytes(content)
+    train(own, RunOptions(tmp_path / "run", workers=0))
 
 
 def test_own_images_with_another_network_need_its_weights(offline, tmp_path):

@@ -53,7 +53,7 @@ def test_a_run_on_a_fold_says_so_and_can_be_evaluated(folder, capsys):
     capsys.readouterr()
     scores, note = evaluated(capsys, weights, "--fold", "2/4")
     assert (scores["images"], scores["split"]) == (2, "train")
-    assert note == f"note: evaluating on {folder}, on which the weights were trained\n"
+    assert note == f"note: evaluating on {folder}, the dataset folder of the run that made the weights\n"
     assert f"{run_folder.read(run).history[-1]['miou']:.6f}" == f"{scores['miou']:.6f}"
     assert evaluated(capsys, weights)[0]["images"] == 4  # the val split, which no fold uses
     assert main(["evaluate", str(weights), "--fold", "1/4", "--engine", "ray", "--counts", "c"]) == 2
@@ -66,7 +66,7 @@ def test_weights_are_evaluated_on_the_folder_that_they_were_trained_on(folder, t
     capsys.readouterr()
     monkeypatch.chdir("runs")  # environment.json has the absolute path
     scores, note = evaluated(capsys, weights)
-    assert note == f"note: evaluating on {folder}, on which the weights were trained\n"
+    assert note == f"note: evaluating on {folder}, the dataset folder of the run that made the weights\n"
     assert (scores["images"], scores["dataset"], scores["split"]) == (4, "folder", "val")
     for flag in ("--root", "--data.root"):
         other, note = evaluated(capsys, weights, flag, folder)
@@ -74,7 +74,9 @@ def test_weights_are_evaluated_on_the_folder_that_they_were_trained_on(folder, t
     monkeypatch.chdir(tmp_path)
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes(weights.read_bytes())  # without environment.json, the path is as it was given
-    assert evaluated(capsys, alone)[1] == "note: evaluating on mine, on which the weights were trained\n"
+    assert (
+        evaluated(capsys, alone)[1] == "note: evaluating on mine, the dataset folder of the run that made the weights\n"
+    )
     folder.rename(tmp_path / "elsewhere")
     assert main(["evaluate", str(weights)]) == 2
     what = f"missing, and the folder that the weights were trained on is not on this machine: {folder}"

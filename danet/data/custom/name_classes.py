@@ -115,6 +115,7 @@ def name_colors(colors: Mapping[Color, int], lists: Sequence[ClassList]) -> Name
         keys, merged = _merged(matched)
         notes = [f"{listed.file.name} is read by color", *merged]
         absent = [name for name, own in keys.items() if not any(color in colors for color in own)]
+        notes += [f"{name} is kept as a class; {_UNLABELED_COLOR}" for name in keys if _is_unlabeled(name)]
         named = {color for own in keys.values() for color in own}
         others = {color: pixels for color, pixels in colors.items() if color not in named}
         if (0, 0, 0) in others and not any(map(_is_background, keys)):
@@ -162,6 +163,7 @@ def _by_value(
     notes = [f"{listed.file.name} is read by value", *merged]
     if given:  # by the user
         keys = {name: rest for name, own in keys.items() if (rest := tuple(v for v in own if v != meaning.ignore))}
+    notes += [f"{name} is kept as a class; {if_unlabeled(own[0])}" for name, own in keys.items() if _is_unlabeled(name)]
     named = {value for own in keys.values() for value in own}
     ignored = tuple(value for value in _ignored(meaning, scanned) if value not in named)
     others = {value: pixels[value] for value in pixels if value not in named and value not in ignored}
