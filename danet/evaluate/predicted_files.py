@@ -102,7 +102,7 @@ class PredictedFiles:
     def _values(self, file: Path) -> np.ndarray:
         if isinstance(self.samples, PairedFiles) and self.encoding == "masks":
             return self.samples.read_mask(file)
-        return read_mask(file)
+        return read_mask(file, or_else="set `encoding` to masks if its colors are those of the dataset's masks")
 
 
 def _names(samples: Samples) -> list[list[str]]:

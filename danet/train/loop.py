@@ -44,7 +44,7 @@ from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TrainingProgress
 from danet.train.result import Result
-from danet.train.resume import check_state, check_transform, load_network
+from danet.train.resume import check_state, check_transform, load_network, note_finished
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,
@@ -172,6 +172,8 @@ def iterate(
         run = prepare(recipe, options, resume, process, transform)
         if not run.resumed:
             fit(run)
+        if run.resumed and process.main:
+            note_finished(options.folder, run.first, run.steps)
         created = process.main and not run.resumed
         with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():
             result = yield from _run_steps(run)

@@ -1,5 +1,6 @@
 """Check that a run can be resumed: its recipe, its data and its network are still those it was started with."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from danet import recipes
-from danet.errors import InputError, join_messages
+from danet.errors import InputError, join_messages, printable
 from danet.recipes import Recipe
 from danet.train.checkpoint import TrainingState
 from danet.train.fingerprint import describe_changes
@@ -53,6 +54,12 @@ def check_state(
     if step > steps:
         what = f"the checkpoint is at step {step}, but recipe.yaml ends at step {steps}"
         raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
+
+
+def note_finished(folder: Path, step: int, steps: int) -> None:
+    """Say so if a resumed run has no step left."""
+    if step == steps:
+        print(printable(f"{folder}: all {steps} steps are done; only the report is made again"), file=sys.stderr)
 
 
 def check_transform(folder: Path, before: str | None, now: str | None) -> None:

@@ -88,7 +88,7 @@ def read_truth(path: Path, segmentation: Segmentation, ignore: int = IGNORE) -> 
     Raises:
         InputError: no mask, another size than the image, or a value that is not a class id.
     """
-    mask = read_mask(path)
+    mask = read_mask(path, or_else="set `dataset` and `root` instead of `truth`")
     _check_size(path, mask, segmentation)
     if not 0 <= ignore < 1 << 16:
         raise InputError("ignore", f"must be from 0 to 65535, got {ignore}", "use a value of the masks")

@@ -213,11 +213,12 @@ def test_resumed_run_equals_uninterrupted(recipe, tmp_path, monkeypatch, stop, w
     assert (tmp_path / "cut/metrics.csv").read_text().count("\n") == 3
 
 
-def test_resuming_a_finished_run_changes_nothing(recipe, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(recipe, tmp_path, capsys):
     first = train(recipe, RunOptions(tmp_path / "run", workers=0))
     before = state_of(tmp_path / "run")
     assert train(recipe, RunOptions(tmp_path / "run", workers=0), resume=True).miou == first.miou
     assert_equal(state_of(tmp_path / "run"), before)
+    assert re.search(r"run: all \d+ steps are done; only the report is made again\n", capsys.readouterr().err)
 
 
 @pytest.mark.usefixtures("no_final_page")

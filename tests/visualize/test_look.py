@@ -432,6 +432,14 @@ def test_networks_with_other_classes_or_twice_the_same_are_rejected(street, weig
     assert "--weights: the same file is given twice; specify files of different" in capsys.readouterr().err
 
 
+def test_ground_truth_of_colors_needs_its_dataset(street, weights_file, capsys):
+    call = ["look", "street.png", "--weights", weights_file, "--without", "--truth", "street.png"]
+    assert main(call) == 2
+    err = capsys.readouterr().err
+    assert "a mask of mode RGB: colors, not class ids; save the class id in one byte per pixel, " in err
+    assert "or set --dataset and --root instead of --truth" in err
+
+
 def test_images_may_follow_the_weights_as_before(street, weights_file, capsys):
     assert main(["look", "--weights", weights_file, "street.png"]) == 0
     assert capsys.readouterr().out == "street_look.png\n"

@@ -125,12 +125,19 @@ def read_header(path: Path | str) -> Header:
             return Header(height, width, count, bits, alpha, orientation, len(find_pages(file, image)))
 
 
-def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(
+    path: Path | str, max_pixels: int = MAX_PIXELS, or_else: str = "write colors: in dataset.yaml"
+) -> np.ndarray:
     """Read a mask as H,W integers (uint8, int32 or int64), exactly as stored.
 
     Palette masks give indices, not colors. Floating-point values are accepted if all are whole numbers. Pixels without
     data in a GeoTIFF are `NO_DATA`: NaN, and its "nodata" value unless that is a possible class, from 0 to 65535. EXIF
     orientation is ignored.
+
+    Args:
+        path: the file.
+        max_pixels: maximum size.
+        or_else: what may be done about a mask of colors, besides saving class ids.
 
     Raises:
         InputError: not a complete, readable mask with one value per pixel.
@@ -151,7 +158,7 @@ def read_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if values.ndim == 2:
             return _whole_numbers(values, no_data, path)
         what = f"a mask of mode {mask.mode}" if isinstance(mask, Image.Image) else f"a mask of {mask.shape[2]} bands"
-        remedy = "save the class id in one byte per pixel, or write colors: in dataset.yaml"
+        remedy = f"save the class id in one byte per pixel, or {or_else}"
         raise InputError(path, f"{what}: colors, not class ids", remedy)
 
 
