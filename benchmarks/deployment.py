@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,17 @@ while waiting:
 print(json.dumps({name: size for name, size in seen.items() if size is not None}))
 """
 """Prints the bytes of the packages named, and of those that they require, as installed."""
+
+_MEASURE = """
+import json, os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, usage = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+print(json.dumps([status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024]))
+"""
+"""Runs a program. On Linux, the peak of a process begins with that of its parent: here 10 MB, not torch's."""
 
 _LOAD = "import sys, danet; danet.load(sys.argv[2])"
 
@@ -226,16 +236,12 @@ def _summary(runs: Sequence[Spent]) -> dict[str, float]:
 
 
 def _spent(arguments: Sequence[object], folder: Path) -> Spent:
-    """Run a process to its end."""
-    start = time.perf_counter()
-    with open(os.devnull, "wb") as null:
-        process = subprocess.Popen([*map(str, arguments)], cwd=folder, env=_environment(), stdout=null)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise InputError(" ".join(map(str, arguments))[:200], f"ended with {process.returncode}", "see its error above")
-    return Spent(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    """Run a process to its end, and return what it took."""
+    program = [*map(str, arguments)]
+    status, *spent = json.loads(_output([sys.executable, "-I", "-S", "-c", _MEASURE, *program], folder))
+    if code := os.waitstatus_to_exitcode(status):
+        raise InputError(" ".join(program)[:200], f"ended with {code}", "see its error above")
+    return Spent(*spent)
 
 
 def _output(arguments: Sequence[object], folder: Path) -> str:

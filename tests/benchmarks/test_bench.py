@@ -3,14 +3,16 @@
 import importlib
 import json
 import os
+import sys
 import time
 from functools import partial
 
 import pytest
 import torch
 
-from benchmarks import attention, command, cost, measure, plots
+from benchmarks import attention, command, cost, deployment, measure, plots
 from danet import cli
+from danet.errors import InputError
 
 
 def test_calls_take_turns_and_warmup_rounds_are_not_counted():
@@ -40,6 +42,18 @@ def test_peak_memory_is_that_of_the_call_above_its_start():
 
 def test_a_killed_process_has_no_peak_memory():
     assert measure.peak_memory(os._exit, 1) is None
+
+
+def test_peak_of_a_program_leaves_out_the_benchmark(tmp_path):
+    """The torch of this process would be hundreds of megabytes."""
+    spent = deployment._spent([sys.executable, "-S", "-c", "bytearray(50_000_000)"], tmp_path)
+    assert 50e6 < spent.peak < 90e6
+    assert spent.seconds > 0
+
+
+def test_a_program_that_fails_ends_the_benchmark(tmp_path):
+    with pytest.raises(InputError, match="ended with 3"):
+        deployment._spent([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
 
 
 def test_environment_names_device_threads_and_versions():
