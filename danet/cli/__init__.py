@@ -27,7 +27,7 @@ COMMANDS = {
     "robustness": "score weights on images corrupted by noise, blur, weather and compression",
     "report": "write an HTML report of a run, or compare several runs",
     "convert": "convert a checkpoint, of a run or of the released code, to .safetensors",
-    "export": "export weights to ONNX or OpenVINO, float32 or int8, and verify them",
+    "export": "export weights to ONNX, OpenVINO or ExecuTorch, float32 or int8, and verify them",
     "serve": "start a web page that shows attention, and a REST API",
     "recipes": "list what can be trained",
 }

@@ -33,7 +33,7 @@ class Evaluate:
     """
 
     weights: tyro.conf.Positional[Path | None] = None
-    """a .safetensors file, an exported model (.onnx, .xml), or default for the bundled weights"""
+    """a .safetensors file, an exported model (.onnx, .xml, .pte), or default for the bundled weights"""
     predictions: Path | None = None
     """score the PNG files of any tool in this folder instead of weights; they are named after the images or masks"""
     encoding: Literal["train-ids", "masks"] | None = None

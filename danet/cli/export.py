@@ -14,7 +14,7 @@ from danet.errors import InputError, printable
 
 @dataclass(frozen=True)
 class Export:
-    """Export a network to ONNX (one file), OpenVINO (a pair .xml + .bin; keep them together) or a Triton repository.
+    """Export a network to ONNX, OpenVINO (a pair .xml + .bin; keep them together), ExecuTorch or a Triton repository.
 
     The file includes everything needed to use it: danet predict, evaluate, robustness and serve accept it in place of a
     weights file, unless it has preprocessing inside.
@@ -22,8 +22,9 @@ class Export:
     Example: danet export runs/camvid/best.safetensors --to onnx
     """
 
-    to: Literal["onnx", "openvino", "triton"]
-    """the format; triton: a model repository with preprocessing inside, for the Triton inference server"""
+    to: Literal["onnx", "openvino", "executorch", "triton"]
+    """the format; executorch: a .pte file for phones, which needs --size; triton: a model repository with preprocessing
+    inside, for the Triton inference server"""
     weights: tyro.conf.Positional[Path] = Path("default")
     """a .safetensors file; default: the bundled weights"""
     out: Path | None = None
@@ -36,7 +37,8 @@ class Export:
     preprocessing: bool = False
     """ONNX: take uint8 images B,H,W,3 of any size, and return labels and confidence at that size, as danet predict"""
     size: str | None = None
-    """fixed HEIGHTxWIDTH of the only image that it takes, for programs such as OpenCV; default: any size"""
+    """fixed HEIGHTxWIDTH of the only image that it takes, for ExecuTorch, and for programs such as OpenCV; default: any
+    size"""
     opset: int = 18
     """version of the ONNX operators, 18 to 23"""
     calibration: Path | None = None
@@ -121,4 +123,6 @@ def _default_out(options: Export) -> Path:
         options.size: options.size is not None,
     }
     name = "-".join([stem.name, *(str(mark) for mark, used in marks.items() if used)])
-    return stem.with_name(name + (".onnx" if options.to == "onnx" else ".xml"))
+    from danet.weights.export import FORMATS
+
+    return stem.with_name(name + FORMATS[options.to][1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from danet.visualize.network_comparison import Comparison
     from danet.visualize.panels import Sheet
 
-WEIGHTS = (".safetensors", ".onnx", ".xml")
+WEIGHTS = (".safetensors", ".onnx", ".xml", ".pte")
 """Suffixes of weights and exported networks."""
 
 

@@ -46,8 +46,8 @@ class Predict:
     images: tyro.conf.Positional[tuple[Path, ...]]
     """images, videos, or folders of images; the address of a stream (rtsp://...); or a camera (camera:0)"""
     weights: Path | None = None
-    """a .safetensors file, an exported model (.onnx, .xml), or hf://user/repo on the Hugging Face Hub; default: the
-    bundled weights"""
+    """a .safetensors file, an exported model (.onnx, .xml, .pte), or hf://user/repo on the Hugging Face Hub; default:
+    the bundled weights"""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("segmented")
     """folder for the results"""
     overwrite: bool = False

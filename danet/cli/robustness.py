@@ -30,7 +30,7 @@ class RobustnessOptions:
     """
 
     weights: tyro.conf.Positional[tuple[Path, ...]]
-    """.safetensors files, exported models (.onnx, .xml), or default for the bundled weights"""
+    """.safetensors files, exported models (.onnx, .xml, .pte), or default for the bundled weights"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None

@@ -278,7 +278,7 @@ def load(
     """Load a predictor from a weights file, or from a file of `danet export`.
 
     Args:
-        path: a .safetensors, .onnx or .xml file, or weights on the Hugging Face Hub:
+        path: a .safetensors, .onnx, .xml or .pte file, or weights on the Hugging Face Hub:
             "hf://user/repo[@revision][/file]"; None: the bundled weights. Where torch is not installed, these are the
             exported ones, `DEFAULT_EXPORT`.
         device: see `Predictor`. Exported models run on the CPU.

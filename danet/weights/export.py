@@ -1,4 +1,4 @@
-"""Export a network as one ONNX file, or as an OpenVINO pair .xml + .bin, after comparing it with the network.
+"""Export a network as one ONNX file, an OpenVINO pair .xml + .bin or a .pte file, after comparing it with the network.
 
 Command: `danet export W --to onnx`. The graph takes normalized images, as `DANet` does, so every testing protocol works
 on it. It has two outputs, and a runtime can compute just one: `logits` at the feature grid (at the size of the images
@@ -27,6 +27,7 @@ from danet.startup import without_dynamo
 from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export_check import Comparison, Inputs, compare, compare_whole, float_inputs, pixel_inputs
+from danet.weights.export_executorch import to_executorch
 from danet.weights.export_preprocessing import USAGE, with_preprocessing
 from danet.weights.export_variants import quantize_onnx, to_float16, triton_repository
 from danet.weights.file import Card
@@ -36,7 +37,7 @@ from danet.weights.runtimes import CARD, SHA256
 with without_dynamo():
     from timm.layers.conv2d_same import Conv2dSame
 
-Runtime = Literal["onnx", "openvino", "triton"]
+Runtime = Literal["onnx", "openvino", "executorch", "triton"]
 OPSET = 18
 OPSETS = range(18, 24)
 MAX_DIFFERENCE = 1e-4
@@ -44,6 +45,8 @@ MAX_DIFFERENCE = 1e-4
 MIN_AGREEMENT = {"float32": 0.9999, "float16": 0.99, "int8": 0.95}
 """The share of pixels whose labels must be equal, by precision; for int8 on images."""
 TRITON_NAME = "danet"
+FORMATS = {"onnx": ("ONNX", ".onnx"), "openvino": ("OpenVINO", ".xml"), "executorch": ("ExecuTorch", ".pte")}
+"""Name of a format, and suffix of its file with the graph."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Graph:
     """The form of an exported graph.
 
     Args:
-        size: height and width of the only image that it takes, one at a time; None: any batch, height and width.
+        size: height and width of the only image that it takes, one at a time; None: any batch, height and width, which
+            ExecuTorch does not take.
         opset: version of the ONNX operators.
         float16: half precision; ONNX and Triton only.
         preprocessing: take uint8 images of any size, and return labels and confidence at that size; see
@@ -106,12 +110,12 @@ def export(
     overwrite: bool = False,
     graph: Graph = _ANY_SIZE,
 ) -> Report:
-    """Export a weights file to ONNX, OpenVINO or Triton; write nothing if a comparison with the network fails.
+    """Export a weights file to one of the formats; write nothing if a comparison with the network fails.
 
     Args:
         weights: a .safetensors file; None: the bundled weights.
-        out: the .onnx or .xml file to write; for OpenVINO a .bin file of the same name is written too; for Triton the
-            folder of the model repository.
+        out: the .onnx, .xml or .pte file to write; for OpenVINO a .bin file of the same name is written too; for Triton
+            the folder of the model repository.
         to: the format.
         calibration: a folder of images; quantize to int8, calibrated on them.
         calibration_count: the number of calibration images.
@@ -160,9 +164,9 @@ def _check(out: Path, to: Runtime, graph: Graph, calibration: Path | None) -> No
     Raises:
         InputError: they do not.
     """
-    suffix = {"onnx": ".onnx", "openvino": ".xml", "triton": ""}[to]
-    if to != "triton" and out.suffix != suffix:
-        raise InputError(out, f"{'ONNX' if to == 'onnx' else 'OpenVINO'} files must end in {suffix}", "change `out`")
+    name, suffix = FORMATS.get(to, ("", out.suffix))
+    if out.suffix != suffix:
+        raise InputError(out, f"{name} files must end in {suffix}", "change `out`")
     if graph.opset not in OPSETS:
         what = f"must be from {OPSETS[0]} to {OPSETS[-1]}, got {graph.opset}"
         raise InputError("opset", what, f"for example, use {OPSET}")
@@ -170,7 +174,11 @@ def _check(out: Path, to: Runtime, graph: Graph, calibration: Path | None) -> No
         raise InputError(
             "size", f"must be at least 32 x 32, got {graph.size[0]} x {graph.size[1]}", "use a larger size"
         )
-    if to == "openvino" and (graph.float16 or graph.preprocessing):
+    if to == "executorch" and graph.size is None:
+        raise InputError("size", "is needed by executorch", "specify height and width, for example 480x640")
+    if to == "executorch" and calibration is not None:
+        raise InputError("int8", "is not supported by executorch", "use `to` onnx or openvino")
+    if to in ("openvino", "executorch") and (graph.float16 or graph.preprocessing):
         name = "float16" if graph.float16 else "preprocessing"
         raise InputError(name, "is only supported by onnx and triton", "use `to` onnx")
     if graph.float16 and calibration is not None:
@@ -184,12 +192,15 @@ def _names(out: Path, to: Runtime) -> tuple[Path, ...]:
     """Return the files to write, the one with the graph last."""
     if to == "triton":
         return out / TRITON_NAME / "config.pbtxt", out / TRITON_NAME / "1/model.onnx"
-    return (out,) if to == "onnx" else (out.with_suffix(".bin"), out)
+    return (out.with_suffix(".bin"), out) if to == "openvino" else (out,)
 
 
 def _contents(
     network: AnyNetwork, card: Card, out: Path, to: Runtime, graph: Graph, calibrated: Sequence[Path]
 ) -> dict[Path, bytes]:
+    if to == "executorch":
+        assert graph.size is not None
+        return {out: to_executorch(_Graph(network), card, graph.size, usage(card, graph.size))}
     content = to_onnx(network, card, graph.size, graph.opset)
     if to == "openvino":
         return dict(zip(_names(out, to), to_openvino(content, card, calibrated), strict=True))
@@ -217,7 +228,7 @@ def to_onnx(network: AnyNetwork, card: Card, size: tuple[int, int] | None = None
     """
     for package in ("onnx", "onnxscript"):
         runtimes.import_optional(package, "export", "to")
-    graph = _Graph(network).eval()
+    graph = _with_operator_for_padding(_Graph(network)).eval()
     images = (
         torch.zeros(2, network.in_channels, 75, 101) if size is None else torch.zeros(1, network.in_channels, *size)
     )
@@ -295,15 +306,19 @@ class _Graph(nn.Module):
     def __init__(self, network: AnyNetwork):
         super().__init__()
         self.network = copy.deepcopy(network)
-        padded = [(name, m) for name, m in self.network.named_modules() if isinstance(m, Conv2dSame)]
-        for name, convolution in padded:
-            self.network.set_submodule(name, _SameConvolution(convolution))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network.logits(images).fused
         shape, corners = images.shape[-2:], self.network.align_corners
         labels = F.interpolate(logits, size=shape, mode="bilinear", align_corners=corners).argmax(1)
         return logits, labels.to(torch.uint8)
+
+
+def _with_operator_for_padding(graph: nn.Module) -> nn.Module:
+    padded = [(name, module) for name, module in graph.named_modules() if isinstance(module, Conv2dSame)]
+    for name, convolution in padded:
+        graph.set_submodule(name, _SameConvolution(convolution))
+    return graph
 
 
 class _SameConvolution(nn.Module):

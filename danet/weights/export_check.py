@@ -112,7 +112,7 @@ def open_labels(path: Path, graph_size: tuple[int, int] | None, whole: bool) -> 
     """Return a function that segments an image H,W,N by a written file.
 
     Args:
-        path: the .onnx or .xml file.
+        path: the .onnx, .xml or .pte file.
         graph_size: height and width of its only input size; None: any.
         whole: whether it has preprocessing inside.
     """

@@ -1,9 +1,10 @@
-"""Run exported networks on the CPU: `.onnx` files by ONNX Runtime, `.xml` files with their `.bin` by OpenVINO.
+"""Run exported networks on the CPU: `.onnx` by ONNX Runtime, `.xml` with `.bin` by OpenVINO, `.pte` by ExecuTorch.
 
-`danet.load` accepts both in place of a weights file. The graph has one input, `images`, B,N,H,W float32 of any B, H and
+`danet.load` accepts them in place of a weights file. The graph has one input, `images`, B,N,H,W float32 of any B, H and
 W, normalized as the card says, and two outputs: `logits`, B,K,h,w float32 at the feature grid, and `labels`, B,H,W
 uint8 train ids at the size of the images. Its metadata has `danet.card`, the JSON of `weights.card.Card`, and
-`danet.sha256`, the hash of the weights. Nothing here imports torch, so that it need not be installed.
+`danet.sha256`, the hash of the weights, for ExecuTorch that of the file with `NO_SHA256` in its place. Nothing here but
+ExecuTorch imports torch, so that it need not be installed.
 """
 
 import contextlib
@@ -28,8 +29,9 @@ from danet.errors import InputError, missing_package
 from danet.weights import onnx_file
 from danet.weights.card import Card
 
-SUFFIXES = (".onnx", ".xml")
+SUFFIXES = (".onnx", ".xml", ".pte")
 CARD, SHA256 = "danet.card", "danet.sha256"
+NO_SHA256 = "0" * 64
 MAX_BYTES = 1 << 30
 """The largest file that is read."""
 
@@ -96,7 +98,7 @@ def load(path: Path) -> tuple[ExportedNetwork, Card]:
     """
     if path.suffix not in SUFFIXES:
         raise InputError(path, f"has suffix {path.suffix!r}", f"use a file with suffix {' or '.join(SUFFIXES)}")
-    run, entries = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
+    run, entries = {".onnx": _open_onnx, ".xml": _open_openvino, ".pte": _open_executorch}[path.suffix](path)
     try:
         card = Card.from_json(entries)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -178,6 +180,11 @@ def onnx_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
+def executorch_sha256(content: bytes, stored: str = NO_SHA256) -> str:
+    """Return the SHA-256 of a .pte file without the hash that is stored in it."""
+    return hashlib.sha256(content.replace(stored.encode(), NO_SHA256.encode(), 1)).hexdigest()
+
+
 def _open_onnx(path: Path) -> tuple[Run, str]:
     runtime = import_optional("onnxruntime", "export", path)
     content = _read(path)
@@ -216,6 +223,33 @@ def _open_openvino(path: Path) -> tuple[Run, str]:
         raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
     assert card is not None
     return lambda name, images: compiled(name)(images), card
+
+
+def _open_executorch(path: Path) -> tuple[Run, str]:
+    with silence():
+        runtime = import_optional("executorch.runtime", "executorch", path)
+    import torch
+
+    content = _read(path)
+    try:
+        program = runtime.Runtime.get().load_program(content)
+        known = {CARD, SHA256} <= program.method_names
+        card, sha256 = (program.load_method(key).execute([])[0] if known else None for key in (CARD, SHA256))
+        _check(path, card, sha256, executorch_sha256(content, sha256 or NO_SHA256))
+        taken = tuple(program.load_method("forward").metadata.input_tensor_meta(0).sizes())
+    except InputError:
+        raise
+    except Exception as error:  # the runtime has its own types
+        raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
+    assert card is not None
+
+    def run(name: str, images: np.ndarray) -> np.ndarray:
+        if images.shape != taken:  # the runtime would also print it
+            raise ValueError(f"the file takes {taken[0]} of {taken[2]} x {taken[3]}")
+        method = program.load_method("forward")  # kept by the program, whose content it reads
+        return method.execute([torch.from_numpy(images)])[("logits", "labels").index(name)].numpy()
+
+    return run, card
 
 
 def _read(path: Path) -> bytes:
