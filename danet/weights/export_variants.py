@@ -32,8 +32,8 @@ def to_float16(graph: bytes) -> bytes:
 def quantize_onnx(graph: bytes, card: Card, images: Sequence[Path]) -> bytes:
     """Return an int8 version of a graph of `to_onnx` for ONNX Runtime, calibrated on image files.
 
-    Convolutions compute in int8: one scale per channel of the weights, and asymmetric inputs. Everything else stays in
-    float32.
+    Convolutions compute in int8 with the activations after them: one scale per channel of the weights, and asymmetric
+    inputs. Everything else stays in float32.
 
     Args:
         graph: the ONNX file.
@@ -56,7 +56,7 @@ def quantize_onnx(graph: bytes, card: Card, images: Sequence[Path]) -> bytes:
             files[2],
             _Calibration(card, images),  # pyright: ignore[reportArgumentType]
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "Relu", "Clip"],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

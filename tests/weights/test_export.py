@@ -322,6 +322,10 @@ def test_int8_for_onnx_runtime_is_small_and_keeps_its_card(files, network, tiny_
     path = tmp_path / "int8.onnx"
     path.write_bytes(quantize_onnx(files["onnx"].read_bytes(), card, images))
     assert path.stat().st_size < 0.7 * files["onnx"].stat().st_size
+    graph = onnx.load(str(path)).graph
+    sources = {name: node.op_type for node in graph.node for name in node.output}
+    activations = [node for node in graph.node if node.op_type in ("Relu", "Clip")]
+    assert "DequantizeLinear" not in {sources[node.input[0]] for node in activations}  # they are in the convolutions
     exported, stored = runtimes.load(path)
     assert stored == card
     results = compare(network, exported, float_inputs(card, images, False, None))
