@@ -260,7 +260,7 @@ def center_regions(height: int, width: int, like: Tensor) -> Float[Tensor, "M N"
     return torch.cat([torch.kron(r, c) for r, c in zip(rows, columns, strict=True)])
 
 
-def _pools(x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B C s s"]]:
+def _pools(x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B C _ _"]]:
     """Return the adaptive average pools of x, by matrix products, which can be exported for any size."""
     with torch.autocast(x.device.type, enabled=False):
         full = x.to(torch.promote_types(x.dtype, torch.float32))

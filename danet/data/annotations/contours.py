@@ -13,7 +13,7 @@ _RIGHT, _DOWN, _LEFT, _UP = range(4)
 _STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x, y
 
 
-def trace_regions(labels: UInt8[np.ndarray, "H W"]) -> list[tuple[int, Float64[np.ndarray, "N 2"]]]:
+def trace_regions(labels: UInt8[np.ndarray, "H W"]) -> list[tuple[int, Float64[np.ndarray, "_ 2"]]]:
     """Return the label and the outline of each region of neighbors with the same label, the largest outline first.
 
     Diagonal pixels are no neighbors. Points are (x, y), without the first one repeated.

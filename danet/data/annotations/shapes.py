@@ -26,7 +26,7 @@ class Polygon:
         rings: each at least 3 points (x, y), without the first one repeated.
     """
 
-    rings: tuple[Float64[np.ndarray, "N 2"], ...]
+    rings: tuple[Float64[np.ndarray, "_ 2"], ...]
 
 
 @dataclass(frozen=True)
