@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from danet.evaluate.boundary import Boundary, BoundaryScores
 from danet.evaluate.calibration import Calibration
@@ -50,19 +48,21 @@ def guesses(labels: np.ndarray, seed: int) -> np.ndarray:
 
 @given(label_maps, seeds)
 def test_confusion_equals_scikit_learn(labels, seed):
+    from sklearn import metrics  # its import takes seconds
+
     prediction = guesses(labels, seed)
     counted, valid = confusion(labels, prediction), labels != 255
     if not valid.any():
         assert not counted.matrix.any()
         return
-    assert np.array_equal(counted.matrix, confusion_matrix(labels[valid], prediction[valid], labels=[0, 1, 2]))
+    assert np.array_equal(counted.matrix, metrics.confusion_matrix(labels[valid], prediction[valid], labels=[0, 1, 2]))
     scores = counted.scores()
     present = np.union1d(labels[valid], prediction[valid])
-    expected = jaccard_score(labels[valid], prediction[valid], labels=present, average=None)  # pyright: ignore
+    expected = metrics.jaccard_score(labels[valid], prediction[valid], labels=present, average=None)  # pyright: ignore
     assert scores.iou[present] == pytest.approx(expected)
     assert scores.miou == pytest.approx(np.mean(expected))
     assert scores.counted == len(present)
-    assert scores.pixel_accuracy == pytest.approx(accuracy_score(labels[valid], prediction[valid]))
+    assert scores.pixel_accuracy == pytest.approx(metrics.accuracy_score(labels[valid], prediction[valid]))
 
 
 @given(st.lists(label_maps, min_size=1, max_size=4), st.randoms())
@@ -250,6 +250,8 @@ def test_mean_boundary_f_excludes_absent_classes():
 
 @given(label_maps, seeds)
 def test_reliability_table_equals_scikit_learn(labels, seed):
+    from sklearn.calibration import calibration_curve
+
     rng = np.random.default_rng(seed)
     prediction, valid = guesses(labels, seed), labels != 255
     confidence = rng.choice(np.linspace(0, 1, 31), labels.shape).astype(np.float32)  # many on the bins' borders
