@@ -1,5 +1,6 @@
 """The tests check the types of all arguments and results in danet, and the sizes of its arrays."""
 
+# pyright: reportArgumentType=false
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ class Record:
 def test_valid_calls_are_unchanged():
     assert plain(1) == 1
     assert plain.__annotations__ == {"a": int, "b": "str | None", "return": int}
-    assert unresolved(1, [2]) == 1  # pyright: ignore[reportArgumentType]
+    assert unresolved(1, [2]) == 1
     assert list(generator(1)) == [1]
     assert with_callable(len) == 2
     assert Record(1).method(2) == 2

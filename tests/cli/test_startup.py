@@ -1,5 +1,6 @@
 """What a command does before it imports torch, in processes of its own."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from danet import cli
 from danet.weights import card
 from danet.weights import file as weights_file
 
@@ -54,3 +56,13 @@ def test_the_card_is_read_without_the_tensors(tiny_weights, tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")  # which has no writer
     names = ("cut.safetensors", "text.onnx", "absent", "pipe.safetensors")
     assert [card.peek(tmp_path / name) for name in names] == [None] * 4
+
+
+def test_garbage_collection_is_delayed_until_much_is_made(monkeypatch):
+    registered, usual, callbacks = [], gc.get_threshold(), list(gc.callbacks)
+    monkeypatch.setattr(cli.atexit, "register", registered.append)
+    cli._delay_garbage_collection()
+    assert gc.get_threshold()[0] == 400_000
+    gc.collect()
+    assert (gc.get_threshold(), gc.callbacks) == (usual, callbacks)
+    assert registered == [gc.freeze]

@@ -1,6 +1,7 @@
-"""Export to ExecuTorch. What runs a .pte file is skipped where the extra is not installed."""
+"""Export to ExecuTorch. What runs a .pte file is slow, and skipped where the extra is not installed."""
 
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,12 @@ from danet.weights.export import Graph, export
 EXAMPLE = Path(__file__).parents[2] / "examples/china.jpg"
 SIZE = (64, 96)
 
-needs_executorch = pytest.mark.skipif(find_spec("executorch") is None, reason="needs the extra executorch")
+_NEEDED = pytest.mark.skipif(find_spec("executorch") is None, reason="needs the extra executorch")
+
+
+def needs_executorch(test: Callable) -> Callable:
+    """Mark a test of a .pte file, which takes half a minute to make."""
+    return pytest.mark.slow(_NEEDED(test))
 
 
 @pytest.fixture(scope="module")
