@@ -65,4 +65,4 @@ def test_garbage_collection_is_delayed_until_much_is_made(monkeypatch):
     assert gc.get_threshold()[0] == 400_000
     gc.collect()
     assert (gc.get_threshold(), gc.callbacks) == (usual, callbacks)
-    assert registered == [gc.freeze]
+    assert registered == [cli._leave_garbage]
