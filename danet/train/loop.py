@@ -44,7 +44,7 @@ from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TrainingProgress
 from danet.train.result import Result
-from danet.train.resume import check_state, check_transform, load_network, note_finished
+from danet.train.resume import check_state, check_transform, license_of, load_network, note_finished
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,
@@ -217,7 +217,7 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
     average = _average(network, recipe.optim.ema)
     if saved is not None:
         load_network(network, saved["network"], options.folder)
-        card = replace(card, license=Card.from_json(saved["card"]).license)
+        card = replace(card, license=license_of(saved))
         optimizer.load_state_dict(saved["optimizer"])
         if average is not None:
             average.load_state_dict(saved["average"])

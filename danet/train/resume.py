@@ -12,6 +12,7 @@ from danet.errors import InputError, join_messages, printable
 from danet.recipes import Recipe
 from danet.train.checkpoint import TrainingState
 from danet.train.fingerprint import describe_changes
+from danet.weights.card import Card
 
 HONORED = "about", "fine_tunes", "skip_bad", "data.root"
 """Fields of the recipe that may be edited in recipe.yaml: they do not change the result."""
@@ -60,6 +61,11 @@ def note_finished(folder: Path, step: int, steps: int) -> None:
     """Say so if a resumed run has no step left."""
     if step == steps:
         print(printable(f"{folder}: all {steps} steps are done; only the report is made again"), file=sys.stderr)
+
+
+def license_of(saved: Mapping[str, Any]) -> str:
+    """Return the license of the initial weights, which a checkpoint of 0.1.0 does not have."""
+    return Card.from_json(saved["card"]).license if "card" in saved else ""
 
 
 def check_transform(folder: Path, before: str | None, now: str | None) -> None:
