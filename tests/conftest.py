@@ -91,6 +91,11 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Search through all objects at the exit again: nanobind, of Triton and ONNX, would print what is left as leaks."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add the property tests to -m stress, and run tests that load ONNX and OpenVINO last.
