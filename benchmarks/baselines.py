@@ -61,8 +61,7 @@ REPEATS = 15
 
 def run(options: campaign.Options) -> dict[str, Any]:
     """Train and compare all networks, and measure the speed of those that have results."""
-    base = campaign.base(options)
-    networks = rows(base)
+    networks = rows(campaign.base(options))
     result = campaign.run(networks, options)
     found = {row["name"] for row in result["rows"] if row["miou"] is not None}
     classes = registry.load(options.dataset, options.root, "val").classes

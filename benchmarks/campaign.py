@@ -42,6 +42,8 @@ BASE = Recipe(
     optim=Optim(epochs=16, lr=0.01, head_lr_factor=5.0, ema=0.99, warmup=50),
 )
 
+_NOTHING: Mapping[str, Any] = {"rows": (), "runs": ()}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -132,48 +134,51 @@ def result(
     rows: Sequence[Row],
     measured: Mapping[tuple[str, int], Measured],
     options: Options,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Mapping[str, Any] = _NOTHING,
 ) -> dict[str, Any]:
     """Return the result of `run` for the measurements so far; other rows are those of an earlier result."""
     new = {name for name, _ in measured}
-    kept = {row["name"]: row for row in (earlier or {"rows": ()})["rows"] if row["name"] not in new}
-    kept_runs = [run for run in (earlier or {"runs": ()})["runs"] if run["name"] in kept]
+    kept = {row["name"]: row for row in earlier["rows"] if row["name"] not in new}
     return {
         "environment": environment(resolve_device(options.device)),
+        "recipe": recipes.to_dict(_shared_recipe(options)),
         **_shared_facts(options),
         "rows": [kept.get(row.name) or summarize(row, measured) for row in rows],
-        "runs": [*kept_runs, *(each.facts for each in measured.values())],
+        "runs": [*(run for run in earlier["runs"] if run["name"] in kept), *(each.facts for each in measured.values())],
     }
 
 
-def _shared_facts(options: Options) -> dict[str, Any]:
-    """Return what all rows of a result share."""
+def _shared_recipe(options: Options) -> Recipe:
     shared = base(options)
+    return replace(shared, data=replace(shared.data, root=None))
+
+
+def _shared_facts(options: Options) -> dict[str, Any]:
+    """Return what all rows of a result share, besides the recipe."""
     return {
-        "recipe": json.loads(json.dumps(recipes.to_dict(replace(shared, data=replace(shared.data, root=None))))),
         "backbone_weights": None if options.backbone_weights is None else options.backbone_weights.name,
         "images": {split: len(registry.load(options.dataset, options.root, split)) for split in ("train", "val")},
     }
 
 
-def _earlier(options: Options) -> dict[str, Any] | None:
+def _earlier(options: Options) -> Mapping[str, Any]:
     """Return what the file for the result has from an earlier call.
 
     Raises:
-        InputError: it is of another recipe, other backbone weights or other images.
+        InputError: no result of a campaign, or one of another recipe, other backbone weights or other images.
     """
     if options.json is None or not options.json.is_file():
-        return None
-    read = json.loads(options.json.read_text())
-    if any(read[name] != facts for name, facts in _shared_facts(options).items()):
+        return _NOTHING
+    try:
+        read = json.loads(options.json.read_text())
+        recipe = recipes.from_dict(read["recipe"], str(options.json))
+        same = recipe == _shared_recipe(options) and all(read[k] == v for k, v in _shared_facts(options).items())
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise InputError(options.json, "is not the result of a campaign", "choose another `json`") from error
+    if not same:
         what = "contains results of another recipe, other backbone weights or other images"
         raise InputError(options.json, what, "choose another `json`")
     return read
-
-
-def weights_of(row: Row, seed: int, options: Options) -> Path:
-    """Return the final weights of a row with this seed."""
-    return _folder(row, seed, options) / run_folder.BEST
 
 
 def _measure(row: Row, seed: int, options: Options) -> Measured:

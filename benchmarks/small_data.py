@@ -60,8 +60,6 @@ class Options:
     """numbers of training images; those above the size of a dataset are left out"""
     validation: int = 60
     """number of validation images"""
-    steps: int | None = None
-    """training steps of danet; default: those of the recipe"""
     architectures: tuple[str, ...] = ("Unet", "DeepLabV3Plus")
     """of segmentation-models-pytorch"""
     backbone_weights: Path | None = None
@@ -175,8 +173,6 @@ def _train_danet(folder: Path, out: Path, options: Options) -> None:
     arguments = ["folder", "--data.root", str(folder), "--out", str(out), "--seed", str(options.seed)]
     if options.backbone_weights is not None:
         arguments += ["--backbone-weights", str(options.backbone_weights)]
-    if options.steps is not None:
-        arguments += ["--optim.steps", str(options.steps)]
     if (out / "last.ckpt").exists():
         arguments = ["--resume", str(out)]
     subprocess.run([sys.executable, "-m", "danet", "train", *arguments], check=True)

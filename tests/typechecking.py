@@ -6,12 +6,11 @@ time of the tests. Most functions have no arrays. For these the type checker alo
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any, get_args
+from types import FunctionType, SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping._decorator import _destring_annotation
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # accept an int where a float is annotated, as pyright does
 
@@ -38,7 +37,13 @@ def quickly_jaxtyped(*, typechecker: Callable) -> Callable:
 
 def _resolved(hint: Any, function: FunctionType) -> Any:
     """Resolve names in quotes; as in jaxtyping, what cannot be resolved is not checked."""
-    return hint if isinstance(hint, type) else _destring_annotation(hint, function.__globals__)
+    if isinstance(hint, type):
+        return hint
+    holder = SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return get_type_hints(holder, function.__globals__, include_extras=True)["hint"]
+    except Exception:  # of any kind, as annotations are evaluated
+        return Any
 
 
 def _has_array(hint: Any) -> bool:

@@ -35,7 +35,8 @@ COMMANDS = {
 }
 """Command -> summary. The function is `run` of the module with that name, or with _ after it for a Python keyword."""
 
-_COUNTING = "triton", "onnx", "executorch"  # they use nanobind
+_REPORTING_LEAKS = "triton", "onnx", "executorch"
+"""They use nanobind, which prints at the exit what garbage collection would have removed."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -109,7 +110,7 @@ def _delay_garbage_collection() -> None:
 
 def _leave_garbage() -> None:
     """Skip the search for garbage at the exit, unless a library would call what is left a leak."""
-    if not any(name in sys.modules for name in _COUNTING):
+    if not any(name in sys.modules for name in _REPORTING_LEAKS):
         gc.freeze()
 
 

@@ -66,11 +66,11 @@ def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process
     recipe, changed = with_network_of(recipe, weights)
     card = weights_file.read(weights_file.resolve(weights))[1]
     new = [name for name in classes.names if name not in card.classes.names]
-    finer = recipe.network.decoder_stride < card.network.get("decoder_stride", 4)
+    finer = recipe.network.decoder and recipe.network.decoder_stride < card.network.get("decoder_stride", 4)
     facts = [f"{', '.join(changed)} taken from them"] if changed else []
     if finer:
         facts.append(f"the decoder's part at stride {recipe.network.decoder_stride} and the classifier are new")
-    elif new:
+    if new:
         facts.append(f"the outputs of {', '.join(new)} are new")
     if facts and process.main:
         print(printable(f"initial weights {weights}: {'; '.join(facts)}"), file=sys.stderr)

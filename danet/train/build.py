@@ -21,6 +21,9 @@ from danet.model.baselines import AnyNetwork, build_network
 from danet.recipes import Network, Recipe
 from danet.train.pretrained import find_pretrained
 from danet.weights import file as weights_file
+from danet.weights.card import Card, peek
+
+_OF_INITIAL = "that of the initial weights: "
 
 
 def build(
@@ -58,10 +61,10 @@ def build(
     if backbone_weights is not None and fresh:
         state = {key: tensor.float() for key, tensor in _read_tensors(backbone_weights).items()}
         load_backbone(network.backbone, recipe.network.backbone, state, str(backbone_weights))
-    given_license = ""
+    given = None
     if initial_weights is not None and fresh:
         weights_file.load_into(network, arguments, classes, initial_weights)
-        given_license = weights_file.read(weights_file.resolve(initial_weights))[1].license
+        given = peek(initial_weights)
     if recipe.data.degrade and bands != RGB:
         raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
     mean, std = _normalization(recipe, bands.count)
@@ -74,10 +77,17 @@ def build(
         recipe.data.size,
         recipes.to_dict(recipe),
         recipe.data.dataset,
-        license=f"that of the initial weights: {given_license}" if given_license else "",
+        license=_inherited(given),
         white=bands.white,
         scale_rule="size",
     )
+
+
+def _inherited(initial: Card | None) -> str:
+    """Return the license of weights that start from others with this card."""
+    if initial is None or not initial.license:
+        return ""
+    return _OF_INITIAL + initial.license.removeprefix(_OF_INITIAL)
 
 
 def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:

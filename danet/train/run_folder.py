@@ -31,6 +31,7 @@ from danet.recipes import Recipe
 from danet.train import checkpoint
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
+from danet.weights.card import peek
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"
@@ -156,8 +157,7 @@ def create(folder: Path, recipe: Recipe, root: Path | None = None, initial_weigh
     """
     check_unused(folder, recipe)
     start = {}
-    if initial_weights is not None:
-        card = weights_file.read(weights_file.resolve(initial_weights))[1]
+    if initial_weights is not None and (card := peek(initial_weights)) is not None:
         start["initial_weights"] = {"file": str(initial_weights), "sha256": card.sha256, "license": card.license}
     write_json(folder / ENVIRONMENT, _environment() | _as_entry(root or recipe.data.root) | start)
     write_atomically(folder / RECIPE, _to_yaml(recipe))

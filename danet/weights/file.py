@@ -110,7 +110,7 @@ def load_into(network: nn.Module, arguments: Mapping[str, Any], classes: Classes
 def _is_new(key: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> bool:
     """Return whether a finer decoder brings this tensor, or changes its shape."""
     if key.startswith("classifier."):
-        return tensors[key].shape != tensor.shape
+        return key in tensors and tensors[key].shape != tensor.shape
     return key.startswith("decoder.") and key not in tensors
 
 

@@ -261,6 +261,10 @@ def test_rows_without_runs_keep_what_the_file_has_of_them(campaign, load, camvid
     longer = replace(second, epochs=2)
     with pytest.raises(InputError, match="contains results of another recipe"):
         campaign.run(rows(campaign.base(longer)), longer)
+    for content in ("{", "[]", "{}"):
+        file.write_text(content)
+        with pytest.raises(InputError, match="is not the result of a campaign"):
+            campaign.run(rows(campaign.base(second)), second)
 
 
 def test_every_baseline_has_a_row(campaign, load):

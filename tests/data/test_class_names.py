@@ -246,6 +246,18 @@ def test_colors_that_share_a_name_or_a_class_are_merged(tmp_path):
     assert dataset_yaml.load(tmp_path, "train")[0].labels[0, :3].tolist() == [0, 0, 1]
 
 
+def test_a_class_named_unlabeled_is_kept_with_a_note(tmp_path):
+    build(tmp_path / "colors", [colored(ROAD, TREE, VOID)] * 5)
+    text = "name,r,g,b\nroad,128,64,128\ntree,0,128,0\nunlabeled,0,0,0\n"
+    (tmp_path / "colors/class_dict.csv").write_text(text)
+    notes = propose(tmp_path / "colors").notes
+    assert any(note.startswith("unlabeled is kept as a class; if a color means unlabeled, remove it") for note in notes)
+    build(tmp_path / "values", [stripes(0, 1, 2)] * 5)
+    (tmp_path / "values/classes.csv").write_text("name,value\nvoid,0\nroad,1\ncar,2\n")
+    notes = propose(tmp_path / "values").notes
+    assert any(note.startswith("void is kept as a class; if it means unlabeled, delete dataset.yaml") for note in notes)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
