@@ -2,7 +2,8 @@
 
     python -m benchmarks.export --camvid DIR --json benchmarks/results/export.json
 
-All run in turns in one process, from normalized image to logits at the feature grid; mIoU is that of CamVid's
+`--backbone resnet50` measures a network of dense convolutions, whose random weights do not change the times. All run in
+turns in one process, from normalized image to logits at the feature grid; mIoU is that of CamVid's
 validation images. Int8 is calibrated on CamVid's training images. Needs the extras `export` and `openvino`.
 """
 
@@ -14,13 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+import danet
 from benchmarks import command
 from benchmarks.command import JsonFile
 from benchmarks.measure import environment, interleaved
 from danet.data import registry
+from danet.data.datasets import camvid
 from danet.evaluate.confusion import Confusion
 from danet.model.danet import DANet
 from danet.model.fold_batchnorm import fold_batchnorm
@@ -46,6 +48,8 @@ class Options:
     """folder of CamVid"""
     weights: Path | None = None
     """a .safetensors file; default: the bundled weights"""
+    backbone: str | None = None
+    """measure DANet on this backbone with random weights instead; no mIoU"""
     count: int = CALIBRATION_COUNT
     """number of images for calibration"""
     repeats: int = 15
@@ -57,7 +61,7 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Export the network, and measure all variants."""
-    network, card = weights_file.load(options.weights)
+    network, card = weights_file.load(options.weights) if options.backbone is None else _random(options.backbone)
     assert isinstance(network, DANet)
     predictors, entries = {"PyTorch": Predictor(network, card, "cpu")}, {}
     images = calibration_images(options.camvid / "images/train", options.count, card)
@@ -66,9 +70,9 @@ def run(options: Options) -> dict[str, Any]:
             for suffix, content in contents.items():
                 Path(folder, "net").with_suffix(suffix).write_bytes(content)
             file = Path(folder, "net").with_suffix(suffix)
-            predictors[name] = Predictor(*runtimes.load(file), "cpu")
-            if name == "OpenVINO" and _has_bfloat16():
-                predictors["OpenVINO bfloat16"] = Predictor(_in_bfloat16(file, card), card, "cpu")
+            predictors[name] = danet.load(file)
+            if name == "OpenVINO" and runtimes.supports_bfloat16():
+                predictors["OpenVINO bfloat16"] = danet.load(file, dtype="bfloat16")
         entries[name] = {"bytes": sum(map(len, contents.values()))}
     tensors = load_normalized(EXAMPLE, card)
     ways: dict[str, Callable[[], object]] = {name: _call(p.logits, tensors) for name, p in predictors.items()}
@@ -76,13 +80,14 @@ def run(options: Options) -> dict[str, Any]:
     for name, timing in interleaved(ways, options.repeats).items():
         entries.setdefault(name, {})["milliseconds"] = round(1000 * timing.median, 1)
     samples = registry.load("camvid", options.camvid, "val")
-    for name, predictor in predictors.items() if options.scores else ():
+    for name, predictor in predictors.items() if options.scores and options.backbone is None else ():
         confusion = Confusion(len(samples.classes))
         for sample, labels, _ in predictor.predictions(samples):
             confusion.update(sample.labels, labels)
         entries[name]["miou"] = round(confusion.scores().miou, 5)
     versions = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
     result = {"environment": environment() | versions, "image": list(tensors.shape[2:]), "ways": entries}
+    result["backbone"] = card.network["backbone"]
     return result | {"instructions": _instructions()}
 
 
@@ -97,6 +102,13 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _random(backbone: str) -> tuple[DANet, Card]:
+    """Return DANet on a backbone with random weights, and a card for CamVid at a long side of 480."""
+    torch.manual_seed(0)
+    arguments = {"num_classes": 11, "backbone": backbone}
+    return DANet(11, backbone).eval(), Card(arguments, camvid.CLASSES, (0.5,) * 3, (0.5,) * 3, size=480)
+
+
 def _files(network: DANet, card: Card, images: Sequence[Path]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield a name and the contents by suffix; the last suffix is the file to open."""
     graph = to_onnx(network, card)
@@ -105,21 +117,6 @@ def _files(network: DANet, card: Card, images: Sequence[Path]) -> Iterator[tuple
     yield "ONNX Runtime int8", {".onnx": quantize_onnx(graph, card, images)}
     for name, calibrated in (("OpenVINO", ()), ("OpenVINO int8", images)):
         yield name, dict(zip((".bin", ".xml"), to_openvino(graph, card, calibrated), strict=True))
-
-
-def _has_bfloat16() -> bool:
-    """Return whether OpenVINO computes in bfloat16 on this CPU, which needs AVX512-BF16 or AMX."""
-    return "BF16" in runtimes.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _in_bfloat16(file: Path, card: Card) -> runtimes.ExportedNetwork:
-    """Open a float32 file with OpenVINO's hint to compute in bfloat16."""
-    core, ov = runtimes.openvino_core(), runtimes.import_openvino("bfloat16")
-    model = core.read_model(file)
-    pruned = ov.Model([model.output("logits")], model.get_parameters())
-    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "bf16"}
-    infer = core.compile_model(pruned, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
-    return runtimes.ExportedNetwork(lambda _, images: np.array(infer({"images": images})["logits"]), card)
 
 
 def _call(logits: Callable, images: torch.Tensor) -> Callable[[], object]:

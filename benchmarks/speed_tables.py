@@ -103,21 +103,26 @@ def protocols() -> str:
 
 
 def export() -> str:
-    """Return latency, mIoU and file size of the exported bundled weights."""
+    """Return latency, mIoU and file size of the exported bundled weights, and latency on a ResNet-50."""
     ways = {
         "PyTorch": "PyTorch",
         "PyTorch, folded": "PyTorch, batch normalization folded",
-        "ONNX Runtime": "ONNX Runtime",
-        "OpenVINO": "OpenVINO",
-        "OpenVINO int8": "OpenVINO int8",
+        "OpenVINO bfloat16": "OpenVINO, `--dtype bfloat16`",
     }
-    sizes = {"PyTorch": f"{megabytes(weights_file.DEFAULT.stat().st_size, 1)} (float16)"}
+    bundled, dense = (read(name)["ways"] for name in ("export", "export_resnet50"))
+    sizes = {"PyTorch": megabytes(weights_file.DEFAULT.stat().st_size, 1)}
+
+    def cells(all_ways: Mapping[str, Any], name: str) -> tuple[str, str]:
+        spent = all_ways[name]["milliseconds"]
+        return f"{spent:,.0f}", f"{all_ways['PyTorch']['milliseconds'] / spent:.2f}"
+
     rows = []
-    for name, text in ways.items():
-        way = read("export")["ways"][name]
+    for name in (*ways, *(name for name in bundled if name not in ways)):
+        way = bundled[name]
+        score = percent(way["miou"], 2) if "miou" in way else ""
         size = megabytes(way["bytes"], 1) if "bytes" in way else sizes.get(name, "")
-        rows.append((text, f"{way['milliseconds']:.0f}", percent(way["miou"], 2) if "miou" in way else "", size))
-    return markdown(("", "ms/image", "mIoU, %", "file, MB"), rows)
+        rows.append((ways.get(name, name), *cells(bundled, name), score, size, *cells(dense, name)))
+    return markdown(("", "ms/image", "speedup", "mIoU, %", "file, MB", "ResNet-50, ms", "speedup"), rows)
 
 
 def serve() -> str:

@@ -44,7 +44,7 @@ class Predictor:
 
     Args:
         network: a `DANet`, a `DRANet` or a baseline, which is put into evaluation mode, or an exported model, which
-            runs on the CPU in its own precision.
+            runs on the CPU in the precision in which it was loaded.
         card: the description in its file.
         device: "cpu" or "cuda"; None: a GPU if there is one.
         dtype: precision of matrix products and convolutions: "float32", or "bfloat16", which is faster on hardware that
@@ -64,7 +64,10 @@ class Predictor:
         self.network, self.card = network, card
         self.dtype = str(dtype).removeprefix("torch.")
         if isinstance(network, runtimes.ExportedNetwork):
-            _check_exported(device, self.dtype)
+            _check_on_cpu(device)
+            if network.dtype != self.dtype:
+                what = f"is {self.dtype}, but the model was loaded in {network.dtype}"
+                raise InputError("dtype", what, "load it again")
             self.device = None
             return
         from danet.model.device import let_forks_compute, resolve_device
@@ -282,17 +285,18 @@ def load(
             "hf://user/repo[@revision][/file]"; None: the bundled weights. Where torch is not installed, these are the
             exported ones, `DEFAULT_EXPORT`.
         device: see `Predictor`. Exported models run on the CPU.
-        dtype: see `Predictor`. Exported models compute in the precision in which they were exported.
+        dtype: see `Predictor`. Of exported models, only .xml files compute in bfloat16, and only on a CPU that does.
 
     Raises:
-        InputError: a missing or damaged file; an exported model with another device or dtype; torch is needed, and not
-            installed.
+        InputError: a missing or damaged file; an exported model with another device, or a dtype that it does not
+            support; torch is needed, and not installed.
     """
-    if str(dtype).removeprefix("torch.") not in _DTYPES:
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
         raise InputError("dtype", f"{str(dtype)!r} is not supported", f"use one of {', '.join(_DTYPES)}")
     if path is not None and Path(path).suffix in runtimes.SUFFIXES and not is_address(path):
-        _check_exported(device, str(dtype).removeprefix("torch."))  # before the file is read
-        return Predictor(*runtimes.load(Path(path)), "cpu")
+        _check_on_cpu(device)  # before the file is read
+        return Predictor(*runtimes.load(Path(path), name), "cpu", name)
     try:
         from danet.weights import file
     except ImportError as error:
@@ -303,13 +307,10 @@ def load(
     return Predictor(*file.load(path), device, dtype)
 
 
-def _check_exported(device: str | None, dtype: str) -> None:
+def _check_on_cpu(device: str | None) -> None:
     if device not in (None, "cpu"):
         remedy = "use cpu, or the .safetensors file"
         raise InputError("device", f"{device!r} is not supported: exported models run on the CPU", remedy)
-    if dtype != "float32":
-        what = f"{dtype} is not supported: exported models have a fixed precision"
-        raise InputError("dtype", what, "use float32, or the .safetensors file")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -51,10 +51,12 @@ class ExportedNetwork:
     Args:
         run: runs the graph.
         card: the card in the file.
+        dtype: the precision in which it computes.
     """
 
-    def __init__(self, run: Run, card: Card):
+    def __init__(self, run: Run, card: Card, dtype: str = "float32"):
         self._run = run
+        self.dtype = dtype
         self.in_channels: int = card.network.get("in_channels", 3)
         self.align_corners: bool = card.network.get("align_corners", True)
 
@@ -88,22 +90,30 @@ class ExportedNetwork:
             raise InputError("images", what, "use smaller ones; the .safetensors file needs less memory") from error
 
 
-def load(path: Path) -> tuple[ExportedNetwork, Card]:
+def load(path: Path, dtype: str = "float32") -> tuple[ExportedNetwork, Card]:
     """Return the network of an exported file, and its card.
 
-    It computes in float32, except in quantized layers, on `thread_count()` threads.
+    It runs on `thread_count()` threads, and quantized layers compute in int8.
+
+    Args:
+        path: a .onnx, .xml or .pte file.
+        dtype: "float32", or "bfloat16" for an .xml file, on a CPU that computes in it.
 
     Raises:
-        InputError: a missing package; the file is incomplete, was not written by danet, or refers to other files.
+        InputError: a missing package; the file is incomplete, was not written by danet, or refers to other files; a
+            precision that its runtime or this CPU does not support.
     """
     if path.suffix not in SUFFIXES:
         raise InputError(path, f"has suffix {path.suffix!r}", f"use a file with suffix {' or '.join(SUFFIXES)}")
-    run, entries = {".onnx": _open_onnx, ".xml": _open_openvino, ".pte": _open_executorch}[path.suffix](path)
+    if dtype != "float32":
+        _check_bfloat16(path)
+    openers = {".onnx": _open_onnx, ".xml": partial(_open_openvino, dtype=dtype), ".pte": _open_executorch}
+    run, entries = openers[path.suffix](path)
     try:
         card = Card.from_json(entries)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
-    return ExportedNetwork(run, card), card
+    return ExportedNetwork(run, card, dtype), card
 
 
 def import_optional(name: str, extra: str, where: object) -> ModuleType:
@@ -159,13 +169,13 @@ def openvino_core() -> Any:
     return import_openvino("OpenVINO models").Core()
 
 
-def compile_output(model: Any, output: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Compile one output of an OpenVINO model, in float32 even if the CPU supports bfloat16."""
+def compile_output(model: Any, output: str, dtype: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
+    """Compile one output of an OpenVINO model, in float32 even if the CPU supports bfloat16, or in bfloat16."""
     ov = import_openvino("OpenVINO models")
     pruned = ov.Model([model.output(output)], model.get_parameters())
     options = {
         "INFERENCE_NUM_THREADS": thread_count(),
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "f32" if dtype == "float32" else "bf16",
         "PERFORMANCE_HINT": "LATENCY",
     }
     infer = openvino_core().compile_model(pruned, "CPU", options)
@@ -207,7 +217,20 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
     return lambda name, images: session.run([name], {"images": images}, run_options)[0], file.metadata[CARD]
 
 
-def _open_openvino(path: Path) -> tuple[Run, str]:
+def supports_bfloat16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this CPU, which needs AVX512-BF16 or AMX."""
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _check_bfloat16(path: Path) -> None:
+    if path.suffix != ".xml":
+        what = f"bfloat16 is not supported: {path.suffix} files have a fixed precision"
+        raise InputError("dtype", what, "use float32, an .xml file for OpenVINO, or the .safetensors file")
+    if not supports_bfloat16():
+        raise InputError("dtype", "bfloat16 is not supported by this CPU", "use float32")
+
+
+def _open_openvino(path: Path, dtype: str) -> tuple[Run, str]:
     import_openvino(path)
     graph, weights = _read(path), _read(path.with_suffix(".bin"))
     try:
@@ -215,7 +238,7 @@ def _open_openvino(path: Path) -> tuple[Run, str]:
         known = model.has_rt_info([CARD]) and model.has_rt_info([SHA256])
         card, sha256 = (model.get_rt_info([key]).astype(str) if known else None for key in (CARD, SHA256))
         _check(path, card, sha256, hashlib.sha256(weights).hexdigest())
-        compiled = cache(lambda name: compile_output(model, name))
+        compiled = cache(lambda name: compile_output(model, name, dtype))
         compiled("logits")
     except InputError:
         raise

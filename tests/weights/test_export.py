@@ -78,6 +78,22 @@ def test_exported_outputs_equal_the_network_at_any_size(files, network, runtime)
         assert (file.labels(images) == labels).float().mean() > 0.9999
 
 
+def test_bfloat16_is_that_of_openvino_and_of_the_cpu(files, monkeypatch):
+    images = np.random.default_rng(1).standard_normal((1, 3, 61, 87), np.float32)
+    if runtimes.supports_bfloat16():
+        exact, rounded = danet.load(files["openvino"]), danet.load(files["openvino"], dtype="bfloat16")
+        assert rounded.dtype == "bfloat16"
+        expected, found = exact.logits(images), rounded.logits(images)
+        assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    with pytest.raises(InputError, match=r"dtype: bfloat16 is not supported: \.onnx files have a fixed precision"):
+        danet.load(files["onnx"], dtype="bfloat16")
+    with pytest.raises(InputError, match="dtype: is bfloat16, but the model was loaded in float32"):
+        Predictor(*runtimes.load(files["openvino"]), dtype="bfloat16")
+    monkeypatch.setattr(runtimes, "supports_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="dtype: bfloat16 is not supported by this CPU; use float32"):
+        danet.load(files["openvino"], dtype="bfloat16")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
