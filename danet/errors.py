@@ -1,8 +1,13 @@
-"""The exception for users' mistakes. `danet.cli` prints it as `error: WHERE: WHAT; REMEDY` and exits with status 2."""
+"""The exception for users' mistakes, and notes to users.
+
+`danet.cli` prints an error as `error: WHERE: WHAT; REMEDY` and exits with status 2.
+"""
 
 import re
+import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -101,3 +106,12 @@ def warn_renamed(where: object, old: str, new: str) -> None:
 def printable(text: str) -> str:
     """Escape newlines, terminal control sequences and undecodable bytes, as in names of files and classes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
+
+
+name_parameters: ContextVar[Callable[[str], str]] = ContextVar("name_parameters", default=str)
+"""Replaces the parameters in backticks in a note; `danet.cli` turns them into flags."""
+
+
+def print_note(text: str) -> None:
+    """Print a line for the user to stderr; parameters are in backticks, as in `InputError`."""
+    print(printable(name_parameters.get()(text)), file=sys.stderr, flush=True)

@@ -1,6 +1,5 @@
 """The command `danet evaluate`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import tyro
 from danet.cli.counting import all_counted
 from danet.cli.output import print_classes, progress
 from danet.cli.parsing import parse
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note
 from danet.files import check_outputs, write_json
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _with_data(options: Evaluate) -> Evaluate:
         dataset, root = find_dataset(resolve(options.weights), card, dataset)
         if root is not None:
             what = f"note: evaluating on {root}, the dataset folder of the run that made the weights"
-            print(printable(what), file=sys.stderr)
+            print_note(what)
     return replace(options, dataset=dataset or "folder", root=root)
 
 

@@ -1,6 +1,5 @@
 """`danet export`."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 import tyro
 
 from danet.cli.parsing import parse
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note, printable
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run(args: Sequence[str]) -> int:
     if not report.good:
         names = " and ".join(map(str, report.files))
         what = "the exported network differs from the original; nothing was written"
-        print(printable(f"error: {names}: {what}"), file=sys.stderr)
+        print_note(f"error: {names}: {what}")
         return 1
     for file in report.files:
         print(printable(f"{file}: {file.stat().st_size:,} bytes"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from danet.cli.parsing import parse
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note, printable
 
 if TYPE_CHECKING:
     from danet.data.custom.name_classes import Reading
@@ -75,9 +75,9 @@ def _describe_size(folder: Path) -> str | None:
 
 def _ask(what: str, readings: "Sequence[Reading]") -> "Reading":
     """Ask on the terminal which reading of a list of names is right."""
-    print(printable(what), file=sys.stderr)
+    print_note(what)
     for reading in readings:
-        print(printable(f"  {reading.first_class}: {reading.text}"), file=sys.stderr)
+        print_note(f"  {reading.first_class}: {reading.text}")
     by_answer = {str(reading.first_class): reading for reading in readings}
     answer = ""
     while answer not in by_answer:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from danet.cli.output import progress
-from danet.cli.parsing import error_line, parse, with_flags
+from danet.cli.parsing import error_line, parse
 from danet.cli.predict_batch import BatchOptions, run_batch
-from danet.errors import InputError, list_names, printable
+from danet.errors import InputError, list_names, print_note, printable
 
 if TYPE_CHECKING:
     from danet.predict.folder import Saved, Throughput
@@ -140,7 +140,7 @@ def run(args: Sequence[str]) -> int:
             print(printable(f"{where}  {shares}"))
             if long_side := result.summary.get("long_side"):
                 note = f"{job.file}: resized to a long side of {long_side}, as smaller images; see `windows`"
-                print(printable(with_flags(f"note: {note}")), file=sys.stderr)
+                print_note(f"note: {note}")
         elif len(found.jobs) == 1:
             raise result
         else:
@@ -153,9 +153,9 @@ def run(args: Sequence[str]) -> int:
     if options.mosaic:
         _write_mosaic(found, rows, predictor, options.out / MOSAIC, again)
     for line in _summary(found, failed, speeds, time.perf_counter() - start):
-        print(printable(with_flags(line)), file=sys.stderr)
+        print_note(line)
     if unsure:
-        print(printable(_hint(unsure, len(found.jobs))), file=sys.stderr)
+        print_note(_hint(unsure, len(found.jobs)))
     return 2 if failed else 0
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from danet.cli.output import progress
-from danet.cli.parsing import with_flags
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note, printable
 from danet.predict.storage import store_address
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def run_batch(options: Any, batch_options: BatchOptions) -> int:
     given = batch_options.manifest, share, options.recursive
     batch, found = open_batch(options.images, settings, predictor, *given)
     for line in _listed(batch, found):
-        print(printable(with_flags(line)), file=sys.stderr)
+        print_note(line)
     if batch_options.manifest_only:
         return 0
     if batch_options.retry_failed:
@@ -123,7 +122,7 @@ def _follow(batch: "Batch", outcomes: Iterable["Done"], total: int, failed_befor
             if outcome.error is not None:
                 failed += 1
                 if failed <= _MAX_SHOWN:
-                    print(printable(f"error: {outcome.path}: {with_flags(outcome.error)}"), file=sys.stderr)
+                    print_note(f"error: {outcome.path}: {outcome.error}")
     seconds = time.monotonic() - start
     existing = len(batch.manifest.entries) - total
     speed = f"; {done / seconds:.1f} images/s in {seconds:.1f} s" if done else ""
@@ -133,7 +132,7 @@ def _follow(batch: "Batch", outcomes: Iterable["Done"], total: int, failed_befor
         earlier = f" ({failed_before} of them earlier)" if failed_before else ""
         what = f"{failed + failed_before} of {len(batch.manifest.entries)} images could not be segmented{earlier}"
         where = f"see the column error of {batch.dataset}, or add `retry_failed`"
-        print(printable(with_flags(f"error: {what}; {where}")), file=sys.stderr)
+        print_note(f"error: {what}; {where}")
     print(f"done {done - failed}, existing {existing}, failed {failed}{speed}", file=sys.stderr)
     print(printable(batch.dataset))
     return failed

@@ -11,8 +11,8 @@ import tyro
 
 from danet import recipes
 from danet.cli.output import print_classes
-from danet.cli.parsing import given_names, option_words, parse, with_flags, without_options
-from danet.errors import InputError, printable, warn_renamed
+from danet.cli.parsing import given_names, option_words, parse, without_options
+from danet.errors import InputError, print_note, printable, warn_renamed
 
 if TYPE_CHECKING:
     from danet.train.result import Result
@@ -171,7 +171,7 @@ def _choose(options: Train, args: Sequence[str]) -> int:
     given = given_names(args)
     choice = choose(options.recipe, run_options(folder, **weights, **vars(options.execution)), given, seconds)
     for line in choice.lines():
-        print(printable(with_flags(line)), file=sys.stderr)
+        print_note(line)
     chosen = [word for name, value in choice.settings.items() for word in option_words(name, value)]
     command = without_options(args, ("--auto", "--dry-run", "--time-budget"))
     print(printable(f"command: danet train {shlex.join([*command, *chosen])}"), file=sys.stderr)
@@ -223,7 +223,7 @@ def _report(result: "Result") -> int:
         if (confusion := result.final.evaluation.confusion).matrix.any():
             print_classes(confusion, result.final.evaluation.classes.names)
         for line in result.final.warnings:
-            print(printable(with_flags(f"warning: {line}")), file=sys.stderr)
+            print_note(f"warning: {line}")
     print(printable(f"{weights}: best validation mIoU {result.miou:.1%}; report: {result.folder / 'report.html'}"))
     print(printable(f"next: danet predict IMAGE --weights {shlex.quote(str(weights))} --out results"))
     return 0

@@ -1,13 +1,12 @@
 """Settings of a recipe that are chosen when a run starts, from the data and the initial weights."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
 from danet.data.samples import Samples
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note
 from danet.recipes import Recipe
 from danet.train.build import with_network_of
 from danet.train.distributed import Process
@@ -26,7 +25,7 @@ def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
     check_scales(chosen, found)
     if chosen != recipe and process.main:
         facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
-        print(printable(f"size: {chosen.data.size}{facts}; set `data.size` to change it"), file=sys.stderr)
+        print_note(f"size: {chosen.data.size}{facts}; set `data.size` to change it")
     return chosen
 
 
@@ -56,7 +55,7 @@ def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, proces
         if not can_use_bundled(recipe, bands):
             raise
         what = f"warning: {error.what}; starting from the bundled weights instead; {error.remedy}"
-        print(printable(what), file=sys.stderr)
+        print_note(what)
         return replace(options, initial_weights=Path("default"))
     return options
 
@@ -73,5 +72,5 @@ def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process
     if new:
         facts.append(f"the outputs of {', '.join(new)} are new")
     if facts and process.main:
-        print(printable(f"initial weights {weights}: {'; '.join(facts)}"), file=sys.stderr)
+        print_note(f"initial weights {weights}: {'; '.join(facts)}")
     return recipe

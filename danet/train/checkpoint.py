@@ -8,7 +8,6 @@ import hashlib
 import io
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note
 from danet.evaluate.confusion import Confusion
 from danet.files import flush, open_regular, write_atomically
 
@@ -197,7 +196,7 @@ def newest(run: Path) -> dict[str, Any]:
         except InputError:
             raise damaged from None
         note = f"{damaged}; continuing from {run / PREVIOUS}, step {entries['step']}"
-        print(printable(note), file=sys.stderr)
+        print_note(note)
         return entries
 
 

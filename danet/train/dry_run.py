@@ -100,12 +100,17 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
 
 
 def _weights(recipe: Recipe, options: RunOptions, data: _DataFacts) -> list[str]:
-    """Return a line on the ImageNet weights if the run needs them.
+    """Return a line on the weights that the run starts from.
 
-    Without them the run cannot start: that is an error, unless it cannot start anyway because there are no data.
+    Without ImageNet weights that it needs, it cannot start: that is an error, unless it cannot start anyway because
+    there are no data.
     """
+    if options.initial_weights is not None:
+        return [f"weights        all from {options.initial_weights}"]
+    if options.backbone_weights is not None:
+        return [f"weights        of the backbone from {options.backbone_weights}"]
     if not needs_imagenet(recipe, options):
-        return []
+        return ["weights        random"]
     try:
         return [f"weights        of ImageNet, {find_pretrained(recipe.network.backbone)}"]
     except InputError as error:

@@ -3,7 +3,6 @@
 A terminal shows a bar. Files and pipes get a line after each validation, and one a minute.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from danet.errors import printable
+from danet.errors import print_note, printable
 
 SECONDS_PER_LINE = 60.0
 """The time between two lines of progress where there is no terminal."""
@@ -63,7 +62,8 @@ class TrainingProgress:
         self._steps += 1
         self._step += 1
         speed = self.speed()
-        text = f"loss {loss:.3f}  {speed['images_per_second']:.1f} images/s, {speed['waiting']:.0%} waiting for data"
+        pace, waiting = speed["images_per_second"], speed["waiting"]
+        text = f"loss {loss:.3f}  {pace:.{1 if pace >= 1 else 2}f} images/s, {waiting:.0%} waiting for data"
         self._bar.update(self._task, advance=1, description=text + self._scores)
         now = time.monotonic()
         if self._by_lines and now - self._last_line >= SECONDS_PER_LINE:
@@ -86,7 +86,7 @@ class TrainingProgress:
     def note(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
         if self._by_lines:
-            print(printable(text), file=sys.stderr, flush=True)
+            print_note(text)
             self._last_line = time.monotonic()
         elif not self._bar.disable:
             self._bar.console.print(Text(printable(text)))

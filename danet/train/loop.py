@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from danet.data.cache import CachedSamples, open_cache, space_needed
 from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
-from danet.errors import printable
+from danet.errors import print_note
 from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
@@ -44,7 +43,7 @@ from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TrainingProgress
 from danet.train.result import Result
-from danet.train.resume import check_state, check_transform, license_of, load_network, note_finished
+from danet.train.resume import check_state, check_transform, license_of, load_network, note_steps
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,
@@ -172,8 +171,8 @@ def iterate(
         run = prepare(recipe, options, resume, process, transform)
         if not run.resumed:
             fit(run)
-        if run.resumed and process.main:
-            note_finished(options.folder, run.first, run.steps)
+        if process.main:
+            note_steps(options.folder, run.first, run.steps, run.recipe.optim.warmup)
         created = process.main and not run.resumed
         with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():
             result = yield from _run_steps(run)
@@ -278,7 +277,7 @@ def _run_steps(run: Run) -> Generator[dict[str, Any], None, Result]:
                 yield dict(state.history[-1])
             if run.ends(step) or run.out_of_patience(step):
                 if step < run.steps and process.main:
-                    print(_stopped_early(run, step), file=sys.stderr)
+                    print_note(_stopped_early(run, step))
                 break
 
             rate = learning_rate(recipe.optim, step, run.steps)
@@ -400,7 +399,7 @@ def _open_cache(samples: Samples, folder: Path, process: Process, skipped: Skipp
     if process.main:
         total, missing = space_needed(cache, skipped.add)
         sizes = f"{total / 1e9:.1f} GB for {len(samples)} images, of which {missing / 1e9:.1f} GB are not yet written"
-        print(printable(f"{folder}: {sizes}"), file=sys.stderr)
+        print_note(f"{folder}: {sizes}")
     return cache
 
 

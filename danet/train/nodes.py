@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch.distributed as dist
 from danet import recipes
 from danet.data import fingerprint
 from danet.data.samples import Samples
-from danet.errors import InputError
+from danet.errors import InputError, print_note
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, run_folder
 from danet.train.distributed import Process
@@ -124,4 +123,4 @@ def note_stale_store(process: Process) -> None:
     restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
     if process.main and several and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         line = "note: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on all machines, or a lost one cannot join again"
-        print(line, file=sys.stderr)
+        print_note(line)

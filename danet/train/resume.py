@@ -1,6 +1,5 @@
 """Check that a run can be resumed: its recipe, its data and its network are still those it was started with."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from danet import recipes
-from danet.errors import InputError, join_messages, printable
+from danet.errors import InputError, join_messages, print_note
 from danet.recipes import Recipe
 from danet.train.checkpoint import TrainingState
 from danet.train.fingerprint import describe_changes
@@ -16,6 +15,8 @@ from danet.weights.card import Card
 
 HONORED = "about", "fine_tunes", "skip_bad", "data.root"
 """Fields of the recipe that may be edited in recipe.yaml: they do not change the result."""
+
+_MUCH_WARMUP = 0.25  # of the steps
 
 
 def check_state(
@@ -57,10 +58,13 @@ def check_state(
         raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
 
 
-def note_finished(folder: Path, step: int, steps: int) -> None:
-    """Say so if a resumed run has no step left."""
+def note_steps(folder: Path, step: int, steps: int, warmup: int) -> None:
+    """Say so if a resumed run has no step left, or if warmup takes much of a new one."""
     if step == steps:
-        print(printable(f"{folder}: all {steps} steps are done; only the report is made again"), file=sys.stderr)
+        print_note(f"{folder}: all {steps} steps are done; only the report is made again")
+    elif step == 0 and warmup > _MUCH_WARMUP * steps:
+        what = f"warmup takes {warmup} of {steps} steps"
+        print_note(f"note: {what}; train longer, or set `optim.warmup` to {steps // 10}")
 
 
 def license_of(saved: Mapping[str, Any]) -> str:

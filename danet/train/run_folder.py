@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from danet import portability, recipes
-from danet.errors import InputError, missing_folder
+from danet.errors import InputError, missing_folder, print_note
 from danet.files import open_own, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
 from danet.train import checkpoint
@@ -373,7 +373,7 @@ class SkippedImages:
         self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
         with _opened(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
             os.write(descriptor, f"{name}\t{_escape(error)}\n".encode("utf-8", _ANY_BYTES))
-        print(f"skipped: {_escape(error)}", file=sys.stderr)
+        print_note(f"skipped: {_escape(error)}")
 
     def _read(self) -> str:
         if not os.path.lexists(self.file):

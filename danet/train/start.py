@@ -1,7 +1,6 @@
 """Start or resume a run. In Python `danet.train(...)` and `danet.iterate_training(...)`; command: `danet train`."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from functools import partial, wraps
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from danet import recipes
-from danet.errors import InputError, printable
+from danet.errors import InputError, print_note
 from danet.recipes import Recipe
 from danet.train import loop
 from danet.train.auto import choose
@@ -87,7 +86,7 @@ def iterate_training(
     if auto:
         choice = choose(chosen, options, settings.keys() | ({"workers"} if workers != 1 else set()), seconds, transform)
         for line in choice.lines():
-            print(printable(line), file=sys.stderr)
+            print_note(line)
         return choice.start(transform)
     if seconds is None:
         return loop.iterate(chosen, options, transform=transform)

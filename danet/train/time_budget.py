@@ -8,7 +8,6 @@ import contextlib
 import copy
 import math
 import re
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from functools import partial
 import torch
 
 from danet import recipes
-from danet.errors import InputError
+from danet.errors import InputError, print_note
 from danet.evaluate.evaluation import measure
 from danet.model.baselines import AnyNetwork
 from danet.predict.predictor import Predictor
@@ -123,7 +122,7 @@ def fit(run: Run, seconds: float, started: float) -> None:
     if run.process.main:
         every = run.recipe.validate_every
         text = f"time budget: {run.steps} steps of {speed.step:.3g} s, validated every {every} epoch{'s' * (every > 1)}"
-        print(f"{text} in {speed.validation:.3g} s", file=sys.stderr)
+        print_note(f"{text} in {speed.validation:.3g} s")
 
 
 def limit(run: Run, speed: Speed, seconds: float, started: float) -> None:

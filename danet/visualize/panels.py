@@ -15,6 +15,8 @@ from danet.predict.segmentation import Segmentation
 GAP = 24
 """Pixels between neighboring panels."""
 
+_IGNORED: Color = (0, 0, 0)  # as overlays draw it
+
 CORRECTED, BROKEN, CHANGED = (0, 114, 178), (213, 94, 0), (204, 121, 167)  # distinguishable for color-blind readers
 
 
@@ -77,10 +79,11 @@ def column(columns: int, width: int) -> int:
 
 
 def legend(segmentation: Segmentation, maps: Iterable[UInt8[np.ndarray, "_ _"] | None]) -> list[tuple[str, Color]]:
-    """Return name and color of each class that is in one of the label maps, which may differ in size."""
+    """Return name and color of each class that is in one of the label maps, which may differ in size, and of 255."""
     classes = segmentation.classes
     present = np.unique(np.concatenate([np.unique(labels) for labels in maps if labels is not None]))
-    return [(classes.names[i], classes.palette[i]) for i in present if i < len(classes)]
+    entries = [(classes.names[i], classes.palette[i]) for i in present if i < len(classes)]
+    return [*entries, ("ignored", _IGNORED)] if IGNORE in present else entries
 
 
 def photo(segmentation: Segmentation, width: int) -> Image.Image:

@@ -296,7 +296,9 @@ def test_images_that_are_in_train_and_in_val_are_named(tmp_path, divided):
     save(copy.with_suffix(".bmp"), pixels)
     (warning,) = [warning for warning in check_folder(tmp_path).warnings if "also in train" in warning.what]
     assert warning.what == f"1 of 2 images of val are also in train ({names[1][0]} = {names[0][0]})"
-    assert json.dumps(check_folder(tmp_path).as_dict())
+    report = check_folder(tmp_path)
+    assert ("divided into 6 train, 2 val" in report_lines(report)) is not divided
+    assert json.loads(json.dumps(report.as_dict()))["divided"] == ({} if divided else {"train": 6, "val": 2})
 
 
 @pytest.mark.parametrize("first", ["train", "val"])

@@ -72,7 +72,10 @@ def test_offline_start_asks_once_and_leaves_no_folder(recipe, offline, tmp_path)
 def test_dry_run_fails_where_the_run_would(recipe, offline, tmp_path):
     with pytest.raises(InputError, match="cannot download the pretrained weights of 'resnet18'"):
         dry_run.describe(of_imagenet(recipe), RunOptions(tmp_path / "run"))
-    assert "\nweights" not in dry_run.describe(recipe, RunOptions(tmp_path / "run"))
+    options = RunOptions(tmp_path / "run")
+    assert dry_run.describe(recipe, options).endswith("\nweights        random")
+    options = replace(options, initial_weights=train(recipe, RunOptions(tmp_path / "toy", workers=0)).weights)
+    assert dry_run.describe(recipe, options).endswith(f"\nweights        all from {options.initial_weights}")
     assert len(offline) == 1
 
 

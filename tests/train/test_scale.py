@@ -134,7 +134,9 @@ def test_training_says_the_chosen_size_and_stores_it(tmp_path, capsys):
     )
     assert line in capsys.readouterr().out
     assert main([*command, "--out", str(run)]) == 0
-    assert f"size: 512 ({line}); set `data.size` to change it" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert f"size: 512 ({line}); set --data.size to change it" in notes
+    assert "note: warmup takes 20 of 1 steps; train longer, or set --optim.warmup to 0" in notes
     assert read_recipe(run).data.size == danet.load(run / "best.safetensors").card.size == 512
     refused = [*command, "--data.scale-from", "image", "--data.size", "512", "--out", str(tmp_path / "other")]
     assert main(refused) == 2

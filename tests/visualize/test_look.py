@@ -318,6 +318,14 @@ def test_several_images_become_rows_with_the_same_columns(street, weights_file, 
     assert read_image("look.png").shape[1] == sheet.width + 94
 
 
+def test_the_legend_names_ignored_pixels_of_the_ground_truth(street, weights_file):
+    segmentation = load(weights_file)(street / "street.png")
+    truth = np.full_like(segmentation.labels, 1)
+    assert [name for name, _ in panels.legend(segmentation, [truth, None])] == [segmentation.classes.names[1]]
+    truth[0] = 255
+    assert panels.legend(segmentation, [truth])[-1] == ("ignored", (0, 0, 0))
+
+
 def test_figure_4_and_5_follow_the_rows_of_several_images(street, weights_file, capsys):
     """In 0.1.0, --without was ignored for several images."""
     predictor, images = load(weights_file), [street / "street.png", street / "lane.png"]

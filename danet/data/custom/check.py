@@ -79,7 +79,9 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
             loaded[split] = [pair.name for pair in load_split(settings, split).pairs]
     divisions = _division_warnings(settings, parts, loaded, bool(divided))
     shared = _shared_images(layout.root, report, loaded)
-    return replace(report, problems=_unique(problems), warnings=(*report.warnings, *divisions, *shared))
+    warnings = (*report.warnings, *divisions, *shared)
+    counts = {} if divided else {split: len(names) for split, names in loaded.items()}
+    return replace(report, problems=_unique(problems), warnings=warnings, divided=counts)
 
 
 def _pair_split(split: str, folders: Sequence[Folders], settings: Settings) -> Part:
@@ -163,6 +165,8 @@ def report_lines(report: Report) -> list[str]:
     lines = [f"error: {problem}" for problem in report.problems]
     lines += [f"warning: {warning}" for warning in report.warnings]
     lines += [_split_line(split, counts) for split, counts in report.splits.items()]
+    if report.divided:
+        lines.append(f"divided into {', '.join(f'{count} {split}' for split, count in report.divided.items())}")
     lines += _class_shares(report) if report.splits else []
     return [*lines, f"{_count(report.problems, 'error')}, {_count(report.warnings, 'warning')}"]
 

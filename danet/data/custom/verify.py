@@ -82,6 +82,7 @@ class Report:
         problems: what has to be fixed.
         warnings: what should be looked at.
         digests: split -> name -> hash of the image's pixels, of readable images.
+        divided: split -> number of its images, if they are not in folders of their own.
     """
 
     classes: Classes
@@ -89,6 +90,7 @@ class Report:
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     digests: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    divided: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
@@ -103,7 +105,7 @@ class Report:
         }
         kinds = {"problems": self.problems, "warnings": self.warnings}
         lists = {kind: [{**vars(p), "file": str(p.file)} for p in problems] for kind, problems in kinds.items()}
-        return {"splits": splits, **lists}
+        return {"splits": splits, "divided": dict(self.divided), **lists}
 
 
 def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None = None) -> Report:
