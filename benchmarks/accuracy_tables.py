@@ -77,7 +77,8 @@ def ablation_resnet50() -> str:
 
 def baselines() -> str:
     """Return accuracy, speed and memory of DANet and its baselines on one backbone."""
-    rows = sorted(read("baselines")["rows"], key=lambda row: -row["miou"])
+    trained = (row for row in read("baselines")["rows"] if row["miou"] is not None)
+    rows = sorted(trained, key=lambda row: -row["miou"])
     head = ("", "mIoU, %", "difference to DANet, points [95% over images]", "ms/image", "images/s, batch of 4")
     return markdown(
         (*head, "peak memory, MB", "parameters, M"),

@@ -55,6 +55,11 @@ BASELINES = {
 """Architecture -> label."""
 WITH_AUXILIARY = ("smp:PSPNet", "ccnet", "dnl", "gcnet", "encnet")
 """Those whose papers train an auxiliary head."""
+HEAD_LR_FACTORS = {"deeplabv2": 0.25}
+"""Architecture -> factor of the head's learning rate, where the recipe's is too high: heads without normalization.
+
+DeepLab-v2 then has the rate of its paper, 0.0025. With the recipe's 0.05 its training loss rose, to 19.6% mIoU.
+"""
 BATCH = 4
 REPEATS = 15
 
@@ -88,15 +93,12 @@ def table(result: dict[str, Any]) -> str:
 def rows(base: Recipe) -> Sequence[Row]:
     """Return the rows. DANet and the FCN are last, because an ablation running in parallel may train them first."""
     against, network = ("both",), base.network
-    baselines = [
-        Row(
-            name.removeprefix("smp:").lower(),
-            label,
-            replace(base, network=replace(network, architecture=name, auxiliary=name in WITH_AUXILIARY)),
-            against,
-        )
-        for name, label in BASELINES.items()
-    ]
+    baselines = []
+    for name, label in BASELINES.items():
+        factor = HEAD_LR_FACTORS.get(name, base.optim.head_lr_factor)
+        own = replace(network, architecture=name, auxiliary=name in WITH_AUXILIARY)
+        recipe = replace(base, network=own, optim=replace(base.optim, head_lr_factor=factor))
+        baselines.append(Row(name.removeprefix("smp:").lower(), label, recipe, against))
     fcn = replace(base, network=replace(network, position=False, channel=False))
     finer = replace(base, network=replace(network, output_stride=8))
     decoder = replace(
