@@ -13,6 +13,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from danet.errors import InputError
@@ -136,22 +137,25 @@ class Interruption:
 
 
 def synchronize_batch_norm(network: nn.Module, process: Process) -> nn.Module:
-    """Compute the moments of every BatchNorm2d over all processes. State-dict keys do not change."""
+    """Compute the moments of every batch normalization over all processes. State-dict keys do not change."""
     if process.world == 1:
         return network
     if process.device.type == "cuda":
         return convert_sync_batchnorm(network)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, _BatchNorm):
                 setattr(parent, name, CpuSyncBatchNorm(child))
     return network
 
 
 class CpuSyncBatchNorm(nn.Module):
-    """A BatchNorm2d, or timm's with activation, synchronized on CPUs, which torch.nn.SyncBatchNorm does not support."""
+    """A BatchNorm1d or 2d, or timm's with activation, synchronized on CPUs, where torch.nn.SyncBatchNorm does not work.
 
-    def __init__(self, norm: nn.BatchNorm2d):
+    Like those, it computes in float32 or better, and returns the type of its input.
+    """
+
+    def __init__(self, norm: _BatchNorm):
         super().__init__()
         assert norm.momentum is not None
         self.eps, self.momentum = norm.eps, norm.momentum
@@ -164,19 +168,22 @@ class CpuSyncBatchNorm(nn.Module):
         self.num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized B,C,H,W features."""
-        mean, var = self._moments(x) if self.training else (self.running_mean, self.running_var)
-        normalized = (x - _along_channels(mean)) * _along_channels(torch.rsqrt(var + self.eps))
-        return self.act(torch.addcmul(_along_channels(self.bias), normalized, _along_channels(self.weight)))
+        """Return the normalized B,C,... features."""
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean, var = self._moments(full) if self.training else (self.running_mean, self.running_var)
+        normalized = (full - _along_channels(mean, x)) * _along_channels(torch.rsqrt(var + self.eps), x)
+        result = torch.addcmul(_along_channels(self.bias, x), normalized, _along_channels(self.weight, x))
+        return self.act(result.to(x.dtype))
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of each channel over all processes; update the running moments."""
+        others = [0, *range(2, x.ndim)]
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        sums = _Sum.apply(torch.cat([x.sum(others), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         # from centered values: the difference of two large squares loses the digits that the equality test needs
-        var = _Sum.apply((x - _along_channels(mean)).square().sum((0, 2, 3))) / total
+        var = _Sum.apply((x - _along_channels(mean, x)).square().sum(others)) / total
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -200,5 +207,6 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _along_channels(values: Tensor) -> Tensor:
-    return values[None, :, None, None]
+def _along_channels(values: Tensor, x: Tensor) -> Tensor:
+    """Return a value per channel in a shape that broadcasts with B,C,... features."""
+    return values.view(1, -1, *[1] * (x.ndim - 2))

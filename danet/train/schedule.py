@@ -10,8 +10,10 @@ from collections.abc import Container
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from danet.recipes import Optim
+from danet.train.distributed import CpuSyncBatchNorm
 
 _STAGE = re.compile(r"backbone\.(([a-z_]*[a-z])[._]?\d+)")
 _ATTENTION = re.compile(r"attention\.(scale|sharpness|query\.|key\.)")
@@ -104,5 +106,5 @@ def set_training_mode(network: nn.Module, part: str) -> None:
 def freeze_batch_norm(network: nn.Module) -> None:
     """Put batch normalization in the backbone into evaluation mode, until the next `network.train()`."""
     for name, module in network.named_modules():
-        if name.startswith("backbone.") and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if name.startswith("backbone.") and isinstance(module, _BatchNorm | CpuSyncBatchNorm):
             module.eval()

@@ -1,5 +1,6 @@
 """Training in several processes equals training in one, and survives kills, restarts and changes of their number."""
 
+import copy
 import json
 import os
 import random
@@ -19,12 +20,18 @@ import pytest
 import torch
 from killed import Program, Warm, elastic, training, validation
 from run_states import assert_equal, state_of
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from danet import InputError, recipes
 from danet.data.datasets import synthetic
+from danet.model.baselines import build_network
 from danet.recipes import Recipe
+from danet.train import distributed
+from danet.train.distributed import CpuSyncBatchNorm, Process
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
+from danet.train.schedule import freeze_batch_norm
 
 
 def recipe_of(epochs: int) -> Recipe:
@@ -116,6 +123,49 @@ def test_resuming_with_other_process_counts_keeps_sample_order(warm, one_process
     assert len(stream) == 12 * 4
     for first in range(0, 40, 10):  # ten samples per epoch; a step of four may cross the border between two
         assert len(set(stream[first : first + 10])) == 10
+
+
+@pytest.fixture
+def two_on_a_cpu(monkeypatch) -> Process:
+    """Return one of two processes whose sums are its own."""
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: None)
+    return Process(0, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 50, 50), (3, 4, 50)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_synchronized_batch_norm_equals_that_of_torch(two_on_a_cpu, shape, dtype):
+    torch.manual_seed(0)
+    norm = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(4)
+    norm = norm.double() if dtype == torch.float64 else norm
+    plain = copy.deepcopy(norm)
+    synchronized = distributed.synchronize_batch_norm(nn.Sequential(norm), two_on_a_cpu).get_submodule("0")
+    assert isinstance(synchronized, CpuSyncBatchNorm)
+    x = (5 + torch.randn(shape)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected, found = plain(x), synchronized(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 if dtype == torch.bfloat16 else 1e-5)
+    torch.testing.assert_close(synchronized.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["danet", "encnet"])
+def test_all_batch_norms_are_synchronized_on_cpus(two_on_a_cpu, architecture):
+    network = build_network(architecture, num_classes=3, backbone="test_resnet", width=16)
+    keys = list(network.state_dict())
+    network = distributed.synchronize_batch_norm(network, two_on_a_cpu)
+    assert not [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    assert list(network.state_dict()) == keys
+
+
+def test_frozen_batch_norm_of_the_backbone_may_be_synchronized(two_on_a_cpu):
+    network = build_network(num_classes=3, backbone="test_resnet", width=16)
+    network = distributed.synchronize_batch_norm(network, two_on_a_cpu).train()
+    freeze_batch_norm(network)
+    modes = defaultdict(set)
+    for name, module in network.named_modules():
+        if isinstance(module, CpuSyncBatchNorm):
+            modes[name.split(".")[0]].add(module.training)
+    assert modes == {"backbone": {False}, "position": {True}, "channel": {True}}
 
 
 @pytest.mark.parametrize("images", [7, 2])
