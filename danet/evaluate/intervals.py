@@ -26,7 +26,8 @@ def by_images(
 ) -> tuple[float, float]:
     """Return the 95% bootstrap interval over the images of the mean difference in mIoU.
 
-    The images are resampled with replacement, identically for both networks and all seeds.
+    The images are resampled with replacement, identically for both networks and all seeds. Resamples without labels, of
+    images that are all ignored, have no mIoU and are left out; without any label, both ends are nan.
 
     Args:
         ours: confusion matrices P,...,K,K of each image, for each seed.
@@ -40,7 +41,10 @@ def by_images(
         score(np.tensordot(counts, a.astype(float), 1)) - score(np.tensordot(counts, b.astype(float), 1))
         for a, b in zip(ours, theirs, strict=True)
     ]
-    low, high = np.quantile(np.mean(gains, 0), (0.025, 0.975))
+    means = np.mean(gains, 0)
+    if not len(defined := means[~np.isnan(means)]):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, (0.025, 0.975))
     return float(low), float(high)
 
 

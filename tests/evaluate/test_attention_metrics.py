@@ -109,6 +109,15 @@ def test_metrics_of_a_dataset_are_means_over_positions_and_images(tiny_weights):
     assert values["without"]["position"] == values["without"]["both"]
 
 
+def test_images_without_labels_do_not_hide_the_others(tiny_weights):
+    predictor = load(tiny_weights)
+    metrics, image = AttentionMetrics(predictor.classes), np.zeros((40, 40, 3), np.uint8)
+    for labels in (np.zeros((40, 40), np.uint8), np.full((40, 40), 255, np.uint8)):
+        metrics.update(predictor.inspect(image), labels)
+    assert "mIoU without position attention: " in metrics.text()
+    assert "nan" not in metrics.text()
+
+
 def test_evaluate_reports_attention(tiny_weights, tmp_path, capsys):
     report, scores = tmp_path / "report.html", tmp_path / "scores.json"
     command = ["evaluate", str(tiny_weights), "--dataset", "toy", "--attention"]

@@ -24,3 +24,13 @@ def test_interval_over_images_is_paired():
     gain = intervals.mean_iou(better.sum(0)) - intervals.mean_iou(easy.sum(0))
     assert 0 < low < gain < high < low + 0.05
     assert intervals.by_images([easy], [better]) == pytest.approx((-high, -low))
+
+
+def test_images_without_labels_leave_the_interval_defined():
+    rng = np.random.default_rng(0)
+    easy = rng.integers(1, 9, (3, 3, 3))
+    better = easy + 2 * np.eye(3, dtype=int)
+    easy[1:] = better[1:] = 0
+    low, high = intervals.by_images([better], [easy])
+    assert low == high == pytest.approx(intervals.paired_difference(better, easy)["difference"])
+    assert np.isnan(intervals.by_images([0 * better], [0 * easy])).all()
