@@ -22,6 +22,10 @@ def check(recipe: Recipe, processes: int = 1) -> None:
     for name, value, valid, expected in [*_data_rules(recipe), *_optim_rules(optim), *_other_rules(recipe)]:
         if not valid:
             raise InputError(name, f"must be {expected}, got {_as_typed(value)}", _example(name))
+    if recipe.network.architecture == "dranet" and data.batch == optim.accumulate:
+        what = f"dranet needs 2 images or more at once, got {data.batch} with `optim.accumulate` {optim.accumulate}"
+        smaller = ", or a smaller `optim.accumulate`" if optim.accumulate > 1 else ""
+        raise InputError("data.batch", what, f"use at least {2 * optim.accumulate}{smaller}")
     if data.fold is not None:
         parse_fold(data.fold)
     for name, value, choices in _choices(recipe):
@@ -39,11 +43,9 @@ Rule = tuple[str, Any, bool, str]
 
 
 def _data_rules(recipe: Recipe) -> list[Rule]:
-    data, at_once = recipe.data, recipe.data.batch // max(1, recipe.optim.accumulate)
-    architecture = recipe.network.architecture
+    data = recipe.data
     return [
         ("data.batch", data.batch, data.batch >= 1, "at least 1"),
-        ("data.batch", data.batch, at_once > 1 or architecture != "dranet", "2 images or more at once for dranet"),
         ("data.crop", data.crop, min(data.crop) >= 32, "two numbers of at least 32 pixels"),
         ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two increasing factors above 0"),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "from 0 to 1"),
@@ -111,7 +113,7 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
                 ("lovasz", float("inf"), "0 or more"),
             )
         ),
-        ("loss.fused", 0, sum(losses.values()) > 0, "above 0 if all other weights are 0"),
+        ("loss.fused", recipe.loss.fused, _has_loss(recipe), "above 0 if no other output of the network has a weight"),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
@@ -126,6 +128,21 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
         ("network.reduction", recipe.network.reduction, recipe.network.reduction >= 1, "at least 1"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),
     ]
+
+
+def _has_loss(recipe: Recipe) -> bool:
+    """Return whether one of the outputs that the network has in training has a weight."""
+    network, loss = recipe.network, recipe.loss
+    branches = network.architecture == "danet" and network.position and network.channel
+    own_auxiliary = network.architecture in ("ocrnet", "bisenet")
+    weights = (
+        loss.fused,
+        branches * (loss.position + loss.channel),
+        (network.auxiliary or own_auxiliary) * loss.auxiliary,
+        recipe.supervises_attention * loss.attention,
+        (network.architecture == "encnet") * loss.presence,
+    )
+    return sum(weights) > 0
 
 
 def _choices(part: Any, prefix: str = "") -> Iterator[tuple[str, Any, tuple]]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from danet import DANet, InputError, recipes
 from danet.cli import main
@@ -196,9 +197,39 @@ def test_dranet_needs_two_images_at_once(batch, accumulate, valid):
     if valid:
         recipes.check(recipe)
     else:
-        with pytest.raises(InputError, match=r"data\.batch: must be 2 images or more at once for dranet"):
+        message = rf"data\.batch: dranet needs 2 images or more at once, got {batch} .*; use at least {2 * accumulate}"
+        with pytest.raises(InputError, match=message):
             recipes.check(recipe)
     recipes.check(replace(recipe, network=recipes.TOY.network))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network(),
+        Network(position=False),
+        Network(position=False, channel=False),
+        Network(auxiliary=True),
+        Network(architecture="dranet", auxiliary=True),
+        Network(architecture="encnet"),
+        Network(architecture="ocrnet"),
+        Network(architecture="bisenet"),
+        Network(architecture="gcnet", auxiliary=True),
+    ],
+)
+def test_weights_of_losses_that_the_network_lacks_do_not_suffice(network):
+    network = replace(network, backbone="test_resnet", width=16, pretrained=False)
+    built = build_network(**{**vars(network), "num_classes": 3}).train()
+    options = {"attention": True} if network.architecture == "danet" and network.position else {}
+    with torch.no_grad():
+        found = built(torch.randn(2, 3, 64, 64), **options)._asdict()
+    for name in vars(Loss()):
+        recipe = Recipe(network=network, loss=Loss(**{each: float(each == name) for each in vars(Loss())}))
+        if found.get(name) is not None:
+            recipes.check(recipe)
+        else:
+            with pytest.raises(InputError, match=r"^loss\.fused: must be above 0 .*, got 0\.0; for example, use 1\.0"):
+                recipes.check(recipe)
 
 
 def test_commands_on_the_page_match_their_recipes():
