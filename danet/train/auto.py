@@ -28,7 +28,7 @@ from danet.train.logging import duration
 from danet.train.loop import Run, begin_step, prepare
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
-from danet.train.scale import ObjectScale, measure, with_size
+from danet.train.scale import SIZES, ObjectScale, measure, with_size
 from danet.train.time_budget import Speed, measure_speed, validation_interval
 from danet.train.user_transform import Transform
 
@@ -74,7 +74,8 @@ class _Chooser:
     """The recipe as chosen so far, and why."""
 
     def __init__(self, recipe: Recipe, given: Set[str]):
-        self.recipe, self.given = recipe, given
+        automatic = {"data.size"} if recipe.data.size == "auto" else set()
+        self.recipe, self.given = recipe, given - automatic
         self.settings: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
 
@@ -189,11 +190,11 @@ def crop_of(recipe: Recipe, found: ObjectScale | None, area: float) -> tuple[int
     """Return height and width of a crop, multiples of 32: the shape of the images, not larger than they are at `size`.
 
     Args:
-        recipe: for `data.size`.
-        found: the size of the images; None: a square.
+        recipe: for `data.size`; None: that of the images.
+        found: the size of the images; None: a square, of the smallest usual size without `data.size`.
         area: maximum number of pixels.
     """
-    size = recipe.data.size
+    size = recipe.data.size or (SIZES[0] if found is None else found.long_side)
     assert isinstance(size, int)
     sides = (
         (size, size) if found is None else tuple(side * size / found.long_side for side in (found.height, found.width))

@@ -131,6 +131,16 @@ def test_crops_have_the_shape_of_the_images(height, width, area, crop):
     assert crop_of(recipe, ObjectScale(height, width, None, 1.0), area) == crop
 
 
+def test_size_auto_is_chosen_and_no_size_is_that_of_the_images(images):
+    recipe = recipes.with_settings(RECIPE, {"data.root": images, "data.size": "auto"})
+    found = choose(recipe, RunOptions(images / "run"), {"data.size"})
+    assert (found.settings["data.size"], found.settings["data.crop"]) == (512, (256, 512))
+    found = chosen(images, **{"data.size": None, "data.scale_from": "image", "data.scale": (1.0, 1.0)})
+    assert found.recipe.data.size is None
+    assert found.settings["data.crop"] == (96, 128)
+    assert crop_of(found.recipe, None, 10**6) == (512, 512)
+
+
 @pytest.mark.parametrize(("loading", "computing", "workers"), [(0.1, 1.0, 1), (2.5, 1.0, 3), (9.0, 1.0, 7)])
 def test_workers_load_as_fast_as_the_network_computes(monkeypatch, images, loading, computing, workers):
     monkeypatch.undo()
