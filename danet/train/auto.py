@@ -24,6 +24,7 @@ from danet.train.batches import batches
 from danet.train.build import load_split
 from danet.train.distributed import Process
 from danet.train.estimate import Estimate, estimate
+from danet.train.failures import translate_errors
 from danet.train.logging import duration
 from danet.train.loop import Run, begin_step, prepare
 from danet.train.result import Result
@@ -124,7 +125,8 @@ def choose(
     with tempfile.TemporaryDirectory() as scratch:
         trial = replace(options, folder=Path(scratch))
         run = prepare(chooser.recipe, trial, resume=False, process=process, transform=transform)
-        chooser.choose("workers", *_workers(run))
+        with translate_errors(run.recipe, process.world, options.workers, run.samples):
+            chooser.choose("workers", *_workers(run))
         run.options = replace(run.options, workers=chooser.settings.get("workers", options.workers))
         speed, per_epoch = measure_speed(run), run.per_epoch
     left = LONGEST if seconds is None else seconds - (time.monotonic() - started)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributed import DistError
 
+from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.files import FULL, format_bytes
 from danet.model.attention_kernels import is_out_of_memory
@@ -18,15 +19,14 @@ from danet.train.estimate import Estimate, estimate
 
 
 @contextmanager
-def translate_errors(recipe: Recipe, processes: int, workers: int, classes: int, channels: int) -> Iterator[None]:
+def translate_errors(recipe: Recipe, processes: int, workers: int, samples: Samples) -> Iterator[None]:
     """Translate the errors that users can fix; others pass through.
 
     Args:
         recipe: the recipe in training.
         processes: number of training processes.
         workers: number of loading processes.
-        classes: number of classes.
-        channels: number of image channels.
+        samples: the training samples.
 
     Raises:
         InputError: out of memory; disk full; a lost worker or process; an operation without a deterministic
@@ -42,6 +42,8 @@ def translate_errors(recipe: Recipe, processes: int, workers: int, classes: int,
         what = "one image at a time is too few: this network normalizes image means over the batch"
         raise InputError("data.batch", what, "increase `data.batch`, or reduce `optim.accumulate`") from error
     except (ConnectionError, EOFError) as error:
+        if not workers:
+            raise
         raise _lost_worker(workers, error) from error
     except OSError as error:
         if error.errno not in FULL:
@@ -52,7 +54,8 @@ def translate_errors(recipe: Recipe, processes: int, workers: int, classes: int,
         if "DataLoader worker" in str(error):
             raise _lost_worker(workers, error) from error
         if is_out_of_memory(error):
-            raise _out_of_memory(recipe, processes, estimate(recipe, classes, channels)) from error
+            cost = estimate(recipe, len(samples.classes), samples.bands.count)
+            raise _out_of_memory(recipe, processes, cost) from error
         if "does not have a deterministic implementation" in str(error):
             what = f"{str(error).split()[0]} has no deterministic implementation on this device"
             raise InputError("deterministic", what, "train on the CPU, or leave it out") from error

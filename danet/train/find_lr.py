@@ -128,9 +128,7 @@ def _try_rates(run: Run, seconds: float) -> Iterator[tuple[float, float, float]]
     stream = batches(
         run.samples, recipe, process, 0, count, run.options.workers, run.skipped, run.state.class_pixels, run.transform
     )
-    errors = failures.translate_errors(
-        recipe, process.world, run.options.workers, len(run.samples.classes), run.samples.bands.count
-    )
+    errors = failures.translate_errors(recipe, process.world, run.options.workers, run.samples)
     display = TrainingProgress(count, 0, recipe.data.batch, process.main)
     with Interruption() as interruption, errors, contextlib.closing(stream), display as progress:
         for step in range(STEPS[1]):

@@ -262,9 +262,7 @@ def _run_steps(run: Run) -> Generator[dict[str, Any], None, Result]:
     stream = batches(run.samples, recipe, process, run.first, run.steps, options.workers, run.skipped, *counted)
     display = TrainingProgress(run.steps, run.first, recipe.data.batch, process.main)
     log = TrackerLog(options.trackers if process.main else (), options.folder, recipes.to_dict(recipe))
-    errors = failures.translate_errors(
-        recipe, process.world, options.workers, len(run.samples.classes), run.samples.bands.count
-    )
+    errors = failures.translate_errors(recipe, process.world, options.workers, run.samples)
     with Interruption() as interruption, errors, contextlib.closing(stream), display as progress, log:
         saved_at = run.save_checkpoint(run.first)
         if process.main:

@@ -22,6 +22,7 @@ from danet.predict.predictor import Predictor
 from danet.recipes import Recipe
 from danet.train import report, run_folder
 from danet.train.batches import batches
+from danet.train.failures import translate_errors
 from danet.train.loop import Run, begin_step
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
 from danet.train.validate import ATTENTION_IMAGES, attention_summary
@@ -133,7 +134,16 @@ def limit(run: Run, speed: Speed, seconds: float, started: float) -> None:
 
 
 def measure_speed(run: Run) -> Speed:
-    """Measure the parts of a run on copies of its network."""
+    """Measure the parts of a run on copies of its network.
+
+    Raises:
+        InputError: see `translate_errors`.
+    """
+    with translate_errors(run.recipe, run.process.world, run.options.workers, run.samples):
+        return _measure_speed(run)
+
+
+def _measure_speed(run: Run) -> Speed:
     network = copy.deepcopy(run.network)
     trial = replace(run, network=network, optimizer=make_optimizer(network, run.recipe.optim))
     step = _step_seconds(trial)

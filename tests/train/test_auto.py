@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import danet
@@ -96,6 +97,15 @@ def test_accumulation_and_then_the_crop_fit_into_the_memory(images, monkeypatch)
 def test_too_little_memory_is_an_error(images, monkeypatch):
     monkeypatch.setattr(auto, "free_memory", lambda _: 1 << 20)
     with pytest.raises(InputError, match=r"^auto: one image of 224 x 96 needs .* may be used; free some memory"):
+        chosen(images)
+
+
+def test_memory_that_does_not_suffice_after_all_is_an_error(images, monkeypatch):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(auto, "_workers", fail)
+    with pytest.raises(InputError, match=r"^data\.crop: out of memory: 4 crops of 256 x 512 need about"):
         chosen(images)
 
 

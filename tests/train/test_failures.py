@@ -27,6 +27,7 @@ from danet.data.samples import Sample
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train import checkpoint, loop, run_folder
+from danet.train.failures import translate_errors
 from danet.train.loop import train
 from danet.train.run_folder import LOCK, RunOptions, SkippedImages
 
@@ -236,6 +237,12 @@ def test_workers_killed_at_any_moment_are_one_line_in_seconds(warm, tmp_path, ki
         assert checkpoint.newest(run)["step"] >= 0
     print(f"slowest of {kills}: {slowest:.2f} s")
     assert slowest < 10
+
+
+def test_lost_connections_without_workers_are_not_those_of_workers():
+    samples = registry.load("toy", None, "train")
+    with pytest.raises(ConnectionRefusedError), translate_errors(recipes.TOY, 1, 0, samples):
+        raise ConnectionRefusedError
 
 
 class Unreadable(Killing):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from run_states import assert_equal, state_of
 
 import danet
@@ -90,6 +91,16 @@ def test_run_on_a_machine_that_becomes_slower_ends_in_time(run, monkeypatch, cap
     assert state["history"][-1]["step"] == state["step"] < read_recipe(run).optim.steps
     assert f"stopped at step {state['step']} of " in (said := capsys.readouterr().err)
     assert said.endswith(": the time budget is used up\n")
+
+
+def test_failures_while_measuring_are_one_line_and_leave_nothing(run, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(time_budget, "begin_step", fail)
+    with pytest.raises(InputError, match=r"^data\.crop: out of memory: 2 crops of 32 x 32 need about"):
+        danet.train("toy", settings=SETTINGS, out=run, workers=0, time_budget="1000s")
+    assert not run.exists()
 
 
 def test_resumed_run_has_no_time_budget(run):
