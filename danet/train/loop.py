@@ -169,12 +169,12 @@ def iterate(
         torch.use_deterministic_algorithms(True)
     with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
         run = prepare(recipe, options, resume, process, transform)
-        if not run.resumed:
-            fit(run)
-        if process.main:
-            note_steps(options.folder, run.first, run.steps, run.recipe.optim.warmup)
         created = process.main and not run.resumed
         with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():
+            if not run.resumed:
+                fit(run)
+            if process.main:
+                note_steps(options.folder, run.first, run.steps, run.recipe.optim.warmup)
             result = yield from _run_steps(run)
         if process.main and result.stopped_by is None:
             with Interruption() as interruption, contextlib.suppress(KeyboardInterrupt):
@@ -222,7 +222,7 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
             average.load_state_dict(saved["average"])
     else:
         if process.main:
-            run_folder.create(options.folder, recipe, root, options.initial_weights)
+            run_folder.check_unused(options.folder, recipe)
         check_labeled(samples)
         if recipe.class_weights != "none" or recipe.data.rare:
             counts = count_classes(samples, skipped.add)
@@ -231,6 +231,8 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
                 None if recipe.class_weights == "none" else class_weights(recipe.class_weights, counts)
             )
         state.transform = None if transform is None else name_of(transform)
+        if process.main:
+            run_folder.create(options.folder, recipe, root, options.initial_weights)
     state.images, state.data, state.recipe = len(samples), data, recipes.to_dict(recipe)
     if saved is not None and process.main:
         run_folder.record_root(options.folder, root)

@@ -165,7 +165,7 @@ def create(folder: Path, recipe: Recipe, root: Path | None = None, initial_weigh
 
 @contextmanager
 def removed_unless(steps: Sized, folder: Path) -> Iterator[None]:
-    """Remove what a run has written if it fails before its first step, so that the same command can be repeated.
+    """Remove what a run has written if it fails before its first step, so that the folder can be used again.
 
     Args:
         steps: what has an entry for each step.
@@ -173,7 +173,7 @@ def removed_unless(steps: Sized, folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         if not steps:
             for name in (RECIPE, ENVIRONMENT, PREVIEW, PIXELS, checkpoint.LAST, checkpoint.PREVIOUS):
                 (folder / name).unlink(missing_ok=True)

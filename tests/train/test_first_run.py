@@ -18,8 +18,8 @@ from danet import InputError, recipes
 from danet.cli import main
 from danet.data.datasets import synthetic
 from danet.recipes import Recipe
-from danet.train import dry_run, logging, pretrained
-from danet.train.loop import train
+from danet.train import dry_run, logging, loop, pretrained
+from danet.train.loop import exhaust, iterate, train
 from danet.train.run_folder import RunOptions
 from danet.weights import file as weights_file
 from danet.weights.card import DEFAULT
@@ -168,6 +168,20 @@ def test_failed_starts_remove_only_folders_that_they_created(recipe, existing, t
     with pytest.raises(InputError, match="val_split"):
         train(replace(recipe, data=replace(recipe.data, val_split="absent")), RunOptions(folder, workers=0))
     assert folder.exists() == existing
+
+
+def test_failed_start_leaves_an_existing_folder_empty(recipe, monkeypatch, tmp_path):
+    def refuse(_):
+        raise InputError("time_budget", "too short", "give it more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "check_labeled", refuse)
+        with pytest.raises(InputError, match="too short"):
+            train(recipe, RunOptions(tmp_path, workers=0))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="too short"):
+        exhaust(iterate(recipe, RunOptions(tmp_path, workers=0), fit=refuse))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_terminal_a_run_prints_lines_and_ends_with_its_classes(recipe, tmp_path, capsys, monkeypatch):
