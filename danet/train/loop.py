@@ -110,10 +110,10 @@ class Run:
         self.out_of_time = late
         return late
 
-    def out_of_patience(self, step: int) -> bool:
-        """Return whether the validation at this step was one too many without a better mIoU."""
+    def out_of_patience(self) -> bool:
+        """Return whether the last validation was one too many without a better mIoU."""
         patience = self.recipe.optim.patience
-        return patience is not None and self.state.validated(step) and self.state.validations_since_best() >= patience
+        return patience is not None and self.state.validations_since_best() >= patience
 
     def first_validation_after_half(self, step: int) -> bool:
         """Return whether this validation, which is in the history, is the first in the second half of the run."""
@@ -275,7 +275,7 @@ def _run_steps(run: Run) -> Generator[dict[str, Any], None, Result]:
                     return _stop(run, step, interruption)
                 saved_at = run.save_checkpoint(step)
                 yield dict(state.history[-1])
-            if run.ends(step) or run.out_of_patience(step):
+            if state.validated(step) and (run.ends(step) or run.out_of_patience()):
                 if step < run.steps and process.main:
                     print_note(_stopped_early(run, step))
                 break

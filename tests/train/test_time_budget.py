@@ -13,7 +13,7 @@ import danet
 from danet import InputError, recipes
 from danet.data.datasets import synthetic
 from danet.train import loop, time_budget
-from danet.train.run_folder import read_recipe
+from danet.train.run_folder import RunOptions, read_recipe
 from danet.train.time_budget import Speed, parse_seconds, plan
 
 SETTINGS = {"data.batch": 2, "data.crop": (32, 32), "network.width": 8}
@@ -91,6 +91,26 @@ def test_run_on_a_machine_that_becomes_slower_ends_in_time(run, monkeypatch, cap
     assert state["history"][-1]["step"] == state["step"] < read_recipe(run).optim.steps
     assert f"stopped at step {state['step']} of " in (said := capsys.readouterr().err)
     assert said.endswith(": the time budget is used up\n")
+
+
+class PassesBetween(float):
+    """A deadline that is not over when a step is validated or not, but right afterwards."""
+
+    asked = 0
+
+    def __lt__(self, now) -> bool:
+        self.asked += 1
+        return self.asked > 1
+
+
+def test_a_run_out_of_time_ends_with_a_validation(run):
+    def fit(started: loop.Run):
+        started.deadline = PassesBetween()
+
+    recipe = recipes.with_settings(recipes.TOY, {**SETTINGS, "optim.steps": 10, "validate_every": 10})
+    loop.exhaust(loop.iterate(recipe, RunOptions(run, workers=0), fit=fit))
+    state = state_of(run)
+    assert state["history"][-1]["step"] == state["step"] == 2
 
 
 def test_failures_while_measuring_are_one_line_and_leave_nothing(run, monkeypatch):
