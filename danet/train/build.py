@@ -51,6 +51,7 @@ def build(
         what = f"missing, but this recipe fine-tunes the weights of {recipe.fine_tunes}"
         remedy = "specify that run's best.safetensors, or set `fine_tunes` to '' to start without them"
         raise InputError("initial_weights", what, remedy)
+    check_bands(recipe, bands)
     torch.manual_seed(recipe.seed)
     arguments = asdict(recipe.network)
     download = arguments.pop("pretrained") and fresh and backbone_weights is None and initial_weights is None
@@ -65,8 +66,6 @@ def build(
     if initial_weights is not None and fresh:
         weights_file.load_into(network, arguments, classes, initial_weights)
         given = peek(initial_weights)
-    if recipe.data.degrade and bands != RGB:
-        raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
     mean, std = _normalization(recipe, bands.count)
     assert recipe.data.size != "auto"
     return network, weights_file.Card(
@@ -153,15 +152,24 @@ def _load_split(recipe: Recipe, field: Literal["train_split", "val_split"], root
         raise InputError(where, error.what, error.remedy.replace("`split`", f"`data.{field}`")) from error
 
 
+def check_bands(recipe: Recipe, bands: Bands) -> None:
+    """Check that a recipe's settings fit the bands of the images.
+
+    Raises:
+        InputError: `data.degrade` for other images than RGB; `data.mean` or `data.std` of another number of bands.
+    """
+    if recipe.data.degrade and bands != RGB:
+        raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
+    for name, values in (("mean", recipe.data.mean), ("std", recipe.data.std)):
+        if values is not None and len(values) != bands.count:
+            what = f"has {len(values)} values, but images have {bands.count} bands"
+            raise InputError(f"data.{name}", what, "specify a value for each band")
+
+
 def _normalization(recipe: Recipe, bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the recipe's mean and standard deviation, or those of the backbone's ImageNet weights."""
     mean, std = normalization(recipe.network.backbone, bands)
-    given = {"mean": recipe.data.mean, "std": recipe.data.std}
-    for name, values in given.items():
-        if values is not None and len(values) != bands:
-            what = f"has {len(values)} values, but images have {bands} bands"
-            raise InputError(f"data.{name}", what, "specify a value for each band")
-    return given["mean"] or mean, given["std"] or std
+    return recipe.data.mean or mean, recipe.data.std or std
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

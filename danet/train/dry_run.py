@@ -21,7 +21,7 @@ from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
 from danet.train.adapt import can_use_bundled, needs_imagenet
-from danet.train.build import build, load_split, with_network_of
+from danet.train.build import build, check_bands, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
 from danet.train.pretrained import find_pretrained
 from danet.train.run_folder import RunOptions, SkippedImages
@@ -73,6 +73,7 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
     if options is not None and options.initial_weights is not None:
         recipe, _ = with_network_of(recipe, options.initial_weights)
     check_scales(recipe, data.scale)
+    check_bands(recipe, data.bands)
     if options is not None:
         _check_options(recipe, options, data)
     cost = estimate(recipe, len(data.classes), data.bands.count)

@@ -100,6 +100,7 @@ def test_dry_run_checks_all_options_and_changes_nothing(capsys, tmp_path):
         ),
         (["--initial-weights", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"),
         (["--cache", str(tmp_path / "cache")], "synthetic scenes are not read from files"),
+        (["--data.mean", "0.5", "0.5"], "--data.mean: has 2 values, but images have 3 bands"),
     ):
         assert main([*tiny, *option]) == 2
         assert what in capsys.readouterr().err
