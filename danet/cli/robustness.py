@@ -128,7 +128,7 @@ def _count(
 
     workers = Workers(options.workers, options.gpus_per_worker)
     about = {name: getattr(options, name) for name in ("dataset", "split", "protocol", "dtype", "seed")}
-    about["weights"] = [predictor.card.sha256 for predictor in networks.values()]
+    about["weights"] = [predictor.fingerprint for predictor in networks.values()]
     about["samples"] = fingerprint.digest(samples).hex()
     about["conditions"] = [list(condition) for condition in conditions]
     counts = Counts(options.counts or Path(), about)

@@ -51,7 +51,7 @@ class Evaluated:
         """Return what the counts depend on."""
         names = ("dataset", "split", "protocol", "dtype")
         chosen = {name: getattr(self, name) for name in names} | {"size": predictor.card.size}
-        return {"weights": predictor.card.sha256, "samples": fingerprint.digest(samples).hex(), **chosen}
+        return {"weights": predictor.fingerprint, "samples": fingerprint.digest(samples).hex(), **chosen}
 
 
 @dataclass(frozen=True)

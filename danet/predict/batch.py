@@ -184,7 +184,7 @@ def _place(manifest: Path | None, out: Folder) -> tuple[Folder, str]:
 def _about(settings: Settings, predictor: Predictor, manifest: Manifest) -> dict[str, str | int | bool | None]:
     names = ("protocol", "size", "dtype", "pages", "labels")
     chosen = {name: value for name, value in asdict(settings).items() if name in names}
-    return {"weights": predictor.card.sha256, "manifest": manifest.sha256, **chosen}
+    return {"weights": predictor.fingerprint, "manifest": manifest.sha256, **chosen}
 
 
 def _claim(out: Folder, names: set[str], about: dict[str, str | int | bool | None]) -> None:

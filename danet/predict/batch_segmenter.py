@@ -74,7 +74,7 @@ class Segmenter:
         self.predictor = predictor or self.settings.load()
         self._protocol, self._cleaned = find_protocol(self.settings.protocol), set[Path]()
         self._batched = Batched(self.predictor, self._protocol, self.settings.size)
-        if self.predictor.card.sha256 != batch.about["weights"]:
+        if self.predictor.fingerprint != batch.about["weights"]:
             raise InputError("weights", "are not those of the batch on this machine", "copy the same file to all")
 
     def segment(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[Row]]]:

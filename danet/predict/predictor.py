@@ -107,6 +107,12 @@ class Predictor:
         """The classes that the network predicts."""
         return self.card.classes
 
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the weights; of an exported model also that of the file's, which may have been quantized."""
+        own = f" exported as {self.network.sha256}" if isinstance(self.network, runtimes.ExportedNetwork) else ""
+        return self.card.sha256 + own
+
     def logits(self, images: Float[Array, "B N H W"]) -> Float[Array, "B K h w"]:
         """Return the logits of normalized images: tensors, or NumPy arrays for an exported model.
 

@@ -52,11 +52,12 @@ class ExportedNetwork:
         run: runs the graph.
         card: the card in the file.
         dtype: the precision in which it computes.
+        sha256: the hash of the weights in the file, which an int8 export of the same network does not have.
     """
 
-    def __init__(self, run: Run, card: Card, dtype: str = "float32"):
+    def __init__(self, run: Run, card: Card, dtype: str = "float32", sha256: str = ""):
         self._run = run
-        self.dtype = dtype
+        self.dtype, self.sha256 = dtype, sha256
         self.in_channels: int = card.network.get("in_channels", 3)
         self.align_corners: bool = card.network.get("align_corners", True)
 
@@ -108,12 +109,12 @@ def load(path: Path, dtype: str = "float32") -> tuple[ExportedNetwork, Card]:
     if dtype != "float32":
         _check_bfloat16(path)
     openers = {".onnx": _open_onnx, ".xml": partial(_open_openvino, dtype=dtype), ".pte": _open_executorch}
-    run, entries = openers[path.suffix](path)
+    run, entry, sha256 = openers[path.suffix](path)
     try:
-        card = Card.from_json(entries)
+        card = Card.from_json(entry)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
-    return ExportedNetwork(run, card, dtype), card
+    return ExportedNetwork(run, card, dtype, sha256), card
 
 
 def import_optional(name: str, extra: str, where: object) -> ModuleType:
@@ -195,7 +196,8 @@ def executorch_sha256(content: bytes, stored: str = NO_SHA256) -> str:
     return hashlib.sha256(content.replace(stored.encode(), NO_SHA256.encode(), 1)).hexdigest()
 
 
-def _open_onnx(path: Path) -> tuple[Run, str]:
+def _open_onnx(path: Path) -> tuple[Run, str, str]:
+    """Return what runs the graph, its card as JSON, and the hash of its weights."""
     runtime = import_optional("onnxruntime", "export", path)
     content = _read(path)
     try:
@@ -204,7 +206,7 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
         raise InputError(path, "not a valid ONNX file, or truncated", "copy or export it again") from error
     if not file.self_contained:
         raise InputError(path, "stores weights in other files, or has functions", "export it again with danet export")
-    _check(path, file.metadata.get(CARD), file.metadata.get(SHA256), file.sha256)
+    entries = _checked(path, file.metadata.get(CARD), file.metadata.get(SHA256), file.sha256)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = thread_count(), 4
     try:
@@ -214,7 +216,7 @@ def _open_onnx(path: Path) -> tuple[Run, str]:
     run_options = runtime.RunOptions()
     run_options.only_execute_path_to_fetches = True  # the labels would need a map K,H,W
     run_options.log_severity_level = 4
-    return lambda name, images: session.run([name], {"images": images}, run_options)[0], file.metadata[CARD]
+    return lambda name, images: session.run([name], {"images": images}, run_options)[0], *entries
 
 
 def supports_bfloat16() -> bool:
@@ -230,25 +232,24 @@ def _check_bfloat16(path: Path) -> None:
         raise InputError("dtype", "bfloat16 is not supported by this CPU", "use float32")
 
 
-def _open_openvino(path: Path, dtype: str) -> tuple[Run, str]:
+def _open_openvino(path: Path, dtype: str) -> tuple[Run, str, str]:
     import_openvino(path)
     graph, weights = _read(path), _read(path.with_suffix(".bin"))
     try:
         model = openvino_core().read_model(graph, weights)
         known = model.has_rt_info([CARD]) and model.has_rt_info([SHA256])
         card, sha256 = (model.get_rt_info([key]).astype(str) if known else None for key in (CARD, SHA256))
-        _check(path, card, sha256, hashlib.sha256(weights).hexdigest())
+        entries = _checked(path, card, sha256, hashlib.sha256(weights).hexdigest())
         compiled = cache(lambda name: compile_output(model, name, dtype))
         compiled("logits")
     except InputError:
         raise
     except Exception as error:  # the runtime has its own types
         raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
-    assert card is not None
-    return lambda name, images: compiled(name)(images), card
+    return lambda name, images: compiled(name)(images), *entries
 
 
-def _open_executorch(path: Path) -> tuple[Run, str]:
+def _open_executorch(path: Path) -> tuple[Run, str, str]:
     with silence():
         runtime = import_optional("executorch.runtime", "executorch", path)
     import torch
@@ -258,13 +259,12 @@ def _open_executorch(path: Path) -> tuple[Run, str]:
         program = runtime.Runtime.get().load_program(content)
         known = {CARD, SHA256} <= program.method_names
         card, sha256 = (program.load_method(key).execute([])[0] if known else None for key in (CARD, SHA256))
-        _check(path, card, sha256, executorch_sha256(content, sha256 or NO_SHA256))
+        entries = _checked(path, card, sha256, executorch_sha256(content, sha256 or NO_SHA256))
         taken = tuple(program.load_method("forward").metadata.input_tensor_meta(0).sizes())
     except InputError:
         raise
     except Exception as error:  # the runtime has its own types
         raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
-    assert card is not None
 
     def run(name: str, images: np.ndarray) -> np.ndarray:
         if images.shape != taken:  # the runtime would also print it
@@ -272,7 +272,7 @@ def _open_executorch(path: Path) -> tuple[Run, str]:
         method = program.load_method("forward")  # kept by the program, whose content it reads
         return method.execute([torch.from_numpy(images)])[("logits", "labels").index(name)].numpy()
 
-    return run, card
+    return run, *entries
 
 
 def _read(path: Path) -> bytes:
@@ -284,12 +284,14 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _check(path: Path, card: str | None, expected: str | None, actual: str) -> None:
+def _checked(path: Path, card: str | None, expected: str | None, actual: str) -> tuple[str, str]:
+    """Return the card as JSON and the hash of the weights, after checking it."""
     if card is None or expected is None:
         raise InputError(path, "has no danet metadata", "use a file of danet export")
     if expected != actual:
         what = "its weights differ from those that were exported (SHA-256 mismatch)"
         raise InputError(path, what, "copy or export it again" + (", both files" if path.suffix == ".xml" else ""))
+    return card, actual
 
 
 def _first_line(error: Exception) -> str:

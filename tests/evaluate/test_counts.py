@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from exported import onnx_content
 from miniature import build, stripes
 from PIL import Image
 
@@ -37,6 +38,20 @@ def evaluate(root, tiny_weights):
 def whole(evaluate, tmp_path):
     assert evaluate("--json", tmp_path / "whole.json", "--images", tmp_path / "whole.csv") == 0
     return tmp_path / "whole.json"
+
+
+def test_counts_of_another_export_of_the_same_network_are_refused(root, tmp_path, capsys):
+    """An int8 export has the card of the float32 network."""
+    files = [tmp_path / f"{stride}.onnx" for stride in (1, 2)]
+    for stride, file in enumerate(files, 1):
+        file.write_bytes(onnx_content(stride))
+    one, other = map(load, files)
+    assert one.card == other.card
+    assert one.fingerprint != other.fingerprint
+    words = "--root", str(root), "--counts", str(tmp_path / "counts"), "--shard"
+    assert main(["evaluate", str(files[0]), *words, "1/2"]) == 0
+    assert main(["evaluate", str(files[1]), *words, "2/2"]) == 2
+    assert "has the counts of another evaluation (weights " in capsys.readouterr().err
 
 
 def test_shards_add_up_to_the_scores_of_one_process(evaluate, whole, tmp_path, capsys):
