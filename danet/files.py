@@ -341,6 +341,17 @@ def read_yaml(file: Path) -> Any:
         raise ValueError(f"invalid YAML: {' '.join(str(error).split())[:300]}") from error
 
 
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, sorted; linked folders are followed, each once, and hidden ones are left out."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        seen.add(real)
+
+
 def format_bytes(count: float) -> str:
     """Format a number of bytes with a binary unit: "61 MiB", "1.5 GiB"."""
     mebibytes = count / (1 << 20)

@@ -15,7 +15,7 @@ from danet.data.check import check_dataset
 from danet.data.classes import Classes, LabelMap
 from danet.data.custom import dataset_yaml
 from danet.data.custom.check import check_folder, report_lines
-from danet.data.custom.verify import hash_files, read_manifest, verify_hashes, verify_pairs
+from danet.data.custom.verify import hash_files, list_files, read_manifest, verify_hashes, verify_pairs
 from danet.data.datasets import camvid, pascal_voc
 from danet.data.images.matlab import read_mat
 from danet.data.samples import Pair, PairedFiles, read_list
@@ -368,6 +368,16 @@ def test_a_manifest_finds_damage_that_still_decodes(tmp_path):
     ]
     with pytest.raises(InputError, match="is not below"):
         hash_files(tmp_path / "images", files)
+
+
+def test_a_manifest_lists_arrays_and_files_in_linked_folders(tmp_path):
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
+    build(elsewhere, [stripes(0, 1)] * 2)
+    root.mkdir()
+    (root / "images").symlink_to(elsewhere / "images")
+    (elsewhere / "images" / "back").symlink_to(root)
+    np.save(root / "a.npy", np.zeros((2, 2, 4), np.uint8))
+    assert [*hash_files(root, list_files(root))] == ["a.npy", "images/p0.jpg", "images/p1.jpg"]
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x.png", "images/../../x.png", "/dev/zero"])

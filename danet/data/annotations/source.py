@@ -14,6 +14,7 @@ from typing import Literal
 from danet.data.images.pillow import regular_file
 from danet.data.images.read import SUFFIXES
 from danet.errors import InputError, missing_folder
+from danet.files import walk_files
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:\d+|[^a-z]|$)")
 _HEAD = 1 << 16  # bytes that show the format of an annotation file
@@ -54,12 +55,12 @@ class Source:
     @cached_property
     def all_files(self) -> Sequence[Path]:
         """All files below the folder, sorted; hidden ones are left out."""
-        return tuple(_walk(self.folder))
+        return tuple(walk_files(self.folder))
 
     @cached_property
     def all_images(self) -> Sequence[Path]:
         """All images below the folder and below `images`, recognized by their suffix."""
-        others = _walk(self.images) if self.images and not self.images.is_relative_to(self.folder) else ()
+        others = walk_files(self.images) if self.images and not self.images.is_relative_to(self.folder) else ()
         return tuple(file for file in (*self.all_files, *others) if file.suffix.lower() in SUFFIXES)
 
     def files(self, *suffixes: str) -> list[Path]:
@@ -151,14 +152,3 @@ class Source:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, sorted; linked folders are followed, each once."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
-        if real not in seen:
-            yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
-        seen.add(real)

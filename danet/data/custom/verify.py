@@ -21,10 +21,10 @@ from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.images.channels import Header
 from danet.data.images.formats import SUFFIXES
 from danet.data.images.pillow import SWAPPING
-from danet.data.images.read import read_header, read_image
+from danet.data.images.read import ARRAYS, read_header, read_image
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, list_names
-from danet.files import open_regular, read_limited
+from danet.files import open_regular, read_limited, walk_files
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -280,8 +280,9 @@ def in_split(split: str) -> str:
 
 
 def list_files(root: Path) -> list[Path]:
-    """List the images and masks anywhere below a folder, sorted."""
-    return sorted(file for file in root.rglob("*") if file.suffix.lower() in (*SUFFIXES, ".mat") and file.is_file())
+    """List the images and masks anywhere below a folder, sorted; linked folders are followed, as in training."""
+    suffixes = (*SUFFIXES, *ARRAYS, ".mat")
+    return sorted(file for file in walk_files(root) if file.suffix.lower() in suffixes and file.is_file())
 
 
 def hash_files(root: Path, files: Sequence[Path]) -> dict[str, str]:
