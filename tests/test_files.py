@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from danet import files
 from danet.errors import InputError
@@ -126,6 +127,36 @@ def test_a_settings_file_of_many_values_is_rejected_quickly(tmp_path, text):
     with pytest.raises(ValueError, match="more than 20,000 values"):
         read_yaml(tmp_path / "x.yaml")
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("classes: [a]\nval: 0.1\nclasses: [b]\n", "has the key 'classes' twice, at lines 1 and 3"),
+        ("label_map: {0: 0, 1: 1, 0x1: 0}", "has the key 1 twice, at lines 1 and 1"),
+        ("- a: {b: {c: 1,\n  c: 2}}", "has the key 'c' twice, at lines 1 and 2"),
+        ("a: [{b: 1}, {b: 2, b: 3}]", "has the key 'b' twice"),
+    ],
+)
+def test_settings_with_a_key_twice_are_rejected(tmp_path, text, what):
+    """PyYAML would keep the last value in silence: a line of a label map would be lost."""
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ValueError, match=what):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_settings_of_all_kinds_are_read_as_by_pyyaml(tmp_path):
+    for text in (
+        "",
+        "# only a comment",
+        "a",
+        "[]",
+        "{}",
+        "a: {<<: {b: 1}, b: 2}",
+        "a: [{b: 1}, {b: 2}]\n1: '1'\n'1': 1",
+    ):
+        (tmp_path / "x.yaml").write_text(text)
+        assert read_yaml(tmp_path / "x.yaml") == yaml.safe_load(text)
 
 
 def test_the_longest_honest_label_map_is_read(tmp_path):
