@@ -62,7 +62,8 @@ def check_target(target: AnnotationFile, jobs: Iterable[Job]) -> None:
     """Check everything before the work begins.
 
     Raises:
-        InputError: the tolerance is negative; a file is no image of at most 64 million pixels; an output exists.
+        InputError: the tolerance is negative; a file is no image of at most 64 million pixels, or its name cannot be
+            written; an output exists.
     """
     if target.tolerance is not None and not 0 <= target.tolerance <= 1000:
         raise InputError("tolerance", f"must be from 0 to 1000 pixels, got {target.tolerance:g}", "for example, use 1")
@@ -71,6 +72,8 @@ def check_target(target: AnnotationFile, jobs: Iterable[Job]) -> None:
             kind = "is a video" if job.kind == "video" else "has more than 64 million pixels"
             what = f"{kind}, and annotations are for smaller images"
             raise InputError(job.file, what, "leave it out, or omit `format`")
+        if target.format == "cvat":
+            cvat.check_name(_name(job, target), job.file)
     check_new(*target.paths, overwrite=target.overwrite)
 
 
@@ -99,8 +102,8 @@ def segment_as_annotations(
     """
 
     def write(job: Job, segmentation: Segmentation) -> tuple[AnnotatedImage, Saved]:
-        name = (job.folder / job.file.name).relative_to(target.out).as_posix()
-        return annotate(job.file, name, segmentation, target.tolerance), Saved(target.paths, segmentation.summary())
+        annotated = annotate(job.file, _name(job, target), segmentation, target.tolerance)
+        return annotated, Saved(target.paths, segmentation.summary())
 
     results: deque[Saved | InputError] = deque()
     written = 0
@@ -127,6 +130,11 @@ def segment_as_annotations(
     if target.format == "label-studio":
         config = label_studio.labeling_config(predictor.classes, target.tolerance is not None)
         write_atomically(target.paths[1], config.encode())
+
+
+def _name(job: Job, target: AnnotationFile) -> str:
+    """Return the name of an image in the file of annotations: its path below the folder of the results."""
+    return (job.folder / job.file.name).relative_to(target.out).as_posix()
 
 
 def annotate(file: Path, name: str, segmentation: Segmentation, tolerance: float | None) -> AnnotatedImage:

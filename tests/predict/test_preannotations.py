@@ -255,8 +255,24 @@ def test_mistakes_are_reported_before_the_work_begins(arguments, error, photos, 
     assert not (photos / "out").exists()
 
 
-def test_names_that_xml_cannot_hold_are_an_error(tmp_path):
-    labels = blobs(0)
-    found = annotate(tmp_path / "a\x01.png", "a\x01.png", segmentation(tmp_path / "a\x01.png", labels, STREETS), None)
-    with pytest.raises(InputError, match="contains characters that XML cannot hold"):
-        list(cvat.encode([found], STREETS))
+@pytest.mark.parametrize("character", ["\x01", "\udcff", "\uffff"])
+def test_names_that_xml_cannot_hold_are_an_error(character, tiny_weights, tmp_path, capsys):
+    """They are an error of the file, before the work begins."""
+    folder = tmp_path / "photos"
+    image(folder / f"a{character}.png", height=40, width=50)
+    arguments = ["predict", str(folder), "--weights", str(tiny_weights), "--out", str(tmp_path), "--format", "cvat"]
+    assert main(arguments) == 2
+    shown = character.encode("unicode_escape", "surrogateescape").decode()
+    what = f"its name contains {character!r}, which the XML of CVAT cannot hold; rename it, or use another --format"
+    assert capsys.readouterr() == ("", f"error: {folder}/a{shown}.png: {what}\n")
+
+
+def test_names_with_unusual_spaces_and_line_breaks_survive_the_round_trip(tiny_weights, tmp_path):
+    """The names of macOS's screenshots have a narrow no-break space."""
+    names = ["3.14.15\u202fPM.png", "b\nc\td\re.png", "c\u3000\U0001f600.png"]
+    for name in names:
+        image(tmp_path / "photos" / name, height=40, width=50)
+    arguments = ["predict", str(tmp_path / "photos"), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--format", "cvat"]) == 0
+    import_annotations(tmp_path / "out/predictions_cvat.xml", tmp_path / "new", ImportOptions(tmp_path / "photos"))
+    assert {file.name for file in (tmp_path / "new/masks").iterdir()} == set(names)

@@ -6,6 +6,7 @@ Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat
 """
 
 import html
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -31,6 +32,8 @@ from danet.data.classes import Classes, Color
 from danet.data.images.pillow import MAX_PIXELS
 from danet.errors import InputError
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_BREAKS = {9: "&#9;", 10: "&#10;", 13: "&#13;"}  # in attributes, XML reads the characters themselves as spaces
 _LEFT_OUT = ("points", "cuboid", "skeleton", "tag")
 
 
@@ -133,6 +136,9 @@ def encode(images: Iterable[AnnotatedImage], classes: Classes) -> Iterator[str]:
     Args:
         images: with their sizes; each shape has one region, a polygon of one ring or a bitmap.
         classes: of the shapes.
+
+    Raises:
+        InputError: see `check_name`.
     """
     yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task><labels>\n'
     for name, color in zip(classes.names, classes.palette, strict=True):
@@ -150,15 +156,24 @@ def encode(images: Iterable[AnnotatedImage], classes: Classes) -> Iterator[str]:
     yield "</annotations>\n"
 
 
-def _quoted(text: str) -> str:
-    """Quote a text for XML.
+def check_name(name: str, where: object) -> None:
+    """Check that XML can hold a name.
+
+    Args:
+        name: of an image or a class.
+        where: the file or parameter, for messages.
 
     Raises:
-        InputError: it contains control characters, which XML cannot hold.
+        InputError: it contains control characters, or bytes that are no text.
     """
-    if not text.isprintable():
-        raise InputError(repr(text), "contains characters that XML cannot hold", "rename it, or use another `format`")
-    return html.escape(text)
+    if found := _NOT_XML.search(name):
+        what = f"its name contains {found[0]!r}, which the XML of CVAT cannot hold"
+        raise InputError(where, what, "rename it, or use another `format`")
+
+
+def _quoted(name: str) -> str:
+    check_name(name, name)
+    return html.escape(name).translate(_BREAKS)
 
 
 def _element(region: Region) -> tuple[str, str]:
