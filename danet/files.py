@@ -116,9 +116,19 @@ def write_atomically(path: Path, content: bytes, overwrite: bool = True) -> None
         with atomic_path(path, overwrite) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        what = f"cannot write {len(content):,} bytes ({error.strerror})"
-        remedy = "free some space" if error.errno in FULL else "choose another folder, or change its permissions"
-        raise InputError(path, what, remedy) from error
+        raise write_error(path, error, f"cannot write {len(content):,} bytes") from error
+
+
+def write_error(path: Path, error: OSError, what: str = "cannot be written") -> InputError:
+    """Return the error for a file or folder that could not be written.
+
+    Args:
+        path: the file or folder.
+        error: the cause.
+        what: what went wrong; the reason is added.
+    """
+    remedy = "free some space" if error.errno in FULL else "choose another folder, or change its permissions"
+    return InputError(path, f"{what} ({error.strerror})", remedy)
 
 
 def write_json(path: Path, value: Any, overwrite: bool = True) -> None:

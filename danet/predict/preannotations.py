@@ -17,7 +17,7 @@ from danet.data.annotations.contours import simplify, trace_regions
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Polygon, Shape
 from danet.data.classes import Classes, is_background
 from danet.errors import InputError
-from danet.files import atomic_path, check_new, make_folder, write_atomically
+from danet.files import atomic_path, check_new, make_folder, write_atomically, write_error
 from danet.predict.folder import Saved, Throughput, segment_jobs
 from danet.predict.inputs import Job
 from danet.predict.predictor import Predictor
@@ -87,7 +87,8 @@ def segment_as_annotations(
 ) -> Iterator[Saved | InputError]:
     """Segment images, write all predictions as one file of annotations, and yield a result or error for each image.
 
-    The file is written completely, when the last image has been segmented, or not at all.
+    The file is written completely, when the last image has been segmented, or not at all. A file that another process
+    wrote meanwhile is replaced only if `target.overwrite` says so.
 
     Args:
         predictor: the network.
@@ -102,8 +103,9 @@ def segment_as_annotations(
     """
 
     def write(job: Job, segmentation: Segmentation) -> tuple[AnnotatedImage, Saved]:
-        annotated = annotate(job.file, _name(job, target), segmentation, target.tolerance)
-        return annotated, Saved(target.paths, segmentation.summary())
+        return annotate(job.file, _name(job, target), segmentation, target.tolerance), Saved(
+            target.paths, segmentation.summary()
+        )
 
     results: deque[Saved | InputError] = deque()
     written = 0
@@ -119,17 +121,22 @@ def segment_as_annotations(
             yield result[0]
 
     make_folder(target.out)
-    with atomic_path(target.paths[0]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        for text in _ENCODERS[target.format](images(), predictor.classes):
-            stream.write(text)
-            while results:
-                yield results.popleft()
-        yield from results
-        if not written:
-            raise InputError(target.out, "no image could be segmented, so nothing is written", "see the errors above")
-    if target.format == "label-studio":
+    path, *others = target.paths
+    try:
+        with atomic_path(path, target.overwrite) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+            for text in _ENCODERS[target.format](images(), predictor.classes):
+                stream.write(text)
+                while results:
+                    yield results.popleft()
+            yield from results
+            if not written:
+                what = "no image could be segmented, so nothing is written"
+                raise InputError(target.out, what, "see the errors above")
+    except OSError as error:
+        raise write_error(path, error) from error
+    for other in others:
         config = label_studio.labeling_config(predictor.classes, target.tolerance is not None)
-        write_atomically(target.paths[1], config.encode())
+        write_atomically(other, config.encode(), target.overwrite)
 
 
 def _name(job: Job, target: AnnotationFile) -> str:

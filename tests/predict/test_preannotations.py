@@ -1,6 +1,7 @@
 """Predictions as annotations: written, read again by the importer, and the same labels as predicted."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from danet.data.annotations.records import Record
 from danet.data.classes import Classes
 from danet.data.custom.import_annotations import ImportOptions, import_annotations
 from danet.data.images.read import read_mask
-from danet.predict.preannotations import annotate
+from danet.predict.inputs import find_jobs
+from danet.predict.preannotations import AnnotationFile, annotate, check_target, segment_as_annotations
 from danet.predict.predictor import load
 from danet.predict.segmentation import Segmentation
 
@@ -276,3 +278,30 @@ def test_names_with_unusual_spaces_and_line_breaks_survive_the_round_trip(tiny_w
     assert main([*arguments, "--format", "cvat"]) == 0
     import_annotations(tmp_path / "out/predictions_cvat.xml", tmp_path / "new", ImportOptions(tmp_path / "photos"))
     assert {file.name for file in (tmp_path / "new/masks").iterdir()} == set(names)
+
+
+def test_a_full_disk_leaves_no_file_of_annotations(tiny_weights, photos, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = ["predict", str(photos), "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        assert main([*arguments, "--format", "coco"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file = tmp_path / "out/predictions_coco.json"
+    assert capsys.readouterr().err == f"error: {file}: cannot be written (File too large); free some space\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["coco", "label-studio"])
+def test_annotations_of_another_process_are_not_replaced(name, photos, tiny_weights, tmp_path):
+    target = AnnotationFile(tmp_path / "out", name)
+    jobs = find_jobs([photos], target.out, overwrite=True).jobs
+    check_target(target, jobs)
+    results = segment_as_annotations(load(tiny_weights), jobs, target)
+    next(results)
+    last = target.paths[-1]
+    last.write_text("of another process")
+    with pytest.raises(InputError, match=f"{last}: already exists: another process wrote it meanwhile"):
+        list(results)
+    assert last.read_text() == "of another process"

@@ -28,7 +28,7 @@ from danet.data.custom.scan_masks import read_bands
 from danet.data.custom.verify import ALL, Advance, count_values, map_in_threads
 from danet.data.images.read import read_header
 from danet.errors import InputError
-from danet.files import FULL, atomic_folder, check_writable, make_folder
+from danet.files import atomic_folder, check_writable, make_folder, write_error
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,7 @@ def import_annotations(
             )
             write(folder, _proposal(folder, placed, written, classes, notes), title)
     except OSError as error:
-        remedy = "free some space" if error.errno in FULL else "choose another folder, or change its permissions"
-        raise InputError(destination, f"cannot be written ({error.strerror})", remedy) from error
+        raise write_error(destination, error) from error
     counts = Counter(place.split or ALL for place in placed)
     return Imported(chosen.title, dict(sorted(counts.items())), classes, tuple(notes))
 
