@@ -106,7 +106,8 @@ def write_mosaic(path: Path, tiles: Sequence[Path], classes: Classes, overwrite:
         overwrite: replace the file if it exists.
 
     Raises:
-        InputError: there are no tiles, or tiles of another coordinate system or pixel size than the first, or rotated.
+        InputError: there are no tiles, or tiles of another coordinate system or pixel size than the first, or rotated,
+            or with ground control points only.
     """
     check_new(path, overwrite=overwrite)
     places = [_place(tile) for tile in tiles]
@@ -114,7 +115,7 @@ def write_mosaic(path: Path, tiles: Sequence[Path], classes: Classes, overwrite:
         raise InputError("mosaic", "no image has coordinates", "leave out `mosaic`")
     first = places[0]
     for tile, place in zip(tiles, places, strict=True):
-        if place["crs"] != first["crs"] or not np.allclose(place["step"], first["step"], rtol=1e-6):
+        if place["crs"] != first["crs"] or not np.allclose(place["step"], first["step"], rtol=1e-6, atol=0):
             what = f"has another coordinate system or pixel size than {tiles[0].name}, so they make no mosaic"
             raise InputError(tile, what, "leave out `mosaic`, or warp the images to one grid")
     (dx, dy), corners = first["step"], np.array([place["corner"] for place in places])
@@ -155,6 +156,9 @@ def _place(tile: Path) -> dict[str, Any]:
     """Return where a tile is: its coordinate system, upper left corner, pixel size, and size in pixels."""
     with _opened(tile) as source:
         transform = source.transform
+        if transform.is_identity:
+            what = "has ground control points, but no coordinates of its pixels, so it cannot be part of a mosaic"
+            raise InputError(tile, what, "leave out `mosaic`, or warp the image with gdalwarp")
         if transform.b or transform.d:
             raise InputError(tile, "is rotated, so it cannot be part of a mosaic", "leave out `mosaic`")
         crs = "" if source.crs is None else source.crs.to_wkt()

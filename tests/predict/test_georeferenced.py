@@ -17,6 +17,7 @@ from danet.predict.predictor import load
 
 rasterio = pytest.importorskip("rasterio")
 affine = pytest.importorskip("affine")
+GroundControlPoint = pytest.importorskip("rasterio.control").GroundControlPoint
 
 CRS = "EPSG:32633"  # UTM, in meters
 
@@ -53,6 +54,21 @@ def test_labels_of_a_small_geotiff_have_its_coordinates(tmp_path, tiny_weights):
         assert (labels.crs, labels.transform) == (image.crs, image.transform)
         assert np.array_equal(labels.read(1), load(tiny_weights)(source).labels)
         assert labels.colormap(1)[1][:3] == load(tiny_weights).classes.palette[1]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", None])
+def test_labels_of_an_image_with_ground_control_points_have_them(crs, tmp_path, tiny_weights, capsys):
+    """As images of Sentinel-1 do. A mosaic of them cannot be made of pixels, which are not on a grid."""
+    corners = [GroundControlPoint(row, column, 10 + column, 50 - row) for row in (0, 24) for column in (0, 32)]
+    form = {"driver": "GTiff", "count": 3, "height": 24, "width": 32, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", **form, gcps=corners, crs=crs or rasterio.CRS()) as file:
+        file.write(np.zeros((3, 24, 32), np.uint8))
+    assert run(tiny_weights, tmp_path / "out", tmp_path / "a.tif", "--mosaic") == 2
+    assert "a_labels.tif: has ground control points, but no coordinates of its pixels" in capsys.readouterr().err
+    with rasterio.open(tmp_path / "out/a_labels.tif") as labels:
+        points, found = labels.gcps
+    assert [(p.row, p.col, p.x, p.y) for p in points] == [(p.row, p.col, p.x, p.y) for p in corners]
+    assert (found or None) == (crs and rasterio.CRS.from_string(crs))
 
 
 def test_images_without_coordinates_keep_png_labels(tmp_path, tiny_weights):
@@ -154,6 +170,14 @@ def test_tiles_that_make_no_mosaic_are_named(tmp_path):
         file.write(labels, 1)
     with pytest.raises(InputError, match=r"r\.tif: is rotated, so it cannot be part of a mosaic"):
         write_mosaic(tmp_path / "m.vrt", [tmp_path / "r.tif"], classes)
+    tiles = []
+    for name, step in (("x", 9e-8), ("y", 1e-7)):  # degrees: about a centimeter
+        profile["transform"] = affine.Affine(step, 0, 10, 0, -step, 50)
+        tiles.append(tmp_path / f"{name}.tif")
+        with rasterio.open(tiles[-1], "w", **profile) as file:
+            file.write(labels, 1)
+    with pytest.raises(InputError, match=r"y\.tif: has another coordinate system or pixel size than x\.tif"):
+        write_mosaic(tmp_path / "m.vrt", tiles, classes)
     assert not (tmp_path / "m.vrt").exists()
 
 

@@ -214,12 +214,18 @@ def window_reader(source: "DatasetReader", bands: Bands, path: Path) -> ReadWind
 
 @contextmanager
 def create_labels(path: Path, source: "DatasetReader", classes: Classes) -> Iterator["DatasetWriter"]:
-    """Create a tiled TIFF for the labels of an image, with the classes' palette and the image's coordinates."""
+    """Create a tiled TIFF for the labels of an image, with the classes' palette and the image's coordinates.
+
+    These are a transform, or ground control points, as in radar images.
+    """
     import rasterio
 
     form = {"driver": "GTiff", "width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
     stored = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-    place = {"crs": source.crs, "transform": None if source.transform.is_identity else source.transform}
+    place = {"crs": source.crs, "transform": source.transform}
+    if source.transform.is_identity:
+        points, crs = source.gcps
+        place = {"crs": crs or rasterio.CRS(), "gcps": points} if points else {"crs": source.crs}
     with rasterio.open(path, "w", **form, **stored, **place) as labels:
         labels.write_colormap(1, dict(enumerate(classes.palette)))
         yield labels
