@@ -106,6 +106,11 @@ def test_labels_and_colors_are_those_of_the_task_and_subsets_are_splits(tmp_path
             "the counts add up to 7",
         ),
         (
+            '<mask label="car" rle="8" left="0" top="0" width="-4" height="-2"/>',
+            "line 6 <mask>.width",
+            "must be a number from 1 to 1000000, got '-4'",
+        ),
+        (
             '<mask label="car" rle="1,7" left="0" top="0" width="999999" height="99999"/>',
             "line 6 <mask>.rle",
             "999999 x",

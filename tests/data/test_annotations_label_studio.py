@@ -266,8 +266,9 @@ def test_mistakes_name_the_file_the_task_and_the_field(result, place, what, tmp_
 
 
 def test_a_task_without_an_image_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"project\.json: \[0\]\.data: names no image"):
-        export(tmp_path, data={"text": "a street"})
+    for text in ("a street", "http://[x/a.png"):  # the second is no URL
+        with pytest.raises(InputError, match=r"project\.json: \[0\]\.data: names no image"):
+            export(tmp_path, data={"text": text})
 
 
 def test_the_png_export_needs_the_json_that_names_the_images(tmp_path):

@@ -115,6 +115,11 @@ def test_supervisely_annotations_without_the_suffix_of_the_image_are_read(tmp_pa
             "is not compressed by",
         ),
         (
+            supervisely_object("car", "bitmap", bitmap={"origin": [1], "data": "AAAA"}),
+            ".bitmap.origin",
+            "must be [left, top], got 1 numbers",
+        ),
+        (
             supervisely_object("car", "bitmap", bitmap={"origin": [1.5, 2], "data": ""}),
             ".bitmap.origin[0]",
             "must be a whole",

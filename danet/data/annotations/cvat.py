@@ -110,7 +110,8 @@ def _region(element: Element, left_out: dict[str, list[str]]) -> Region | None:
             x, y, radius_x, radius_y = numbers("cx", "cy", "rx", "ry")
             return ellipse(x, y, radius_x, radius_y, degrees)
         case "mask":
-            left, top, width, height = (record[name].whole(-1_000_000) for name in ("left", "top", "width", "height"))
+            left, top = (record[name].whole(-1_000_000) for name in ("left", "top"))
+            width, height = (record[name].whole(1) for name in ("width", "height"))
             counts = np.array([count.whole(0, MAX_PIXELS) for count in _split(record["rle"], ",")], np.float64)
             return replace(checked_runs(record["rle"], counts, height, width, by_columns=False), left=left, top=top)
         case "polygon" | "polyline":

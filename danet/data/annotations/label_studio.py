@@ -90,7 +90,10 @@ def image_name(task: Record) -> str:
     """
     texts = {key: value.value for key, value in task["data"].entries() if isinstance(value.value, str)}
     for key in sorted(texts, key=lambda key: key != "image"):
-        parts = urlsplit(texts[key])
+        try:
+            parts = urlsplit(texts[key])
+        except ValueError:  # not a URL, such as http://[
+            continue
         path = next(iter(parse_qs(parts.query).get("d", [])), unquote(parts.path))  # /data/local-files/?d=PATH
         name = PurePosixPath(path.replace("\\", "/")).name
         if name.lower().endswith(SUFFIXES):

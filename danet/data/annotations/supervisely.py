@@ -92,7 +92,10 @@ def _regions(item: Record, left_out: dict[str, list[str]]) -> tuple[Region, ...]
 
 
 def _bitmap(bitmap: Record) -> Region:
-    left, top = (origin.whole(-1_000_000) for origin in bitmap["origin"].items())
+    corner = [side.whole(-1_000_000) for side in bitmap["origin"].items()]
+    if len(corner) != 2:
+        raise bitmap["origin"].error(f"must be [left, top], got {len(corner)} numbers")
+    left, top = corner
     packed, unpack = bitmap["data"].base64(), zlib.decompressobj()
     try:
         content = unpack.decompress(packed, _MAX_BITMAP)
