@@ -287,7 +287,10 @@ def test_the_png_of_the_last_annotation_is_read(tmp_path):
     root = label_studio_png(tmp_path)
     save(root / "task-1-annotation-12-by-2-label-car-0.png", np.uint8(255 * (scene() == 1)))
     save(root / "task-1-annotation-12-by-2-label-car-1.png", np.uint8(255 * (scene() == 2)))
-    (found, _) = masks.read(Source(root)).images
+    export = masks.read(Source(root))
+    (found, _) = export.images
+    what = "tasks with several annotations: 1 (0a1b2c3d-a.png); the last one of each is read"
+    assert export.notes == ("the order of the classes is alphabetical", what)
     assert [shape.name for shape in found.shapes] == ["car", "car"]
     assert (draw_shapes(found.shapes, (HEIGHT, WIDTH), {"car": 1}).labels == 1).sum() == 24 + 45
 

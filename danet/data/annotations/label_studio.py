@@ -9,7 +9,7 @@ import html
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,12 +60,16 @@ def read(source: Source) -> Export:
     notes = [f"the order of the classes is {'that of the labeling configuration' if configured else order}"]
     if not annotated:
         notes.append("no task has annotations, so the predictions are read")
-    if several:
-        what = f"tasks with several annotations: {len(several)} ({list_names(several, 5)})"
-        notes.append(f"{what}; the last one of each is read")
+    notes += note_several(several)
     return Export(
         images, dict.fromkeys([*configured, *sorted(classes.keys() - set(configured))]), left_out, tuple(notes)
     )
+
+
+def note_several(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note about the images that were annotated several times; nothing if there are none."""
+    what = f"tasks with several annotations: {len(names)} ({list_names(names, 5)})"
+    return (f"{what}; the last one of each is read",) if names else ()
 
 
 def _configured_names(source: Source) -> list[str]:

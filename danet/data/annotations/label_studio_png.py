@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from danet.data.annotations.label_studio import find_task_image, image_name, read_tasks
+from danet.data.annotations.label_studio import find_task_image, image_name, note_several, read_tasks
 from danet.data.annotations.records import Record, read_json
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
 from danet.data.annotations.source import Source
@@ -58,7 +58,9 @@ def read(source: Source) -> Export:
         raise InputError(masks[missing[0]][0].file, what, "export the whole project as JSON again")
     images = [_image(source, task, masks[key]) for key, task in tasks.items()]
     names = sorted({mask.label for found in masks.values() for mask in found})
-    return Export(images, dict.fromkeys(names), notes=("the order of the classes is alphabetical",))
+    several = [image_name(tasks[key]) for key, own in masks.items() if len({mask.annotation for mask in own}) > 1]
+    notes = "the order of the classes is alphabetical", *note_several(several)
+    return Export(images, dict.fromkeys(names), notes=notes)
 
 
 def _tasks(source: Source) -> Iterator[Record]:
