@@ -24,6 +24,7 @@ SETTINGS_BYTES = 256 << 10
 """Maximum size of a file of settings."""
 
 _MAX_YAML_DEPTH, _MAX_YAML_VALUES = 20, 20_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HIDDEN = ".danet-"
 _ALREADY_EXISTS = "already exists"
 
@@ -386,6 +387,11 @@ def walk_files(folder: Path) -> Iterator[Path]:
         if real not in seen:
             yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
         seen.add(real)
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of a CSV file. What a spreadsheet would run as a formula begins with an apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def format_bytes(count: float) -> str:

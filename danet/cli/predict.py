@@ -110,7 +110,7 @@ def run(args: Sequence[str]) -> int:
     from danet.predict.georeferenced import MOSAIC
     from danet.predict.overlay import share_text
     from danet.predict.predictor import load
-    from danet.predict.table import write_table
+    from danet.predict.table import is_table, write_table
 
     target = _annotation_file(options)
     predictor = load(options.weights, options.device, options.dtype)
@@ -123,7 +123,8 @@ def run(args: Sequence[str]) -> int:
     check_writable(options.out)
     remove_incomplete(options.out)
     again = options.overwrite or options.skip_existing
-    check_outputs(options.csv, overwrite=again)
+    renew = options.overwrite or (options.skip_existing and options.csv is not None and is_table(options.csv))
+    check_outputs(options.csv, overwrite=renew)
     if options.mosaic:
         check_new(options.out / MOSAIC, overwrite=again)
     start, rows, speeds, failed, unsure = time.perf_counter(), [], [], 0, []
@@ -149,7 +150,7 @@ def run(args: Sequence[str]) -> int:
     if target is not None:
         print(printable(f"wrote {' and '.join(map(str, target.paths))}"))
     if options.csv is not None:
-        write_table(options.csv, [*((job, None) for job in found.existing), *rows], predictor.classes)
+        write_table(options.csv, [*((job, None) for job in found.existing), *rows], predictor.classes, renew)
     if options.mosaic:
         _write_mosaic(found, rows, predictor, options.out / MOSAIC, again)
     for line in _summary(found, failed, speeds, time.perf_counter() - start):

@@ -7,6 +7,7 @@ from math import isnan
 from typing import NamedTuple
 
 from danet.evaluate.confusion import Confusion
+from danet.files import csv_text
 
 
 class ImageScores(NamedTuple):
@@ -33,9 +34,6 @@ class ImageScores(NamedTuple):
         return cls(name, scores.miou, scores.pixel_accuracy, "" if worst is None else names[worst])
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
 def to_csv(rows: Iterable[ImageScores]) -> str:
     """Format the scores as CSV (RFC 4180) with a header; nan is an empty cell.
 
@@ -46,9 +44,5 @@ def to_csv(rows: Iterable[ImageScores]) -> str:
     writer.writerow(ImageScores._fields)
     for name, *scores, worst in rows:
         numbers = ("" if isnan(score) else f"{score:.6f}" for score in scores)
-        writer.writerow([_text(name), *numbers, _text(worst)])
+        writer.writerow([csv_text(name), *numbers, csv_text(worst)])
     return text.getvalue()
-
-
-def _text(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) else name

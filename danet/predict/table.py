@@ -9,36 +9,53 @@ from typing import Any
 
 from danet.data.classes import Classes
 from danet.errors import InputError
-from danet.files import write_atomically
+from danet.files import csv_text, write_atomically
 from danet.predict.inputs import Job
+
+_COLUMNS = ("file", "page", "width", "height", "error")  # before those of the classes
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table that `write_table` wrote."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(1 << 10).startswith(f"{','.join(_COLUMNS)},".encode())
+    except OSError:
+        return False
 
 
 def write_table(
-    path: Path, results: Sequence[tuple[Job, Mapping[str, Any] | InputError | None]], classes: Classes
+    path: Path,
+    results: Sequence[tuple[Job, Mapping[str, Any] | InputError | None]],
+    classes: Classes,
+    overwrite: bool = False,
 ) -> None:
     """Write a CSV file with a row per job: file, page, width, height, error, and the share of each class in [0, 1].
 
+    A name that a spreadsheet would run as a formula begins with an apostrophe; bytes that are no text are escaped.
+
     Args:
-        path: the file; it is replaced if it exists.
+        path: the file.
         results: each job with its summary or its error; None: its summary is read from its JSON.
         classes: the classes that the network predicts.
+        overwrite: replace the file if it exists.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file exists and `overwrite` is False; it cannot be written.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "page", "width", "height", "error", *classes.names])
+    table.writerow([*_COLUMNS, *map(csv_text, classes.names)])
     for job, result in results:
         summary = _read(job) if result is None else result
-        page = "" if job.page is None else job.page + 1
+        file, page = csv_text(str(job.file)), "" if job.page is None else job.page + 1
         if isinstance(summary, InputError):
-            table.writerow([job.file, page, "", "", f"{summary.what}; {summary.remedy}"])
+            table.writerow([file, page, "", "", csv_text(f"{summary.what}; {summary.remedy}")])
             continue
         shares = {entry["name"]: entry["share"] for entry in summary["classes"]}
         row = [f"{shares.get(name, 0):.6f}" for name in classes.names]
-        table.writerow([job.file, page, summary["width"], summary["height"], "", *row])
-    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
+        table.writerow([file, page, summary["width"], summary["height"], "", *row])
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"), overwrite)
 
 
 def _read(job: Job) -> Mapping[str, Any] | InputError:

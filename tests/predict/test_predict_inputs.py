@@ -10,11 +10,13 @@ from PIL import Image
 
 from danet import InputError
 from danet.cli import main
+from danet.data.classes import Classes
 from danet.data.images.formats import HAS_HEIF
 from danet.data.images.read import read_mask
 from danet.predict.inputs import find_jobs, is_camera, result_name, stream_address
 from danet.predict.live import open_live
 from danet.predict.predictor import load
+from danet.predict.table import write_table
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 
@@ -180,10 +182,26 @@ def test_a_table_has_a_row_per_image(predict, tmp_path):
 
 def test_an_existing_table_is_not_overwritten(predict, tmp_path):
     (tmp_path / "t.csv").write_text("mine")
-    status, _, err = predict(save(tmp_path / "a.png"), "--csv", tmp_path / "t.csv")
-    assert status == 2
-    assert "t.csv: already exists" in err
-    assert results(tmp_path) == set()
+    for option in ((), ("--skip-existing",)):  # which continues only a table of danet
+        status, _, err = predict(save(tmp_path / "a.png"), "--csv", tmp_path / "t.csv", *option)
+        assert status == 2
+        assert "t.csv: already exists" in err
+        assert results(tmp_path) == set()
+    assert (tmp_path / "t.csv").read_text() == "mine"
+
+
+def test_a_table_has_no_formulas_and_is_always_utf_8(predict, tmp_path, monkeypatch):
+    """A path or a class may begin with =, and Linux has names that are no text."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "=1+1.png")
+    save(tmp_path / "a\udcff.png")
+    assert predict("=1+1.png", "a\udcff.png", "--csv", "t.csv")[0] == 0
+    rows = list(csv.reader((tmp_path / "t.csv").read_text("utf-8").splitlines()))
+    assert [row[0] for row in rows] == ["file", "'=1+1.png", "a\\udcff.png"]
+    write_table(tmp_path / "u.csv", [], Classes.named(("@road", "a=b")))
+    assert (tmp_path / "u.csv").read_text() == "file,page,width,height,error,'@road,a=b\n"
+    with pytest.raises(InputError, match=r"u\.csv: already exists: another process wrote it meanwhile"):
+        write_table(tmp_path / "u.csv", [], Classes.named(("a", "b")))
 
 
 def test_pages_and_folders_with_the_same_results_conflict(tmp_path):
