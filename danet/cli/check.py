@@ -17,7 +17,7 @@ from danet.files import check_outputs, write_json
 class Check:
     """Find every problem in a dataset in one run: files, pairs, sizes, mask values, counts.
 
-    The exit status is 2 if there are any.
+    The exit status is 2 if there are problems.
 
     Examples: danet check my_images; danet check --dataset cityscapes --root DIR
     """

@@ -27,12 +27,12 @@ class Evaluate:
     Prints the IoU of each class and its mean, pixel and mean accuracy, boundary F and calibration error; for Cityscapes
     also the IoU of categories and instances.
 
-    Examples: danet evaluate --predictions DIR --root my_images
-    danet evaluate runs/camvid/best.safetensors --dataset camvid --root DIR --protocol paper-multi
+    Examples: danet evaluate runs/folder/best.safetensors; danet evaluate --predictions DIR --root my_images;
+    danet evaluate default --dataset camvid --root DIR --protocol paper-multi
     """
 
     weights: tyro.conf.Positional[Path | None] = None
-    """a .safetensors file, an exported model (.onnx, .xml, .pte), or default for the bundled weights"""
+    """a .safetensors file, an exported model (.onnx, .xml, .pte), hf://user/repo, or default for the bundled weights"""
     predictions: Path | None = None
     """score the PNG files of any tool in this folder instead of weights; they are named after the images or masks"""
     encoding: Literal["train-ids", "masks"] | None = None
@@ -45,7 +45,7 @@ class Evaluate:
     split: str | None = None
     """val, train, or another split of the dataset; default: val, or train with --fold"""
     fold: str | None = None
-    """I/K: only the images on which fold I of K is validated, see danet train --fold"""
+    """only the images on which fold I of K is validated, see danet train --fold"""
     attention: bool = False
     """also measure where attention looks, against ground truth, and what it is worth"""
     protocol: str = "whole"
@@ -70,7 +70,7 @@ class Evaluate:
     counts: Path | None = None
     """keep the counts of each image in this folder: the same command continues an interrupted evaluation"""
     shard: str | None = None
-    """with --counts: count only part I of N, written I/N; the scores are printed when all images are counted"""
+    """with --counts: count only part I of N; the scores are printed when all images are counted"""
     engine: Literal["local", "ray"] = "local"
     """local: this process; ray, with --counts: a Ray cluster, or all cores of this machine"""
     workers: int | None = None

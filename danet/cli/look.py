@@ -49,14 +49,14 @@ class Look:
     ignore: int = 255
     """mask value of unlabeled pixels"""
     dataset: str | None = None
-    """take the ground truth of the images, which are its files, from this dataset: folder, camvid, cityscapes, voc,
+    """take the ground truth from this dataset, whose files the images must be: folder, camvid, cityscapes, voc,
     context, context59, coco-stuff or ade20k; default: folder if --root is given"""
     root: Path | None = None
     """folder of the dataset"""
     split: str = "val"
     """val, train, or another split of the dataset"""
     weights: tuple[Path, ...] = ()
-    """a .safetensors file, or several to compare their predictions; default: the bundled weights"""
+    """a .safetensors file or hf://user/repo, or several to compare their predictions; default: the bundled weights"""
     out: Path | None = None
     """output file, .png or .html; default: NAME_look.png, or look.png for several images"""
     json: Path | None = None

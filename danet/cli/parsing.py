@@ -30,7 +30,9 @@ _METAVARS = {
     "folder": "FOLDER",
     "source": "SOURCE",
     "destination": "DESTINATION",
-    **dict.fromkeys(("root", "cache", "calibration", "submit"), "DIR"),
+    **dict.fromkeys(("root", "cache", "calibration", "submit", "predictions", "counts", "verify_on"), "DIR"),
+    "shard": "I/N",
+    "fold": "I/K",
     "device": "DEVICE",
     "time_budget": "TIME",
     "host": "HOST",
@@ -233,13 +235,17 @@ def _registry(texts: dict[str, str]) -> ConstructorRegistry:
 def _simplified(field: StructFieldSpec, texts: dict[str, str]) -> StructFieldSpec:
     """Return an option whose help is one paragraph without Python's types, and states each default once.
 
-    "(default: VALUE)" is added only if the option has a default that its text does not describe.
+    "(default: VALUE)" is added if the option has a default that its text does not describe, and "(this recipe: VALUE)"
+    if a recipe sets another value than the default that the text describes.
     """
     text = field.helptext() if callable(field.helptext) else field.helptext
-    text = texts[field.name] = " ".join((text or "").split())
+    text = texts[field.name] = with_flags(" ".join((text or "").split()))
+    described = "default:" in text
 
     def hint(value: str) -> str:
-        return "" if value in ("", "''", "None", "False") or "default:" in text else f"(default: {value})"
+        if value in ("", "''", "None", "False") or (described and isinstance(field.default, Path)):
+            return ""
+        return f"(this recipe: {value})" if described else f"(default: {value})"
 
     notes = getattr(field.type, "__metadata__", ())
     inner = getattr(field.type, "__origin__", field.type) if notes else field.type
@@ -258,6 +264,9 @@ def _metavar(name: str, kind: Any, positional: bool, default: Any) -> str | None
     arguments = get_args(kind)
     if get_origin(kind) is Literal:
         return f"{{{','.join(map(str, arguments))}}}"
+    if get_origin(kind) in (types.UnionType, Union):
+        parts = ("None" if one is types.NoneType else _metavar(name, one, False, None) for one in arguments)
+        return "|".join(str(part).strip("{}") for part in parts)
     element = arguments[0] if get_origin(kind) is tuple else kind
     if element not in _TYPES:
         return None

@@ -34,7 +34,7 @@ class BatchOptions:
     manifest_only: bool = False
     """write the manifest, and stop"""
     shard: str | None = None
-    """segment only part I of N, written I/N, so that N jobs of any scheduler do the whole"""
+    """segment only part I of N, so that N jobs of any scheduler do the whole"""
     no_images: bool = False
     """write only the statistics, no label maps"""
     retry_failed: bool = False

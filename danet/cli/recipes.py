@@ -26,11 +26,9 @@ all recipes:
 
 @dataclass(frozen=True)
 class Recipes:
-    """Say how to choose a recipe, and list those that danet train can run.
+    """Say how to choose a recipe, and list all recipes of danet train, with their steps and published scores.
 
-    They are small ones, and those of the paper, of DRANet and of mmsegmentation.
-
-    With names, also show the estimated GPU memory of these recipes.
+    With names, list only these recipes, and also estimate their GPU memory.
 
     Example: danet recipes camvid cityscapes-danet101
     """

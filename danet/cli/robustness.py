@@ -30,7 +30,7 @@ class RobustnessOptions:
     """
 
     weights: tyro.conf.Positional[tuple[Path, ...]]
-    """.safetensors files, exported models (.onnx, .xml, .pte), or default for the bundled weights"""
+    """.safetensors files, exported models (.onnx, .xml, .pte), hf://user/repo, or default for the bundled weights"""
     dataset: str = "folder"
     """folder, camvid, cityscapes, voc, context, context59, coco-stuff, ade20k, toy or toy-context"""
     root: Path | None = None
@@ -55,7 +55,7 @@ class RobustnessOptions:
     counts: Path | None = None
     """keep the counts of each image in this folder: the same command continues an interrupted evaluation"""
     shard: str | None = None
-    """with --counts: count only part I of N, written I/N; the results are printed when all images are counted"""
+    """with --counts: count only part I of N; the results are printed when all images are counted"""
     engine: Literal["local", "ray"] = "local"
     """with --counts: local, this process; or ray, a Ray cluster, or all cores of this machine"""
     workers: int | None = None

@@ -21,7 +21,7 @@ class Serve:
     """
 
     weights: Path | None = None
-    """a .safetensors file or an exported model; default: the bundled weights"""
+    """a .safetensors file, an exported model (.onnx, .xml, .pte), or hf://user/repo; default: the bundled weights"""
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 means all addresses of this machine"""
     port: int = 8000

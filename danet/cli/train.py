@@ -235,7 +235,7 @@ def _help() -> str:
         "toy": "a first run, without any data",
         "folder --data.root my_images": "your own images; see also danet init",
         "folder --data.root my_images --dry-run": "print the settings and the required memory",
-        "camvid --data.root DIR --optim.lr 0.005": "change a setting of a recipe",
+        "camvid --data.root DIR --optim.epochs 40": "change a setting of a recipe",
         "folder --data.root my_images --auto": "choose what suits the images and the machine",
         "toy --find-lr": "suggest a learning rate",
         "--resume runs/toy": "continue an interrupted run",

@@ -1,6 +1,6 @@
 """Recipes: named training runs. Commands: `danet recipes`, `danet train RECIPE`.
 
-Every field can be set on the command line: `danet train camvid --data.root DIR --optim.lr 0.005`.
+Every field can be set on the command line: `danet train camvid --data.root DIR --optim.epochs 40`.
 """
 
 from difflib import get_close_matches

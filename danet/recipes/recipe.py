@@ -75,9 +75,9 @@ class Data:
     crop: tuple[int, int] = (512, 512)
     """height and width of the training crops"""
     scale: tuple[float, float] = (0.5, 2.0)
-    """range of random scaling, relative to what scale_from says"""
+    """range of random scaling, relative to what `scale_from` says"""
     scale_from: Literal["image", "size"] = "image"
-    """what `scale` multiplies: the image's own size (or short_side), or the size at which it is predicted"""
+    """what `scale` multiplies: the image's own size (or `short_side`), or the size at which it is predicted"""
     short_side: int | None = None
     """resize the short side of images to this before random scaling; default: keep their size"""
     flip: float = 0.5
@@ -113,7 +113,7 @@ class Optim:
     """The optimizer and its poly learning rate schedule."""
 
     epochs: int = 240
-    """passes over the training set; the last incomplete batch of each is left out"""
+    """passes over the training set; an epoch has as many steps as whole batches fit into it"""
     steps: int | None = None
     """total number of steps, instead of epochs"""
     lr: float = 0.01
@@ -142,7 +142,7 @@ class Optim:
     attention_lr_factor: float = 1.0
     """ratio of the learning rate of alpha, beta, query and key to the head's; 0 keeps them as they are"""
     attention_weight_decay: float | None = None
-    """weight decay of alpha, beta, query and key; default: weight_decay"""
+    """weight decay of alpha, beta, query and key; default: `weight_decay`"""
     freeze: Literal["none", "backbone", "features"] = "none"
     """keep the backbone as it is, or everything but the layers that output classes, batch normalization included; for
     few images and --initial-weights"""

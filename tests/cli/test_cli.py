@@ -361,6 +361,25 @@ def test_help_states_the_default_of_each_option_once(command, capsys):
         assert text.count("default:") <= 1, text
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("train folder", "--data.size N|auto|None"),
+        ("train folder", "default: keep their size (this recipe: auto)"),
+        ("train folder", "default: --optim.weight-decay (this recipe: 0.0)"),
+        ("train folder", "relative to what --data.scale-from says (default: 0.5 2.0)"),
+        ("evaluate", "--counts DIR"),
+        ("evaluate", "--predictions DIR score"),
+        ("predict", "--shard I/N"),
+        ("export", "--verify-on DIR"),
+    ],
+)
+def test_help_states_values_of_the_recipe_and_forms_of_values(command, expected, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert expected in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 def test_help_imports_no_torch():
     code = "import sys; sys.argv = ['danet', 'train', 'toy', '--help']; from danet.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
