@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 _EXCLUDED = (
     *("overwrite", "skip_existing", "format", "tolerance", "csv", "polygons", "mosaic"),
-    *("probabilities", "margin", "min_confidence"),
+    *("probabilities", "margin", "min_confidence", "windows"),
 )
 
 

@@ -220,6 +220,10 @@ def test_failed_images_are_retried_only_if_asked(photos, tiny_weights, tmp_path,
             "error: --csv: is not for batches; leave it out, or leave out the options of batches",
         ),
         (
+            ["--no-images", "--windows"],
+            "error: --windows: is not for batches; leave it out, or leave out the options of batches",
+        ),
+        (
             ["--no-images", "--size", "0"],
             "error: --size: must be at least 1 pixel, got 0; use the long side in pixels",
         ),
