@@ -187,7 +187,8 @@ def _find_lr(options: Train, args: Sequence[str]) -> int:
     from danet.train.start import unused_folder
 
     execution = vars(options.execution)
-    for name, value in {"dry_run": options.dry_run, **{name: execution[name] for name in _OF_RUNS}}.items():
+    own = {"auto": options.auto, "dry_run": options.dry_run}
+    for name, value in {**own, **{name: execution[name] for name in _OF_RUNS}}.items():
         if value:
             raise InputError(name, "is not for `find_lr`, which keeps no run", "leave out one of them")
     folder = options.out or unused_folder(f"{args[0]}-find-lr")

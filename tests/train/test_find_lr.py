@@ -143,7 +143,7 @@ def test_command_says_that_there_is_no_suggestion(small, monkeypatch, capsys):
     assert Path("lr/find_lr.png").exists()
 
 
-@pytest.mark.parametrize("option", ["--dry-run", "--tensorboard", "--tracker=wandb", "--deterministic"])
+@pytest.mark.parametrize("option", ["--dry-run", "--tensorboard", "--tracker=wandb", "--deterministic", "--auto"])
 def test_options_of_runs_are_refused(small, option, capsys):
     assert main(["train", "toy", "--find-lr", option]) == 2
     name = option.partition("=")[0]
