@@ -65,7 +65,7 @@ class Train:
     the images, the memory and the measured speed of this machine, and print the command with the choices; options that
     you give are kept"""
     dry_run: bool = False
-    """print the settings, data, steps and required memory without training; does not read the masks (use danet check
+    """print the settings, data, steps and required memory without training; does not check the masks (use danet check
     for that)"""
     find_lr: bool = False
     """do not train, but take up to 100 steps with growing learning rates, and suggest one; writes find_lr.png and
