@@ -14,7 +14,7 @@ from danet.predict import overlay as draw
 image = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("china.jpg")
 predictor = danet.load()  # the bundled weights; your own: danet.load("runs/camvid/best.safetensors")
 
-seg = predictor(image)  # a path, a PIL image or an H,W,3 uint8 array
+seg = predictor(image)  # a path, a PIL image, an array or a tensor
 overlay, *others = seg.save("quickstart", overwrite=True)
 print(f"{overlay}: {', '.join(entry['name'] for entry in seg.summary()['classes'])}")
 
