@@ -217,7 +217,8 @@ def _resume(options: Resume) -> int:
 
 def _report(result: "Result") -> int:
     if result.stopped_by is not None:
-        print(printable(f"stopped; continue with: danet train --resume {result.folder}"), file=sys.stderr)
+        command = f"danet train --resume {shlex.quote(str(result.folder))}"
+        print(printable(f"stopped; continue with: {command}"), file=sys.stderr)
         return 128 + result.stopped_by
     weights = result.weights
     if result.final is not None:

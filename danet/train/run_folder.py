@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -250,7 +251,8 @@ def check_unused(folder: Path, recipe: Recipe) -> None:
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, SKIPPED))
     if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _same_command(folder, recipe)):
         resumable = (folder / checkpoint.LAST).exists()
-        remedy = f"continue it with danet train --resume {folder}" if resumable else "choose another `folder`"
+        command = f"danet train --resume {shlex.quote(str(folder))}"
+        remedy = f"continue it with {command}" if resumable else "choose another `folder`"
         raise InputError(folder, f"is not empty: it contains {names[0]}", remedy)
 
 

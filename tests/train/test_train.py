@@ -250,7 +250,7 @@ def test_validation_equals_evaluate(recipe, tmp_path, align_corners):
 
 def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     """In a real process; test_resume.py covers SIGTERM, any moment, and resuming."""
-    run = tmp_path / "run"
+    run = tmp_path / "my run"
     small = ["--data.batch", "4", "--data.crop", "64", "64", "--network.width", "16"]
     command = [sys.executable, "-m", "danet", "train", "toy", *small, "--out", str(run), "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -260,7 +260,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.splitlines()[-1] == f"stopped; continue with: danet train --resume {run}"
+    assert error.splitlines()[-1] == f"stopped; continue with: danet train --resume '{run}'"
     assert "Traceback" not in error
     assert state_of(run)["step"] >= 0
     assert subprocess.run(["pgrep", "-g", str(process.pid)], check=False).returncode == 1  # no orphans
@@ -431,9 +431,9 @@ def test_non_empty_folder_is_an_error_and_left_unchanged(recipe, tmp_path):
     with pytest.raises(InputError, match=r"is not empty: it contains notes\.txt; choose another `folder`"):
         train(recipe, RunOptions(tmp_path, workers=0))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    train(replace(recipe, optim=replace(recipe.optim, epochs=1)), RunOptions(tmp_path / "run", workers=0))
-    with pytest.raises(InputError, match=r"continue it with danet train --resume"):
-        train(recipe, RunOptions(tmp_path / "run", workers=0))
+    train(replace(recipe, optim=replace(recipe.optim, epochs=1)), RunOptions(tmp_path / "my run", workers=0))
+    with pytest.raises(InputError, match=r"continue it with danet train --resume '.*/my run'$"):
+        train(recipe, RunOptions(tmp_path / "my run", workers=0))
 
 
 @pytest.mark.parametrize(
