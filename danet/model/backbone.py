@@ -44,8 +44,7 @@ def build_backbone(
         layer4_dilations: multi-grid: the *absolute* dilation of each block of a ResNet's layer4, repeated if there are
             more blocks; (4, 8, 16) in the paper (DeepLabv3 writes this as unit rates (1, 2, 4) at stride 8). None keeps
             timm's dilations: 2, 4, 4 at stride 8, as in the released code.
-        pretrained: download ImageNet weights from the Hugging Face Hub. Nothing else in this package needs a network
-            connection.
+        pretrained: download ImageNet weights from the Hugging Face Hub.
         stages: the number of feature maps, those of the last stages.
         in_channels: N. If not 3, timm repeats the first convolution's weights cyclically, times 3 / N, or sums them for
             N = 1.
