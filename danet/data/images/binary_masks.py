@@ -28,7 +28,7 @@ def read_binary_mask(path: Path, two_values: bool = False) -> Bool[np.ndarray, "
     """
     with open_image(path, MAX_PIXELS) as image:
         check_lossless(image, path, "values")
-        if two_values and not image.mode.startswith(("I", "F")) and image.getcolors(2) is None:
+        if two_values and _has_more_than_two_values(image):
             what = "has more than two values, but a mask of one object or class has inside and outside"
             raise InputError(path, what, "save it without smoothing, one mask per class")
         return _inside(image)
@@ -46,6 +46,12 @@ def decode_binary_mask(content: bytes, name: str) -> Bool[np.ndarray, "H W"]:
     """
     with open_stream(io.BytesIO(content), name, MAX_PIXELS, formats=("PNG",)) as image:
         return _inside(image)
+
+
+def _has_more_than_two_values(image: Image.Image) -> bool:
+    if image.mode.startswith(("I", "F")):
+        return len(np.unique(np.asarray(image))) > 2
+    return image.getcolors(2) is None
 
 
 def _inside(image: Image.Image) -> np.ndarray:
