@@ -65,7 +65,8 @@ SAME_STEM = Naming()
 def match_masks(images: Sequence[Path], masks: Path, naming: Naming = SAME_STEM) -> dict[Path, Path]:
     """Return the mask of each image, or where it should be if there is none.
 
-    Names match if they are equal after Unicode normalization: macOS decomposes accents in names, other systems do not.
+    Names match if they are equal, or else after Unicode normalization: macOS decomposes accents in names, other systems
+    do not.
     In a folder of masks, a mask may also have another lossless suffix than most.
 
     Args:
@@ -74,13 +75,14 @@ def match_masks(images: Sequence[Path], masks: Path, naming: Naming = SAME_STEM)
         naming: how masks are named.
     """
     names = sorted(file.name for file in masks.iterdir()) if masks.is_dir() else []
+    present = set(names)
     exact = {_composed(name): name for name in reversed(names)}
     by_stem = {_composed(Path(n).stem): n for n in reversed(names) if Path(n).suffix.lower() in LOSSLESS}
     shared = masks in {image.parent for image in images}
     matched = {}
     for image in images:
         wanted = naming.mask_of(image)
-        name = exact.get(_composed(wanted))
+        name = wanted if wanted in present else exact.get(_composed(wanted))
         if name is None and not shared and Path(wanted).suffix.lower() in LOSSLESS:
             name = by_stem.get(_composed(Path(wanted).stem))
         matched[image] = masks / (name or wanted)

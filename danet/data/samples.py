@@ -118,12 +118,13 @@ def pair_files(
     Raises:
         InputError: images without a mask (up to ten are named); two images with the same stem or mask.
     """
-    by_mask: dict[str, Path] = {}
+    by_mask: dict[Path, Path] = {}
+    matched = match_masks(images, masks, naming)
     for image in images:
-        if (other := by_mask.setdefault(naming.mask_of(image), image)) is not image:
+        if (other := by_mask.setdefault(matched[image], image)) is not image:
             shared = "stem" if other.stem == image.stem else "mask"
             raise InputError(image, f"has the same {shared} as {other.name}", "rename one of them")
-    pairs = [Pair(image.stem, image, mask) for image, mask in match_masks([*by_mask.values()], masks, naming).items()]
+    pairs = [Pair(image.stem, image, mask) for image, mask in matched.items()]
     missing = [pair.mask.name for pair in pairs if not pair.mask.is_file()]
     if missing and complete:
         what = f"{len(missing)} of {len(pairs)} masks are missing: {list_names(missing)}"

@@ -12,6 +12,7 @@ from danet.data.custom.check import check_folder
 from danet.data.custom.proposal import write
 from danet.data.custom.propose import propose
 from danet.data.naming import Naming, match_masks
+from danet.data.samples import pair_files
 
 
 def folders(root: Path, images: str, masks: str, stems: str = "ant bee cow dog eel", end: str = "{}.png") -> None:
@@ -165,6 +166,18 @@ def test_composed_and_decomposed_names_are_paired(tmp_path):
     (tmp_path / "val.txt").write_text("plain\n")
     (tmp_path / "dataset.yaml").write_text("classes: [x, y]\nsplits: {train: train.txt, val: val.txt}\n")
     assert len(names(tmp_path, "train")) == 2
+
+
+def test_images_whose_names_differ_only_in_their_normalization_have_their_own_masks(tmp_path):
+    forms = ("caf\u00e9", "cafe\u0301")
+    for form in forms:
+        image(tmp_path / "images" / f"{form}.jpg")
+        save(tmp_path / "masks" / f"{form}.png", stripes(0, 1))
+    pairs = pair_files(sorted((tmp_path / "images").iterdir()), tmp_path / "masks", tmp_path)
+    assert {pair.mask.name for pair in pairs} == {f"{form}.png" for form in forms}
+    (tmp_path / "masks" / f"{forms[0]}.png").unlink()
+    with pytest.raises(InputError, match="has the same mask as"):
+        pair_files(sorted((tmp_path / "images").iterdir()), tmp_path / "masks", tmp_path)
 
 
 def test_an_exact_name_is_preferred_to_a_similar_one(tmp_path):
