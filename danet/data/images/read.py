@@ -116,10 +116,11 @@ def read_header(path: Path | str) -> Header:
         if (reader := _other_reader(file, rgb=False)) is not None:
             with damage_errors(path):
                 return reader.header(file, path)._replace(pages=len(find_pages(file)))
-        deep = _is_deep_png(file)
+        deep = _deep_bands(file)
         with open_stream(file, path, max_pixels=None, decode=False, formats=formats_of(path)) as image:
             mode, (width, height) = image.mode, stored_size(image)
             count = 1 if mode in ("1", "L") or mode.startswith("I") else {"LA": 2, "RGBA": 4}.get(mode, 3)
+            count = deep or count
             bits = 16 if deep or mode.startswith("I") else 8
             alpha, orientation = mode in ("LA", "RGBA"), header_orientation(file, image)
             return Header(height, width, count, bits, alpha, orientation, len(find_pages(file, image)))
@@ -300,10 +301,10 @@ def _read(
         check_pages(len(find_pages(file)), name, page)
         with damage_errors(name):
             return as_pixels(reader.read(file, name, max_pixels, page or 0), bands, name)
-    if _is_deep_png(file):
-        stored = _read_deep_png(file, name, max_pixels, upright)
-        if bands.channels is None and stored.shape[2] == 4:
-            stored = (stored[..., :3] * (stored[..., 3:] / 65535)).round().astype(np.uint16)
+    if deep := _deep_bands(file):
+        stored = _read_deep_png(file, name, max_pixels, upright, deep)
+        if bands.channels is None and deep in (2, 4):
+            stored = (stored[..., :-1] * (stored[..., -1:] / 65535)).round().astype(np.uint16)
         return as_pixels(stored, bands, name)
     with open_stream(file, name, max_pixels, decode=False, formats=formats_of(name)) as image:
         pages = find_pages(file, image)
@@ -333,29 +334,35 @@ def _starts_with(file: Stream, heads: tuple[bytes, ...]) -> bool:
     return start.startswith(heads)
 
 
-def _is_deep_png(file: Stream) -> bool:
-    """Return whether an open file is a PNG of 16-bit colors, with or without alpha."""
+def _deep_bands(file: Stream) -> int:
+    """Return the number of bands of an open PNG of 16 bits that Pillow reduces to 8; 0 for all other files."""
     start = file.read(26)
     file.seek(0)
-    return start[:4] == b"\x89PNG" and start[24:] in (b"\x10\x02", b"\x10\x06")
+    return _DEEP_BANDS.get(start[24:], 0) if start[:4] == b"\x89PNG" else 0
 
 
-def _read_deep_png(file: Stream, name: Path | str, max_pixels: int, upright: bool) -> np.ndarray:
-    """Read a PNG of 16-bit colors as H,W,N uint16.
+_DEEP_BANDS = {b"\x10\x02": 3, b"\x10\x04": 2, b"\x10\x06": 4}  # depth and color type -> bands
+
+
+def _read_deep_png(file: Stream, name: Path | str, max_pixels: int, upright: bool, bands: int) -> np.ndarray:
+    """Read a PNG of 16-bit colors, or gray with alpha, as H,W,N uint16.
 
     Pillow keeps one byte of each value: the high byte if the raw mode is big-endian, the low byte if it is
-    little-endian. So the file is decoded once for each.
+    little-endian. So the file is decoded once for each. Gray with alpha has the four bytes of RGBA.
     """
-    halves = []
+    parts = []
     with damage_errors(name):
         check_png(file)
-    for order in "BL":
+    for order in "BL" if bands > 2 else "B":
         file.seek(0)
         with open_stream(file, name, max_pixels, decode=False) as image:
             assert isinstance(image, ImageFile.ImageFile)
-            image.tile = [tile._replace(args=f"{image.mode};16{order}") for tile in image.tile]
-            halves.append(np.asarray(_upright(image) if upright else image).astype(np.uint16))
-    return halves[0] << 8 | halves[1]
+            check_pages(len(find_pages(file, image)), name, None)
+            raw = f"{image.mode};16{order}" if bands > 2 else "RGBA"
+            image.tile = [tile._replace(args=raw) for tile in image.tile]
+            parts.append(np.asarray(_upright(image) if upright else image).astype(np.uint16))
+    high, low = parts if bands > 2 else (parts[0][..., 0::2], parts[0][..., 1::2])
+    return high << 8 | low
 
 
 def _over_black(image: Image.Image) -> Image.Image:
