@@ -155,13 +155,12 @@ class AttentionMetrics:
             if position["entropy"] is not None:  # None if the grid has a single position
                 entropy, cosine = position["entropy"], position["cosine"]
                 lines.append(
-                    f"attention of a pixel is spread evenly to {entropy:.1%} (100%: all positions alike; 0%: a single "
-                    f"one), and the maps of two pixels are alike to {cosine:.1%}"
+                    f"spread of a pixel's attention: {entropy:.1%} (100%: even over all positions; 0%: one position); "
+                    f"similarity of the maps of two pixels: {cosine:.1%}"
                 )
         lines += [
-            f"{module} attention changes the features by {100 * values['size']:.1f}% of their size, "
-            f"{100 * values['varying']:.1f}% differently from place to place "
-            f"({_SCALES[module]} = {values['scale']:+.3f})"
+            f"{module} attention changes the features by {100 * values['size']:.1f}% of their size "
+            f"({100 * values['varying']:.1f}% beyond a constant change; {_SCALES[module]} = {values['scale']:+.3f})"
             for module, values in metrics["modules"].items()
         ]
         for module, row in metrics["without"].items():

@@ -125,6 +125,12 @@ def test_evaluate_reports_attention(tiny_weights, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "attention on the pixel's own class" in printed
     assert "mIoU without both modules" in printed
+    for name in (
+        "spread of a pixel's attention: ",
+        "similarity of the maps of two pixels: ",
+        "beyond a constant change",
+    ):
+        assert name in printed
     assert 0 < json.loads(scores.read_text())["attention"]["position"]["own"] < 1
     page, lines = (
         report.read_text(),
