@@ -12,7 +12,7 @@ from PIL import Image
 from danet import InputError
 from danet.data.classes import NO_DATA
 from danet.data.images.formats import HAS_HEIF
-from danet.data.images.read import image_size, list_images, read_image, read_mask
+from danet.data.images.read import image_size, list_images, read_header, read_image, read_mask
 
 
 @pytest.fixture
@@ -144,6 +144,12 @@ def test_the_caller_limits_the_number_of_pixels(tmp_path, image):
     Image.fromarray(image).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="32 x 24: more pixels than the limit of 700"):
         read_image(tmp_path / "a.png", max_pixels=700)
+
+
+def test_headers_of_too_large_images_name_the_limit_for_images(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_header(60_000, 60_000) + b"\0\0\1\0IDAT" + bytes(300))
+    with pytest.raises(InputError, match="more pixels than the limit of 64,000,000"):
+        read_header(tmp_path / "a.png")
 
 
 def test_paths_that_are_not_regular_files_are_refused(tmp_path):

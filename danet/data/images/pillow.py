@@ -152,7 +152,7 @@ def open_stream(
                 raise
             raise InputError(path, "contains text that unpacks to over 1 MB", "save it without metadata") from error
         except Image.DecompressionBombError as error:
-            limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+            limit = MAX_PIXELS if max_pixels is None else max_pixels
             raise InputError(path, f"more pixels than the limit of {limit:,}", "make it smaller") from error
 
 
