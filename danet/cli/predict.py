@@ -156,7 +156,7 @@ def run(args: Sequence[str]) -> int:
     for line in _summary(found, failed, speeds, time.perf_counter() - start):
         print_note(line)
     if unsure:
-        print_note(_hint(unsure, len(found.jobs)))
+        print_note(_hint(unsure, len(found.jobs) - failed))
     return 2 if failed else 0
 
 

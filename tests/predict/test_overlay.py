@@ -110,3 +110,6 @@ def test_low_confidence_gets_a_hint(tiny_weights, tmp_path, capsys):
     assert "hint: low confidence in a.png, below 75% on average: perhaps it shows what the network was not" in error
     assert main([*args, "--overwrite", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
     assert "hint: low confidence in 2 of 2 images (a.png, b.png), below 75%" in capsys.readouterr().err
+    (tmp_path / "c.png").write_bytes(b"")
+    assert main([*args, "--overwrite", str(tmp_path)]) == 2
+    assert "hint: low confidence in 2 of 2 images (a.png, b.png), below 75%" in capsys.readouterr().err
