@@ -206,7 +206,7 @@ class Recipe:
     validate_every: int = 1
     """validate after this many epochs"""
     skip_bad: int = 0
-    """number of unreadable images that may be skipped; one more stops the run"""
+    """number of unreadable training images that may be skipped; one more stops the run"""
     fine_tunes: str = ""
     """name of the recipe that this one fine-tunes (informational; pass the weights with --initial-weights)"""
 

@@ -55,7 +55,7 @@ from danet.train.schedule import (
 )
 from danet.train.trackers import TrackerLog, require_tracker
 from danet.train.user_transform import Transform, name_of
-from danet.train.validate import attention_summary, record, validate
+from danet.train.validate import attention_summary, check_readable, record, validate
 from danet.weights import file as weights_file
 from danet.weights.file import Card
 
@@ -221,6 +221,7 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
         if average is not None:
             average.load_state_dict(saved["average"])
     else:
+        check_readable(validation_samples, process)
         if process.main:
             run_folder.check_unused(options.folder, recipe)
         check_labeled(samples)

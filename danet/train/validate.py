@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from danet.data.samples import Samples
+from danet.data.custom.verify import map_in_threads
+from danet.data.samples import PairedFiles, Samples
+from danet.errors import InputError
 from danet.evaluate.attention_metrics import AttentionMetrics
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.cross_entropy import CrossEntropy
@@ -26,6 +28,35 @@ from danet.weights import file as weights_file
 
 ATTENTION_IMAGES = 8
 """Validation images on which attention is measured during training."""
+
+
+def check_readable(samples: Samples, process: Process) -> None:
+    """Read all validation images, which cannot be skipped, before the first step.
+
+    The first validation may be hours later, and a run whose data is repaired then cannot be resumed.
+
+    Args:
+        samples: the validation samples.
+        process: this process, which reads its part of them.
+
+    Raises:
+        InputError: some images or masks cannot be read.
+    """
+    if not isinstance(samples, PairedFiles):
+        return
+
+    def read(index: int) -> InputError | None:
+        try:
+            samples[index]
+        except InputError as error:
+            return error
+        return None
+
+    errors = [error for error in map_in_threads(read, range(process.rank, len(samples), process.world)) if error]
+    if errors:
+        more = f", and {len(errors) - 1} more" if errors[1:] else ""
+        what = f"{errors[0].what} (a validation image{more}; only training images can be skipped)"
+        raise InputError(errors[0].where, what, errors[0].remedy) from errors[0]
 
 
 def validate(

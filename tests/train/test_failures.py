@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 from killed import command, command_in_little_memory, hold_lock, save_forever
+from miniature import save, stripes
 
 from danet import recipes
+from danet.cli import main
 from danet.data import registry
 from danet.data.datasets import synthetic
 from danet.data.samples import Sample
@@ -274,6 +276,26 @@ def test_one_unreadable_image_too_many_stops_the_run(recipe, tmp_path, monkeypat
     use_unreadable_images(monkeypatch)
     with pytest.raises(InputError, match=r"scene-\d\.png: truncated \(2 already skipped, see .*bad\.txt"):
         train(replace(recipe, skip_bad=2), RunOptions(tmp_path / "run", workers=0))
+
+
+def test_damaged_validation_images_end_a_run_before_its_first_step(tmp_path, monkeypatch, capsys):
+    """They cannot be skipped, and a run whose images are repaired later cannot be resumed."""
+    for split, count in (("train", 2), ("val", 3)):
+        for i in range(count):
+            save(tmp_path / f"images/{split}/{i}.png", np.full((32, 32, 3), 20 * i, np.uint8))
+            save(tmp_path / f"masks/{split}/{i}.png", stripes(0, 1, width=32, height=32))
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    (tmp_path / "images/val/1.png").write_bytes(b"")
+    (tmp_path / "masks/val/2.png").write_bytes(b"")
+    monkeypatch.setattr(loop, "begin_step", lambda *_: pytest.fail("a step was taken"))
+    run = tmp_path / "run"
+    options = ["--network.backbone", "test_resnet", "--network.no-pretrained", "--network.width", "8"]
+    options += ["--data.size", "32", "--data.batch", "2", "--device", "cpu", "--workers", "0", "--skip-bad", "9"]
+    assert main(["train", "folder", "--data.root", str(tmp_path), *options, "--out", str(run)]) == 2
+    what = "empty file (0 bytes) (a validation image, and 1 more; only training images can be skipped)"
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"error: {tmp_path}/images/val/1.png: {what}; copy it again"
+    assert not (run / run_folder.RECIPE).exists()
 
 
 def test_skipped_images_count_over_interruptions_and_processes(tmp_path):
