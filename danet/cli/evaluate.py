@@ -130,14 +130,18 @@ def run(args: Sequence[str]) -> int:
 
 def _with_data(options: Evaluate) -> Evaluate:
     """Return the options with dataset and folder filled in."""
-    from danet.weights.card import peek, resolve
+    from danet.weights.card import missing_weights, peek, resolve
 
-    dataset, root = options.dataset, options.root
-    card = None if options.weights is None else peek(options.weights)
-    if options.weights is not None and root is None and card is not None:
+    if options.weights is None:
+        return replace(options, dataset=options.dataset or "folder")
+    dataset, root, weights = options.dataset, options.root, resolve(options.weights)
+    if not weights.is_file():
+        raise missing_weights(weights)
+    card = peek(weights)
+    if root is None and card is not None:
         from danet.train.trained_on import find_dataset
 
-        dataset, root = find_dataset(resolve(options.weights), card, dataset)
+        dataset, root = find_dataset(weights, card, dataset)
         if root is not None:
             what = f"note: evaluating on {root}, the dataset folder of the run that made the weights"
             print_note(what)

@@ -32,9 +32,9 @@ from danet.recipes import Recipe
 from danet.train import checkpoint
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
-from danet.weights.card import peek
+from danet.weights.card import BEST_OF_RUN, peek
 
-RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", "best.safetensors", "metrics.csv"
+RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", BEST_OF_RUN, "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"
 PREVIEW, PIXELS = "batch.jpg", "class_pixels.json"
 _ROOT = "data_root"  # in environment.json

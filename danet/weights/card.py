@@ -9,6 +9,7 @@ from typing import Any
 from danet.data.classes import IGNORE, Classes
 from danet.data.datasets import camvid
 from danet.data.images.channels import MAX_CHANNELS, Bands
+from danet.errors import InputError, missing_file
 from danet.files import open_regular
 from danet.weights.hub_files import fetch, is_address
 
@@ -19,6 +20,9 @@ DEFAULT = Path(__file__).parents[1] / "default.safetensors"
 DEFAULT_EXPORT = DEFAULT.with_suffix(".onnx")
 """The bundled weights for where torch is not installed. A clone has them after `danet export default --to onnx --out
 danet/default.onnx`."""
+
+BEST_OF_RUN = "best.safetensors"
+"""The name of the best weights in the folder of a run."""
 
 MAX_SIZE = 4096
 """The largest size in a card."""
@@ -148,6 +152,12 @@ def resolve(path: Path | str | None) -> Path:
     if path is not None and is_address(path):
         return fetch(str(path))
     return DEFAULT if path is None or str(path) == "default" else Path(path)
+
+
+def missing_weights(path: Path) -> InputError:
+    """Return the error for weights that are no file, such as the folder of a run."""
+    best = path / BEST_OF_RUN
+    return missing_file(path, f"use {best}" if best.is_file() else "specify a .safetensors file or an exported model")
 
 
 def peek(path: Path | str | None) -> Card | None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from danet.data.classes import Classes
-from danet.errors import InputError, join_messages, missing_file, printable
+from danet.errors import InputError, join_messages, printable
 from danet.files import write_atomically
 from danet.hub_methods import HubMethods
 from danet.model.baselines import AnyNetwork, build_network
-from danet.weights.card import DEFAULT, MAX_HEADER, MAX_SIZE, Card, check_values, resolve
+from danet.weights.card import BEST_OF_RUN, DEFAULT, MAX_HEADER, MAX_SIZE, Card, check_values, missing_weights, resolve
 
 __all__ = ["DEFAULT", "MAX_SIZE", "Card", "load", "load_into", "read", "resolve", "save"]
 
@@ -135,7 +135,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         InputError: the file does not exist, is no weights file, or its tensors were changed.
     """
     if not path.is_file():
-        raise missing_file(path, "specify a .safetensors file")
+        raise missing_weights(path)
     _check_header(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -171,6 +171,8 @@ def not_safetensors(path: Path) -> InputError:
     """Return the error for a file that the safetensors package cannot read."""
     if path.suffix.lower() in (".pth", ".pt", ".tar"):
         return InputError(path, "not a .safetensors file", "convert it with danet convert")
+    if path.suffix.lower() == ".ckpt":
+        return InputError(path, "a checkpoint to resume a run from", f"use {path.with_name(BEST_OF_RUN)}")
     return InputError(path, "not a valid .safetensors file, or truncated", "copy it again")
 
 

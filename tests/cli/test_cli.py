@@ -130,6 +130,17 @@ def test_recipes_lists_all(capsys):
             "predict text.jpg --weights text.jpg",
             "error: text.jpg: not a valid .safetensors file, or truncated",
         ),
+        ("predict text.jpg --weights run", "error: run: not a file; use run/best.safetensors"),
+        (
+            "predict text.jpg --weights run/last.ckpt",
+            "error: run/last.ckpt: a checkpoint to resume a run from; use run/best.safetensors",
+        ),
+        ("evaluate absent/best.safetensors", "error: absent/best.safetensors: no such file; specify a .safetensors"),
+        ("evaluate run", "error: run: not a file; use run/best.safetensors"),
+        (
+            "import good text.jpg/new",
+            "error: text.jpg/new: cannot write there (text.jpg is not a folder); choose",
+        ),
         ("predict text.jpg --weihgts x", "error: --weihgts: unknown option; did you mean --weights?"),
         ("predict text.jpg --device tpu --weights {w}", "error: --device: 'tpu' is not available; use 'cpu' or 'cuda'"),
         ("train", "error: danet train: RECIPE is missing; specify a recipe"),
@@ -249,13 +260,15 @@ def test_recipes_lists_all(capsys):
 def test_user_errors_are_one_line_and_exit_status_2(command, line, tiny_weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("hello")
-    for folder in ("r", "good/images", "good/masks", "bad"):
+    for folder in ("r", "run", "good/images", "good/masks", "bad"):
         (tmp_path / folder).mkdir(parents=True)
     for folder in ("good/images", "good/masks"):
         Image.new("L", (4, 4)).save(tmp_path / folder / "a.png")
     (tmp_path / "good/dataset.yaml").write_text("classes: [a]")
     (tmp_path / "bad/dataset.yaml").write_text("classes: [a\nval: 0.2\n")
     (tmp_path / "a.pth").write_bytes(b"PK")
+    for name in ("best.safetensors", "last.ckpt"):
+        (tmp_path / "run" / name).write_bytes(b"")
     args = [arg.format(w=tiny_weights) for arg in command.split()]
     if "toy" in args and "train" in args and "--out" not in args:
         args += ["--out", "r"]
