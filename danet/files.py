@@ -38,7 +38,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(folder, f"cannot create the folder ({error.strerror})", "choose another `out`") from error
+        raise InputError(folder, f"cannot create the folder ({error.strerror})", "choose another folder") from error
 
 
 def check_writable(folder: Path) -> Path:
@@ -52,10 +52,10 @@ def check_writable(folder: Path) -> Path:
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not existing.is_dir():
-        raise InputError(folder, f"cannot write there ({existing} is not a folder)", "choose another `out`")
+        raise InputError(folder, f"cannot write there ({existing} is not a folder)", "choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         what = "cannot write there (no permission, or a read-only disk)"
-        raise InputError(folder, what, "choose another `out`")
+        raise InputError(folder, what, "choose another folder")
     return existing
 
 

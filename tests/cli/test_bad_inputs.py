@@ -530,7 +530,7 @@ def test_42_unwritable_folder_is_reported_before_any_image(place, tiny_weights, 
     monkeypatch.setattr("danet.predict.folder.segment_images", lambda *_: pytest.fail("an image was read"))
     error = expect_error(capsys, "predict", tmp_path / "a.png", "--weights", tiny_weights, "--out", out)
     assert error.startswith(f"error: {out}: cannot write there (")
-    assert "choose another --out" in error
+    assert "; choose another folder" in error
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -141,7 +141,7 @@ def test_a_full_disk_ends_the_run_with_one_error_line(predictor, images, tmp_pat
 
 def test_the_error_names_a_folder_that_cannot_be_created(predictor, images, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/out: cannot create the folder .*; choose another `out`"):
+    with pytest.raises(InputError, match=r"file/out: cannot create the folder .*; choose another folder"):
         list(segment_images(predictor, [Job(images / "p0.png", tmp_path / "file/out", "p0")]))
 
 
