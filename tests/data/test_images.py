@@ -12,6 +12,7 @@ from PIL import Image
 from danet import InputError
 from danet.data.classes import NO_DATA
 from danet.data.images.formats import HAS_HEIF
+from danet.data.images.pillow import open_stream
 from danet.data.images.read import image_size, list_images, read_header, read_image, read_mask
 
 
@@ -20,6 +21,9 @@ def image() -> np.ndarray:
     """Return an image of 24 x 32 pixels, smooth enough that JPEG changes it little."""
     y, x = np.mgrid[:24, :32]
     return np.stack([8 * x, 10 * y, 255 - 8 * x], -1).astype(np.uint8)
+
+
+WEB = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 def encoded(array: np.ndarray | Image.Image, kind: str, **options) -> bytes:
@@ -138,6 +142,14 @@ def test_files_that_are_not_images_are_refused_with_a_remedy(tmp_path, image, co
     (tmp_path / "bad.jpg").write_bytes(content(image))
     with pytest.raises(InputError, match=rf"bad\.jpg: .*{message}"):
         read_image(tmp_path / "bad.jpg")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+def test_images_of_formats_that_are_not_read_are_called_images(image, kind):
+    """The server reads only the formats of browsers."""
+    with pytest.raises(InputError) as raised, open_stream(io.BytesIO(encoded(image, kind)), "image", None, formats=WEB):
+        pass
+    assert str(raised.value) == f"image: a {kind} image, which is not read here; use JPEG, PNG, WebP or GIF"
 
 
 def test_the_caller_limits_the_number_of_pixels(tmp_path, image):

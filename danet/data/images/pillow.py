@@ -252,7 +252,8 @@ def _unreadable(path: Path | str, error: OSError) -> InputError:
 
 def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> InputError:
     """Return the error for a file that Pillow does not recognize, from its first 16 bytes."""
-    if any(start.startswith(head) and kind in formats for head, kind in _MAGIC.items()):
+    known = next((kind for head, kind in _MAGIC.items() if start.startswith(head)), None)
+    if known in formats:
         return _damaged(path)
     if start[4:8] == b"ftyp":
         kind = "HEIF" if start[8:12] in _HEIF else "AVIF" if start[8:12] in (b"avif", b"avis") else None
@@ -265,4 +266,5 @@ def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> I
         if start.startswith(head):
             return InputError(path, f"not an image ({what})", remedy)
     *others, last = (kind.replace("WEBP", "WebP") for kind in formats[:_MAX_NAMED])
-    return InputError(path, "not an image", f"use {', '.join(others)} or {last}" if others else f"use {last}")
+    what = "not an image" if known is None else f"a {known} image, which is not read here"
+    return InputError(path, what, f"use {', '.join(others)} or {last}" if others else f"use {last}")
