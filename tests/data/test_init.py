@@ -354,6 +354,13 @@ def test_video_frames_are_not_mistaken_for_masks(tmp_path):
         propose(tmp_path)
 
 
+def test_a_folder_of_images_beside_another_dataset_is_not_taken_for_its_part(tmp_path):
+    build(tmp_path / "other", [stripes(0, 1)])
+    image(tmp_path / "export" / "train" / "a.jpg")
+    with pytest.raises(InputError, match="train: found images in the folder itself, but no pair"):
+        propose(tmp_path / "export" / "train")
+
+
 def test_a_folder_with_only_masks_is_an_error(tmp_path):
     build(tmp_path, [stripes(0, 1)] * 3, "", "")
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nimages: .\nmasks: .\n")

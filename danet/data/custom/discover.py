@@ -245,7 +245,10 @@ def _not_found(root: Path, groups: Groups) -> InputError:
     if _kind(name) in _IMAGES + _MASKS or _partition_split(name)[1]:
         above = root.parent if root.name not in ("", "..") else root.resolve().parent
         for folder in (above, above.parent):
-            if _find_usual_names(_group_folders(folder, 2)):
+            around = _group_folders(folder, 2)
+            pair = _find_usual_names(around) or ()
+            found = [each.resolve() for pattern in pair for own in around[pattern].values() for each in own]
+            if any(each.is_relative_to(root.resolve()) for each in found):
                 return InputError(root, "contains no images with masks", f"use {folder}")
     if not groups:
         heif = sum(file.suffix.lower() in HEIF_SUFFIXES for file in root.rglob("*"))
