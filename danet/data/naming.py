@@ -76,27 +76,28 @@ def match_masks(images: Sequence[Path], masks: Path, naming: Naming = SAME_STEM)
     """
     names = sorted(file.name for file in masks.iterdir()) if masks.is_dir() else []
     present = set(names)
-    exact = {_composed(name): name for name in reversed(names)}
-    by_stem = {_composed(Path(n).stem): n for n in reversed(names) if Path(n).suffix.lower() in LOSSLESS}
+    exact = {composed(name): name for name in reversed(names)}
+    by_stem = {composed(Path(n).stem): n for n in reversed(names) if Path(n).suffix.lower() in LOSSLESS}
     shared = masks in {image.parent for image in images}
     matched = {}
     for image in images:
         wanted = naming.mask_of(image)
-        name = wanted if wanted in present else exact.get(_composed(wanted))
+        name = wanted if wanted in present else exact.get(composed(wanted))
         if name is None and not shared and Path(wanted).suffix.lower() in LOSSLESS:
-            name = by_stem.get(_composed(Path(wanted).stem))
+            name = by_stem.get(composed(Path(wanted).stem))
         matched[image] = masks / (name or wanted)
     return matched
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """Return a file name in Unicode's form NFC: macOS decomposes accents, other systems do not."""
     return unicodedata.normalize("NFC", name)
 
 
 def guess_naming(images: Iterable[Path], masks: Iterable[Path]) -> Naming | None:
     """Guess how the masks of one folder are named after the images of another, or return None."""
-    stems = {_composed(image.stem) for image in images}
-    names = [_composed(mask.name) for mask in masks]
+    stems = {composed(image.stem) for image in images}
+    names = [composed(mask.name) for mask in masks]
     suffixes = (next((name[i:] for i in range(len(name), 0, -1) if name[:i] in stems), None) for name in names)
     counts = Counter(suffix for suffix in suffixes if suffix is not None)
     endings = sum(count for suffix, count in counts.items() if suffix.lower() in LOSSLESS)
@@ -114,6 +115,7 @@ def guess_naming(images: Iterable[Path], masks: Iterable[Path]) -> Naming | None
 
 def guess_naming_in_one_folder(files: Sequence[Path]) -> Naming | None:
     """Guess how masks are named that are in the same folder as their images, or return None."""
+    files = [file.with_name(composed(file.name)) for file in files]
     stems = {file.with_suffix("") for file in files}
     suffixes = Counter(
         file.name[i:] for file in files for i in range(1, len(file.stem)) if file.with_name(file.stem[:i]) in stems
@@ -160,8 +162,8 @@ def _difference(stem: str, mask: str) -> tuple[str, str]:
 def _two_words(files: Sequence[Path]) -> Naming | None:
     """Recognize image_001.png and mask_001.png in one folder, by the word for masks in the names."""
     masks = [file for file in files if file.suffix.lower() in LOSSLESS and names_masks(file.stem)]
-    images = {_composed(file.stem) for file in files} - {_composed(file.stem) for file in masks}
-    naming = _replaced_part(sorted(images), [_composed(file.name) for file in masks]) if masks and images else None
+    images = {composed(file.stem) for file in files} - {composed(file.stem) for file in masks}
+    naming = _replaced_part(sorted(images), [composed(file.name) for file in masks]) if masks and images else None
     return naming if naming and names_masks(naming.mask_part) else None
 
 

@@ -156,6 +156,18 @@ def test_masks_with_several_endings_are_paired(tmp_path):
     assert [problem.file.name for problem in check_folder(tmp_path).problems] == ["a.tif"]
 
 
+@pytest.mark.parametrize(("images", "masks", "end"), [("Bilder", "Masken", ""), ("", "", "_mask")])
+def test_composed_and_decomposed_names_are_found_anywhere(tmp_path, images, masks, end):
+    """In folders with unusual names, and in one folder; with several lossless endings, as in the usual folders."""
+    for i, name in enumerate(("caf\u00e9", "z\u00fcrich", "k\u00f6ln", "g\u00f6rlitz")):
+        image(tmp_path / images / f"{unicodedata.normalize('NFD', name)}.jpg")
+        ending = ".tif" if i == 3 and images else ".png"
+        save(tmp_path / masks / f"{unicodedata.normalize('NFC', name)}{end}{ending}", stripes(0, 1))
+    write(tmp_path, propose(tmp_path))
+    assert check_folder(tmp_path).problems == ()
+    assert sum(len(dataset_yaml.load(tmp_path, split)) for split in ("train", "val")) == 4
+
+
 def test_composed_and_decomposed_names_are_paired(tmp_path):
     for i, name in enumerate(("café", "zürich", "añejo", "plain")):
         forms = ("NFC", "NFD") if i % 2 else ("NFD", "NFC")

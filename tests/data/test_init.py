@@ -529,7 +529,7 @@ def test_unpaired_files_and_unreadable_masks_are_noted(tmp_path):
             "pics",
             "truth",
             ".jpg",
-            "found images in pics, truth, but no pair of images and masks among them; name the two",
+            "the files in pics, truth have the same names, but masks in a lossy format such as JPEG are not read; save",
         ),
         (
             "images/train",
@@ -554,6 +554,21 @@ def test_masks_with_other_names_are_an_error(tmp_path):
         propose(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         propose(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("photos", [["jpg"], ["jpg", "png", "webp", "bmp"]])
+def test_swapped_folders_are_recognized(tmp_path, photos):
+    for i in range(8):
+        image(tmp_path / "masks" / f"p{i}.{photos[i % len(photos)]}")
+        save(tmp_path / "images" / f"p{i}.png", stripes(0, 1))
+    with pytest.raises(InputError, match=r"masks: its files \(p0\..*\) may be the images of the masks in images; swap"):
+        propose(tmp_path)
+
+
+def test_photos_as_masks_are_named(tmp_path):
+    gray = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+    (note,) = (note for note in propose(build(tmp_path, [gray])).notes if "values became classes" in note)
+    assert note.startswith("192 values became classes; if they are none, correct the masks: photos, depth maps and")
 
 
 def test_only_unlabeled_masks_are_an_error(tmp_path):

@@ -22,7 +22,7 @@ from danet.data.custom.layout import (
 )
 from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES
 from danet.data.images.read import describe_suffixes
-from danet.data.naming import LOSSLESS, SAME_STEM, Naming, guess_naming, guess_naming_in_one_folder
+from danet.data.naming import LOSSLESS, SAME_STEM, Naming, composed, guess_naming, guess_naming_in_one_folder
 from danet.errors import InputError, list_names, missing_folder, missing_package
 
 # folder names in lower case, without punctuation; the most usual first
@@ -220,11 +220,14 @@ def _find_matching_files(groups: Groups) -> tuple[str, str] | None:
         naming = guess_naming(images, masks)
         if naming is None or not groups[image].keys() & groups[mask].keys():
             continue
-        expected = {naming.mask_of(file) for file in images}
-        if all(file.name in expected and file.suffix.lower() in LOSSLESS for file in masks):
+        expected = {composed(naming.mask_of(file)) for file in images}
+        stems = {Path(name).stem for name in expected}
+        if all(composed(file.stem) in stems and file.suffix.lower() in LOSSLESS for file in masks):
             reversible = bool(naming.image_suffix or naming.image_part or naming.mask_part)
-            fitting.setdefault(reversible + (reversible and not naming.names_masks), []).append((image, mask))
-    best = next((pairs for doubt in (0, 1, 2) if (pairs := fitting.get(doubt))), [])
+            doubt = reversible + (reversible and not naming.names_masks)
+            endings_differ = any(composed(file.name) not in expected for file in masks)
+            fitting.setdefault(doubt + 3 * endings_differ, []).append((image, mask))
+    best = fitting[min(fitting)] if fitting else []
     return best[0] if len(best) == 1 else None
 
 
@@ -257,8 +260,20 @@ def _not_found(root: Path, groups: Groups) -> InputError:
         what = f"contains no images ({describe_suffixes()})"
         return InputError(root, what, "specify the folder that contains the images and masks")
     places = list_names([pattern or "the folder itself" for pattern in groups], 6)
+    if _has_lossy_masks(groups):
+        what = f"the files in {places} have the same names, but masks in a lossy format such as JPEG are not read"
+        return InputError(root, what, "save the masks as PNG")
     remedy = f"name the two folders {_IMAGES[0]} and {_MASKS[0]}, or write dataset.yaml by hand"
     return InputError(root, f"found images in {places}, but no pair of images and masks among them", remedy)
+
+
+def _has_lossy_masks(groups: Groups) -> bool:
+    """Return whether there are two folders with files of the same names, and masks in neither."""
+    files = [_files(folders) for folders in groups.values()]
+    if len(files) != 2 or any(all(file.suffix.lower() in LOSSLESS for file in own) for own in files):
+        return False
+    stems = [{composed(file.stem) for file in own} for own in files]
+    return stems[0] <= stems[1] or stems[1] <= stems[0]
 
 
 def _with_splits(root: Path, groups: Groups, images: str, masks: str) -> tuple[Layout, list[str]]:
@@ -310,6 +325,11 @@ def _with_naming(layout: Layout) -> Layout:
     folders = layout.folders()
     images = [file for each in folders for file in image_files_or_arrays(each.images)]
     masks = [file for folder in {each.masks for each in folders} if folder.is_dir() for file in image_files(folder)]
+    lossless = [all(file.suffix.lower() in LOSSLESS for file in files) for files in (images, masks)]
+    if lossless == [True, False] and guess_naming(masks, images):
+        what = f"its files ({list_names([file.name for file in masks], 1)}) may be the images of the masks in "
+        remedy = "swap the two folders, or save the masks as PNG"
+        raise InputError(layout.root / layout.masks, f"{what}{layout.images}", remedy)
     if naming := guess_naming(images, masks):
         return replace(layout, naming=naming)
     first = min(images)

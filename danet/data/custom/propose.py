@@ -121,7 +121,8 @@ def _check_colors(masks: Path, colors: Mapping[Color, int]) -> None:
     if len(colors) > IGNORE:
         frequent = ", ".join(str(list(color)) for color in sorted(colors, key=lambda c: -colors[c])[:8])
         what = f"the masks have {len(colors)} colors, probably from smoothed edges (most frequent: {frequent})"
-        raise InputError(masks, what, "save them as PNG without smoothing, with one exact color per class")
+        remedy = "save them as PNG without smoothing, one exact color per class; if they are photos, swap the folders"
+        raise InputError(masks, what, remedy)
 
 
 def _scan(root: Path) -> MaskScan:

@@ -30,6 +30,7 @@ _MAX_ALPHA_CHECKS = 50
 _MAX_BRIGHTNESS_CHECKS = 50
 _THRESHOLD = 128
 _MIN_GRAY_STEP = 16
+_MANY_CLASSES = 64
 _FREQUENT_LABEL_IDS = {7, 11, 21, 23, 26}  # of Cityscapes: road, building, vegetation, sky, car
 
 
@@ -172,6 +173,9 @@ def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -
         notes.append("only one class was found; segmentation needs at least two")
     if ids[0] == 0 and len(ids) > 2 and ignore is None and not listed:
         notes.append(f"0 is read as a class; {if_unlabeled(0)}")
+    if len(ids) > _MANY_CLASSES and not listed:
+        why = "photos, depth maps and masks that were smoothed or saved as JPEG have such values"
+        notes.append(f"{len(ids)} values became classes; if they are none, correct the masks: {why}")
     if max(ids) > IGNORE:
         notes.append("values above 255 are read as classes; if they are instance ids, use masks of class ids instead")
     kind: MaskKind = "class ids from 1" if first == 1 else "palette" if scanned.palette else "class ids"
