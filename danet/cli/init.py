@@ -48,7 +48,8 @@ def run(args: Sequence[str]) -> int:
     )
     file = write(options.folder, proposal)
     count = len(proposal.classes)
-    found = f"{count} class{'es' * (count != 1)} in {proposal.pairs} masks ({proposal.kind})"
+    masks = f"{proposal.pairs} mask{'s' * (proposal.pairs != 1)} ({proposal.kind})"
+    found = f"{count} class{'es' * (count != 1)} in {masks}"
     print(printable(f"wrote {file}: {found}"))
     if proposal.division:
         print(printable(proposal.division))

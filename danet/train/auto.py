@@ -29,7 +29,7 @@ from danet.train.logging import duration
 from danet.train.loop import Run, begin_step, prepare
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
-from danet.train.scale import SIZES, ObjectScale, measure, with_size
+from danet.train.scale import SIZES, ObjectScale, measure, pixels_wide, with_size
 from danet.train.time_budget import Speed, measure_speed, validation_interval
 from danet.train.user_transform import Transform
 
@@ -150,7 +150,7 @@ def _choose_size(chooser: _Chooser, found: ObjectScale | None) -> None:
         thickness = found.thickness * size if isinstance(size, int) else 0
         reason = (
             f"images of about {found.width} x {found.height}; the thinnest class, {found.thinnest}, is then about "
-            f"{thickness:.2g} pixels wide"
+            f"{pixels_wide(thickness)}"
         )
     chooser.choose("data.size", size, reason)
 

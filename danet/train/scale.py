@@ -49,8 +49,14 @@ class ObjectScale:
         assert isinstance(size, int)
         text = f"images of about {self.width} x {self.height}, resized to a long side of {size}"
         if self.thinnest is not None:
-            text += f": the thinnest class, {self.thinnest}, is then about {self.thickness * size:.2g} pixels wide"
+            text += f": the thinnest class, {self.thinnest}, is then about {pixels_wide(self.thickness * size)}"
         return text
+
+
+def pixels_wide(width: float) -> str:
+    """Say how wide something is, with two digits below 10 pixels."""
+    text = f"{width:.2g}" if width < 10 else f"{width:.0f}"
+    return f"{text} pixel{'s' * (text != '1')} wide"
 
 
 def measure(samples: Samples) -> ObjectScale | None:

@@ -122,6 +122,14 @@ def test_scale_relative_to_size_does_not_depend_on_the_images_own_size():
     assert areas[1] == pytest.approx(areas[0], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [(0.31, "0.31 pixels"), (1.0, "1 pixel"), (7.94, "7.9 pixels"), (38.4, "38 pixels"), (113.0, "113 pixels")],
+)
+def test_widths_of_objects_are_readable_numbers(width, text):
+    assert scale.pixels_wide(width) == f"{text} wide"
+
+
 def test_training_says_the_chosen_size_and_stores_it(tmp_path, capsys):
     root, run = make_folder(tmp_path / "data", (60, 80), 6), tmp_path / "run"
     words = (
