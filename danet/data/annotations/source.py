@@ -2,7 +2,6 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Literal
 
 from danet.data.images.pillow import regular_file
 from danet.data.images.read import SUFFIXES
+from danet.data.naming import composed
 from danet.errors import InputError, missing_folder
 from danet.files import walk_files
 
@@ -95,7 +95,9 @@ class Source:
         Raises:
             InputError: several images have this name.
         """
-        parts = [part for part in PurePosixPath(_plain(name).replace("\\", "/")).parts if part not in ("/", "..", ".")]
+        parts = [
+            part for part in PurePosixPath(composed(name).replace("\\", "/")).parts if part not in ("/", "..", ".")
+        ]
         if not parts:
             return None
         found = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1], [])
@@ -125,14 +127,14 @@ class Source:
     def _by_name(self) -> dict[str, list[Path]]:
         by_name: dict[str, list[Path]] = {}
         for file in self.all_images:
-            by_name.setdefault(_plain(file.name), []).append(file)
+            by_name.setdefault(composed(file.name), []).append(file)
         return by_name
 
     @cached_property
     def _by_stem(self) -> dict[str, list[Path]]:
         by_stem: dict[str, list[Path]] = {}
         for file in self.all_images:
-            by_stem.setdefault(_plain(file.stem), []).append(file)
+            by_stem.setdefault(composed(file.stem), []).append(file)
         return by_stem
 
     def _closest(self, found: list[Path], parts: Sequence[str], near: Path, split: str | None) -> list[Path]:
@@ -140,7 +142,7 @@ class Source:
 
         def rank(file: Path) -> tuple[object, ...]:
             pairs = zip(reversed(file.parts), reversed(parts), strict=False)
-            common = sum(1 for _ in takewhile(lambda pair: _plain(pair[0]) == pair[1], pairs))
+            common = sum(1 for _ in takewhile(lambda pair: composed(pair[0]) == pair[1], pairs))
             given = self.images is not None and file.is_relative_to(self.images)
             exact = self.images is not None and file == self.images.joinpath(*parts)
             same = split is not None and self.split_of(file.parent) == split
@@ -148,7 +150,3 @@ class Source:
 
         best = max(map(rank, found))
         return [file for file in found if rank(file) == best]
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

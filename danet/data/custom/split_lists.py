@@ -7,7 +7,6 @@ column, rows of splits other than train, val and test are left out.
 import contextlib
 import csv
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from danet.data.custom.layout import SPLIT_NAMES, Layout
 from danet.data.images.formats import SUFFIXES
 from danet.data.images.read import ARRAYS
+from danet.data.naming import composed
 from danet.errors import InputError, list_names
 from danet.files import read_limited
 
@@ -198,7 +198,7 @@ class _Names:
             mask = Path(layout.naming.mask_of(image))
             tails = [PurePosixPath(*path.parts[start:]) for start in range(len(path.parts))]
             for name in {mask.name, mask.stem, *map(str, tails), *(str(tail.with_suffix("")) for tail in tails)}:
-                self._found.setdefault(_composed(name), set()).add(image)
+                self._found.setdefault(composed(name), set()).add(image)
 
     def get(self, text: str) -> Path | None:
         """Return the image that a line names, or None if there is none."""
@@ -228,9 +228,5 @@ class _Names:
             for start in range(last):  # /data/set/images/a.jpg, images/a.jpg, a.jpg
                 tail = PurePosixPath(*path.parts[start:])
                 for name in (tail, tail.with_suffix("")) if tail.suffix.lower() in SUFFIXES + ARRAYS else (tail,):
-                    if (found := self._found.get(_composed(str(name)))) is not None:
+                    if (found := self._found.get(composed(str(name)))) is not None:
                         yield found
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
