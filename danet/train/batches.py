@@ -129,7 +129,8 @@ class _Stream(Dataset):
                 other = self.samples[int(rng.integers(len(self.samples)))]
                 image, labels = paste(image, labels, self.augment(other.image, other.labels, rng), rng)
             if self.transform is not None:
-                image, labels = apply(self.transform, image, labels, sampler.transform_seed(self.seed, position))
+                seed = sampler.transform_seed(self.seed, position)
+                image, labels = apply(self.transform, image, labels, seed, len(self.samples.classes))
         except InputError as error:
             return error
         return sample.name, image, labels

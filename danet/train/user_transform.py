@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from danet.data.classes import IGNORE
 from danet.errors import InputError
 
 Transform = Callable[..., Mapping[str, Any]]
@@ -27,7 +28,9 @@ def name_of(transform: Transform) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def apply(
+    transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the image and labels that a transform makes of a crop; they must keep its size and types.
 
     Args:
@@ -36,9 +39,10 @@ def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int
         labels: H,W uint8 train ids, 255 = ignore.
         seed: of the global random generators of Python, NumPy and torch, and of `transform.set_random_seed` if it has
             one, as the compositions of Albumentations do.
+        classes: number of classes.
 
     Raises:
-        InputError: the transform fails, or the result is something else.
+        InputError: the transform fails, or the result is something else, or has labels of no class.
     """
     with _seeded(seed):
         if set_seed := getattr(transform, "set_random_seed", None):
@@ -56,6 +60,9 @@ def apply(transform: Transform, image: np.ndarray, labels: np.ndarray, seed: int
             what = f"{name_of(transform)} made {new.dtype} of shape {new.shape} of the {name}, {old.dtype} {old.shape}"
             remedy = "keep the shape and type: set `data.crop` instead of cropping, and do not normalize"
             raise InputError("transform", what, remedy)
+    if len(wrong := np.flatnonzero(np.bincount(made[1].ravel(), minlength=256)[classes:IGNORE])):
+        what = f"{name_of(transform)} made mask value {classes + wrong[0]}, but there are {classes} classes"
+        raise InputError("transform", what, f"keep the values below {classes}, and use {IGNORE} to ignore pixels")
     return np.ascontiguousarray(made[0]), np.ascontiguousarray(made[1])
 
 

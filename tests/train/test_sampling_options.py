@@ -81,6 +81,10 @@ def test_run_with_a_transform_is_not_resumed_without_it(recipe, tmp_path):
     [
         (lambda image, mask: {"image": image[:-1], "mask": mask}, r"made uint8 of shape \(31, 32, 3\) of the image"),
         (lambda image, mask: {"image": image / 255, "mask": mask}, r"made float64 of shape \(32, 32, 3\) of the image"),
+        (
+            lambda image, mask: {"image": image, "mask": np.full_like(mask, 12)},
+            "made mask value 12, but there are 6 classes; keep the values below 6, and use 255 to ignore pixels",
+        ),
         (lambda image, mask: (image, mask), "must return a dictionary with image and mask, got tuple"),
     ],
 )
