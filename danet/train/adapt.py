@@ -1,19 +1,20 @@
 """Settings of a recipe that are chosen when a run starts, from the data and the initial weights."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from danet.data.classes import Classes
 from danet.data.images.channels import RGB, Bands
 from danet.data.samples import Samples
 from danet.errors import InputError, print_note
-from danet.recipes import Recipe
+from danet.recipes import Network, Recipe
 from danet.train.build import with_network_of
 from danet.train.distributed import Process
 from danet.train.pretrained import find_pretrained
 from danet.train.run_folder import RunOptions
 from danet.train.scale import check_scales, measure, with_size
 from danet.weights import file as weights_file
+from danet.weights.card import Card
 
 
 def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
@@ -60,6 +61,20 @@ def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, proces
     return options
 
 
+_FUNCTION = "output_stride", "layer4_dilations", "align_corners", "position_form", "channel_form"
+"""Fields of the network that change what it computes from the same tensors."""
+
+
+def _other_functions(network: Network, card: Card) -> list[str]:
+    """Return the fields, with the values in a card, by which its network computes something else from its tensors."""
+    theirs, ours = ({**asdict(Network()), **values} for values in (card.network, asdict(network)))
+    return [f"`network.{name}` {_text(theirs[name])}" for name in _FUNCTION if theirs[name] != ours[name]]
+
+
+def _text(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process) -> Recipe:
     """Return the recipe with what the initial weights determine, and say what is kept of them."""
     recipe, changed = with_network_of(recipe, weights)
@@ -71,6 +86,8 @@ def start_from(weights: Path, recipe: Recipe, classes: Classes, process: Process
         facts.append(f"the decoder's part at stride {recipe.network.decoder_stride} and the classifier are new")
     if new:
         facts.append(f"the outputs of {', '.join(new)} are new")
+    if other := _other_functions(recipe.network, card):
+        facts.append(f"trained with {', '.join(other)}, unlike this run")
     if facts and process.main:
         print_note(f"initial weights {weights}: {'; '.join(facts)}")
     return recipe

@@ -28,7 +28,7 @@ from danet.data.samples import Sample
 from danet.evaluate.evaluation import evaluate
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import build, checkpoint, distributed, loop, run_folder, scale, validate
+from danet.train import adapt, build, checkpoint, distributed, loop, run_folder, scale, validate
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
@@ -138,6 +138,17 @@ def test_initial_weights_bring_their_network_and_normalization(recipe, tmp_path,
         f"data.mean, data.std taken from them; the outputs of {toy.names[0]} are new" in err
     )
     assert run_folder.read_recipe(tmp_path / "run") == replace(short, network=wide.network, data=wide.data)
+
+
+def test_initial_weights_of_another_function_are_noted(recipe, tmp_path, capsys):
+    toy = registry.load("toy", None, "train").classes
+    other = replace(recipe, network=replace(recipe.network, channel_form="paper", align_corners=True))
+    path, process = tmp_path / "w.safetensors", distributed.start("cpu")
+    weights_file.save(path, *loop.build(other, toy))
+    note = "trained with `network.align_corners` True, `network.channel_form` paper, unlike this run"
+    for kept, expected in ((other, ""), (recipe, f"initial weights {path}: {note}\n")):
+        assert adapt.start_from(path, kept, toy, process) == kept
+        assert capsys.readouterr().err == expected
 
 
 def test_initial_weights_may_get_a_finer_decoder(recipe, no_final_page, tmp_path, capsys):
