@@ -54,7 +54,6 @@ def multi_loss(
     if valid_pixels is None:
         valid_pixels = (labels != IGNORE).sum()
     divisor = torch.as_tensor(valid_pixels, device=labels.device).clamp(min=1)
-    weights = None if class_weights is None else class_weights.to(labels.device)
     parts: dict[str, Tensor] = {}
     for name, output in outputs._asdict().items():
         if isinstance(output, AttentionRows):
@@ -67,6 +66,7 @@ def multi_loss(
             chosen = {
                 key: value for key, value in (criterion or {}).items() if name == "fused" or key not in REGION_LOSSES
             }
+            weights = None if class_weights is None else class_weights.to(logits)
             parts[name] = output_loss(logits, labels, weights, **chosen) / divisor
     return torch.stack([factors[name] * part for name, part in parts.items()]).sum(), parts
 

@@ -68,6 +68,7 @@ def test_class_weights_scale_pixels_but_not_the_divisor():
     by_pixel = F.cross_entropy(outputs.fused, labels, ignore_index=255, reduction="none")
     factor = torch.cat([weights, torch.zeros(253, dtype=torch.float64)])[labels]
     torch.testing.assert_close(total, (by_pixel * factor).sum() / (labels != 255).sum())
+    torch.testing.assert_close(multi_loss(Outputs(outputs.fused), labels, class_weights=weights.float())[0], total)
 
 
 def rows_and_labels(batch: int = 2) -> tuple[AttentionRows, torch.Tensor]:
