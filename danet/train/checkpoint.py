@@ -77,7 +77,7 @@ class TrainingState:
         attention: Mapping[str, float],
         validation_loss: float = math.nan,
     ) -> bool:
-        """Add a row to the history and return whether its mIoU is at least the best so far.
+        """Add a row to the history and return whether its mIoU is above the best so far, or there is none.
 
         The row contains the mean losses since the last validation, the scores, and the learned scales of the attention
         modules (alpha and beta), and where position attention looks.
