@@ -43,7 +43,7 @@ from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
 from danet.train.logging import TrainingProgress
 from danet.train.result import Result
-from danet.train.resume import check_state, check_transform, license_of, load_network, note_steps
+from danet.train.resume import check_state, check_transform, license_of, load_network, note_steps, restarted_recipe
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,
@@ -194,14 +194,14 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
         samples = _open_cache(samples, options.cache, process, skipped)
     nodes.check_same_data(process, {"training": samples, "validation": validation_samples})
     per_epoch = max(1, len(samples) // recipe.data.batch)
-    steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
-
     if not resume:
         recipe = at_scale(recipe, samples, process)
         options = without_connection(recipe, options, samples.bands, process)
         if options.initial_weights is not None:
             recipe = start_from(options.initial_weights, recipe, samples.classes, process)
     saved = nodes.read_checkpoint(process, options.folder, recipe, resume)
+    recipe = recipe if saved is None or resume else restarted_recipe(recipe, saved)
+    steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
     state = TrainingState() if saved is None else TrainingState.from_checkpoint(saved)
     if saved is not None:
         check_state(options.folder, state, recipe, data, steps, saved["step"])
@@ -228,9 +228,8 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
         if recipe.class_weights != "none" or recipe.data.rare:
             counts = count_classes(samples, skipped.add)
             state.class_pixels = counts.pixels.tolist() if recipe.data.rare else ()
-            state.class_weights = (
-                None if recipe.class_weights == "none" else class_weights(recipe.class_weights, counts)
-            )
+            if recipe.class_weights != "none":
+                state.class_weights = class_weights(recipe.class_weights, counts)
         state.transform = None if transform is None else name_of(transform)
         if process.main:
             run_folder.create(options.folder, recipe, root, options.initial_weights)

@@ -11,6 +11,7 @@ from danet.errors import InputError, join_messages, print_note
 from danet.recipes import Recipe
 from danet.train.checkpoint import TrainingState
 from danet.train.fingerprint import describe_changes
+from danet.train.run_folder import planned
 from danet.weights.card import Card
 
 HONORED = "about", "fine_tunes", "skip_bad", "data.root"
@@ -65,6 +66,11 @@ def note_steps(folder: Path, step: int, steps: int, warmup: int) -> None:
     elif step == 0 and warmup > _MUCH_WARMUP * steps:
         what = f"warmup takes {warmup} of {steps} steps"
         print_note(f"note: {what}; train longer, or set `optim.warmup` to {steps // 10}")
+
+
+def restarted_recipe(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a run that torchrun has restarted: that of its command, fitted to the time as before."""
+    return planned(recipe, recipes.from_dict(saved["recipe"], "checkpoint")) if saved.get("recipe") else recipe
 
 
 def license_of(saved: Mapping[str, Any]) -> str:

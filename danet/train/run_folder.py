@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,12 @@ def record_plan(folder: Path, recipe: Recipe, plan: Mapping[str, Any]) -> None:
     write_atomically(folder / RECIPE, _to_yaml(recipe))
 
 
+def planned(recipe: Recipe, plan: Recipe) -> Recipe:
+    """Return a recipe with the settings of another one that `danet.train.time_budget.plan` chooses."""
+    optim = replace(recipe.optim, steps=plan.optim.steps, warmup=plan.optim.warmup)
+    return replace(recipe, validate_every=plan.validate_every, optim=optim)
+
+
 def identity(folder: Path) -> str:
     """Return a name of the run that no other run has: that of its folder and a number, kept in environment.json."""
     environment = _read_environment(folder)
@@ -262,9 +268,11 @@ def can_continue(folder: Path, recipe: Recipe) -> bool:
 
 
 def _same_command(folder: Path, recipe: Recipe) -> bool:
-    file, command = folder / RECIPE, _read_environment(folder).get("command")
+    file, environment = folder / RECIPE, _read_environment(folder)
     try:
-        return command == sys.argv and (not file.exists() or read_limited(file) == _to_yaml(recipe))
+        if "time_budget" in environment:
+            recipe = planned(recipe, read_recipe(folder))
+        return environment.get("command") == sys.argv and (not file.exists() or read_limited(file) == _to_yaml(recipe))
     except (OSError, ValueError):
         return False
 

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from run_states import assert_equal, state_of
 import danet
 from danet import InputError, recipes
 from danet.data.datasets import synthetic
-from danet.train import loop, time_budget
+from danet.train import loop, run_folder, time_budget
 from danet.train.run_folder import RunOptions, read_recipe
 from danet.train.time_budget import Speed, parse_seconds, plan
 
@@ -91,6 +92,20 @@ def test_run_on_a_machine_that_becomes_slower_ends_in_time(run, monkeypatch, cap
     assert state["history"][-1]["step"] == state["step"] < read_recipe(run).optim.steps
     assert f"stopped at step {state['step']} of " in (said := capsys.readouterr().err)
     assert said.endswith(": the time budget is used up\n")
+
+
+def test_torchrun_continues_a_run_that_was_fitted_to_the_time(run, monkeypatch):
+    monkeypatch.setattr(time_budget, "measure_speed", lambda _: Speed(200.0, 1.0, 1.0))
+    again = partial(danet.iterate_training, "toy", settings=SETTINGS, out=run, workers=0, time_budget="1000s")
+    rows = again()
+    assert next(rows)["step"] == 2
+    rows.close()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert [row["step"] for row in again()] == [4]
+    for file in run.iterdir():
+        if file.name not in (run_folder.RECIPE, run_folder.ENVIRONMENT):
+            file.unlink()
+    assert [row["step"] for row in again()] == [2, 4]  # killed before its first checkpoint
 
 
 class PassesBetween(float):
