@@ -140,6 +140,9 @@ def decode(content: bytes, source: object, share: Share = ALL) -> Manifest:
     try:
         table = pq.read_table(io.BytesIO(content))
         shards = table.column("shard").to_numpy()
+        if not len(shards):
+            raise ValueError("it lists no images")
+        count = int(shards.max()) + 1
         table = table.filter(pa.array(shards % share.count == share.number - 1))
         columns: list[list[Any]] = [table.column(name).to_pylist() for name in Entry._fields]
         entries = [Entry(*row) for row in zip(*columns, strict=True)]
@@ -147,7 +150,7 @@ def decode(content: bytes, source: object, share: Share = ALL) -> Manifest:
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         what = f"is not a manifest of danet predict ({' '.join(str(error).split())[:200]})"
         raise InputError(source, what, "delete it to have it written again, or choose another file") from error
-    return Manifest(entries, len(shards), int(shards.max()) + 1, hashlib.sha256(content).hexdigest())
+    return Manifest(entries, len(shards), count, hashlib.sha256(content).hexdigest())
 
 
 def _check(entries: Sequence[Entry]) -> None:

@@ -1,6 +1,7 @@
 """Batches over a manifest: shards, kills and full disks give each image exactly once, with the same bytes."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -255,6 +256,12 @@ def test_a_forged_manifest_is_refused(tmp_path, photos):
         decode(encode([entries[0], entries[0]]), "m")
     with pytest.raises(InputError, match=r"is not a manifest"):
         decode(b"PAR1", "m")
+    with pytest.raises(InputError, match=r"is not a manifest"):
+        decode(encode([entries[0]._replace(shard=None)]), "m", Share(1, 2))
+    empty = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(encode(entries))).slice(0, 0), empty)
+    with pytest.raises(InputError, match=r"m: is not a manifest of danet predict \(it lists no images\)"):
+        decode(empty.getvalue(), "m")
 
 
 def test_shards_hold_at_most_500_images_and_split_evenly(tmp_path, photos):
