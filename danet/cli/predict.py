@@ -121,7 +121,8 @@ def run(args: Sequence[str]) -> int:
 
         check_target(target, found.jobs)
     check_writable(options.out)
-    remove_incomplete(options.out)
+    for folder in {options.out, *(job.folder for job in found.jobs)}:
+        remove_incomplete(folder)
     again = options.overwrite or options.skip_existing
     renew = options.overwrite or (options.skip_existing and options.csv is not None and is_table(options.csv))
     check_outputs(options.csv, overwrite=renew)

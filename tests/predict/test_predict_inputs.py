@@ -159,6 +159,14 @@ def test_skip_existing_excludes_overwrite(predict, tmp_path):
     assert (status, err) == (2, "error: --skip-existing: excludes --overwrite; leave out one of them\n")
 
 
+def test_what_a_killed_run_left_is_removed_from_subfolders_too(predict, tmp_path):
+    save(tmp_path / "in/sub/a.png")
+    (tmp_path / "out/sub").mkdir(parents=True)
+    (tmp_path / "out/sub/.danet-0123456789abcdef.png").write_bytes(b"half")
+    assert predict(tmp_path / "in", "--recursive")[0] == 0
+    assert {path.name for path in (tmp_path / "out/sub").iterdir()} == {"a_overlay.png", "a_labels.png", "a.json"}
+
+
 def test_a_table_has_a_row_per_image(predict, tmp_path):
     for name in ("a.png", "b.png", "d.png"):
         save(tmp_path / "in" / name)
