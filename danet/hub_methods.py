@@ -35,14 +35,16 @@ class HubMethods:
         return import_module(_WORK).from_pretrained(cls, name)
 
     def save_pretrained(self, folder: Any, card: Any = None) -> None:
-        """Write the weights, model.safetensors, and a model card, README.md, into a folder. Replaces these files.
+        """Write the weights, model.safetensors, and a model card, README.md, into a folder.
+
+        Such files are replaced if danet wrote them.
 
         Args:
             folder: the folder; it is created if needed.
             card: the description of the network; None: its own `card`.
 
         Raises:
-            InputError: the network has no card; the folder cannot be written to.
+            InputError: the network has no card; the folder has such files of others, or cannot be written to.
         """
         import_module(_WORK).save_pretrained(self, folder, card)
 

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -9,9 +10,9 @@ from typing import TypeVar
 from torch import nn
 
 from danet.errors import InputError
-from danet.files import make_folder, write_atomically
+from danet.files import make_folder, read_limited, write_atomically
 from danet.weights import file as weights_file
-from danet.weights.card import Card
+from danet.weights.card import Card, peek
 from danet.weights.hub_files import FILE, HUB, Address, client, fetch, hub_errors
 from danet.weights.model_card import model_card
 
@@ -40,6 +41,8 @@ def from_pretrained(kind: type[Network], name: Path | str) -> Network:
 def save_pretrained(network: nn.Module, folder: Path | str, card: Card | None = None, repository: str = "") -> None:
     """Write weights and model card; see `HubMethods.save_pretrained`. The card's local paths are left out.
 
+    Files in the folder are replaced only if danet wrote them.
+
     Args:
         network: the network.
         folder: the folder.
@@ -51,9 +54,26 @@ def save_pretrained(network: nn.Module, folder: Path | str, card: Card | None = 
         what = "missing: this network was not loaded from a weights file"
         raise InputError("card", what, "pass a danet.weights.card.Card with its arguments, classes, mean and std")
     folder = Path(folder)
+    _check_replaceable(folder)
     make_folder(folder)
     card = weights_file.save(folder / FILE, network, _without_paths(card))
     write_atomically(folder / MODEL_CARD, model_card(card, repository or folder.resolve().name).encode())
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Check that the files which are replaced are those of danet.
+
+    Raises:
+        InputError: one was not written by danet.
+    """
+    card, head = folder / MODEL_CARD, ""
+    with suppress(OSError, ValueError):
+        head = read_limited(card).decode(errors="replace").partition("\n---\n")[0]
+    own = {folder / FILE: peek(folder / FILE) is not None, card: "\nlibrary_name: danet\n" in head + "\n"}
+    for file, known in own.items():
+        if file.exists() and not known:
+            what = "exists, and was not written by danet"
+            raise InputError(file, what, "choose another folder, or move it away")
 
 
 def push_to_hub(network: nn.Module, repository: str, card: Card | None, private: bool, token: str | None) -> str:

@@ -194,6 +194,18 @@ def test_saved_network_is_loaded_again(tmp_path, tiny_weights):
     assert again.card.classes == network.card.classes
 
 
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+def test_files_that_danet_did_not_write_are_not_replaced(tmp_path, tiny_weights, name):
+    network = DANet.from_pretrained(tiny_weights)
+    (tmp_path / name).write_text("# My project\n\nIt says library_name: danet.\n")
+    with pytest.raises(InputError, match=f"{name}: exists, and was not written by danet; choose another folder, or"):
+        network.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    (tmp_path / name).unlink()
+    network.save_pretrained(tmp_path)
+    network.save_pretrained(tmp_path)
+
+
 def test_pushed_network_is_loaded_from_the_hub(hub, tiny_weights):
     network = DANet.from_pretrained(tiny_weights)
     assert network.push_to_hub("me/new", private=True, token="hf_secret") == f"{hub.endpoint}/me/new"
