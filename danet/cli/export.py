@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import tyro
 
 from danet.cli.parsing import parse
 from danet.errors import InputError, print_note, printable
+from danet.weights.hub_files import FILE, is_address
+from danet.weights.hub_files import parse as parse_address
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Export:
     """the format; executorch: a .pte file for phones, which needs --size; triton: a model repository with preprocessing
     inside, for the Triton inference server"""
     weights: tyro.conf.Positional[Path] = Path("default")
-    """a .safetensors file; default: the bundled weights"""
+    """a .safetensors file, or hf://user/repo on the Hugging Face Hub; default: the bundled weights"""
     out: Path | None = None
     """the file to write, or the folder for Triton; default: next to the weights file (current folder for the bundled
-    weights)"""
+    weights, and those of the Hub)"""
     int8: bool = False
     """quantize the convolutions to int8: faster on CPUs with VNNI or AMX"""
     float16: bool = False
@@ -113,6 +115,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 def _default_out(options: Export) -> Path:
     stem = options.weights.with_suffix("")
+    if is_address(options.weights):  # whose slashes are not folders
+        repository, _, file = parse_address(str(options.weights))
+        stem = Path(repository.rpartition("/")[2] if file == FILE else PurePosixPath(file).stem)
     if options.to == "triton":
         return stem.with_name(stem.name + "-triton")
     marks = {

@@ -18,6 +18,7 @@ from PIL import Image
 import danet
 from danet import DANet, DRANet, InputError
 from danet.cli import main
+from danet.cli.export import Export, _default_out
 from danet.weights import file as weights_file
 from danet.weights.card import Card, peek
 from danet.weights.hub_files import fetch, parse
@@ -204,6 +205,16 @@ def test_files_that_danet_did_not_write_are_not_replaced(tmp_path, tiny_weights,
     (tmp_path / name).unlink()
     network.save_pretrained(tmp_path)
     network.save_pretrained(tmp_path)
+
+
+def test_exports_of_weights_on_the_hub_are_written_to_the_current_folder():
+    for address, name in (
+        ("hf://user/my.repo", "my.repo.onnx"),
+        ("hf://user/repo@v1.0", "repo.onnx"),
+        ("hf://user/repo/sub/best.v2.safetensors", "best.v2.onnx"),
+    ):
+        assert _default_out(Export("onnx", Path(address))) == Path(name)
+    assert _default_out(Export("triton", Path("hf://user/repo"))) == Path("repo-triton")
 
 
 def test_pushed_network_is_loaded_from_the_hub(hub, tiny_weights):
