@@ -86,7 +86,8 @@ def main(args: Sequence[str] | None = None) -> int:
         where = error.filename or ("standard output" if error.errno in FULL and _output_is_full() else None)
         if debug or where is None:
             raise
-        return _refused(InputError(where, str(error.strerror), "check the path and its permissions"))
+        remedy = "free some space" if error.errno in FULL else "check the path and its permissions"
+        return _refused(InputError(where, str(error.strerror), remedy))
 
 
 def _delay_garbage_collection() -> None:

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -160,7 +160,8 @@ class Segmenter:
                 rows.append(_row(image, job, 1000 * (time.perf_counter() - start), summary))
         except InputError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:  # not the image's fault
-                raise error.__cause__ from None
+                with _named(image.jobs[0].folder):
+                    raise error.__cause__ from None
             return error
         return _Segmented(image, 0, None, rows, files)
 
@@ -218,8 +219,19 @@ def _local_copy(entry: Entry, folder: Path) -> Path:
     content = download(entry.path)
     _check_unchanged(entry, (len(content),), (entry.size,))
     file = folder / f"image{PurePosixPath(entry.path).suffix}"
-    file.write_bytes(content)
+    with _named(file):
+        file.write_bytes(content)
     return file
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the temporary file or folder in an error of the block, such as a full disk: Python does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _check_unchanged(entry: Entry, now: tuple[int, ...], listed: tuple[int, ...]) -> None:

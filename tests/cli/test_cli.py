@@ -65,7 +65,7 @@ def test_recipes_has_a_help_and_reports_a_full_disk(capsys):
             [sys.executable, "-m", "danet", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: standard output: No space left on device")
+    assert ended.stderr.startswith("error: standard output: No space left on device; free some space")
     assert ended.stderr.count("\n") == 1
 
 

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from PIL import Image
 from danet import InputError, files
 from danet.cli import main
 from danet.data.images.read import read_mask
+from danet.predict import batch_segmenter
 from danet.predict.batch_segmenter import Segmenter
 from danet.predict.batched import Batched
-from danet.predict.manifest import Share, decode, encode, list_images
+from danet.predict.manifest import Entry, Share, decode, encode, list_images
 from danet.predict.predictor import load
 from danet.predict.storage import Folder, store_address
 
@@ -245,6 +247,20 @@ def test_a_folder_of_other_results_is_refused(command, tmp_path, capsys, photos)
     assert predict(*command, "--out", tmp_path / "b", "--no-images") == 2
     assert predict(*command, "--out", tmp_path / "b", "--no-images", "--size", "64") == 2
     assert "has the results of other settings (size None, now 64)" in capsys.readouterr().err
+
+
+def test_a_full_disk_for_temporary_files_is_named(tmp_path, monkeypatch):
+    """An error of `write` has no file name, without which the command ends in a traceback."""
+    entry = Entry("s3://photos/a.png", "a", 200, 0, "0", 0)
+    monkeypatch.setattr(batch_segmenter, "download", lambda _: b"x" * 200)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            batch_segmenter._local_copy(entry, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.filename == str(tmp_path / "image.png")
 
 
 def test_a_forged_manifest_is_refused(tmp_path, photos):
