@@ -273,7 +273,7 @@ def highlights() -> str:
         (
             "testing with 8 scales and flip, same results within 2e-5",
             f"{loop['ours']['median_s']:.1f} s",
-            f"the released loop: {loop['released loop']['median_s']:.1f} s; whole images, which now fit into memory, "
+            f"the released loop: {loop['released loop']['median_s']:.1f} s; whole images, which fit into memory here, "
             f"are {speedup:.1f} times as fast as windows",
         ),
         (
