@@ -137,10 +137,6 @@ def test_recipes_lists_all(capsys):
         ),
         ("evaluate absent/best.safetensors", "error: absent/best.safetensors: no such file; specify a .safetensors"),
         ("evaluate run", "error: run: not a file; use run/best.safetensors"),
-        (
-            "import good text.jpg/new",
-            "error: text.jpg/new: cannot write there (text.jpg is not a folder); choose",
-        ),
         ("predict text.jpg --weihgts x", "error: --weihgts: unknown option; did you mean --weights?"),
         ("predict text.jpg --device tpu --weights {w}", "error: --device: 'tpu' is not available; use 'cpu' or 'cuda'"),
         ("train", "error: danet train: RECIPE is missing; specify a recipe"),
