@@ -127,31 +127,33 @@ def ablation(result: dict[str, Any]) -> Figure:
 
 
 def baselines(result: dict[str, Any]) -> Figure:
-    """Draw each network's mIoU against its latency; lines are the standard deviation over the seeds."""
+    """Draw each network's mIoU, with latency and parameters; lines are the standard deviation over the seeds."""
     rows = [row for row in result["rows"] if row["miou"] is not None and "speed" in row]
-    figure, axes = _figure(7.2, 4.4)
-    heights = []
-    for row in sorted(rows, key=lambda row: -row["miou"]):
-        latency, miou = 1000 * row["speed"]["latency"]["median_s"], 100 * row["miou"]
-        color = BLUE if row["name"].startswith("both") else GRAY
-        axes.errorbar(latency, miou, yerr=100 * (row["spread"] or 0) or None, fmt="o", color=color, markersize=7)
-        heights.append((latency, miou, f"{label(row)}, {row['parameters'] / 1e6:.1f} M"))
-    axes.set_xscale("log")
-    latencies = [latency for latency, _, _ in heights]
-    axes.set_xlim(min(latencies) / 1.2, 2.4 * max(latencies))
-    ticks = [scale * step for scale in (1, 10, 100, 1000, 10_000) for step in (1, 2, 3, 5)]
-    axes.set_xticks([tick for tick in ticks if min(latencies) / 1.2 <= tick <= 2.4 * max(latencies)])
-    _plain_ticks(axes.xaxis)
-    low, high = axes.get_ylim()
-    lowest = float("inf")
-    for latency, miou, text in heights:  # labels below each other, so that they do not overlap
-        lowest = min(miou, lowest - 0.05 * (high - low))
-        axes.annotate(text, (latency, lowest), (8, 0), textcoords="offset points", va="center")
-    axes.grid()
+    rows.sort(key=lambda row: -row["miou"])
+    figure, axes = _figure(5.6, 1.0 + 0.28 * len(rows))
+    places = list(range(len(rows)))
+    colors = [BLUE if "DANet" in row["about"] or row["name"] == "dranet" else GRAY for row in rows]
+    spreads = [100 * (row["spread"] or 0) for row in rows]
+    errors = {"xerr": spreads, "capsize": 3} if any(spreads) else {}
+    axes.barh(places, [100 * row["miou"] for row in rows], height=0.6, color=colors, alpha=0.75, **errors)
+    axes.set_yticks(places, [label(row) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(left=min(100 * row["miou"] for row in rows) // 5 * 5 - 5)
+    axes.grid(axis="x")
+    table = axes.get_yaxis_transform()
+    columns = {
+        "mIoU, %": (1.12, [f"{100 * row['miou']:.1f}" for row in rows]),
+        "ms": (1.26, [f"{1000 * row['speed']['latency']['median_s']:.0f}" for row in rows]),
+        "parameters": (1.5, [f"{row['parameters'] / 1e6:.1f} M" for row in rows]),
+    }
+    for head, (x, texts) in columns.items():
+        axes.text(x, -1, head, ha="right", va="center", transform=table, color=GRAY)
+        for place, text in enumerate(texts):
+            axes.text(x, place, text, ha="right", va="center", transform=table)
     width = result["recipe"]["data"]["size"]
-    axes.set_xlabel(f"milliseconds for an image of {width} x {width * 3 // 4} pixels")
-    axes.set_ylabel("mIoU, %, CamVid" + (" (lines: standard deviation over the seeds)" if rows[0]["spread"] else ""))
-    axes.set_title("Accuracy and latency: same backbone, recipe and number of steps")
+    seeds = "\nLines: standard deviation over the seeds." if any(spreads) else ""
+    axes.set_xlabel(f"mIoU on CamVid, %; milliseconds for an image of {width} x {width * 3 // 4}{seeds}")
+    axes.set_title("Same backbone, recipe and number of steps", pad=18)
     return figure
 
 

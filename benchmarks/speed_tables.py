@@ -102,6 +102,31 @@ def protocols() -> str:
     return markdown(("", "s", "speedup", "peak memory, MB"), rows)
 
 
+def protocol_memory() -> str:
+    """Return the peak memory of multi-scale testing."""
+    rows = []
+    for name, network in (
+        ("protocol_memory", "a 1x1 convolution: the protocol alone"),
+        ("protocol_memory_resnet50", "DANet-50"),
+    ):
+        result = read(name)
+        scales = f"{len(result['scales'])}" if "scales" in result else "8 and flip"
+        peak, before = (f"{result[key] / 1e9:.2f} GB" for key in ("peak_bytes", "before_bytes"))
+        rows.append((network, scales, f"**{peak}**", before))
+    return markdown(("network", "scales", "peak of the process", "before it starts"), rows)
+
+
+def pipeline() -> str:
+    """Return images/s of `danet predict` on a folder, and of its parts."""
+    ways = {
+        "network alone": "network alone",
+        "in turn": "read, network and write in turn",
+        "overlapped": "overlapped, as `danet predict` does",
+    }
+    found = read("pipeline")["images_per_second"]
+    return markdown(("", "images/s"), [(text, f"{found[name]:.1f}") for name, text in ways.items()])
+
+
 def export() -> str:
     """Return latency, mIoU and file size of the exported bundled weights, and latency on a ResNet-50."""
     ways = {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from danet.predict.segmentation import Segmentation
     from danet.train.start import iterate_training, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "ChannelAttention",
     "DANet",
