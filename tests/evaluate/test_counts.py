@@ -40,7 +40,7 @@ def whole(evaluate, tmp_path):
     return tmp_path / "whole.json"
 
 
-def test_counts_of_another_export_of_the_same_network_are_refused(root, tmp_path, capsys):
+def test_counts_of_another_export_of_a_network_are_refused(root, tmp_path, capsys):
     """An int8 export has the card of the float32 network."""
     files = [tmp_path / f"{stride}.onnx" for stride in (1, 2)]
     for stride, file in enumerate(files, 1):

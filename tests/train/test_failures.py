@@ -241,7 +241,7 @@ def test_workers_killed_at_any_moment_are_one_line_in_seconds(warm, tmp_path, ki
     assert slowest < 10
 
 
-def test_lost_connections_without_workers_are_not_those_of_workers():
+def test_lost_connections_without_workers_are_not_of_workers():
     samples = registry.load("toy", None, "train")
     with pytest.raises(ConnectionRefusedError), translate_errors(recipes.TOY, 1, 0, samples):
         raise ConnectionRefusedError
