@@ -19,7 +19,7 @@ from danet.errors import InputError
 from danet.files import format_bytes
 from danet.model.device import free_memory
 from danet.recipes import Recipe
-from danet.train import distributed, loop, time_budget
+from danet.train import distributed, loop, run_folder, time_budget
 from danet.train.batches import batches
 from danet.train.build import load_split
 from danet.train.distributed import Process
@@ -106,7 +106,8 @@ def choose(
         transform: the user's own augmentation.
 
     Raises:
-        InputError: another dataset; several processes; the memory or the time do not suffice; see also `loop.iterate`.
+        InputError: another dataset; several processes; `options.folder` is not empty; the memory or the time do not
+            suffice; see also `loop.iterate`.
     """
     started = time.monotonic()
     if recipe.data.dataset != "folder":
@@ -117,6 +118,8 @@ def choose(
     if process.world > 1:
         what = "measures a single process"
         raise InputError("auto", what, "run it without torchrun, and pass the options that it prints to torchrun")
+    if options.folder.is_dir():
+        run_folder.check_unused(options.folder, recipe)
     samples = load_split(recipe, "train_split", options.data_root)
     chooser, found = _Chooser(recipe, given), measure(samples)
     _choose_size(chooser, found)

@@ -42,7 +42,7 @@ def read_checkpoint(process: Process, folder: Path, recipe: Recipe, resume: bool
         resume: whether the run is resumed.
 
     Raises:
-        InputError: the run is resumed and has no readable checkpoint.
+        InputError: the run is resumed and has no readable checkpoint; the folder of a new run is not empty.
     """
     restarted = process.sum(torch.tensor(int(distributed.restarted())))
 
@@ -50,6 +50,8 @@ def read_checkpoint(process: Process, folder: Path, recipe: Recipe, resume: bool
 
     def read() -> bytes:
         if not (resume or (restarted and run_folder.can_continue(folder, recipe))):
+            if folder.is_dir():
+                run_folder.check_unused(folder, recipe)  # before anything that takes time
             return b""
         own.append(checkpoint.newest(folder))
         return checkpoint.to_bytes(own[0]) if process.world > 1 else b""

@@ -175,6 +175,14 @@ def test_workers_load_as_fast_as_the_network_computes(monkeypatch, images, loadi
     assert auto._workers(run)[0] == workers
 
 
+def test_a_folder_in_use_is_refused_before_anything_is_measured(images, monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda _: pytest.fail("something was measured"))
+    (images / "run").mkdir()
+    (images / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"run: is not empty: it contains notes\.txt; choose another `folder`"):
+        chosen(images)
+
+
 def test_other_data_sets_are_refused():
     with pytest.raises(InputError, match=r"^auto: is for your own images, and this recipe is for toy; use the recipe"):
         choose(recipes.TOY, RunOptions(Path("run")))

@@ -289,13 +289,18 @@ def test_damaged_validation_images_end_a_run_before_its_first_step(tmp_path, mon
     (tmp_path / "masks/val/2.png").write_bytes(b"")
     monkeypatch.setattr(loop, "begin_step", lambda *_: pytest.fail("a step was taken"))
     run = tmp_path / "run"
-    options = ["--network.backbone", "test_resnet", "--network.no-pretrained", "--network.width", "8"]
-    options += ["--data.size", "32", "--data.batch", "2", "--device", "cpu", "--workers", "0", "--skip-bad", "9"]
-    assert main(["train", "folder", "--data.root", str(tmp_path), *options, "--out", str(run)]) == 2
+    command = ["train", "folder", "--data.root", str(tmp_path), "--out", str(run), "--skip-bad", "9", "--workers", "0"]
+    command += ["--network.backbone", "test_resnet", "--network.no-pretrained", "--network.width", "8"]
+    command += ["--data.size", "32", "--data.batch", "2", "--device", "cpu"]
+    assert main(command) == 2
     what = "empty file (0 bytes) (a validation image, and 1 more; only training images can be skipped)"
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"error: {tmp_path}/images/val/1.png: {what}; copy it again"
     assert not (run / run_folder.RECIPE).exists()
+    run.mkdir(exist_ok=True)
+    (run / "notes.txt").write_text("mine")
+    assert main(command) == 2
+    assert "run: is not empty: it contains notes.txt; " in capsys.readouterr().err, "the cheaper check comes first"
 
 
 def test_skipped_images_count_over_interruptions_and_processes(tmp_path):
