@@ -98,6 +98,11 @@ def list_names(names: Sequence[str], count: int = 10) -> str:
     return ", ".join(names[:count]) + (" ..." if names[count:] else "")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of another library, at most 200 characters; its type if it has no text."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
 def warn_renamed(where: object, old: str, new: str) -> None:
     """Warn that a name in a user's file or call has a new spelling. The old one keeps working."""
     warnings.warn(f"{where}: {old!r} is now {new!r}; the old name still works", FutureWarning, stacklevel=3)

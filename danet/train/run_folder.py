@@ -379,7 +379,8 @@ class SkippedImages:
             return
         if len(names) >= self.limit:
             note = f" ({self.limit} already skipped, see {self.file})" if self.limit else ""
-            raise InputError(name, f"{error.what}{note}", error.remedy)
+            leave_out = "or set `skip_bad` to leave it out (in recipe.yaml of a run that you resume)"
+            raise InputError(name, f"{error.what}{note}", f"{error.remedy}, {leave_out}")
         self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
         with _opened(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
             os.write(descriptor, f"{name}\t{_escape(error)}\n".encode("utf-8", _ANY_BYTES))

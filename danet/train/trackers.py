@@ -6,13 +6,14 @@ resumed run is complete, in a new run of MLflow and trackio and in the same one 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from danet.errors import InputError, missing_package, unknown_name
+from danet.errors import InputError, first_line, missing_package, print_note, unknown_name
 from danet.train import run_folder
 
 
@@ -134,6 +135,8 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
 class TrackerLog:
     """A context manager that sends the rows of metrics.csv to trackers.
 
+    A tracker that fails, as without a connection, is noted and gets no more rows: it must not end the training.
+
     Args:
         names: of `TRACKERS`.
         run: the run folder.
@@ -145,7 +148,7 @@ class TrackerLog:
 
     def __init__(self, names: Sequence[str], run: Path, settings: Mapping[str, Any]):
         self._names, self._run, self._settings = names, run, settings
-        self._open: list[Tracker] = []
+        self._open: dict[str, Tracker] | None = None
         if "tensorboard" in names and (folder := run / "tensorboard").is_symlink():
             what = "is a link to another folder, which would be written to"
             raise InputError(folder, what, "remove it, or choose another `folder`")
@@ -154,16 +157,32 @@ class TrackerLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tracker in self._open:
-            tracker.close()
+        for name, tracker in list((self._open or {}).items()):
+            with self._dropping(name):
+                tracker.close()
 
     def add(self, history: Sequence[Mapping[str, float]]) -> None:
         """Send the last row; the first call sends all rows."""
         rows = history[-1:]
-        if not self._open:
-            self._open = [TRACKERS[name](self._run, self._settings) for name in self._names]
-            rows = history
-        for tracker in self._open:
-            for row in rows:
-                numbers = {name: number for name, number in row.items() if name != "step" and math.isfinite(number)}
-                tracker.log(int(row["step"]), numbers)
+        if self._open is None:
+            self._open, rows = {}, history
+            for name in self._names:
+                with self._dropping(name):
+                    self._open[name] = TRACKERS[name](self._run, self._settings)
+        for name, tracker in list(self._open.items()):
+            with self._dropping(name):
+                for row in rows:
+                    tracker.log(int(row["step"]), {k: v for k, v in row.items() if k != "step" and math.isfinite(v)})
+
+    @contextmanager
+    def _dropping(self, name: str) -> Iterator[None]:
+        """Drop a tracker that fails, and say so."""
+        try:
+            yield
+        except Exception as error:  # trackers have their own types
+            assert self._open is not None
+            self._open.pop(name, None)
+            kept = self._run / run_folder.METRICS
+            print_note(
+                f"note: the tracker {name} failed ({first_line(error)}) and gets no more rows; all are in {kept}"
+            )

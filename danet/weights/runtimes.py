@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from danet.arrays import Array, on_device_of, to_numpy
-from danet.errors import InputError, missing_package
+from danet.errors import InputError, first_line, missing_package
 from danet.weights import onnx_file
 from danet.weights.card import Card
 
@@ -87,7 +87,7 @@ class ExportedNetwork:
         try:
             return self._run(name, np.ascontiguousarray(to_numpy(images)))
         except Exception as error:  # each runtime has its own types
-            what = f"cannot segment {shape[0]} of {shape[2]} x {shape[3]} ({_first_line(error)})"
+            what = f"cannot segment {shape[0]} of {shape[2]} x {shape[3]} ({first_line(error)})"
             raise InputError("images", what, "use smaller ones; the .safetensors file needs less memory") from error
 
 
@@ -212,7 +212,7 @@ def _open_onnx(path: Path) -> tuple[Run, str, str]:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has its own types
-        raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
+        raise InputError(path, f"cannot run it ({first_line(error)})", "copy or export it again") from error
     run_options = runtime.RunOptions()
     run_options.only_execute_path_to_fetches = True  # the labels would need a map K,H,W
     run_options.log_severity_level = 4
@@ -245,7 +245,7 @@ def _open_openvino(path: Path, dtype: str) -> tuple[Run, str, str]:
     except InputError:
         raise
     except Exception as error:  # the runtime has its own types
-        raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
+        raise InputError(path, f"cannot run it ({first_line(error)})", "copy or export it again") from error
     return lambda name, images: compiled(name)(images), *entries
 
 
@@ -264,7 +264,7 @@ def _open_executorch(path: Path) -> tuple[Run, str, str]:
     except InputError:
         raise
     except Exception as error:  # the runtime has its own types
-        raise InputError(path, f"cannot run it ({_first_line(error)})", "copy or export it again") from error
+        raise InputError(path, f"cannot run it ({first_line(error)})", "copy or export it again") from error
 
     def run(name: str, images: np.ndarray) -> np.ndarray:
         if images.shape != taken:  # the runtime would also print it
@@ -292,10 +292,6 @@ def _checked(path: Path, card: str | None, expected: str | None, actual: str) ->
         what = "its weights differ from those that were exported (SHA-256 mismatch)"
         raise InputError(path, what, "copy or export it again" + (", both files" if path.suffix == ".xml" else ""))
     return card, actual
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 @contextlib.contextmanager

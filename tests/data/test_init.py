@@ -608,3 +608,14 @@ def test_files_that_are_not_read_as_images_are_named(tmp_path, monkeypatch, inst
     monkeypatch.setattr("danet.data.custom.scan_masks.HEIF_SUFFIXES", (".part",))
     advice = "" if installed else "; HEIC images need pillow-heif (uv sync --extra heif)"
     assert f"{note}{advice}" in propose(tmp_path).notes
+
+
+def test_a_folder_of_too_many_folders_is_no_dataset(tmp_path, monkeypatch):
+    """Such as a whole disk, through a link."""
+    monkeypatch.setattr("danet.data.custom.discover._MAX_FOLDERS", 3)
+    build(tmp_path, [stripes(0, 1)] * 4)
+    (tmp_path / "a").mkdir()
+    propose(tmp_path)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InputError, match="contains more than 3 folders; specify the folder of one dataset"):
+        propose(tmp_path)

@@ -90,6 +90,21 @@ def test_run_sends_its_validations(stub, tmp_path, monkeypatch):
     assert "id" in json.loads((tmp_path / "run/environment.json").read_text())
 
 
+@pytest.mark.parametrize("stub", ["mlflow"], indirect=True)
+@pytest.mark.parametrize("fails", ["start_run", "log_metrics", "end_run"])
+def test_a_tracker_that_fails_ends_no_run(stub, tmp_path, monkeypatch, capsys, fails):
+    def fail(*_, **__):
+        raise ConnectionError("connection refused\nTraceback ...")
+
+    monkeypatch.setattr(stub, fails, fail)
+    with TrackerLog(["mlflow", "tensorboard"], tmp_path, SETTINGS) as log:
+        log.add(HISTORY[:1])
+        log.add(HISTORY)
+    line = "note: the tracker mlflow failed (connection refused) and gets no more rows; all are in "
+    assert capsys.readouterr().err == f"{line}{tmp_path / 'metrics.csv'}\n"
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
 def test_unknown_and_missing_trackers_are_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"^tracker: 'wand' is unknown; did you mean wandb"):
         danet.train("toy", out=tmp_path / "run", tracker="wand")

@@ -6,7 +6,7 @@ Folders are described by patterns, as dataset.yaml names them: `images/train` an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from string import digits
 
@@ -41,6 +41,7 @@ _MASKS = (
 _LONGEST_FIRST = sorted((name for names in SPLIT_NAMES.values() for name in names), key=len, reverse=True)
 _NEXT_TO_SPLIT = ("", "data", "set", "dataset", *_IMAGES, *_MASKS)  # trainset, train_images, trainannot
 _MAX_DEPTH = 6
+_MAX_FOLDERS = 20_000
 _MAX_COMPARED = 8  # folders with unusual names that are compared file by file
 
 Groups = dict[str, dict[str, list[Path]]]
@@ -57,7 +58,8 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
         The layout, and notes for the user, one line each.
 
     Raises:
-        InputError: no such folder, no images, no masks, or no mask that is named after an image.
+        InputError: no such folder, too many folders in it, no images, no masks, or no mask that is named after an
+            image.
     """
     if not root.is_dir():
         raise missing_folder(root, "specify the folder that contains the images and masks")
@@ -82,7 +84,9 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
 
 def _group_folders(root: Path, depth: int) -> Groups:
     groups: Groups = {}
-    for folder in (root, *_subfolders(root, depth)):
+    for count, folder in enumerate(chain([root], _subfolders(root, depth))):
+        if count > _MAX_FOLDERS:
+            raise InputError(root, f"contains more than {_MAX_FOLDERS:,} folders", "specify the folder of one dataset")
         if holds_images(folder):
             pattern, split = _pattern(folder.relative_to(root).parts)
             groups.setdefault(pattern, {}).setdefault(split, []).append(folder)
