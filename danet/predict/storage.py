@@ -215,7 +215,7 @@ def _system(scheme: str, authority: str) -> "tuple[FileSystem, str]":
     try:
         system, root = FileSystem.from_uri(f"{scheme}://{authority}/{options}")
     except (ArrowException, OSError) as error:
-        what = f"cannot be opened ({_one_line(error)})"
+        what = f"cannot be opened ({_joined(error)})"
         raise InputError(f"{scheme}://{authority}", what, "check the address and the credentials") from error
     return system, root.rstrip("/")
 
@@ -283,10 +283,10 @@ def _one_line(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.strerror = _one_line(error)
+        error.strerror = _joined(error)
         error.filename = address
         raise
 
 
-def _one_line(error: Exception) -> str:
+def _joined(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
