@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from danet.errors import InputError, missing_torch
+from danet.errors import InputError, missing_torch, name_parameters
 from danet.files import FULL
 
 COMMANDS = {
@@ -41,6 +41,20 @@ _REPORTING_LEAKS = "triton", "onnx", "executorch"
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; None: that of this process, which then ends."""
+    named = name_parameters.set(_with_flags)
+    try:
+        return _main(args)
+    finally:
+        name_parameters.reset(named)
+
+
+def _with_flags(text: str) -> str:
+    from danet.cli.parsing import with_flags  # imports tyro
+
+    return with_flags(text)
+
+
+def _main(args: Sequence[str] | None) -> int:
     if args is None:
         _delay_garbage_collection()
     args = list(sys.argv[1:] if args is None else args)

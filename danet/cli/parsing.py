@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from danet.errors import InputError, name_parameters, printable
+from danet.errors import InputError, printable
 
 Parsed = TypeVar("Parsed")
 
@@ -107,7 +107,6 @@ def parse(
     """
     options = list(_options(kind, default))
     _FLAGS.set({**{name: option.flag for option in options for name in option.names}, **(aliases or {})})
-    name_parameters.set(with_flags)
     given: dict[str, Any] = {} if default is None else {"default": default}
     full, texts, messages = f"{program} {command}", {}, io.StringIO()
     args = ["--help"] if {"-h", "--help"} & set(args) else _normalized(args, options)
