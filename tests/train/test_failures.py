@@ -236,7 +236,7 @@ def test_workers_killed_at_any_moment_are_one_line_in_seconds(warm, tmp_path, ki
         assert re.fullmatch(expected, lines[-1]), lines
         assert "Traceback" not in program.stderr()
         assert program.alive() == []
-        assert checkpoint.newest(run)["step"] >= 0
+        assert not run.exists() or checkpoint.newest(run)["step"] >= 0  # nothing is left before the first step
     print(f"slowest of {kills}: {slowest:.2f} s")
     assert slowest < 10
 
