@@ -6,6 +6,7 @@ A terminal shows a bar. Files and pipes get a line after each validation, and on
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +16,8 @@ from danet.errors import print_note, printable
 
 SECONDS_PER_LINE = 60.0
 """The time between two lines of progress where there is no terminal."""
+
+_MUCH_WARMUP = 0.25  # of the steps
 
 
 class TrainingProgress:
@@ -104,3 +107,12 @@ def duration(seconds: float) -> str:
     """Return a time in minutes or hours, rounded."""
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def note_steps(folder: Path, step: int, steps: int, warmup: int) -> None:
+    """Say so if a resumed run has no step left, or if warmup takes much of a new one."""
+    if step == steps:
+        print_note(f"{folder}: all {steps} steps are done; only the report is made again")
+    elif step == 0 and warmup > _MUCH_WARMUP * steps:
+        what = f"warmup takes {warmup} of {steps} steps"
+        print_note(f"note: {what}; train longer, or set `optim.warmup` to {steps // 10}")

@@ -41,9 +41,9 @@ from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
 from danet.train.distributed import Interruption, Process
 from danet.train.fingerprint import fingerprint
-from danet.train.logging import TrainingProgress
+from danet.train.logging import TrainingProgress, note_steps
 from danet.train.result import Result
-from danet.train.resume import check_state, check_transform, license_of, load_network, note_steps, restarted_recipe
+from danet.train.resume import check_state, check_transform, license_of, load_network, restarted_recipe
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import (
     freeze,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from danet import recipes
-from danet.errors import InputError, join_messages, print_note
+from danet.errors import InputError, join_messages
 from danet.recipes import Recipe
 from danet.train.checkpoint import TrainingState
 from danet.train.fingerprint import describe_changes
@@ -16,8 +16,6 @@ from danet.weights.card import Card
 
 HONORED = "about", "fine_tunes", "skip_bad", "data.root"
 """Fields of the recipe that may be edited in recipe.yaml: they do not change the result."""
-
-_MUCH_WARMUP = 0.25  # of the steps
 
 
 def check_state(
@@ -57,15 +55,6 @@ def check_state(
     if step > steps:
         what = f"the checkpoint is at step {step}, but recipe.yaml ends at step {steps}"
         raise InputError(folder, what, "restore the number of epochs or steps in recipe.yaml")
-
-
-def note_steps(folder: Path, step: int, steps: int, warmup: int) -> None:
-    """Say so if a resumed run has no step left, or if warmup takes much of a new one."""
-    if step == steps:
-        print_note(f"{folder}: all {steps} steps are done; only the report is made again")
-    elif step == 0 and warmup > _MUCH_WARMUP * steps:
-        what = f"warmup takes {warmup} of {steps} steps"
-        print_note(f"note: {what}; train longer, or set `optim.warmup` to {steps // 10}")
 
 
 def restarted_recipe(recipe: Recipe, saved: Mapping[str, Any]) -> Recipe:

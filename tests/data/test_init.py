@@ -619,3 +619,5 @@ def test_a_folder_of_too_many_folders_is_no_dataset(tmp_path, monkeypatch):
     (tmp_path / "b").mkdir()
     with pytest.raises(InputError, match="contains more than 3 folders; specify the folder of one dataset"):
         propose(tmp_path)
+    with pytest.raises(InputError, match="images: found images in the folder itself"):
+        propose(tmp_path / "images")  # the folders around it are not named

@@ -252,7 +252,10 @@ def _not_found(root: Path, groups: Groups) -> InputError:
     if _kind(name) in _IMAGES + _MASKS or _partition_split(name)[1]:
         above = root.parent if root.name not in ("", "..") else root.resolve().parent
         for folder in (above, above.parent):
-            around = _group_folders(folder, 2)
+            try:
+                around = _group_folders(folder, 2)
+            except InputError:  # too many folders to look for an advice
+                continue
             pair = _find_usual_names(around) or ()
             found = [each.resolve() for pattern in pair for own in around[pattern].values() for each in own]
             if any(each.is_relative_to(root.resolve()) for each in found):
