@@ -379,14 +379,23 @@ def _check_keys(node: Any, loader: Any) -> None:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, sorted; linked folders are followed, each once, and hidden ones are left out."""
+    """Yield all files below a folder, sorted; linked folders are followed, each once, and hidden ones are left out.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
         if real not in seen:
             yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
         seen.add(real)
+
+
+def _raise_unreadable(error: OSError) -> NoReturn:
+    what = f"cannot read the folder ({error.strerror})"
+    raise InputError(Path(error.filename), what, "change its permissions, or move it away") from error
 
 
 def csv_text(text: str) -> str:

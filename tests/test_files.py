@@ -14,7 +14,7 @@ import yaml
 
 from danet import files
 from danet.errors import InputError
-from danet.files import atomic_path, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
+from danet.files import atomic_path, read_limited, read_yaml, remove_incomplete, walk_files, write_atomically, write_json
 
 WRITER = """
 import sys
@@ -163,6 +163,22 @@ def test_the_longest_honest_label_map_is_read(tmp_path):
     text = "label_map: {" + ", ".join(f"{value}: {value % 150}" for value in range(9_000)) + "}"
     (tmp_path / "dataset.yaml").write_text(text)
     assert len(read_yaml(tmp_path / "dataset.yaml")["label_map"]) == 9_000
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    assert list(walk_files(tmp_path)) == [tmp_path / "a.png"]
+    scandir = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
+    with pytest.raises(InputError, match=r"closed: cannot read the folder \(Permission denied\); change its permissions"):
+        list(walk_files(tmp_path))
 
 
 def test_folders_that_ignore_case_are_recognized(tmp_path, monkeypatch):

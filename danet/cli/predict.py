@@ -104,6 +104,8 @@ def run(args: Sequence[str]) -> int:
 
     if not options.images:
         raise InputError("danet predict", "no images given", "specify images, videos or folders")
+    if str(options.csv) == "-":
+        raise InputError("csv", "must be a file; standard output lists the label maps", "for example: --csv shares.csv")
     protocol = find_protocol(options.protocol)
     card = peek(options.weights)
     found = None if card is None else _find(options, card)

@@ -21,9 +21,17 @@ class Confusion:
         self.matrix = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def update(self, labels: Integer[np.ndarray, "*pixels"], prediction: Integer[np.ndarray, "*pixels"]) -> None:
-        """Add an image or a part of one, as train ids. Pixels labeled 255 are ignored."""
+        """Add an image or a part of one, as train ids. Pixels labeled 255 are ignored.
+
+        Raises:
+            ValueError: another pixel has a label or a prediction that is no class.
+        """
         valid = labels != IGNORE
-        pairs = labels[valid].astype(np.int64) * self.num_classes + prediction[valid]
+        labels, prediction = labels[valid].astype(np.int64), prediction[valid]
+        for what, values in (("labels", labels), ("predictions", prediction)):
+            if values.size and not 0 <= values.min() <= values.max() < self.num_classes:
+                raise ValueError(f"{what} from {values.min()} to {values.max()}, with {self.num_classes} classes")
+        pairs = labels * self.num_classes + prediction
         self.matrix += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.matrix.shape)
 
     def merge(self, other: "Confusion") -> None:

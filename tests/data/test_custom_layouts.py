@@ -54,7 +54,7 @@ def test_train_and_val_folders_are_used_if_present(tmp_path):
 def test_settings_map_mask_values_to_classes(tmp_path):
     write_pair(tmp_path, "a", 255, "train", masks="gt")
     (tmp_path / "dataset.yaml").write_text(
-        "classes: [ground, crack]\nmasks: gt\nlabel_map: {0: 0, 255: 1, 128: 255}\nignore: 9\n"
+        "classes: [ground, crack]\nmasks: gt\nlabel_map: {0: 0, 255: 1, 128: 255}\nignore: [9, 128]\n"
         "palette: [[0, 0, 0], [255, 0, 0]]\n"
     )
     samples = registry.load("folder", tmp_path, "train")
@@ -77,6 +77,10 @@ def test_settings_map_mask_values_to_classes(tmp_path):
         ("classes: [a, b]\npalette: [[0, 0, 300], [1, 2, 3]]", "palette: must be a list of colors"),
         ("classes: [a, b]\nlabel_map: {a: b}", "label_map: must map mask values to class ids, got"),
         ("classes: [a, b]\nlabel_map: {3: 2}", "dataset.yaml: label_map: 3: 2 is not a class"),
+        (
+            "classes: [a, b]\nlabel_map: {0: 0, 7: 1}\nignore: [9, 7]",
+            "ignore and label_map disagree about the mask value 7; remove it from one of them",
+        ),
         ("classes: [a, b]\nval: 2", "val: must be a number between 0 and 1, got 2"),
         ("classes: [a, b]\nimages: 3", "images: must be a folder name, got 3"),
         ("classes: [a, b]\nimages: nowhere", "no such folder"),

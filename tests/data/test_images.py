@@ -79,6 +79,13 @@ def test_16_bit_gray_is_scaled_not_clipped(tmp_path):
         assert (image[..., band] * 257).round().astype(int).tolist() == values.tolist()
 
 
+@pytest.mark.parametrize("values", [(-5, 12), (0, 70000)])
+def test_32_bit_values_that_16_bits_do_not_hold_are_named(tmp_path, values):
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=f"32-bit values from {values[0]} to {values[1]}, and 0 to 65535 can be read"):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_orientation_is_applied(tmp_path, image, orientation):
     exif = Image.Exif()

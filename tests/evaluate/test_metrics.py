@@ -129,6 +129,12 @@ def test_ignored_pixels_are_not_counted():
     assert counted.scores().miou == 1.0
 
 
+@pytest.mark.parametrize(("labels", "prediction"), [([0, 3], [0, 0]), ([0, 255], [4, 4]), ([0, 0], [-1, 0])])
+def test_pixels_of_no_class_are_not_counted_as_another(labels, prediction):
+    with pytest.raises(ValueError, match="with 3 classes"):
+        confusion(np.array(labels), np.array(prediction))
+
+
 def test_absent_classes_are_excluded_and_false_ones_count_as_zero():
     absent = confusion(np.array([[0, 1]]), np.array([[0, 1]])).scores()
     assert np.isnan(absent.iou[2])

@@ -198,6 +198,12 @@ def test_an_existing_table_is_not_overwritten(predict, tmp_path):
     assert (tmp_path / "t.csv").read_text() == "mine"
 
 
+def test_a_table_is_not_mixed_with_the_listed_label_maps(predict, tmp_path):
+    status, _, err = predict(save(tmp_path / "a.png"), "--csv", "-")
+    assert status == 2
+    assert "error: --csv: must be a file; standard output lists the label maps; for example: --csv shares.csv" in err
+
+
 def test_a_table_has_no_formulas_and_is_always_utf_8(predict, tmp_path, monkeypatch):
     """A path or a class may begin with =, and Linux has names that are no text."""
     monkeypatch.chdir(tmp_path)

@@ -379,7 +379,8 @@ def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
     if image.mode.startswith("I"):
         gray = np.asarray(image).astype(np.int64)
         if gray.min() < 0 or gray.max() > 65535:
-            raise InputError(name, f"holds 32-bit values up to {gray.max()}", "convert it to 8 or 16 bits first")
+            what = f"holds 32-bit values from {gray.min()} to {gray.max()}, and 0 to 65535 can be read"
+            raise InputError(name, what, "convert it to 8 or 16 bits first")
         return gray.astype(np.uint16)[..., None]
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
     image = image.convert(mode if mode in ("L", "LA", "RGB", "RGBA") else "RGB")
