@@ -1,7 +1,8 @@
 """Workers on a Ray cluster: each is a process that takes items, a list at a time, and is replaced when it dies.
 
 Items are small, such as paths: what they name never passes through Ray. When a worker dies, its items are tried again,
-each alone in a worker. An item that kills two workers this way is given up by name, and the others continue.
+each alone in a worker. An item that kills two workers this way is given up by name, and the others continue. No item is
+to blame when a machine of the cluster ends.
 """
 
 import logging
@@ -141,7 +142,7 @@ def process(
         OSError: raised by a worker.
     """
     import ray
-    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+    from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 
     pool = _Pool(start, *resources)
     waiting, suspects, kills, in_a_row = deque(bundles), deque[Item](), Counter[Item](), 0
@@ -164,11 +165,16 @@ def process(
                     in_a_row += 1
                     if in_a_row > _DEATHS_IN_A_ROW * resources[0]:
                         raise _too_many_deaths(in_a_row, error) from error
+                    lost = isinstance(error, ActorUnavailableError) or not pool.has_node(slot)
                     pool.replace(slot)
                     if not alone:
-                        suspects += remaining(items)
+                        left = remaining(items)
+                        if lost and left:
+                            waiting.append(left)
+                        else:
+                            suspects += left
                         continue
-                    kills[items[0]] += 1
+                    kills[items[0]] += not lost
                     if kills[items[0]] < KILLS:
                         suspects += items
                     else:
@@ -190,6 +196,7 @@ class _Pool:
         self._start = start
         self._kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Actor)
         self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, Any] = {}
         self.idle = deque(range(count))
 
     def call(self, items: Sequence[Any], alone: bool) -> tuple[int, Any]:
@@ -197,12 +204,24 @@ class _Pool:
         slot = self.idle.popleft()
         if slot not in self._actors:
             self._actors[slot] = self._kind.remote(self._start)
+            self._nodes[slot] = self._actors[slot].node.remote()
         actor = self._actors[slot]
         return slot, actor.alone.remote(items[0]) if alone else actor.many.remote(items)
 
+    def has_node(self, slot: int) -> bool:
+        """Return whether a worker that died had begun, on a machine that still belongs to the cluster."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            own = ray.get(self._nodes[slot])
+        except RayError:
+            return False
+        return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own)
+
     def replace(self, slot: int) -> None:
         """Forget a worker that died; the next call starts another."""
-        del self._actors[slot]
+        del self._actors[slot], self._nodes[slot]
         self.idle.append(slot)
 
     def stop(self) -> None:
@@ -219,6 +238,11 @@ class _Actor:
     def __init__(self, start: Callable[[], Worker]):
         self._start = start
         self._worker: Worker | None = None
+
+    def node(self) -> str:
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
 
     def many(self, items: Sequence[Any]) -> Any:
         return self._made().many(items)
