@@ -187,7 +187,7 @@ def scale() -> str:
             f"{found['seconds_of_one']:.1f}",
             f"{found['seconds']:.1f}",
             f"{found['seconds_of_twice']:.1f}",
-            f"{found['error_of_the_model']:+.0%}".replace("%", " %"),
+            f"{round(100 * found['error_of_the_model']):+d}%",
         )
         for way, found in result["ways"].items()
     ]
@@ -237,7 +237,9 @@ def small_images() -> str:
     ]
     head = ("engine", "s", "images/s", "s to start and list", "rows with an error", "wrong or missing results")
     about = f"{result['images']:,} images of {result['width']} x {result['height']}, {result['bad']} of them damaged"
-    return f"\n{about}; peak memory {result['peak_mb']:,.0f} MB:\n{markdown(head, rows)}"
+    differing = sum(found.get("files_that_differ", 0) for found in result["engines"].values())
+    compared = f"{differing} label maps differ between the engines"
+    return f"\n{about}; {compared}; peak memory {result['peak_mb']:,.0f} MB:\n{markdown(head, rows)}"
 
 
 def deployment() -> str:
