@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks import command
 from benchmarks.command import JsonFile
+from danet.data.images.read import read_image, read_mask
 from danet.errors import InputError
 from danet.predict.batch import Settings, open_batch
 from danet.predict.batch_engines import run_here, run_on_ray
@@ -78,6 +79,7 @@ def run(options: Options) -> dict[str, Any]:
                 call = partial(_ray, predictor, options, options.nodes)
                 results[way] = _measured(way, call, batches, folder, options.images)
         sizes = _sizes(folder / "local engine 2", 2 * options.images)
+        files = _file_seconds(batches[1], folder / "local engine 1", predictor)
     per_image = results["local engine"]["seconds_per_image"]
     return {
         "images": [1, options.images, 2 * options.images],
@@ -86,6 +88,7 @@ def run(options: Options) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "ways": results,
         "bytes": sizes,
+        "file_seconds": files,
         "cost": [cost(images, per_image, sizes) for images in TARGETS],
     }
 
@@ -176,6 +179,18 @@ def _ray(predictor: Predictor, options: Options, workers: int, photos: Path, out
     batch, _ = open_batch([photos], settings, predictor)
     gpus = None if options.device.startswith("cuda") else 0
     list(run_on_ray(batch, batch.missing(), Workers(workers, gpus)))
+
+
+def _file_seconds(photos: Path, out: Path, predictor: Predictor) -> float:
+    """Return the seconds of a core for an image without the network: to read it, and to encode its label map."""
+    files, seconds = sorted(photos.iterdir()), 0.0
+    for file in files:
+        labels = read_mask(out / f"{file.stem}_labels.png").astype(np.uint8)
+        before = time.perf_counter()
+        read_image(file)
+        to_png(label_image(labels, predictor.classes))
+        seconds += time.perf_counter() - before
+    return seconds / len(files)
 
 
 def _sizes(out: Path, images: int) -> dict[str, float]:

@@ -216,7 +216,9 @@ def batch_costs() -> str:
     about = f"{result['pixels'] / 1e6:.1f} megapixels, {seconds:.2f} s for each in a process of one core:"
     limits = (
         f"10 Gbit/s carry {network:,.0f} such images per second, the work of {network * seconds:,.0f} such processes.\n"
-        f"S3 accepts 3,500 PUTs per second in a folder: that many images, or {3500 * seconds:,.0f} processes."
+        f"S3 accepts 3,500 PUTs per second in a folder: that many images, or {3500 * seconds:,.0f} processes.\n"
+        f"Reading an image and encoding its label map takes {result['file_seconds']:.3f} s of a core, so a GPU that "
+        f"segments\nmore than {1 / result['file_seconds']:.0f} of these images per second needs several cores."
     )
     return f"\n{about}\n{markdown(head, rows)}{limits}\n\n"
 

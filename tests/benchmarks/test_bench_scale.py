@@ -23,6 +23,7 @@ def test_the_local_ways_are_measured_at_three_sizes(tiny_weights):
     assert set(result["ways"]) == {"plain loop", "local engine"}
     assert result["images"] == [1, 2, 4]
     assert all(size > 0 for size in result["bytes"].values())
+    assert 0 < result["file_seconds"] < 10
     assert len(scale.table(result).splitlines()) == 4 + 1 + 2 + 3
     with pytest.raises(InputError, match="images: must be at least 2"):
         scale.run(scale.Options(images=1))
