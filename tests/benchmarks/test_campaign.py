@@ -173,7 +173,7 @@ def test_twins_differ_from_their_rows_only_in_the_rate_of_attention(campaign, lo
         optim = replace(rows[name].optim, attention_lr_factor=0.0)
         assert rows[twin] == replace(rows[name], optim=optim)
     assert rows["all"] == rows["all-off"] == replace(rows["started"], loss=recipes.Loss(attention=0.4))
-    assert rows["decoder-all"].network == replace(rows["all"].network, decoder=True)
+    assert rows["decoder-supervised"].network == replace(rows["all"].network, decoder=True)
     assert {recipe.optim.epochs for recipe in rows.values()} == {rows["twin"].optim.epochs}
 
 
@@ -203,11 +203,11 @@ def test_ablation_rows_differ_only_as_in_the_paper(campaign, load, camvid):
 def test_any_folder_can_be_compared_on_at_its_own_size(campaign, load, camvid):
     (camvid / "labels").rename(camvid / "masks")
     (camvid / "dataset.yaml").write_text(f"classes: [{', '.join(f'c{i}' for i in range(12))}]")
-    chosen = options(campaign, camvid, dataset="folder", only=("decoder-all",))
+    chosen = options(campaign, camvid, dataset="folder", only=("decoder-supervised",))
     result = campaign.run(load("twins").rows(campaign.base(chosen)), chosen)
     assert result["images"] == {"train": 4, "val": 3}
     assert (result["recipe"]["data"]["scale"], result["recipe"]["data"]["size"]) == ([1.0, 1.0], None)
-    assert [run["name"] for run in result["runs"]] == ["decoder-all"]
+    assert [run["name"] for run in result["runs"]] == ["decoder-supervised"]
     assert result["runs"][0]["scales"].keys() == {"position", "channel"}
 
 

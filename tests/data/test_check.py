@@ -103,6 +103,7 @@ def test_ignored_masks_and_absent_classes_are_warnings(tmp_path):
         ("p1.png", "every pixel is ignored"),
         ("masks", "classes without pixels: 2 of 4 (water, mud)"),
         ("dataset.yaml", "33.3% of the pixels are ignored (mask values 255: 33.3%)"),
+        ("dataset.yaml", "classes without pixels in train: 1 of 4 (crack)"),
     ]
 
 
@@ -299,6 +300,32 @@ def test_images_that_are_in_train_and_in_val_are_named(tmp_path, divided):
     report = check_folder(tmp_path)
     assert ("divided into 6 train, 2 val" in report_lines(report)) is not divided
     assert json.loads(json.dumps(report.as_dict()))["divided"] == ({} if divided else {"train": 6, "val": 2})
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_classes_that_the_division_leaves_out_are_named(tmp_path, listed):
+    """A rare class may be in no image of val, or only in those."""
+    build(tmp_path, [stripes(0, 1)] * 10)
+    settings = "classes: [ground, crack, never]\n"
+    (tmp_path / "dataset.yaml").write_text(settings)
+    if listed:
+        names = [file.stem for file in sorted((tmp_path / "images").iterdir())]
+        for split, own in (("train", names[2:]), ("val", names[:2])):
+            (tmp_path / f"{split}.txt").write_text("\n".join(own))
+        (tmp_path / "dataset.yaml").write_text(f"{settings}splits: {{train: train.txt, val: val.txt}}\n")
+    train, val = ([pair.mask for pair in dataset_yaml.load(tmp_path, split).pairs] for split in ("train", "val"))
+
+    def warned() -> list[str]:
+        return [f"{w.what}; {w.remedy}" for w in check_folder(tmp_path).warnings if "without pixels in" in w.what]
+
+    way = "change the lists" if listed else "change val"
+    assert warned() == []
+    for mask in (*train[1:], *val):
+        save(mask, stripes(0))
+    assert warned() == [f"classes without pixels in val: 1 of 3 (crack); their IoU is n/a; {way}, or add images"]
+    save(train[0], stripes(0))
+    save(val[0], stripes(0, 1))
+    assert warned() == [f"classes without pixels in train: 1 of 3 (crack); they are not learned; {way}, or add images"]
 
 
 @pytest.mark.parametrize("first", ["train", "val"])

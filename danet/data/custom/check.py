@@ -79,7 +79,8 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
             loaded[split] = [pair.name for pair in load_split(settings, split).pairs]
     divisions = _division_warnings(settings, parts, loaded, bool(divided))
     shared = _shared_images(layout.root, report, loaded)
-    warnings = (*report.warnings, *divisions, *shared)
+    absent = [] if divided else _absent_classes(settings, report, loaded)
+    warnings = (*report.warnings, *divisions, *shared, *absent)
     counts = {} if divided else {split: len(names) for split, names in loaded.items()}
     return replace(report, problems=_unique(problems), warnings=warnings, divided=counts)
 
@@ -136,6 +137,21 @@ def _shared_images(root: Path, report: Report, loaded: Mapping[str, Sequence[str
     shown = list_names([name if name == other else f"{name} = {other}" for name, other in pairs], 5)
     what = f"{len(pairs)} of {len(loaded['val'])} images of val are also in train ({shown})"
     return [Problem(root, what, "remove them from one of the two; the scores on val are too high otherwise")]
+
+
+def _absent_classes(settings: Settings, report: Report, loaded: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Warn of classes that the division leaves without pixels in train or val; `loaded` has the images of each."""
+    present, remedies = report.present.get(ALL, {}), {"train": "they are not learned", "val": "their IoU is n/a"}
+    everywhere = frozenset[int]().union(*present.values())
+    warnings = []
+    for split, remedy in remedies.items():
+        absent = everywhere.difference(*(present.get(name, frozenset()) for name in loaded.get(split, ())))
+        if split in loaded and absent:
+            names = [settings.classes.names[i] for i in sorted(absent)]
+            what = f"classes without pixels in {split}: {len(names)} of {len(settings.classes)} ({', '.join(names)})"
+            way = "change val" if not settings.layout.lists else "change the lists"
+            warnings.append(Problem(settings.layout.root / "dataset.yaml", what, f"{remedy}; {way}, or add images"))
+    return warnings
 
 
 def _turned(settings: Settings, report: Report) -> list[Problem]:
@@ -204,6 +220,7 @@ def check_parts(classes: Classes, parts: Sequence[Part], advance: Advance | None
         _unique(p for part, report in zip(parts, reports, strict=True) for p in (*part.problems, *report.problems)),
         _unique(p for part, report in zip(parts, reports, strict=True) for p in (*part.warnings, *report.warnings)),
         {split: digests for report in reports for split, digests in report.digests.items()},
+        {split: present for report in reports for split, present in report.present.items()},
     )
 
 

@@ -82,6 +82,7 @@ class Report:
         problems: what has to be fixed.
         warnings: what should be looked at.
         digests: split -> name -> hash of the image's pixels, of readable images.
+        present: split -> name -> classes with pixels in the mask; none if it is not readable.
         divided: split -> number of its images, if they are not in folders of their own.
     """
 
@@ -90,6 +91,7 @@ class Report:
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     digests: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    present: Mapping[str, Mapping[str, frozenset[int]]] = field(default_factory=dict)
     divided: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -132,7 +134,11 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
     problems = (*_ignored_foreground(samples, counts), *(p for result in results for p in result.problems))
     warned = (*_without_labels(samples, results, split, counts), *_bit_depths(samples, results, split))
     digests = {pair.name: r.digest for pair, r in zip(samples.pairs, results, strict=True) if r.digest}
-    return Report(samples.classes, {split: counts}, problems, warned, {split: digests})
+    present = {
+        pair.name: frozenset(mapping[value] for value in result.values if value in mapping) - {IGNORE}
+        for pair, result in zip(samples.pairs, results, strict=True)
+    }
+    return Report(samples.classes, {split: counts}, problems, warned, {split: digests}, {split: present})
 
 
 def map_in_threads(
