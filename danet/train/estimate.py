@@ -4,6 +4,9 @@ Commands: `danet train RECIPE --dry-run`, `danet recipes`. The network runs on f
 memory.
 """
 
+import math
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -13,11 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from danet.model.baselines import AnyNetwork, build_network
+from danet.model.criterion import REGION_LOSSES, output_loss
 from danet.model.dranet import AttentionNetwork
 from danet.model.loss import multi_loss
 from danet.recipes import Recipe
 
 _IMAGES = 2  # in training, batch normalization needs more than one value per channel, even for features of one pixel
+_SIDE = 16  # of the image on which the losses of regions are measured
 
 
 class Estimate(NamedTuple):
@@ -65,6 +70,7 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
         with torch.no_grad():
             stages = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))
             grid = (network.split(stages)[0] if isinstance(network, AttentionNetwork) else stages[-1]).shape[-2:]
+    kept += _IMAGES * _region_bytes(recipe, num_classes)
     parameters = sum(p.numel() for p in network.parameters())
     moments = 2 if recipe.optim.algorithm == "adamw" else 1
     copies = 2 + moments + bool(recipe.optim.ema)  # float32 weights, gradients, moments and moving average
@@ -82,20 +88,42 @@ def _kept_bytes(network: AnyNetwork, recipe: Recipe, channels: int, images: int)
     """Return the bytes kept for the backward pass, counting the largest tensor twice, and that tensor's shape.
 
     The largest tensor counts twice because its gradient has the same size. The shape is without the batch dimension.
+    The losses of regions are left out: their tensors have as many pixels as are labeled.
     """
+    tensors = torch.zeros(images, channels, *recipe.data.crop)
+    labels = torch.zeros(images, *recipe.data.crop, dtype=torch.int64)
+    pixelwise = asdict(recipe.criterion) | dict.fromkeys(REGION_LOSSES, 0.0)
+    with _noted(network.state_dict(keep_vars=True).values()) as kept:
+        options = {"attention": True} if recipe.supervises_attention else {}
+        multi_loss(network(tensors, **options), labels, asdict(recipe.loss), criterion=pixelwise)
+    largest = max(kept, key=lambda tensor: tensor.untyped_storage().nbytes())
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept)
+    return total + largest.untyped_storage().nbytes(), tuple(largest.shape[1:])
+
+
+def _region_bytes(recipe: Recipe, classes: int) -> int:
+    """Return the bytes per image that Dice and Lovasz-Softmax keep for the backward pass, if all pixels are labeled."""
+    criterion = {name: getattr(recipe.criterion, name) for name in REGION_LOSSES}
+    logits = torch.zeros(1, classes, _SIDE, _SIDE, requires_grad=True)
+    labels = torch.zeros(1, _SIDE, _SIDE, dtype=torch.int64)
+    kept = []
+    for weights in (criterion, dict.fromkeys(REGION_LOSSES, 0.0)):
+        with _noted([logits]) as tensors:
+            output_loss(logits, labels, **weights)
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
+    return (kept[0] - kept[1]) * math.prod(recipe.data.crop) // _SIDE**2
+
+
+@contextmanager
+def _noted(known: Iterable[Tensor]) -> Iterator[Collection[Tensor]]:
+    """Note the tensors that are kept for a backward pass, each storage once; `known` ones are left out."""
+    addresses = {tensor.untyped_storage()._cdata for tensor in known}
     kept: dict[int, Tensor] = {}
-    weights = {tensor.untyped_storage()._cdata for tensor in network.state_dict(keep_vars=True).values()}
 
     def note(tensor: Tensor) -> Tensor:
-        if (address := tensor.untyped_storage()._cdata) not in weights:
+        if (address := tensor.untyped_storage()._cdata) not in addresses:
             kept[address] = tensor  # kept alive, because the address of a freed storage is used again
         return tensor
 
-    tensors = torch.zeros(images, channels, *recipe.data.crop)
-    labels = torch.zeros(images, *recipe.data.crop, dtype=torch.int64)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        options = {"attention": True} if recipe.supervises_attention else {}
-        multi_loss(network(tensors, **options), labels, asdict(recipe.loss))
-    sizes = {address: tensor.untyped_storage().nbytes() for address, tensor in kept.items()}
-    largest = max(sizes, key=sizes.__getitem__)
-    return sum(sizes.values()) + sizes[largest], tuple(kept[largest].shape[1:])
+        yield kept.values()

@@ -1,6 +1,6 @@
 """danet.train.estimate and dry_run: the cost of a step before it runs; danet train --dry-run."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from danet import DANet
 from danet.cli import main
 from danet.data.datasets import synthetic
 from danet.model.loss import multi_loss
-from danet.recipes import Data, Network, Optim, Recipe
+from danet.recipes import Criterion, Data, Network, Optim, Recipe
 from danet.train.estimate import estimate
 
 TINY = Recipe(
@@ -18,7 +18,10 @@ TINY = Recipe(
 )
 
 
-def test_estimate_equals_what_a_real_step_keeps():
+@pytest.mark.parametrize(
+    "criterion", [Criterion(), Criterion(lovasz=1.0), Criterion("focal", dice=1.0, lovasz=0.5), Criterion("ohem")]
+)
+def test_estimate_equals_what_a_real_step_keeps(criterion):
     network = DANet(5, "test_resnet", width=16)
     own = {tensor.data_ptr() for tensor in network.state_dict(keep_vars=True).values()}
     kept: dict[int, int] = {}
@@ -32,8 +35,8 @@ def test_estimate_equals_what_a_real_step_keeps():
 
     labels = torch.zeros(4, 64, 96, dtype=torch.int64)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        multi_loss(network(torch.zeros(4, 3, 64, 96)), labels)
-    predicted = estimate(TINY, 5)
+        multi_loss(network(torch.zeros(4, 3, 64, 96)), labels, criterion=asdict(criterion))
+    predicted = estimate(replace(TINY, criterion=criterion), 5)
     real = sum(kept.values()) + max(kept.values())
     assert 4 * predicted.per_image == pytest.approx(real, rel=0.05)
     parameters = sum(p.numel() for p in network.parameters())
