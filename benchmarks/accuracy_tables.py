@@ -97,6 +97,31 @@ def baselines() -> str:
     )
 
 
+def twins() -> str:
+    """Return what forms of attention are worth next to networks that were trained without it."""
+    result = read("twins")
+    abouts = {row["name"]: label(row) for row in result["rows"]}
+    rows = []
+    for row in result["rows"]:
+        if row["miou"] is None:
+            continue
+        entry, shares = next(iter(row["differences"]), None), row["attention"]
+        seeds = [percent(run["miou"]) for run in result["runs"] if run["name"] == row["name"]]
+        rows.append(
+            (
+                abouts[row["name"]],
+                " / ".join(seeds),
+                percent(row["miou"]),
+                f"{percent(shares['attention_own'], 0)} ({percent(shares['attention_chance'], 0)})" if shares else "",
+                "" if entry is None else f"{percent(entry['mean'], 1, '+')} to {abouts[entry['against']]}",
+                "" if entry is None or entry["by_seeds_95"] is None else interval(entry["by_seeds_95"]),
+                "" if entry is None else interval(entry["by_images_95"]),
+            )
+        )
+    head = ("", "mIoU, %, by seed", "mean", "attention on the own class, % (by chance)", "difference, points")
+    return markdown((*head, "95% over seeds", "95% over images"), rows)
+
+
 def without_attention() -> str:
     """Return mIoU of the bundled weights with attention switched off at test time."""
     whole, windows = read("without"), read("without_windows")

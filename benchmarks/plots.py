@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,40 +89,30 @@ def ablation(result: dict[str, Any]) -> Figure:
     rows = [row for row in result["rows"] if row["miou"] is not None]
     fcn = next(row for row in rows if row["name"] == "fcn")
     figure, axes = _figure(5.6, 1.2 + 0.36 * len(rows))
-    gains = [_gain(row) for row in rows]
-    places = list(range(len(rows)))
-    axes.barh(places, [gain.mean for gain in gains], height=0.55, color=BLUE, alpha=0.75)
-    for place, gain in zip(places, gains, strict=True):
-        if gain.low < gain.high:
-            errors = [[gain.mean - gain.low], [gain.high - gain.mean]]
-            axes.errorbar(gain.mean, place, xerr=errors, color="black", capsize=3, linewidth=1.2)
-        if len(gain.of_each) > 1:
-            axes.plot(gain.of_each, [place] * len(gain.of_each), "o", color="black", markersize=3, gid="seed")
+    places = _draw_gains(axes, rows, ("fcn",))
     for backbone, marker in (("ResNet-50", "o"), ("ResNet-101", "D")):
         paper = {place: _published_gain(row, fcn, backbone) for place, row in zip(places, rows, strict=True)}
         known = {place: gain for place, gain in paper.items() if gain is not None}
         axes.plot(list(known.values()), list(known), marker, color=ORANGE, fillstyle="none", gid=backbone)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, [label(row) for row in rows])
-    axes.invert_yaxis()
-    axes.grid(axis="x")
-    table = axes.get_yaxis_transform()
-    axes.text(1.1, -0.75, "gain", ha="right", va="center", transform=table, color=GRAY)
-    axes.text(1.26, -0.75, "mIoU, %", ha="right", va="center", transform=table, color=GRAY)
-    for place, row in enumerate(rows):
-        if row is not fcn:
-            axes.text(1.1, place, f"{gains[place].mean:+.1f}", ha="right", va="center", transform=table)
-        axes.text(1.26, place, f"{100 * row['miou']:.1f}", ha="right", va="center", transform=table)
-    seeds = [len(row["seeds"]) for row in rows]
-    sample = f"{min(seeds)} seeds" if min(seeds) >= ENOUGH_SEEDS else "the images"
-    each = "One seed." if max(seeds) == 1 else "Dots: each seed."
     notes = [
         "gain over the dilated FCN on CamVid, points of mIoU",
-        f"Lines: 95% interval over {sample}. {each}",
+        _intervals(rows),
         "Circles and diamonds: the paper's gain on Cityscapes, ResNet-50 and -101.",
     ]
     axes.set_xlabel("\n".join(notes))
     axes.set_title("Contribution of each part", pad=18)
+    return figure
+
+
+def twins(result: dict[str, Any]) -> Figure:
+    """Draw the gain of each form of attention over the same network trained without attention."""
+    references = ("twin", "decoder-twin")
+    trained = [row for row in result["rows"] if row["miou"] is not None and not row["name"].endswith("-off")]
+    rows = [row for row in trained if row["name"] in references or row["differences"]]
+    figure, axes = _figure(5.6, 1.2 + 0.36 * len(rows))
+    _draw_gains(axes, rows, references)
+    axes.set_xlabel(f"gain over the twin without attention on CamVid, points of mIoU\n{_intervals(rows)}")
+    axes.set_title("What attention is worth", pad=18)
     return figure
 
 
@@ -218,6 +208,7 @@ COST_CURVES = {
 
 PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "ablation": ablation,
+    "twins": twins,
     "baselines": baselines,
     "robustness": robustness,
     "cost": cost,
@@ -240,11 +231,47 @@ def _plain_ticks(axis: Any, text: str = "{:g}") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _gain(row: dict[str, Any]) -> Gain:
+def _draw_gains(axes: Axes, rows: Sequence[dict[str, Any]], references: Collection[str]) -> list[int]:
+    """Draw the rows' gains over one of `references`, with intervals, seeds and numbers; return the rows' places."""
+    gains, places = [_gain(row, references, _over_seeds(rows)) for row in rows], list(range(len(rows)))
+    axes.barh(places, [gain.mean for gain in gains], height=0.55, color=BLUE, alpha=0.75)
+    for place, gain in zip(places, gains, strict=True):
+        if gain.low < gain.high:
+            errors = [[gain.mean - gain.low], [gain.high - gain.mean]]
+            axes.errorbar(gain.mean, place, xerr=errors, color="black", capsize=3, linewidth=1.2)
+        if len(gain.of_each) > 1:
+            axes.plot(gain.of_each, [place] * len(gain.of_each), "o", color="black", markersize=3, gid="seed")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(places, [label(row) for row in rows])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    table = axes.get_yaxis_transform()
+    axes.text(1.1, -0.75, "gain", ha="right", va="center", transform=table, color=GRAY)
+    axes.text(1.26, -0.75, "mIoU, %", ha="right", va="center", transform=table, color=GRAY)
+    for place, (row, gain) in enumerate(zip(rows, gains, strict=True)):
+        if gain.of_each:
+            axes.text(1.1, place, f"{gain.mean:+.1f}", ha="right", va="center", transform=table)
+        axes.text(1.26, place, f"{100 * row['miou']:.1f}", ha="right", va="center", transform=table)
+    return places
+
+
+def _intervals(rows: Sequence[dict[str, Any]]) -> str:
+    """Say what the lines and dots of `_draw_gains` are."""
+    seeds = [len(row["seeds"]) for row in rows]
+    sample = f"{min(seeds)} seeds" if _over_seeds(rows) else "the images"
+    return f"Lines: 95% interval over {sample}. {'One seed.' if max(seeds) == 1 else 'Dots: each seed.'}"
+
+
+def _over_seeds(rows: Sequence[dict[str, Any]]) -> bool:
+    return min(len(row["seeds"]) for row in rows) >= ENOUGH_SEEDS
+
+
+def _gain(row: dict[str, Any], references: Collection[str], over_seeds: bool) -> Gain:
+    """Return the gain over one of these rows; nothing for a row that is one of them."""
     for entry in row["differences"]:
-        if entry["against"] == "fcn":
+        if entry["against"] in references and row["name"] not in references:
             of_each = [100 * gain for gain in entry["of_each"]]
-            low, high = entry["by_seeds_95" if len(of_each) >= ENOUGH_SEEDS else "by_images_95"]
+            low, high = entry["by_seeds_95" if over_seeds else "by_images_95"]
             return Gain(100 * entry["mean"], 100 * low, 100 * high, of_each)
     return Gain(0.0, 0.0, 0.0, [])
 

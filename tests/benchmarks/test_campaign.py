@@ -344,6 +344,24 @@ def test_ablation_plot_shows_gains_intervals_and_seeds(load):
     assert "over the images. Dots: each seed." in axes.get_xlabel()
 
 
+def test_twins_plot_compares_each_form_with_its_own_twin(load):
+    def row(name: str, *gains: float, against: str = "twin") -> dict:
+        mean = sum(gains) / max(1, len(gains))
+        difference = {"against": against, "mean": mean, "of_each": list(gains)}
+        difference |= {"by_seeds_95": [mean - 0.01, mean + 0.01], "by_images_95": [mean, mean]}
+        entries = {"name": name, "about": f"form {name}", "miou": 0.5, "seeds": [1, 2, 3]}
+        return entries | {"differences": [difference] if gains else []}
+
+    rows = [row("twin"), row("paper", 0.01, 0.02, 0.03), row("all-off", -0.1, -0.1, -0.1, against="all")]
+    rows += [row("decoder-twin", 0.07, 0.07, 0.07), row("decoder", 0.04, 0.05, 0.06, against="decoder-twin")]
+    axes = load("plots").twins({"rows": rows}).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "form twin", "form paper", "form decoder-twin", "form decoder"
+    ]  # fmt: skip
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 2, 0, 5])
+    assert "Lines: 95% interval over 3 seeds. Dots: each seed." in axes.get_xlabel()
+
+
 def test_plots_in_docs_show_the_committed_results(load):
     plots = load("plots")
     drawings = plots.draw_all(plots.RESULTS)
