@@ -97,8 +97,7 @@ def test_only_an_item_that_kills_two_workers_alone_is_given_up(tmp_path, monkeyp
     assert not ray_processes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(25, marks=pytest.mark.stress)])
 def test_kills_of_workers_and_the_command_lose_and_double_nothing(tmp_path, tiny_weights, kills):
     photos, rng = tmp_path / "photos", np.random.default_rng(0)
     photos.mkdir()
