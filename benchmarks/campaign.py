@@ -55,7 +55,7 @@ class Options:
     root: Path
     """folder of the dataset"""
     dataset: Literal["camvid", "folder"] = "camvid"
-    """camvid, or any folder with dataset.yaml or classes.txt, whose images keep their size"""
+    """camvid, or any folder with a dataset.yaml (see `danet init`), whose images keep their size"""
     out: Path = Path("runs/campaign")
     """folder of the runs"""
     json: Path | None = None

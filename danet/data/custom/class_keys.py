@@ -114,7 +114,7 @@ def _label_map(file: Path, values: Mapping[str, Any], count: int) -> dict[int, i
     if not isinstance(mapping, Mapping) or not all(type(v) is int for pair in mapping.items() for v in pair):
         what = f"label_map: must map mask values to class ids, got {mapping!r}"
         raise InputError(file, what, "for example: label_map: {0: 0, 255: 1}")
-    used = [value for value in ignored if "ignore" in values and mapping.get(value, IGNORE) != IGNORE]
+    used = [value for value in ignored if value != IGNORE and mapping.get(value, IGNORE) != IGNORE]
     if used and "label_map" in values:
         what = f"ignore and label_map disagree about the mask value {used[0]}"
         raise InputError(file, what, "remove it from one of them")

@@ -8,10 +8,10 @@ images/train and masks/train or as train/images and train/masks. If they are not
 
     # the rest is optional
     palette: [[0, 0, 0], [255, 0, 0]]  # display color of each class (R, G, B)
-    ignore: 255                        # mask value of unlabeled pixels, excluded from the loss and all metrics; or a
-                                       # list of several values
     label_map: {0: 0, 255: 1}          # mask value: class id (or 255), if the masks do not contain 0, 1, 2, ...
     threshold: 128                     # instead, for masks with gray edges: values from 128 on are class 1, others 0
+    ignore: 254                        # mask value of unlabeled pixels, excluded from the loss and all metrics, or a
+                                       # list; without it, 255, unless label_map has a class for 255
     images: images                     # folder of the images; "{split}/images" for train/images and val/images
     masks: masks                       # folder of the masks, likewise
                                        # "*/images" and "*/masks" for several folders, each with its own masks
