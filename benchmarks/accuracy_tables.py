@@ -113,13 +113,13 @@ def twins() -> str:
                 " / ".join(seeds),
                 percent(row["miou"]),
                 f"{percent(shares['attention_own'], 0)} ({percent(shares['attention_chance'], 0)})" if shares else "",
-                "" if entry is None else f"{percent(entry['mean'], 1, '+')} to {abouts[entry['against']]}",
+                "" if entry is None else f"{percent(entry['mean'], 1, '+')} ({abouts[entry['against']]})",
                 "" if entry is None or entry["by_seeds_95"] is None else interval(entry["by_seeds_95"]),
                 "" if entry is None else interval(entry["by_images_95"]),
             )
         )
-    head = ("", "mIoU, %, by seed", "mean", "attention on the own class, % (by chance)", "difference, points")
-    return markdown((*head, "95% over seeds", "95% over images"), rows)
+    head = ("", "mIoU, %, by seed", "mean", "attention on the own class, % (by chance)")
+    return markdown((*head, "difference, points (to which row)", "95% over seeds", "95% over images"), rows)
 
 
 def without_attention() -> str:

@@ -365,7 +365,7 @@ def test_twins_plot_compares_each_form_with_its_own_twin(load):
 def test_plots_in_docs_show_the_committed_results(load):
     plots = load("plots")
     drawings = plots.draw_all(plots.RESULTS)
-    assert set(drawings) == {"ablation.svg", "baselines.svg", "cost.svg", "robustness.svg"}
+    assert set(drawings) == {"ablation.svg", "baselines.svg", "cost.svg", "robustness.svg", "twins.svg"}
     for name, content in drawings.items():
         committed = (plots.DOCS / name).read_bytes()
         data = re.search(rb"SHA-256 \w{64}", committed)
