@@ -103,13 +103,13 @@ def _kept_bytes(network: AnyNetwork, recipe: Recipe, channels: int, images: int)
 
 def _region_bytes(recipe: Recipe, classes: int) -> int:
     """Return the bytes per image that Dice and Lovasz-Softmax keep for the backward pass, if all pixels are labeled."""
-    criterion = {name: getattr(recipe.criterion, name) for name in REGION_LOSSES}
     logits = torch.zeros(1, classes, _SIDE, _SIDE, requires_grad=True)
     labels = torch.zeros(1, _SIDE, _SIDE, dtype=torch.int64)
     kept = []
-    for weights in (criterion, dict.fromkeys(REGION_LOSSES, 0.0)):
+    for factor in (1.0, 0.0):
         with _noted([logits]) as tensors:
-            output_loss(logits, labels, **weights)
+            dice, lovasz = factor * recipe.criterion.dice, factor * recipe.criterion.lovasz
+            output_loss(logits, labels, dice=dice, lovasz=lovasz)
         kept.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
     return (kept[0] - kept[1]) * math.prod(recipe.data.crop) // _SIDE**2
 
