@@ -97,9 +97,9 @@ def baselines() -> str:
     )
 
 
-def twins() -> str:
-    """Return what forms of attention are worth next to networks that were trained without it."""
-    result = read("twins")
+def twins(name: str = "twins") -> str:
+    """Return what forms of attention are worth next to networks that were trained without it, of a result's name."""
+    result = read(name)
     abouts = {row["name"]: label(row) for row in result["rows"]}
     rows = []
     for row in result["rows"]:

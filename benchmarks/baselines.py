@@ -112,6 +112,12 @@ def rows(base: Recipe) -> Sequence[Row]:
         *baselines,
         Row("both-8", "DANet, stride 8", finer, against),
         Row("decoder", "DANet, decoder, attention loss", decoder, (*against, "deeplabv3plus", "upernet")),
+        Row(
+            "decoder-2",
+            "DANet, decoder to stride 2, attention loss",
+            replace(decoder, network=replace(decoder.network, decoder_stride=2)),
+            (*against, "decoder", "upernet"),
+        ),
         Row("dranet", "DRANet", replace(base, network=replace(network, architecture="dranet")), against),
         Row("robust", "DANet, degraded training", replace(base, **degraded), against),
         Row("robust-decoder", "  + decoder, attention loss", replace(decoder, **degraded), ("decoder",)),

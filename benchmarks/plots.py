@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,14 +105,14 @@ def ablation(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def twins(result: dict[str, Any]) -> Figure:
-    """Draw the gain of each form of attention over the same network trained without attention."""
-    references = ("twin", "decoder-twin")
+def twins(result: dict[str, Any], images: str) -> Figure:
+    """Draw the gain of each form of attention over the same network trained without attention, on some images."""
+    references = ("twin", "decoder-twin", "slow-twin", "frozen-twin")
     trained = [row for row in result["rows"] if row["miou"] is not None and not row["name"].endswith("-off")]
     rows = [row for row in trained if row["name"] in references or row["differences"]]
     figure, axes = _figure(5.6, 1.2 + 0.36 * len(rows))
     _draw_gains(axes, rows, references)
-    axes.set_xlabel(f"gain over the twin without attention on CamVid, points of mIoU\n{_intervals(rows)}")
+    axes.set_xlabel(f"gain over the twin without attention on {images}, points of mIoU\n{_intervals(rows)}")
     axes.set_title("What attention is worth", pad=18)
     return figure
 
@@ -208,7 +209,8 @@ COST_CURVES = {
 
 PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "ablation": ablation,
-    "twins": twins,
+    "twins": partial(twins, images="CamVid"),
+    "twins_msrc21": partial(twins, images="MSRC-21"),
     "baselines": baselines,
     "robustness": robustness,
     "cost": cost,

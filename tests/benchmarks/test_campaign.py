@@ -169,11 +169,14 @@ def test_attention_is_switched_off_only_at_test_time(campaign, load, camvid, mon
 
 def test_twins_differ_from_their_rows_only_in_the_rate_of_attention(campaign, load, camvid):
     rows = {row.name: row.recipe for row in load("twins").rows(campaign.base(options(campaign, camvid)))}
-    for name, twin in (("paper", "twin"), ("decoder", "decoder-twin")):
+    for name, twin in (("paper", "twin"), ("decoder", "decoder-twin"), ("frozen", "frozen-twin")):
         optim = replace(rows[name].optim, attention_lr_factor=0.0)
         assert rows[twin] == replace(rows[name], optim=optim)
     assert rows["all"] == rows["all-off"] == replace(rows["started"], loss=recipes.Loss(attention=0.4))
     assert rows["decoder-supervised"].network == replace(rows["all"].network, decoder=True)
+    for name in ("decoder", "decoder-twin", "decoder-supervised"):
+        optim = replace(rows[name].optim, freeze="backbone")
+        assert rows[name.replace("decoder", "frozen")] == replace(rows[name], optim=optim)
     assert {recipe.optim.epochs for recipe in rows.values()} == {rows["twin"].optim.epochs}
 
 
@@ -354,7 +357,7 @@ def test_twins_plot_compares_each_form_with_its_own_twin(load):
 
     rows = [row("twin"), row("paper", 0.01, 0.02, 0.03), row("all-off", -0.1, -0.1, -0.1, against="all")]
     rows += [row("decoder-twin", 0.07, 0.07, 0.07), row("decoder", 0.04, 0.05, 0.06, against="decoder-twin")]
-    axes = load("plots").twins({"rows": rows}).axes[0]
+    axes = load("plots").twins({"rows": rows}, "CamVid").axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "form twin", "form paper", "form decoder-twin", "form decoder"
     ]  # fmt: skip
@@ -365,7 +368,14 @@ def test_twins_plot_compares_each_form_with_its_own_twin(load):
 def test_plots_in_docs_show_the_committed_results(load):
     plots = load("plots")
     drawings = plots.draw_all(plots.RESULTS)
-    assert set(drawings) == {"ablation.svg", "baselines.svg", "cost.svg", "robustness.svg", "twins.svg"}
+    assert set(drawings) == {
+        "ablation.svg",
+        "baselines.svg",
+        "cost.svg",
+        "robustness.svg",
+        "twins.svg",
+        "twins_msrc21.svg",
+    }
     for name, content in drawings.items():
         committed = (plots.DOCS / name).read_bytes()
         data = re.search(rb"SHA-256 \w{64}", committed)
