@@ -113,6 +113,12 @@ def rows(base: Recipe) -> Sequence[Row]:
         Row("both-8", "DANet, stride 8", finer, against),
         Row("decoder", "DANet, decoder, attention loss", decoder, (*against, "deeplabv3plus", "upernet")),
         Row(
+            "decoder-128",
+            "DANet, decoder of 128 channels, attention loss",
+            replace(decoder, network=replace(decoder.network, decoder_width=128)),
+            (*against, "decoder", "upernet"),
+        ),
+        Row(
             "decoder-2",
             "DANet, decoder to stride 2, attention loss",
             replace(decoder, network=replace(decoder.network, decoder_stride=2)),

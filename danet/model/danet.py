@@ -102,6 +102,7 @@ class DANet(nn.Module, HubMethods):
         position_form: "paper", "centered" or "cosine"; see `PositionAttention`.
         reduction: the ratio of width to the channels of query and key: 8 in the released code, 1 in the paper's text.
         decoder_stride: stride of the decoder's result, 4 or 2; has no effect without a decoder.
+        decoder_width: channels of the decoder's result at stride 4; at stride 2, it has half of them.
 
     Raises:
         InputError: an invalid argument.
@@ -127,6 +128,7 @@ class DANet(nn.Module, HubMethods):
         position_form: str = "paper",
         reduction: int = 8,
         decoder_stride: int = 4,
+        decoder_width: int = 64,
     ):
         super().__init__()
         check_arguments(num_classes, in_channels, width, dropout)
@@ -155,7 +157,7 @@ class DANet(nn.Module, HubMethods):
             if branch is not None:
                 nn.init.constant_(branch.attention.scale, initial_scale)
         finer = list(zip(strides, sizes, strict=True))[: self.finer_maps]
-        self.decoder = GatedDecoder(width, dict(finer[::-1]), align_corners) if decoder else None
+        self.decoder = GatedDecoder(width, dict(finer[::-1]), align_corners, decoder_width) if decoder else None
         self.classifier = build_classifier(width if self.decoder is None else self.decoder.width, num_classes, dropout)
         both = position and channel
         self.position_classifier = build_classifier(width, num_classes, dropout) if both else None

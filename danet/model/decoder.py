@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from danet.errors import InputError
+
 
 class Widths(NamedTuple):
     """Channels of a fusion.
@@ -31,9 +33,10 @@ class Widths(NamedTuple):
     coarse: int | None
     result: int
 
-
-_WIDE, _NARROW = Widths(32, None, 64), Widths(8, 24, 32)
-"""Up to stride 4, and at stride 2, where the maps are four times as large."""
+    @classmethod
+    def at(cls, stride: int, width: int) -> "Widths":
+        """Return those of the fusion at a stride; at 2, they are narrower, as the maps are four times as large."""
+        return cls(width // 2, None, width) if stride >= 4 else cls(width // 8, 3 * width // 8, width // 2)
 
 
 class GatedDecoder(nn.Module):
@@ -43,17 +46,23 @@ class GatedDecoder(nn.Module):
         channels: of the coarse features.
         finer: channels of the finer maps by their strides, from coarse to fine.
         align_corners: for the upsampling.
+        width: channels of the result at stride 4; at stride 2, it has half of them.
 
     Attributes:
         width: channels of the result.
+
+    Raises:
+        InputError: a width that is not from 8 to 1024.
     """
 
-    def __init__(self, channels: int, finer: Mapping[int, int], align_corners: bool):
+    def __init__(self, channels: int, finer: Mapping[int, int], align_corners: bool, width: int = 64):
         super().__init__()
+        if not 8 <= width <= 1024:
+            raise InputError("decoder_width", f"must be from 8 to 1024, got {width}", "choose another number")
         self.fusions = nn.ModuleList()
         self.width = channels
         for stride, fine in finer.items():
-            widths = _NARROW if stride < 4 else _WIDE
+            widths = Widths.at(stride, width)
             self.fusions.append(GatedFusion(fine, self.width, widths, align_corners))
             self.width = widths.result
 

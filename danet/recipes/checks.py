@@ -124,6 +124,12 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
             recipe.network.decoder_stride in (2, 4),
             "4 or 2",
         ),
+        (
+            "network.decoder_width",
+            recipe.network.decoder_width,
+            recipe.network.decoder_width in range(8, 1025),
+            "from 8 to 1024",
+        ),
         ("network.initial_scale", scale, abs(scale) < float("inf"), "a finite number"),
         ("network.reduction", recipe.network.reduction, recipe.network.reduction >= 1, "at least 1"),
         ("network.dropout", recipe.network.dropout, 0 <= recipe.network.dropout < 1, "from 0 to below 1"),

@@ -43,6 +43,13 @@ def test_a_decoder_of_stride_2_reads_one_map_more():
     assert len(network.decoder.fusions) == 1 + len(tiny().decoder.fusions)
 
 
+@pytest.mark.parametrize(("stride", "width", "channels"), [(4, 64, 64), (2, 64, 32), (4, 128, 128), (2, 128, 64)])
+def test_the_decoder_is_as_wide_as_it_is_told(stride, width, channels):
+    network = tiny(decoder_stride=stride, decoder_width=width)
+    assert network.classifier[-1].weight.shape[1] == channels
+    assert network(torch.randn(2, 3, 64, 64)).fused.shape == (2, 5, 64, 64)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_the_gate_is_the_convolution_of_all_channels(align_corners):
     torch.manual_seed(0)
@@ -104,6 +111,7 @@ def test_scales_start_as_asked_and_at_zero_by_default():
             "backbone: features of .* have strides 16, .*; a decoder needs 4 and 16",
         ),
         ({"decoder_stride": 8}, "decoder_stride: must be 4 or 2, got 8"),
+        ({"decoder_width": 7}, "decoder_width: must be from 8 to 1024, got 7"),
         ({"backbone": "test_convnext", "decoder_stride": 2}, "backbone: features of .*; a decoder needs 2 and 16"),
     ],
 )
