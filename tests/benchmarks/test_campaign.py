@@ -240,18 +240,16 @@ def test_baselines_are_trained_timed_and_plotted(campaign, load, camvid, monkeyp
     assert "peak 5 MB" in capsys.readouterr().out
     result = json.loads((tmp_path / "baselines.json").read_text())
     assert [row["name"] for row in result["rows"]] == [
-        *(
-            "pspnet",
-            "both-8",
-            "decoder",
-            "decoder-128",
-            "decoder-2",
-            "dranet",
-            "robust",
-            "robust-decoder",
-            "fcn",
-            "both",
-        )
+        "pspnet",
+        "both-8",
+        "decoder",
+        "decoder-128",
+        "decoder-2",
+        "dranet",
+        "robust",
+        "robust-decoder",
+        "fcn",
+        "both",
     ]
     assert all(row["speed"]["images_per_s"] > 0 for row in result["rows"])
     assert [entry["against"] for entry in result["rows"][0]["differences"]] == ["both"]
