@@ -102,7 +102,8 @@ class DANet(nn.Module, HubMethods):
         position_form: "paper", "centered" or "cosine"; see `PositionAttention`.
         reduction: the ratio of width to the channels of query and key: 8 in the released code, 1 in the paper's text.
         decoder_stride: stride of the decoder's result, 4 or 2; has no effect without a decoder.
-        decoder_width: channels of the decoder's result at stride 4; at stride 2, it has half of them.
+        decoder_width: channels of the decoder's result at stride 4; at stride 2, it has half of them; from 8 to
+            1024.
 
     Raises:
         InputError: an invalid argument.

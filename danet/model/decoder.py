@@ -57,7 +57,7 @@ class GatedDecoder(nn.Module):
 
     def __init__(self, channels: int, finer: Mapping[int, int], align_corners: bool, width: int = 64):
         super().__init__()
-        if not 8 <= width <= 1024:
+        if width not in range(8, 1025):
             raise InputError("decoder_width", f"must be from 8 to 1024, got {width}", "choose another number")
         self.fusions = nn.ModuleList()
         self.width = channels

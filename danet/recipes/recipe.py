@@ -43,9 +43,9 @@ class Network:
     decoder: bool = False
     """keep the backbone undilated and refine the result with its finer maps; the paper has no decoder"""
     decoder_stride: int = 4
-    """stride of the decoder's result: 4, or 2 for objects of few pixels"""
+    """stride of the decoder's result: 4, or 2 for objects of few pixels and long trainings"""
     decoder_width: int = 64
-    """channels of the decoder's result at stride 4; at stride 2, it has half of them"""
+    """channels of the decoder's result at stride 4, from 8 to 1024; at stride 2, it has half of them"""
     initial_scale: float = 0.0
     """alpha and beta of the attention modules at the start; 0 in the paper"""
     position_form: Literal["paper", "centered", "cosine"] = "paper"

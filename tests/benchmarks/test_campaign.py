@@ -174,6 +174,12 @@ def test_twins_differ_from_their_rows_only_in_the_rate_of_attention(campaign, lo
         assert rows[twin] == replace(rows[name], optim=optim)
     assert rows["all"] == rows["all-off"] == replace(rows["started"], loss=recipes.Loss(attention=0.4))
     assert rows["decoder-supervised"].network == replace(rows["all"].network, decoder=True)
+    for name, slow in (("decoder-twin", "slow-twin"), ("decoder-supervised", "slow-supervised")):
+        fast, other = rows[name].optim, rows[slow].optim
+        assert other.lr == pytest.approx(fast.lr / 10)
+        assert other.lr * other.head_lr_factor == pytest.approx(fast.lr * fast.head_lr_factor)
+        same = replace(other, lr=fast.lr, head_lr_factor=fast.head_lr_factor)
+        assert rows[name] == replace(rows[slow], optim=same)
     for name in ("decoder", "decoder-twin", "decoder-supervised"):
         optim = replace(rows[name].optim, freeze="backbone")
         assert rows[name.replace("decoder", "frozen")] == replace(rows[name], optim=optim)
@@ -371,6 +377,7 @@ def test_twins_plot_compares_each_form_with_its_own_twin(load):
         "form twin", "form paper", "form decoder-twin", "form decoder"
     ]  # fmt: skip
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 2, 0, 5])
+    assert "on CamVid, points of mIoU" in axes.get_xlabel()
     assert "Lines: 95% interval over 3 seeds. Dots: each seed." in axes.get_xlabel()
 
 

@@ -157,6 +157,10 @@ def test_recipes_lists_all(capsys):
             "train toy --network.decoder-stride 3",
             "error: --network.decoder-stride: must be 4 or 2, got 3; for example, use 4",
         ),
+        (
+            "train toy --network.decoder-width 7",
+            "error: --network.decoder-width: must be from 8 to 1024, got 7; for example, use 64",
+        ),
         ("train --resume r", "error: r: not a run folder (no recipe.yaml); specify a folder written by danet train"),
         (
             "predict http://a.org/x.jpg --weights {w}",
