@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,48 @@ def imported_at_once(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             names.add((node.module or "").split(".")[0])
     return names
+
+
+GLIBC = hasattr(os, "confstr") and "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", ())
+
+
+@pytest.mark.skipif(not GLIBC, reason="changes glibc's allocator")
+def test_kept_memory_is_used_again_and_returned_at_the_end():
+    """64 MB are more than glibc keeps by itself."""
+    program = """
+import os, resource
+from contextlib import nullcontext
+import numpy as np
+from danet.portability import kept_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+np.ones(1 << 23)
+for way in (nullcontext, kept_memory):
+    with way():
+        before = faults()
+        for _ in range(10):
+            np.ones(1 << 23)
+        print(faults() - before)
+print(resident())
+"""
+    returned, kept, resident = map(int, subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    assert kept < returned / 4
+    assert resident < 1 << 26
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_memory_is_left_to_other_c_libraries(monkeypatch, error):
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(portability.ctypes, "CDLL", fail)
+    with portability.kept_memory():
+        pass
 
 
 def test_only_portability_knows_what_some_systems_lack():

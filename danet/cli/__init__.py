@@ -13,10 +13,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from danet.errors import InputError, missing_torch, name_parameters
 from danet.files import FULL
+from danet.portability import kept_memory
 
 COMMANDS = {
     "predict": "segment images, folders and videos: overlay, labels, JSON",
@@ -34,6 +36,9 @@ COMMANDS = {
     "recipes": "list what can be trained",
 }
 """Command -> summary. The function is `run` of the module with that name, or with _ after it for a Python keyword."""
+
+_COMPUTING = "predict", "train", "evaluate", "robustness"
+"""They run a network again and again, and then end."""
 
 _REPORTING_LEAKS = "triton", "onnx", "executorch"
 """They use nanobind, which prints at the exit what garbage collection would have removed."""
@@ -80,7 +85,8 @@ def _main(args: Sequence[str] | None) -> int:
             remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
             raise InputError(args[0], "unknown command", remedy)
         module = f"{args[0]}_" if keyword.iskeyword(args[0]) else args[0]
-        status = import_module(f"danet.cli.{module}").run(args[1:])
+        with kept_memory() if args[0] in _COMPUTING else nullcontext():
+            status = import_module(f"danet.cli.{module}").run(args[1:])
         sys.stdout.flush()
         return status
     except InputError as error:

@@ -67,13 +67,23 @@ def output_loss(
         )
         total = (losses * PIXEL_LOSSES[pixel](logits.detach() if pixel == "ohem" else logits, labels)).sum()
     if dice or lovasz:
-        valid = labels != IGNORE
-        for scores, truth, mask in zip(logits.softmax(1), labels, valid, strict=True):
-            if mask.any():
-                probabilities, target = scores[:, mask], truth[mask]  # K,n and n
+        for scores, truth in zip(logits.softmax(1), labels, strict=True):
+            valid = truth != IGNORE
+            if valid.any():
+                probabilities, target = _of_present_classes(scores, truth, valid)
                 for weight, loss in ((dice, dice_loss), (lovasz, lovasz_loss)):
                     total = total + weight * loss(probabilities, target) * len(target) if weight else total
     return total
+
+
+def _of_present_classes(
+    scores: Float[Tensor, "K H W"], labels: Int64[Tensor, "H W"], valid: Bool[Tensor, "H W"]
+) -> tuple[Float[Tensor, "k n"], Int64[Tensor, " n"]]:
+    """Return the valid pixels' probabilities of the k classes in the labels, and their labels, numbered anew."""
+    target = labels[valid]
+    present = torch.bincount(target, minlength=len(scores)) > 0
+    probabilities = scores[present] if len(target) == labels.numel() else scores[present][:, valid]
+    return probabilities.flatten(1), (present.cumsum(0) - 1)[target]
 
 
 def dice_loss(probabilities: Float[Tensor, "K n"], target: Int64[Tensor, " n"]) -> Float[Tensor, ""]:

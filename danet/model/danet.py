@@ -176,7 +176,7 @@ class DANet(nn.Module, HubMethods):
         Raises:
             InputError: `attention` of a network without position attention.
         """
-        up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        up = partial(upsample, size=images.shape[-2:], align_corners=self.align_corners)
         stages = self.backbone(images)
         features, finer = self.split(stages)
         small, rows = self._classify(features, finer, attention)
@@ -270,6 +270,11 @@ def check_arguments(num_classes: int, in_channels: int, width: int | None, dropo
         raise InputError("width", f"must be at least 1, got {width}", "use None for a quarter of the backbone's")
     if not 0 <= dropout < 1:
         raise InputError("dropout", f"must be from 0 to below 1, got {dropout}", "use 0.1 as in the released code")
+
+
+def upsample(logits: Float[Tensor, "B K h w"], size: Sequence[int], align_corners: bool) -> Float[Tensor, "B K H W"]:
+    """Return logits, bilinearly upsampled and contiguous: both passes are faster, and the losses need them so."""
+    return F.interpolate(logits.contiguous(), tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def conv_bn_relu(channels: int, width: int, kernel: int = 3) -> nn.Sequential:

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from danet.model.danet import (
     check_arguments,
     conv_bn_relu,
     fcn_head,
+    upsample,
 )
 from danet.model.decoder import concat_gated
 
@@ -106,7 +106,7 @@ class DRANet(nn.Module, HubMethods):
         Raises:
             InputError: a single image in training mode.
         """
-        up = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        up = partial(upsample, size=images.shape[-2:], align_corners=self.align_corners)
         stages = self.backbone(images)
         fused = up(self._classify(stages))
         if self.auxiliary_head is None or not self.training:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from danet.model.danet import Outputs, TrainingOutputs
+from danet.model.danet import Outputs, TrainingOutputs, upsample
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Baseline(nn.Module):
         """Return the logits at the size of the images; in training mode also what further losses need."""
         height, width = images.shape[-2:]
         padded, stages = self._stages(images)
-        up = partial(F.interpolate, size=padded.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        up = partial(upsample, size=padded.shape[-2:], align_corners=self.align_corners)
         outputs = _as_outputs(self.head([padded, *stages]))
         fused = up(outputs.logits)[..., :height, :width]
         if not self.training:

@@ -1,0 +1,23 @@
+"""The benchmark of kept memory measures both ways."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import kept_memory
+from danet.recipes import small
+
+
+@pytest.mark.parametrize("way", kept_memory.WAYS)
+def test_a_step_is_measured(monkeypatch, way):
+    monkeypatch.setattr(small, "FOLDER", replace(small.FOLDER, data=replace(small.FOLDER.data, crop=(64, 64), batch=2)))
+    found = kept_memory._measure(way, classes=2, steps=2)
+    assert found["seconds"] > 0
+    assert found["peak_bytes"] > 1e8
+
+
+def test_the_table_compares_the_ways():
+    row = {"seconds": 1.0, "faults": 4000, "peak_bytes": 2e9}
+    text = kept_memory.table({"ways": {"returned": row, "kept": row}, "ratio": 0.6666})
+    assert "4,000 page faults, peak 2,000 MB" in text
+    assert text.endswith("kept takes 0.67 times as long")
