@@ -16,8 +16,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,7 @@ from danet.weights.file import Card
 
 SMP_BATCH, SMP_CROP, SMP_RATE, SMP_LEAST_RATE = 4, 320, 2e-4, 1e-5
 MULTIPLE = 32
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _measure(way: str, folder: Path, options: Options) -> dict[str, float]:
     """Return mIoU (a fraction), minutes, and the number of images seen."""
     start, danet_run = time.perf_counter(), folder.with_name(f"{folder.name}-danet")
     if way == "danet":
-        _train_danet(folder, danet_run, options)
+        train_danet(folder, danet_run, options.seed, options.backbone_weights)
     last = list(csv.DictReader((danet_run / "metrics.csv").open()))[-1]
     card = weights_file.read(danet_run / "best.safetensors")[1]
     seen = int(last["step"]) * card.recipe["data"]["batch"]
@@ -168,11 +171,18 @@ def _measure(way: str, folder: Path, options: Options) -> dict[str, float]:
     return {"miou": miou, "minutes": (time.perf_counter() - start) / 60, "seen": seen}
 
 
-def _train_danet(folder: Path, out: Path, options: Options) -> None:
-    """Run the default command, or continue it."""
-    arguments = ["folder", "--data.root", str(folder), "--out", str(out), "--seed", str(options.seed)]
-    if options.backbone_weights is not None:
-        arguments += ["--backbone-weights", str(options.backbone_weights)]
+def train_danet(
+    folder: Path,
+    out: Path,
+    seed: int,
+    backbone_weights: Path | None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Run the default command, with further options by their names without dashes, or continue it."""
+    given = {"data.root": folder, "out": out, "seed": seed, **settings}
+    if backbone_weights is not None:
+        given["backbone-weights"] = backbone_weights
+    arguments = ["folder", *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
     if (out / "last.ckpt").exists():
         arguments = ["--resume", str(out)]
     subprocess.run([sys.executable, "-m", "danet", "train", *arguments], check=True)

@@ -1,11 +1,7 @@
 """The benchmark of small datasets: its subsets, the loop of segmentation-models-pytorch, and its table."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import timm
-from miniature import image, save
 from safetensors.torch import save_file
 
 from benchmarks import small_data
@@ -14,35 +10,23 @@ from danet.data.classes import Classes
 from danet.weights.file import Card
 
 
-@pytest.fixture
-def dataset(tmp_path) -> Path:
-    """Return a dataset with 10 training and 4 validation images of two classes."""
-    root = tmp_path / "data/streets"
-    for split, count in (("train", 10), ("val", 4)):
-        for i in range(count):
-            image(root / f"images/{split}/{i}.jpg", 48, 64)
-            save(root / f"labels/{split}/{i}.png", np.full((48, 64), i % 2, np.uint8))
-    (root / "classes.txt").write_text("road\ncar\n")
-    return root
-
-
-def test_subsets_are_evenly_spaced_and_readable(dataset, tmp_path):
-    folder = make_subset(dataset, tmp_path / "subset", 4, 2)
+def test_subsets_are_evenly_spaced_and_readable(few_streets, tmp_path):
+    folder = make_subset(few_streets, tmp_path / "subset", 4, 2)
     assert folder is not None
     assert sorted(file.name for file in (folder / "images/train").iterdir()) == ["0.jpg", "3.jpg", "6.jpg", "9.jpg"]
     assert sorted(file.name for file in (folder / "labels/val").iterdir()) == ["0.png", "3.png"]
     assert "classes:" in (folder / "dataset.yaml").read_text()
-    assert make_subset(dataset, tmp_path / "larger", 11, 2) is None
+    assert make_subset(few_streets, tmp_path / "larger", 11, 2) is None
 
 
-def test_the_other_library_is_trained_from_the_same_backbone(dataset, tmp_path, monkeypatch):
+def test_the_other_library_is_trained_from_the_same_backbone(few_streets, tmp_path, monkeypatch):
     pytest.importorskip("segmentation_models_pytorch")
     monkeypatch.setattr(small_data, "SMP_CROP", 64)
-    folder = make_subset(dataset, tmp_path / "subset", 4, 2)
+    folder = make_subset(few_streets, tmp_path / "subset", 4, 2)
     assert folder is not None
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "backbone.safetensors")
     card = Card({"backbone": "resnet18"}, Classes.named(("road", "car")), (0.5,) * 3, (0.5,) * 3, size=64)
-    options = Options(dataset.parent, backbone_weights=tmp_path / "backbone.safetensors")
+    options = Options(few_streets.parent, backbone_weights=tmp_path / "backbone.safetensors")
     assert 0 <= train_smp("Unet", card, folder, 2, options) <= 1
 
 

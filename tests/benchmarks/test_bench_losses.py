@@ -1,0 +1,40 @@
+"""The benchmark of losses: which runs it makes, and its table."""
+
+import json
+
+import pytest
+
+from benchmarks import losses
+from benchmarks.losses import LOSSES, Options, rare_iou, table
+from danet.cli import main
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[tuple[str, int]]:
+    """Train nothing; return the runs that were asked for."""
+    runs: list[tuple[str, int]] = []
+    monkeypatch.setattr(losses, "train_danet", lambda _, out, seed, *__: runs.append((out.name, seed)))
+    monkeypatch.setattr(losses, "_scores", lambda *_: dict.fromkeys(losses.SCORES, 0.5))
+    return runs
+
+
+def test_each_loss_is_trained_once(few_streets, tmp_path, trained):
+    file = tmp_path / "losses.json"
+    options = Options(few_streets.parent, ("streets",), images=4, validation=2, out=tmp_path / "out", json=file)
+    assert len(losses.run(options)["rows"]) == len(LOSSES) == len(set(trained))
+    again = losses.run(Options(**vars(options) | {"seeds": 2, "only": ("focal", "with Dice")}))
+    assert trained[len(LOSSES) :] == [("streets-4-3-2", 2), ("streets-4-2-2", 2)]
+    assert json.loads(file.read_text())["rows"] == again["rows"]
+    assert [line.split(" | ")[1:3] for line in table(again).splitlines()[4:6]] == [["with Dice", "2"], ["focal", "2"]]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_options_of_each_loss_exist(loss, few_streets, tmp_path):
+    arguments = [word for name, value in LOSSES[loss].items() for word in (f"--{name}", value)]
+    losses.make_subset(few_streets, tmp_path / "subset", 4, 2)
+    assert main(["train", "folder", "--data.root", str(tmp_path / "subset"), "--dry-run", *arguments]) == 0
+
+
+def test_rare_classes_are_the_rarer_half_of_those_that_occur():
+    assert rare_iou([50, 0, 10, 5, 30], [1.0, 0.0, 0.4, 0.2, 0.9]) == pytest.approx(0.3)
+    assert rare_iou([5], [0.7]) == 0.7
