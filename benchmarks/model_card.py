@@ -45,8 +45,10 @@ def training() -> str:
         f"CamVid (Brostow et al., ECCV 2008 and Pattern Recognition Letters 2009): the {images} "
         f"training images of the standard split, 480 x 360 pixels, recorded in Cambridge. {epoch} of {optim.epochs} "
         f"epochs; batch size {data.batch}; crops of {data.crop[0]} x {data.crop[1]}; random scale {data.scale[0]:g} to "
-        f"{data.scale[1]:g}; random flips; color jitter {data.jitter:g}; {data.rare:.0%} of the crops around rare "
-        f"classes; {optim.algorithm}, learning rate {optim.lr:g}, {optim.head_lr_factor:g} times that for the head; "
+        f"{data.scale[1]:g}; random flips; color jitter {data.jitter:g}; "
+        f"{'photometric distortion; ' * data.photometric}{data.degrade:.0%} of the crops degraded; "
+        f"{data.rare:.0%} of the crops around rare classes; {optim.algorithm}, learning rate {optim.lr:g}, "
+        f"{optim.head_lr_factor:g} times that for the head; "
         f"weight average (EMA) {optim.ema:g}; class weights: {recipe.class_weights}; weight of Lovasz-Softmax "
         f"{recipe.criterion.lovasz:g}, of the attention loss {recipe.loss.attention:g}; seed {recipe.seed}."
     )

@@ -127,6 +127,17 @@ def pipeline() -> str:
     return markdown(("", "images/s"), [(text, f"{found[name]:.1f}") for name, text in ways.items()])
 
 
+def kept_memory() -> str:
+    """Return the time of a training step with freed memory returned and kept."""
+    ways = {"returned": "returned to the system, as glibc does", "kept": "kept, as danet does"}
+    found = read("kept_memory")["ways"]
+    rows = [
+        (text, f"{found[way]['seconds']:.2f}", f"{found[way]['faults']:,}", megabytes(found[way]["peak_bytes"]))
+        for way, text in ways.items()
+    ]
+    return markdown(("freed memory is", "s per step", "page faults per step", "peak memory, MB"), rows)
+
+
 def export() -> str:
     """Return latency, mIoU and file size of the exported bundled weights, and latency on a ResNet-50."""
     ways = {

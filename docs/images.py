@@ -5,6 +5,7 @@
 The image of the web page needs Debian's chromium.
 """
 
+import io
 import re
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ EXAMPLES = DOCS.parent / "examples"
 PHOTO = EXAMPLES / "china.jpg"
 POINTS = ((0.36, 0.54), (0.2, 0.12), (0.75, 0.9))
 """Temple, sky and trees, as fractions of the width and height of the image."""
+LAST_OF_0_1_0 = "346282d"
+"""The commit whose images CHANGELOG.md shows beside today's."""
 
 
 def danet(*args: str | Path) -> list[str]:
@@ -91,8 +94,27 @@ def _pin_points(tab: Page) -> None:
         tab.wait_for_timeout(500)
 
 
+def since_0_1_0() -> None:
+    """Draw the images of the street and the page beside those of version 0.1.0."""
+    width, gap, title = 800, 20, 36
+    for source, target in (("street_overlay.png", "since_0_1_0_street.jpg"), ("page.png", "since_0_1_0_page.jpg")):
+        stored = subprocess.run(
+            ["git", "show", f"{LAST_OF_0_1_0}:docs/{source}"], cwd=DOCS, check=True, capture_output=True
+        ).stdout
+        images = [Image.open(io.BytesIO(stored)), Image.open(DOCS / source)]
+        height = round(width * images[0].height / images[0].width)
+        sheet = Image.new("RGB", (2 * width + gap, title + height), "white")
+        drawing = ImageDraw.Draw(sheet)
+        for i, (image, version) in enumerate(zip(images, ("0.1.0", "0.2.0"), strict=True)):
+            x = i * (width + gap)
+            drawing.text((x + 4, 6), version, "black", ImageFont.load_default(20))
+            sheet.paste(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (x, title))
+        sheet.save(DOCS / target, quality=88)
+
+
 if __name__ == "__main__":
     overlays()
     look()
     corruptions()
     page()
+    since_0_1_0()

@@ -13,10 +13,20 @@ _TOY = Network("test_resnet", width=64, align_corners=False, pretrained=False)
 
 CAMVID = Recipe(
     about="CamVid street scenes, 11 classes; the recipe of the bundled weights",
-    network=_DECODER,
+    network=replace(_DECODER, decoder_width=128),
     # twice the original size: poles, signs and people are too small otherwise (docs/log.md)
-    data=Data("camvid", batch=4, crop=(384, 512), scale=(1.0, 2.8), rare=0.3, jitter=0.3, size=960),
-    optim=replace(_ADAMW, epochs=20, frozen_batch_norm=2, warmup=100),
+    data=Data(
+        "camvid",
+        batch=4,
+        crop=(384, 512),
+        scale=(1.2, 2.8),
+        rare=0.3,
+        jitter=0.3,
+        photometric=True,
+        degrade=0.2,
+        size=960,
+    ),
+    optim=replace(_ADAMW, epochs=40, frozen_batch_norm=2, warmup=100),
     loss=_SUPERVISED,
     criterion=Criterion(lovasz=1.0),
     validate_every=5,
