@@ -32,7 +32,20 @@ def test_each_loss_is_trained_once(few_streets, tmp_path, trained):
 def test_the_options_of_each_loss_exist(loss, few_streets, tmp_path):
     arguments = [word for name, value in LOSSES[loss].items() for word in (f"--{name}", value)]
     losses.make_subset(few_streets, tmp_path / "subset", 4, 2)
-    assert main(["train", "folder", "--data.root", str(tmp_path / "subset"), "--dry-run", *arguments]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "folder",
+                "--data.root",
+                str(tmp_path / "subset"),
+                "--dry-run",
+                "--network.no-pretrained",
+                *arguments,
+            ]
+        )
+        == 0
+    )
 
 
 def test_rare_classes_are_the_rarer_half_of_those_that_occur():
