@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from danet import files, portability
+from danet import cli, files, portability
 from danet.errors import InputError
 from danet.files import atomic_folder, read_limited, remove_incomplete, write_atomically
 
@@ -183,6 +185,24 @@ print(resident())
     returned, kept, resident = map(int, subprocess.check_output([sys.executable, "-c", program], text=True).split())
     assert kept < returned / 4
     assert resident < 1 << 26
+
+
+@pytest.mark.parametrize(("command", "kept"), [("evaluate", True), ("train", True), ("serve", False)])
+def test_commands_that_compute_keep_memory_in_a_process_of_their_own(monkeypatch, command, kept):
+    calls = []
+
+    @contextmanager
+    def record() -> Iterator[None]:
+        calls.append(command)
+        yield
+
+    monkeypatch.setattr(cli, "kept_memory", record)
+    monkeypatch.setattr(cli, "_delay_garbage_collection", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["danet", command, "--help"])
+    for arguments in ([command, "--help"], None):
+        with suppress(SystemExit):
+            cli.main(arguments)
+    assert calls == [command] * kept
 
 
 @pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])

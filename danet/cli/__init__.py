@@ -60,7 +60,7 @@ def _with_flags(text: str) -> str:
 
 
 def _main(args: Sequence[str] | None) -> int:
-    if args is None:
+    if own_process := args is None:
         _delay_garbage_collection()
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
@@ -85,7 +85,7 @@ def _main(args: Sequence[str] | None) -> int:
             remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(COMMANDS)}"
             raise InputError(args[0], "unknown command", remedy)
         module = f"{args[0]}_" if keyword.iskeyword(args[0]) else args[0]
-        with kept_memory() if args[0] in _COMPUTING else nullcontext():
+        with kept_memory() if own_process and args[0] in _COMPUTING else nullcontext():
             status = import_module(f"danet.cli.{module}").run(args[1:])
         sys.stdout.flush()
         return status

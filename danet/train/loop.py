@@ -33,7 +33,6 @@ from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
-from danet.portability import kept_memory
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, nodes, report, run_folder, training_data
 from danet.train.adapt import at_scale, start_from, without_connection
@@ -168,7 +167,7 @@ def iterate(
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
-    with run_folder.lock(options.folder) if process.main else contextlib.nullcontext(), kept_memory():
+    with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
         run = prepare(recipe, options, resume, process, transform)
         created = process.main and not run.resumed
         with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():
