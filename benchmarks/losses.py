@@ -22,6 +22,7 @@ from benchmarks import command
 from benchmarks.command import JsonFile
 from benchmarks.measure import environment
 from benchmarks.small_data import make_subset, train_danet
+from danet.errors import InputError
 from danet.files import write_json
 
 RARELY = {"validate-every": "20"}  # validations take time and change nothing
@@ -70,6 +71,8 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Train and evaluate what is missing in `options.json`."""
+    if unknown := set(options.only) - set(LOSSES):
+        raise InputError("only", f"unknown loss {min(unknown)!r}", f"use {', '.join(map(repr, LOSSES))}")
     earlier = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else {}
     rows = earlier.get("rows", [])
     done = {(row["dataset"], row["images"], row["loss"], row["seed"]) for row in rows}
@@ -77,8 +80,10 @@ def run(options: Options) -> dict[str, Any]:
         for name in options.datasets:
             subset = options.out / f"{name}-{options.images}"
             folder = make_subset(options.data / name, subset, options.images, options.validation)
+            if folder is None:
+                raise InputError("images", f"{name} has fewer than {options.images} training images", "choose fewer")
             for loss in options.only:
-                if folder is not None and (name, options.images, loss, seed) not in done:
+                if (name, options.images, loss, seed) not in done:
                     out = subset.with_name(f"{subset.name}-{list(LOSSES).index(loss)}-{seed}")
                     train_danet(folder, out, seed, options.backbone_weights, RARELY | LOSSES[loss])
                     scores = _scores(out / "last.ckpt", folder)
@@ -90,16 +95,17 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Format the mean scores over seeds, in percent, a line per dataset and loss."""
+    """Format the mean scores over seeds, in percent, a line per dataset, number of images and loss."""
     lines = [
-        "| dataset | loss | seeds | mIoU, % | pixel accuracy, % | IoU of rare classes, % | boundary F, % |",
-        "|---|---|---|---|---|---|---|",
+        "| dataset | images | loss | seeds | mIoU, % | pixel accuracy, % | IoU of rare classes, % | boundary F, % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    keys = dict.fromkeys((row["dataset"], row["loss"]) for row in result["rows"])
-    for dataset, loss in sorted(keys, key=lambda key: (key[0], list(LOSSES).index(key[1]))):
-        rows = [row for row in result["rows"] if (row["dataset"], row["loss"]) == (dataset, loss)]
+    groups: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["dataset"], row["images"], list(LOSSES).index(row["loss"])), []).append(row)
+    for (dataset, images, loss), rows in sorted(groups.items()):
         cells = " | ".join(f"{100 * mean(row[score] for row in rows):.1f}" for score in SCORES)
-        lines.append(f"| {dataset} | {loss} | {len(rows)} | {cells} |")
+        lines.append(f"| {dataset} | {images} | {list(LOSSES)[loss]} | {len(rows)} | {cells} |")
     return "\n".join(lines)
 
 

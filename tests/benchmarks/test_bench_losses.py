@@ -7,6 +7,7 @@ import pytest
 from benchmarks import losses
 from benchmarks.losses import LOSSES, Options, rare_iou, table
 from danet.cli import main
+from danet.errors import InputError
 
 
 @pytest.fixture
@@ -25,27 +26,31 @@ def test_each_loss_is_trained_once(few_streets, tmp_path, trained):
     again = losses.run(Options(**vars(options) | {"seeds": 2, "only": ("focal", "with Dice")}))
     assert trained[len(LOSSES) :] == [("streets-4-3-2", 2), ("streets-4-2-2", 2)]
     assert json.loads(file.read_text())["rows"] == again["rows"]
-    assert [line.split(" | ")[1:3] for line in table(again).splitlines()[4:6]] == [["with Dice", "2"], ["focal", "2"]]
+    assert [line.split(" | ")[2:4] for line in table(again).splitlines()[4:6]] == [["with Dice", "2"], ["focal", "2"]]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_options_of_each_loss_exist(loss, few_streets, tmp_path):
+def test_the_options_of_each_loss_exist(loss):
     arguments = [word for name, value in LOSSES[loss].items() for word in (f"--{name}", value)]
-    losses.make_subset(few_streets, tmp_path / "subset", 4, 2)
-    assert (
-        main(
-            [
-                "train",
-                "folder",
-                "--data.root",
-                str(tmp_path / "subset"),
-                "--dry-run",
-                "--network.no-pretrained",
-                *arguments,
-            ]
-        )
-        == 0
-    )
+    assert main(["train", "toy", "--dry-run", *arguments]) == 0
+
+
+def test_unknown_losses_and_too_few_images_are_refused(few_streets, tmp_path, trained):
+    options = {"data": few_streets.parent, "datasets": ("streets",), "out": tmp_path / "out"}
+    with pytest.raises(InputError, match=r"^only: unknown loss 'hinge'; use 'cross-entropy', "):
+        losses.run(Options(**options, only=("focal", "hinge")))
+    with pytest.raises(InputError, match=r"^images: streets has fewer than 50 training images; choose fewer"):
+        losses.run(Options(**options))
+    assert trained == []
+
+
+def test_runs_on_other_numbers_of_images_have_lines_of_their_own():
+    scores = {"dataset": "a", "loss": "focal", "seed": 1}
+    rows = [{**scores, "images": n, **dict.fromkeys(losses.SCORES, n / 100)} for n in (20, 50)]
+    assert table({"rows": rows}).splitlines()[2:] == [
+        "| a | 20 | focal | 1 | 20.0 | 20.0 | 20.0 | 20.0 |",
+        "| a | 50 | focal | 1 | 50.0 | 50.0 | 50.0 | 50.0 |",
+    ]
 
 
 def test_rare_classes_are_the_rarer_half_of_those_that_occur():
