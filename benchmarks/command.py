@@ -18,7 +18,10 @@ JsonFile = Annotated[
 ]
 """The option --json of a benchmark."""
 
-MINIMUM = {"positions": 1, "network_positions": 1, "repeats": 1, "pairs": 1, "channels": 8}  # query has channels // 8
+MINIMUM = {
+    **dict.fromkeys(("positions", "network_positions", "repeats", "pairs", "rounds", "steps", "seeds"), 1),
+    "channels": 8,  # query has channels // 8
+}
 
 
 def main(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import kept_memory
+from benchmarks import command, kept_memory
 from danet.recipes import small
 
 
@@ -21,3 +21,10 @@ def test_the_table_compares_the_ways():
     text = kept_memory.table({"ways": {"returned": row, "kept": row}, "ratio": 0.6666})
     assert "4,000 page faults, peak 2,000 MB" in text
     assert text.endswith("kept takes 0.67 times as long")
+
+
+@pytest.mark.parametrize("option", ["steps", "rounds"])
+def test_nothing_to_measure_is_refused(option, capsys):
+    args = [f"--{option}", "0"]
+    assert command.main("kept_memory", kept_memory.Options, kept_memory.run, kept_memory.table, args=args) == 2
+    assert capsys.readouterr().err == f"error: --{option}: must be at least 1, got 0; choose a larger value\n"
