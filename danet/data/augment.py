@@ -38,6 +38,8 @@ class Augmentation:
             its size.
         long_side: the same for the long side, instead of `short_side`.
         photometric: apply SSD's photometric distortion, see `distort`.
+        gamma: range of a random exponent of the pixels as values from 0 to 1, drawn from the log-uniform distribution.
+            Above 1, shadows become darker; below 1, brighter. (1, 1) for none.
         degrade: probability of noise, blur, haze and the like; see degrade.py. Only for 8-bit RGB images.
         largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to ten
             times (mmsegmentation's cat_max_ratio). 1: keep the first crop.
@@ -50,6 +52,7 @@ class Augmentation:
     short_side: int | None = None
     long_side: int | None = None
     photometric: bool = False
+    gamma: tuple[float, float] = (1.0, 1.0)
     degrade: float = 0.0
     largest_share: float = 1.0
     vertical_flip: float = 0.0
@@ -86,6 +89,8 @@ class Augmentation:
             image = _jitter(image, self.jitter, rng)
         if self.photometric:
             image = distort(image, rng)
+        if self.gamma != (1, 1):
+            image = _correct_gamma(image, float(np.exp(rng.uniform(*np.log(self.gamma)))))
         if self.degrade and rng.random() < self.degrade:
             image = degrade(image, rng)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
@@ -215,6 +220,12 @@ def _jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.
 
 def _linear(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
     return as_type(image * np.float32(factor) + np.float32(offset), image.dtype)
+
+
+def _correct_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8)[image]
+    return 255 * (image.clip(0) / 255) ** np.float32(gamma)
 
 
 def _shift_colors(image: np.ndarray, saturation: float, degrees: float) -> np.ndarray:

@@ -54,6 +54,12 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
         ("data.rare", data.rare, 0 <= data.rare <= 1, "from 0 to 1"),
         ("data.copy_paste", data.copy_paste, 0 <= data.copy_paste <= 1, "from 0 to 1"),
         ("data.jitter", data.jitter, 0 <= data.jitter <= 1, "from 0 to 1"),
+        (
+            "data.gamma",
+            data.gamma,
+            0.1 <= data.gamma[0] <= data.gamma[1] <= 10,
+            "two increasing exponents from 0.1 to 10",
+        ),
         ("data.degrade", data.degrade, 0 <= data.degrade <= 1, "from 0 to 1"),
         ("data.largest_share", data.largest_share, 0 < data.largest_share <= 1, "above 0 and up to 1"),
         ("data.short_side", data.short_side, data.short_side is None or data.short_side >= 32, "at least 32 pixels"),

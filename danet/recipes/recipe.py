@@ -99,6 +99,8 @@ class Data:
     """strength of random brightness, contrast and saturation"""
     photometric: bool = False
     """SSD's photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5"""
+    gamma: tuple[float, float] = (1.0, 1.0)
+    """range of random gamma correction, for dark and bright light: above 1 darkens shadows; 0.5 2 is a good range"""
     degrade: float = 0.0
     """probability of random noise, blur, haze and compression, for robust networks; 0.5 is a good value"""
     mean: tuple[float, ...] | None = None

@@ -146,7 +146,7 @@ def test_flipping_mirrors_the_same_crop(size, crop, scale, seed):
 def test_color_changes_keep_labels_shape_and_type(size, bands, dtype, jitter, seed):
     rng = np.random.default_rng(seed)
     image, labels = rng.integers(0, 256, (*size, bands)).astype(dtype), rng.integers(0, 5, size, np.uint8)
-    augment = Augmentation(size, flip=0.0, jitter=jitter, photometric=True)
+    augment = Augmentation(size, flip=0.0, jitter=jitter, photometric=True, gamma=(0.5, 2.0))
     out, same = augment(image, labels, rng)
     assert np.array_equal(same, labels)
     assert (out.shape, out.dtype) == (image.shape, image.dtype)
@@ -225,6 +225,33 @@ def test_the_photometric_option_distorts_the_image():
     distorted = Augmentation((48, 64), flip=0.0, photometric=True)(smooth_image(), labels, np.random.default_rng(3))[0]
     assert (plain == smooth_image()).all()
     assert (distorted != plain).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("gamma", [0.5, 1.0001, 2.0])
+def test_gamma_correction_is_a_power_of_the_pixels_from_0_to_1(gamma, dtype):
+    image, labels = np.arange(768).reshape(16, 16, 3).clip(0, 255).astype(dtype), np.zeros((16, 16), np.uint8)
+    augment = Augmentation((16, 16), flip=0.0, gamma=(gamma, gamma))
+    out, _ = augment(image, labels, np.random.default_rng(0))
+    assert out.dtype == dtype
+    assert np.abs(out - 255 * (image / 255.0) ** gamma).max() <= (0.5 if dtype == np.uint8 else 1e-3)
+
+
+def test_gamma_is_drawn_log_uniformly_from_its_range():
+    gray, labels = np.full((4, 4, 3), 64, np.uint8), np.zeros((4, 4), np.uint8)
+    augment = Augmentation((4, 4), flip=0.0, gamma=(0.5, 2.0))
+    means = np.array([augment(gray, labels, np.random.default_rng(seed))[0].mean() for seed in range(400)])
+    assert means.min() == pytest.approx(64**2 / 255, abs=1)
+    assert means.max() == pytest.approx((64 * 255) ** 0.5, abs=1)
+    assert 160 < (means < 64).sum() < 240  # as many exponents above 1 as below
+
+
+def test_gamma_keeps_negative_values_of_other_rasters_finite():
+    image = np.array([-3.0, 0.0, 300.0, 255.0], np.float32).reshape(2, 2, 1)
+    out, _ = Augmentation((2, 2), flip=0.0, gamma=(2.0, 2.0))(
+        image, np.zeros((2, 2), np.uint8), np.random.default_rng(0)
+    )
+    assert out.ravel() == pytest.approx([0, 0, 300**2 / 255, 255], rel=1e-6)
 
 
 @given(sizes, seeds)

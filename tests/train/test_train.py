@@ -496,6 +496,7 @@ def test_recipe_yaml_accepts_numbers_like_1e_3(recipe, tmp_path):
         ("data", {"batch": 0}, "data.batch: must be at least 1, got 0; for example, use 8"),
         ("data", {"crop": (64, 0)}, "^data.crop: must be "),
         ("data", {"scale": (2.0, 1.0)}, "^data.scale: must be "),
+        ("data", {"gamma": (2.0, 0.5)}, "^data.gamma: must be "),
         ("data", {"size": 9000}, "data.size: must be from 32 to 4096 pixels, got 9000"),
         ("network", {"width": 0}, "network.width: must be from 8 to 4096, got 0"),
         ("optim", {"lr": float("nan")}, "optim.lr: must be a number above 0, got nan"),
