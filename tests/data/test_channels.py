@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_gray_of_16_bits_with_alpha_keeps_all_bits(tmp_path):
     black = stored[..., :1] * (stored[..., 1:] / 65535)
     assert np.abs(read_image(file) * 257 - black).max() < 0.51  # composited over black, as 8 bits are
     assert read_header(file) == (20, 24, 2, 16, True, 1, 1)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_color_that_a_png_declares_as_transparent_is_black(tmp_path, dtype, bands):
+    white = np.iinfo(dtype).max
+    stored = np.broadcast_to(np.array([7, white // 2, white], dtype)[:, None], (2, 3, bands)).copy()
+    png = write(tmp_path / "opaque.png", stored).read_bytes()
+    chunk = b"tRNS" + (white // 2).to_bytes(2, "big") * bands
+    file = tmp_path / "a.png"
+    file.write_bytes(
+        png[:33] + (2 * bands).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:]
+    )
+    scale = 255 / white
+    assert read_image(file) == pytest.approx(np.where(stored == white // 2, 0, stored) * scale + np.zeros(3), abs=1e-4)
+    assert read_image(file, bands=Bands(bands)) == pytest.approx(stored * scale, abs=1e-4)  # all its bands are data
 
 
 @pytest.mark.parametrize("options", [{"interleave": "band", "compress": "deflate"}, {"photometric": "MINISBLACK"}])

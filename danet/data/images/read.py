@@ -103,7 +103,10 @@ def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB
     image = _upright(image) if upright else image
     if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
         return as_pixels(np.asarray(_over_black(image)), bands, name)
-    return as_pixels(_stored(image, name), bands, name)
+    stored = _stored(image, name)
+    if bands.channels is None:
+        _blacken(stored, image.info.get("transparency"))
+    return as_pixels(stored, bands, name)
 
 
 def read_header(path: Path | str) -> Header:
@@ -302,8 +305,10 @@ def _read(
         with damage_errors(name):
             return as_pixels(reader.read(file, name, max_pixels, page or 0), bands, name)
     if deep := _deep_bands(file):
-        stored = _read_deep_png(file, name, max_pixels, upright, deep)
-        if bands.channels is None and deep in (2, 4):
+        stored, transparent = _read_deep_png(file, name, max_pixels, upright, deep)
+        if bands.channels is None and deep == 3:
+            _blacken(stored, transparent)
+        elif bands.channels is None:
             stored = (stored[..., :-1] * (stored[..., -1:] / 65535)).round().astype(np.uint16)
         return as_pixels(stored, bands, name)
     with open_stream(file, name, max_pixels, decode=False, formats=formats_of(name)) as image:
@@ -344,13 +349,15 @@ def _deep_bands(file: Stream) -> int:
 _DEEP_BANDS = {b"\x10\x02": 3, b"\x10\x04": 2, b"\x10\x06": 4}  # depth and color type -> bands
 
 
-def _read_deep_png(file: Stream, name: Path | str, max_pixels: int, upright: bool, bands: int) -> np.ndarray:
-    """Read a PNG of 16-bit colors, or gray with alpha, as H,W,N uint16.
+def _read_deep_png(
+    file: Stream, name: Path | str, max_pixels: int, upright: bool, bands: int
+) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    """Read a PNG of 16-bit colors, or gray with alpha, as H,W,N uint16; and the color it declares as transparent.
 
     Pillow keeps one byte of each value: the high byte if the raw mode is big-endian, the low byte if it is
     little-endian. So the file is decoded once for each. Gray with alpha has the four bytes of RGBA.
     """
-    parts = []
+    parts, transparent = [], None
     with damage_errors(name):
         check_png(file)
     for order in "BL" if bands > 2 else "B":
@@ -361,8 +368,15 @@ def _read_deep_png(file: Stream, name: Path | str, max_pixels: int, upright: boo
             raw = f"{image.mode};16{order}" if bands > 2 else "RGBA"
             image.tile = [tile._replace(args=raw) for tile in image.tile]
             parts.append(np.asarray(_upright(image) if upright else image).astype(np.uint16))
+            transparent = image.info.get("transparency")
     high, low = parts if bands > 2 else (parts[0][..., 0::2], parts[0][..., 1::2])
-    return high << 8 | low
+    return high << 8 | low, transparent
+
+
+def _blacken(stored: np.ndarray, transparent: int | tuple[int, ...] | None) -> None:
+    """Set the pixels of the color that a PNG declares as transparent (tRNS) to 0, in place."""
+    if transparent is not None:
+        stored[(stored == transparent).all(2)] = 0
 
 
 def _over_black(image: Image.Image) -> Image.Image:
