@@ -1,6 +1,7 @@
-"""A training step on the CPU, with freed memory returned to the system, and kept (`danet.portability.kept_memory`).
+"""A training step and a prediction on the CPU, with freed memory returned to the system, and kept.
 
-Each way runs in a fresh process; they take turns, and the result is the median over all rounds.
+`danet.portability.kept_memory` keeps it. Each way runs in a fresh process; they take turns, and the result is the
+median over all rounds.
 
     python -m benchmarks.kept_memory --json benchmarks/results/kept_memory.json
 """
@@ -8,14 +9,18 @@ Each way runs in a fresh process; they take turns, and the result is the median 
 import multiprocessing
 import resource
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
+import danet
 from benchmarks import command
 from benchmarks.command import JsonFile
 from benchmarks.measure import environment, interleaved
@@ -29,43 +34,49 @@ WAYS = {"returned": nullcontext, "kept": kept_memory}
 
 @dataclass(frozen=True)
 class Options:
-    """Time a training step of the recipe folder with and without keeping freed memory.
+    """Time a training step of the recipe folder, and a prediction, with and without keeping freed memory.
 
     Example: python -m benchmarks.kept_memory --classes 11
     """
 
     classes: int = 21
-    """number of classes"""
+    """number of classes of the training step"""
     steps: int = 5
-    """steps per process"""
+    """steps or predictions per process"""
     rounds: int = 3
     """processes of each way"""
     json: JsonFile = None
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measure seconds per step, page faults per step and peak memory."""
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    """Measure seconds, page faults and peak memory of each task."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {task: {way: [] for way in WAYS} for task in TASKS}
     for _ in range(options.rounds):
-        for way, rows in found.items():
+        for task, way in product(TASKS, WAYS):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                rows.append(pool.submit(_measure, way, options.classes, options.steps).result())
-    medians = {way: {name: median(row[name] for row in rows) for name in rows[0]} for way, rows in found.items()}
-    ratio = medians["kept"]["seconds"] / medians["returned"]["seconds"]
-    return {"classes": options.classes, "ways": medians, "ratio": round(ratio, 3), **environment()}
+                found[task][way].append(pool.submit(_measure, task, way, options.classes, options.steps).result())
+    medians = {
+        task: {way: {name: median(row[name] for row in rows) for name in rows[0]} for way, rows in ways.items()}
+        for task, ways in found.items()
+    }
+    return {"classes": options.classes, "tasks": medians, **environment()}
 
 
 def table(result: dict[str, Any]) -> str:
     """Format the result."""
-    rows = [
-        f"{way:8} {row['seconds']:.2f} s, {row['faults']:,} page faults, peak {row['peak_bytes'] / 1e6:,.0f} MB"
-        for way, row in result["ways"].items()
-    ]
-    return "\n".join([*rows, f"kept takes {result['ratio']:.2f} times as long"])
+    lines = []
+    for task, ways in result["tasks"].items():
+        lines += [
+            f"{task}, {way:8} {row['seconds']:.2f} s, {row['faults']:,} page faults, "
+            f"peak {row['peak_bytes'] / 1e6:,.0f} MB"
+            for way, row in ways.items()
+        ]
+        lines.append(f"kept takes {ways['kept']['seconds'] / ways['returned']['seconds']:.2f} times as long")
+    return "\n".join(lines)
 
 
-def _measure(way: str, classes: int, steps: int) -> dict[str, Any]:
-    """Time steps of the recipe folder on random images."""
+def _training_step(classes: int) -> Callable[[], object]:
+    """Return a step of the recipe folder on random images."""
     recipe = small.FOLDER
     arguments = asdict(replace(recipe.network, pretrained=False))
     network = build_network(**arguments, num_classes=classes, in_channels=3).train()
@@ -78,10 +89,25 @@ def _measure(way: str, classes: int, steps: int) -> dict[str, Any]:
         outputs = network(images, attention=True)
         multi_loss(outputs, labels, asdict(recipe.loss), criterion=asdict(recipe.criterion))[0].backward()
 
+    return step
+
+
+def _prediction(_: int) -> Callable[[], object]:
+    """Return the prediction of a random image of 960 x 720 pixels by the bundled weights."""
+    predictor = danet.load()
+    image = np.random.default_rng(0).integers(0, 256, (720, 960, 3), np.uint8)
+    return lambda: predictor(image)
+
+
+TASKS = {"training step": _training_step, "prediction": _prediction}
+
+
+def _measure(task: str, way: str, classes: int, steps: int) -> dict[str, Any]:
+    work = TASKS[task](classes)
     with WAYS[way]():
-        step()
+        work()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        seconds = interleaved({way: step}, steps, warmup=0)[way].median
+        seconds = interleaved({way: work}, steps, warmup=0)[way].median
         after = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "seconds": seconds,

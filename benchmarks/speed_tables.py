@@ -128,14 +128,14 @@ def pipeline() -> str:
 
 
 def kept_memory() -> str:
-    """Return the time of a training step with freed memory returned and kept."""
+    """Return the time of a training step and of a prediction with freed memory returned and kept."""
     ways = {"returned": "returned to the system, as glibc does", "kept": "kept, as danet does"}
-    found = read("kept_memory")["ways"]
     rows = [
-        (text, f"{found[way]['seconds']:.2f}", f"{found[way]['faults']:,}", megabytes(found[way]["peak_bytes"]))
-        for way, text in ways.items()
+        (task, text, f"{row['seconds']:.2f}", f"{row['faults']:,}", megabytes(row["peak_bytes"]))
+        for task, found in read("kept_memory")["tasks"].items()
+        for row, text in ((found[way], text) for way, text in ways.items())
     ]
-    return markdown(("freed memory is", "s per step", "page faults per step", "peak memory, MB"), rows)
+    return markdown(("", "freed memory is", "s", "page faults", "peak memory, MB"), rows)
 
 
 def export() -> str:
