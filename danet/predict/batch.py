@@ -177,7 +177,9 @@ def open_batch(
 def _place(manifest: Path | None, out: Folder) -> tuple[Folder, str]:
     if manifest is None:
         return out, MANIFEST
-    parent, _, name = (store_address(manifest) or str(manifest.absolute())).rpartition("/")
+    if (address := store_address(manifest)) is None:
+        return Folder(str(manifest.absolute().parent)), manifest.name
+    parent, _, name = address.rpartition("/")
     return Folder(parent), name
 
 

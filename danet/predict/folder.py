@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.data.images.channels import Bands
+from danet.data.images.geotiff import check_upright
 from danet.data.images.read import read_image
 from danet.errors import InputError
 from danet.predict.georeferenced import save_georeferenced
@@ -199,8 +200,11 @@ def read_job(job: Job, bands: Bands) -> np.ndarray:
     """Return the pixels of an image, H,W,N, as `read_image` does.
 
     Raises:
-        InputError: see `read_image`; a stack of which no page is chosen.
+        InputError: see `read_image`; a stack of which no page is chosen; coordinates that do not fit the pixels, see
+            `check_upright`.
     """
+    if job.kind == "geo":
+        check_upright(job.file)
     if job.page is None and job.pages > 1:
         what = f"a stack or animation of {job.pages} pages"
         raise InputError(job.file, what, "add `pages` for one result per page")

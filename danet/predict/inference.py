@@ -166,12 +166,21 @@ def _most_probable(
     labels, confidence = np.empty(size, np.uint8), np.empty(size, np.float32)
     for rows, columns, scores in tiles:
         best, index = largest(_probabilities(scores, average))  # n,m
-        if namespace(best).isnan(best).any():
-            what = "the network returned values that are not numbers (NaN)"
-            raise InputError("weights", what, "use other weights, or `dtype` float32")
+        check_numbers(best)
         labels[rows, columns] = to_numpy(index)
         confidence[rows, columns] = to_numpy(best.clip(max=1))  # a mean may round up
     return labels, confidence
+
+
+def check_numbers(confidence: Float[Array, "n m"]) -> None:
+    """Check that a network returned numbers.
+
+    Raises:
+        InputError: there are NaN.
+    """
+    if namespace(confidence).isnan(confidence).any():
+        what = "the network returned values that are not numbers (NaN)"
+        raise InputError("weights", what, "use other weights, or `dtype` float32")
 
 
 def _probabilities(scores: Float[Array, "K n W"], average: Average) -> Float[Array, "K n W"]:

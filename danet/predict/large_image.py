@@ -38,7 +38,7 @@ from danet.model.preprocess import normalize
 from danet.predict import overlay
 from danet.predict.folder import Saved
 from danet.predict.georeferenced import write_polygons
-from danet.predict.inference import Inference, on_device
+from danet.predict.inference import Inference, check_numbers, on_device
 from danet.predict.inputs import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
@@ -170,6 +170,7 @@ def segment_blocks(
             ready = (rows[i + 1][0].start if i + 1 < len(rows) else size[0]) - span.start
             own = slice(columns.start - left, columns.stop - left)
             best, labels = largest(held[:, :ready, own])
+            check_numbers(best)
             place = slice(span.start, span.start + ready)
             yield Block(place, columns, pixels[:ready, own], labels, best.clip(max=1))
             kept = held[:, ready:].copy()
@@ -200,6 +201,7 @@ def segment_shrunk(
     logits = _logits(predictor, small)
     for rows, columns, scores in upsampled(logits[0], (height, width), size, predictor.network.align_corners):
         best, labels = largest(softmax(scores))
+        check_numbers(best)
         near = np.ix_(*(np.arange(part.start, part.stop) // factor for part in (rows, columns)))
         yield Block(rows, columns, reduced[near], to_numpy(labels).astype(np.uint8), to_numpy(best.clip(max=1)))
         advance(size[0] + rows.stop, 2 * size[0])

@@ -18,7 +18,7 @@ from PIL import Image
 from danet import InputError, files
 from danet.cli import main
 from danet.data.images.read import read_mask
-from danet.predict import batch_segmenter
+from danet.predict import batch, batch_segmenter
 from danet.predict.batch_segmenter import Segmenter
 from danet.predict.batched import Batched
 from danet.predict.manifest import Entry, Share, decode, encode, list_images
@@ -409,3 +409,11 @@ def test_addresses_of_stores_survive_path():
 def test_statistics_name_the_batch(whole):
     metadata = pq.read_schema(next((whole / "statistics.parquet").iterdir())).metadata
     assert json.loads(metadata[b"danet"]) == json.loads((whole / "run.json").read_text())
+
+
+def test_a_manifest_is_where_its_path_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, expected in (("/m.parquet", Path("/m.parquet")), ("m.parquet", tmp_path / "m.parquet")):
+        folder, name = batch._place(Path(given), Folder("elsewhere"))
+        assert Path(folder.address(name)) == expected
+    assert batch._place(None, Folder("elsewhere")) == (Folder("elsewhere"), "manifest.parquet")

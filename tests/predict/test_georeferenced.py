@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from danet import InputError
 from danet.cli import main
@@ -54,6 +55,20 @@ def test_labels_of_a_small_geotiff_have_its_coordinates(tmp_path, tiny_weights):
         assert (labels.crs, labels.transform) == (image.crs, image.transform)
         assert np.array_equal(labels.read(1), load(tiny_weights)(source).labels)
         assert labels.colormap(1)[1][:3] == load(tiny_weights).classes.palette[1]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_coordinates_of_rotated_pixels_are_refused(orientation, tmp_path, tiny_weights, capsys):
+    """GDAL and coordinates ignore the orientation that is applied to other images."""
+    with Image.open(tile(tmp_path / "mine/a.tif")) as image:
+        tags = ImageFileDirectory_v2()
+        for key in image.tag_v2.keys() & {33550, 33922, 34735, 34736, 34737}:
+            tags.tagtype[key], tags[key] = image.tag_v2.tagtype[key], image.tag_v2[key]
+        tags[274] = orientation
+        image.save(tmp_path / "mine/b.tif", tiffinfo=tags)
+    assert run(tiny_weights, tmp_path / "out", tmp_path / "mine") == 2
+    assert "b.tif: is rotated by its EXIF orientation; save it upright" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_overlay.png", "a_labels.tif", "a.json"}
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", None])

@@ -7,7 +7,9 @@ import re
 import resource
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,6 +53,26 @@ def write(path, image: np.ndarray, **form):
         if image.shape[2] == 4 and "alpha" not in form:
             target.colorinterp = [*target.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
     return path
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_rotated_tiffs_are_refused(orientation, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    with regular_file(tmp_path / "a.tif") as file, open_raster(file, tmp_path / "a.tif") as source:
+        refused = pytest.raises(InputError, match="is rotated by its EXIF orientation; save it upright")
+        with refused if orientation > 1 else nullcontext():
+            window_reader(source, RGB, tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("way", ["blocks", "shrunk"])
+def test_nan_of_the_network_is_an_error(way, predictor, image):
+    predictor.logits = lambda images: torch.full((1, 6, *images.shape[2:]), torch.nan)
+    segment = {
+        "blocks": partial(large_image.segment_blocks, window=64, overlap=16),
+        "shrunk": partial(large_image.segment_shrunk, long_side=64),
+    }[way]
+    with pytest.raises(InputError, match=r"^weights: the network returned values that are not numbers \(NaN\)"):
+        list(segment(predictor, lambda rows, columns: image[rows, columns], image.shape[:2]))
 
 
 def blended(predictor, image: np.ndarray, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:

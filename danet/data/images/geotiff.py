@@ -93,6 +93,25 @@ def has_coordinates(path: Path) -> bool:
         return False
 
 
+def check_upright(path: Path) -> None:
+    """Check that a TIFF is not rotated by its orientation, which GDAL and the coordinates of its pixels ignore.
+
+    Raises:
+        InputError: it is rotated.
+    """
+    try:
+        with open(path, "rb") as file:
+            orientation = next(tiff_directories(file)).get(274, 1) if file.read(4) in TIFF else 1
+    except Exception:  # a damaged file, which reading reports
+        return
+    if orientation in range(2, 9):
+        raise _rotated(path)
+
+
+def _rotated(path: Path) -> InputError:
+    return InputError(path, "is rotated by its EXIF orientation", "save it upright")
+
+
 def read_no_data(file: Stream) -> float | None:
     """Return the value of pixels without data that an open TIFF declares, or None; the file is rewound."""
     try:
@@ -186,8 +205,9 @@ def window_reader(source: "DatasetReader", bands: Bands, path: Path) -> ReadWind
     Raises:
         InputError: the image is rotated by its EXIF orientation.
     """
-    if source.tags().get("EXIF_Orientation", "1") not in ("0", "1"):
-        raise InputError(path, "is rotated by its EXIF orientation", "save it upright")
+    check_upright(path)
+    if source.tags().get("EXIF_Orientation", "1") not in ("0", "1"):  # of a PNG or JPEG
+        raise _rotated(path)
     kinds = [kind.name for kind in source.colorinterp]
     palette = _palette(source) if bands.channels is None and kinds == ["palette"] else None
     wanted = list(range(1, source.count + 1))
