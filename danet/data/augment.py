@@ -40,7 +40,7 @@ class Augmentation:
         photometric: apply SSD's photometric distortion, see `distort`.
         gamma: range of a random exponent of the pixels as values from 0 to 1, drawn from the log-uniform distribution.
             Above 1, shadows become darker; below 1, brighter. (1, 1) for none.
-        degrade: probability of noise, blur, haze and the like; see degrade.py. Only for 8-bit RGB images.
+        degrade: probability of noise, blur, haze and the like; see degrade.py. Only for RGB images.
         largest_share: a crop in which one class has more than this share of the valid pixels is drawn again, up to ten
             times (mmsegmentation's cat_max_ratio). 1: keep the first crop.
     """
@@ -115,7 +115,7 @@ def paste(
     if len(present) < 2:
         return image, labels
     inside = other_labels == rng.choice(present, p=1 / counts / (1 / counts).sum())
-    return np.where(inside[..., None], other_image.astype(image.dtype), image), np.where(inside, other_labels, labels)
+    return np.where(inside[..., None], as_type(other_image, image.dtype), image), np.where(inside, other_labels, labels)
 
 
 def scaled_crop(

@@ -18,14 +18,17 @@ Pixels = Float32[np.ndarray, "H W 3"]
 LONGEST_CHAIN = 3
 
 
-def degrade(image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+Image8 = UInt8[np.ndarray, "H W 3"]
+
+
+def degrade(image: Image8 | Pixels, rng: np.random.Generator) -> Image8 | Pixels:
     """Return a randomly degraded copy of an RGB image. Pixels stay in place, so its labels stay valid.
 
     Args:
-        image: RGB.
+        image: RGB with 255 as white; values outside 0 to 255 are clipped.
         rng: source of all random numbers.
     """
-    original = image.astype(np.float32) / 255
+    original = (image.astype(np.float32) / 255).clip(0, 1)
     chains = rng.dirichlet(np.ones(3)).astype(np.float32)
     mixed = np.zeros_like(original)
     for weight in chains:
@@ -34,7 +37,8 @@ def degrade(image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt
             changed = DEGRADATIONS[number](changed, rng).clip(0, 1)
         mixed += weight * changed
     kept = np.float32(rng.beta(1, 2))
-    return np.rint(255 * (kept * original + (1 - kept) * mixed)).astype(np.uint8)
+    result = 255 * (kept * original + (1 - kept) * mixed)
+    return np.rint(result).astype(np.uint8) if image.dtype == np.uint8 else result
 
 
 def speckle(image: Pixels, rng: np.random.Generator) -> Pixels:

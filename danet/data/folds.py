@@ -3,8 +3,9 @@
 import hashlib
 import math
 from dataclasses import replace
+from itertools import chain, pairwise
 
-from danet.data.custom.splits import find_sequences, without_copy_mark
+from danet.data.custom.splits import copies, find_sequences
 from danet.data.samples import PairedFiles, Samples
 from danet.errors import InputError
 
@@ -49,16 +50,14 @@ def _groups(samples: PairedFiles, count: int) -> list[list[str]]:
         sequences = [*find_sequences(names).values()]
         longest = len(names) if len(sequences) >= count else max(1, len(names) // count)
         return [piece for frames in sequences for piece in _cut(frames, longest)]
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(without_copy_mark(name), []).append(name)
-    return [*groups.values()]
+    return copies(names)
 
 
 def _cut(frames: list[str], longest: int) -> list[list[str]]:
-    """Divide a sequence into pieces of about equal length, of at most `longest` frames."""
-    pieces = math.ceil(len(frames) / longest)
-    return [frames[len(frames) * i // pieces : len(frames) * (i + 1) // pieces] for i in range(pieces)]
+    """Divide a sequence into pieces of about equal length, of at most `longest` frames, not between copies."""
+    pieces, frames_of = math.ceil(len(frames) / longest), copies(frames)
+    bounds = [len(frames_of) * i // pieces for i in range(pieces + 1)]
+    return [list(chain(*frames_of[start:end])) for start, end in pairwise(bounds) if start < end]
 
 
 def _bytes(name: str) -> bytes:

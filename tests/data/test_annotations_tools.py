@@ -289,11 +289,12 @@ def test_yolo_ids_of_one_name_are_one_class_and_named(tmp_path):
     assert (list(found.classes), found.notes) == (["car"], ("ids with the same name are one class: car",))
 
 
-def test_yolo_labels_next_to_images_and_a_list_of_names_are_read(tmp_path):
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", "images/classes.txt"])
+def test_yolo_labels_next_to_images_and_a_list_of_names_are_read(tmp_path, place):
     root = yolo(tmp_path)
     (root / "data.yaml").unlink()
     (root / "labels/a.txt").rename(root / "images/a.txt")
-    write(root / "classes.txt", "car\ntree\n")
+    write(root / place, "car\ntree\n")
     assert recognize(Source(root)) == ["yolo"]
     assert len(list(yolo_reader.read(Source(root)).images[0].shapes)) == 2
 

@@ -262,6 +262,22 @@ def test_degradations_keep_the_size_and_depend_only_on_the_generator(size, seed)
     assert np.array_equal(first, again)
 
 
+def test_degraded_16_bit_images_keep_their_type_and_never_wrap_around():
+    bright = np.full((8, 8, 3), 300, np.float32)
+    found = [degrade(bright, np.random.default_rng(seed)) for seed in range(40)]
+    assert {image.dtype.name for image in found} == {"float32"}
+    assert max(image.max() for image in found) <= 255
+    assert np.median([image.mean() for image in found]) > 150
+    assert any((image % 1).any() for image in found)
+
+
+def test_pasted_pixels_of_more_bits_are_clipped():
+    labels = np.array([[0, 1]], np.uint8)
+    bright = np.full((1, 2, 3), 300, np.float32), labels
+    pasted, _ = paste(np.zeros((1, 2, 3), np.uint8), labels, bright, np.random.default_rng(0))
+    assert sorted(np.unique(pasted)) == [0, 255]
+
+
 @pytest.mark.parametrize("kind", DEGRADATIONS, ids=lambda kind: kind.__name__)
 def test_each_degradation_is_visible_but_leaves_the_scene_in_place(kind):
     """A degraded image is nearer to its own image than to the same image moved by 8 pixels or mirrored."""

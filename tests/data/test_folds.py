@@ -70,6 +70,14 @@ def test_fewer_sequences_than_folds_are_cut_into_consecutive_frames(lengths, cou
         choose_fold(samples(names, by_sequence=True), 1, 99, validation=True)
 
 
+@pytest.mark.parametrize("count", [2, 5, 7, 20])
+def test_a_sequence_is_not_cut_between_copies_of_an_image(count):
+    copies = [f"frame_{i:04}_jpg.rf.{mark * 24}" for i in range(20) for mark in "abc"]
+    found = folds(samples(copies, by_sequence=True), count)
+    assert sorted(name for fold in found for name in fold) == sorted(copies)
+    assert all(len({name for name in fold if name[:10] == own[:10]}) == 3 for fold in found for own in fold)
+
+
 def test_copies_of_an_image_stay_on_one_side():
     copies = [f"{name}_jpg.rf.{mark * 24}" for name in ("a1", "b2", "c3", "d4") for mark in "xyz"]
     for fold in folds(samples(copies), 2):

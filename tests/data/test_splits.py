@@ -1,5 +1,6 @@
 """Lists divide images into train and val, and frames of one sequence stay on one side of an automatic split."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from danet.data.custom import dataset_yaml
 from danet.data.custom.check import check_folder
 from danet.data.custom.proposal import write
 from danet.data.custom.propose import propose
-from danet.data.custom.splits import find_sequences
+from danet.data.custom.splits import choose_validation, find_sequences
 
 
 def pairs(root: Path, *stems: str, images: str = "images", masks: str = "masks") -> Path:
@@ -213,6 +214,16 @@ def test_sequences_are_names_that_differ_in_the_last_number():
         "t/f#": ["t/f1"],
         "cat_#": ["cat_3_jpg.rf.0123456789abcdef012345"],
     }
+
+
+@pytest.mark.parametrize("by_sequence", [True, False])
+@pytest.mark.parametrize(("images", "fraction"), [(17, 0.2), (20, 0.2), (2, 0.9), (3, 0.01)])
+def test_copies_of_an_image_stay_on_one_side(images, fraction, by_sequence):
+    originals = {f"frame_{i:04}": [f"frame_{i:04}_jpg.rf.{mark * 24}" for mark in "abc"] for i in range(images)}
+    names = [name for copies in originals.values() for name in copies]
+    val = choose_validation(names, fraction, by_sequence)
+    assert {len(val & set(copies)) for copies in originals.values()} == {0, 3}
+    assert len(val) == min(3 * images - 3, 3 * math.ceil(round(fraction * len(names)) / 3) or 3)
 
 
 def test_frames_of_one_sequence_stay_on_one_side(tmp_path, capsys):

@@ -36,7 +36,7 @@ def read(source: Source) -> Export:
     """
     settings = _settings(source)
     names, split_of = _class_names(source, settings), _splits(source, settings)
-    labels = {file.with_suffix(""): file for file in _labels(source)}
+    labels = {file.with_suffix(""): file for file in _labels(source) if file.name not in _NAME_LISTS}
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for stem, file in labels.items():
         by_stem[stem.name].append(file)

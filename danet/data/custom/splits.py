@@ -73,7 +73,8 @@ def choose_validation(names: Sequence[str], fraction: float, by_sequence: bool) 
     """Return the names of the images used for validation, chosen by hashes of names.
 
     By sequence, whole sequences are chosen in the order of their hashes, as long as they fit into the fraction. If they
-    are too long to reach half of it, the shortest is chosen, or, if it is too long too, the end of the longest.
+    are too long to reach half of it, the shortest is chosen, or, if it is too long too, the end of the longest. Copies
+    of one image that Roboflow made stay together.
 
     Args:
         names: the names of all images.
@@ -82,7 +83,7 @@ def choose_validation(names: Sequence[str], fraction: float, by_sequence: bool) 
     """
     count = max(1, round(fraction * len(names)))
     if not by_sequence:
-        return set(sorted(names, key=_digest)[:count])
+        return _first(sorted(copies(names), key=lambda group: _digest(without_copy_mark(group[0]))), count)
     sequences = find_sequences(names)
     chosen: set[str] = set()
     for frames in sorted(sequences.values(), key=lambda frames: _digest(frames[0])):
@@ -92,7 +93,16 @@ def choose_validation(names: Sequence[str], fraction: float, by_sequence: bool) 
         rest = [frames for frames in sequences.values() if frames[0] not in chosen]
         shortest, longest = min(rest, key=len), max(rest, key=len)
         whole = len(chosen) + len(shortest) <= 2 * fraction * len(names) and len(rest) > 1
-        chosen.update(shortest if whole else longest[len(chosen) - count :])
+        chosen.update(shortest if whole else _first(copies(longest)[::-1], count - len(chosen)))
+    return chosen
+
+
+def _first(groups: Sequence[list[str]], count: int) -> set[str]:
+    """Return the first `count` names, and the rest of the last one's group; never all groups if there are several."""
+    chosen: set[str] = set()
+    for group in groups[: max(1, len(groups) - 1)]:
+        if len(chosen) < count:
+            chosen.update(group)
     return chosen
 
 
@@ -114,6 +124,14 @@ def find_sequences(names: Sequence[str]) -> dict[str, list[str]]:
 def without_copy_mark(name: str) -> str:
     """Return a name without the end that tells the copies of an image apart which Roboflow made."""
     return _ROBOFLOW.sub("", name)
+
+
+def copies(names: Sequence[str]) -> list[list[str]]:
+    """Group the copies of one image that Roboflow made, in the order of their first names."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(without_copy_mark(name), []).append(name)
+    return [*groups.values()]
 
 
 def divided_sequences(names: Mapping[str, Sequence[str]]) -> list[str]:
