@@ -6,7 +6,7 @@ from danet.data import registry
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import check_classes
 from danet.weights import file as weights_file
-from danet.weights.export_check import open_labels
+from danet.weights.export_check import check_bytes, open_labels
 from danet.weights.export_preprocessing import segment
 
 
@@ -31,6 +31,8 @@ def measure_export(
     ways = {"network": lambda pixels: segment(network, card, pixels)[0], str(file): open_labels(file, size, whole)}
     confusions = {name: Confusion(len(card.classes)) for name in ways}
     for sample in (samples[i] for i in range(len(samples))):
+        if whole:
+            check_bytes(sample.image, sample.name)
         for name, labels in ways.items():
             confusions[name].update(sample.labels, labels(sample.image))
     return {name: confusion.scores().miou for name, confusion in confusions.items()}

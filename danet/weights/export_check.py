@@ -12,6 +12,7 @@ from torch import Tensor
 
 from danet.data.images.channels import resize, resize_long_side
 from danet.data.images.read import read_image
+from danet.errors import InputError
 from danet.model.baselines import AnyNetwork
 from danet.model.preprocess import normalize
 from danet.weights import runtimes
@@ -69,7 +70,19 @@ def pixel_inputs(card: Card, files: Sequence[Path], noise: bool, _size: tuple[in
         )
         for _, height, width in (NOISE[:2] if noise else ())
     }
-    return inputs | {str(file): torch.tensor(read_image(file, bands=bands))[None] for file in files}
+    return inputs | {str(file): torch.tensor(check_bytes(read_image(file, bands=bands), file))[None] for file in files}
+
+
+def check_bytes(pixels: np.ndarray, name: Path | str) -> np.ndarray:
+    """Return an image for a graph with preprocessing, after checking that it is uint8.
+
+    Raises:
+        InputError: it has more than 8 bits.
+    """
+    if pixels.dtype != np.uint8:
+        what = "has more than 8 bits per value, which a graph with preprocessing does not take"
+        raise InputError(name, what, "convert it to 8 bits, or export without `preprocessing`")
+    return pixels
 
 
 @torch.inference_mode()

@@ -378,6 +378,23 @@ def test_triton_export_is_compared_and_measured_on_labels(tiny_weights, tmp_path
     assert (tmp_path / "models/danet/config.pbtxt").exists()
 
 
+@pytest.mark.usefixtures("network_of_the_file")
+@pytest.mark.parametrize("option", ["--images", "--verify-on"])
+def test_graphs_with_preprocessing_refuse_images_of_16_bits(option, tiny_weights, tmp_path, capsys):
+    root, card = tmp_path / "data", weights_file.read(tiny_weights)[1]
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    (root / "dataset.yaml").write_text(f"classes: [{', '.join(card.classes.names)}]\nval: 0.5\n")
+    for i in range(2):
+        Image.fromarray(np.full((30, 40), 300 * i, np.uint16)).save(root / f"images/{i}.png")
+        Image.new("L", (40, 30), i).save(root / f"masks/{i}.png")
+    given = root / "images/1.png" if option == "--images" else root
+    args = ["export", tiny_weights, "--to", "onnx", "--preprocessing", "--out", tmp_path / "a.onnx", option, given]
+    assert cli.main([str(arg) for arg in args]) == 2
+    expected = "has more than 8 bits per value, which a graph with preprocessing does not take; convert it to 8 bits"
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_fixed_size_file_runs_in_opencv(tmp_path):
     cv2 = pytest.importorskip("cv2")
