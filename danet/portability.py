@@ -130,6 +130,14 @@ def free_files() -> int:
     return _resource.getrlimit(_resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))  # noqa: PTH208
 
 
+def address_text(path: Path | str) -> str:
+    """Return the text of a path that may be an address, such as hf://user/repo, with the slashes of addresses.
+
+    Windows' `Path` turns them into backslashes.
+    """
+    return str(path).replace("\\", "/")
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory in this block for the next allocations, and return it to the system afterwards.

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 
@@ -237,6 +238,35 @@ def test_mps_is_refused_where_it_does_not_exist(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"^device: 'mps' trains in a single process"):
         distributed.start("mps")
+
+
+def test_addresses_keep_their_slashes_where_paths_have_backslashes():
+    from danet.predict.inputs import stream_address
+    from danet.predict.storage import store_address
+    from danet.weights import hub_files
+
+    def windows(address: str) -> str:
+        return str(PureWindowsPath(address))
+
+    assert hub_files.is_address(windows("hf://user/repo"))
+    assert str(hub_files.parse(windows("hf://user/repo@v1/a/b.safetensors"))) == "hf://user/repo@v1/a/b.safetensors"
+    assert store_address(windows("s3://bucket/dir/a.png")) == "s3://bucket/dir/a.png"
+    assert stream_address(windows("rtsp://host/stream")) == "rtsp://host/stream"
+    for path in (windows("C:/images/a.png"), windows(r"\\server\images\a.png"), windows("images/a.png")):
+        assert not hub_files.is_address(path)
+        assert (store_address(path), stream_address(path)) == (None, None)
+
+
+def test_lists_name_images_where_paths_have_backslashes(tmp_path, monkeypatch):
+    from danet.data.custom import split_lists
+    from danet.data.custom.layout import Layout
+    from danet.data.naming import Naming
+
+    monkeypatch.setattr(split_lists, "Path", PureWindowsPath)
+    monkeypatch.setattr(split_lists, "os", SimpleNamespace(path=SimpleNamespace(relpath=lambda *_: r"images\a.jpg")))
+    image = tmp_path / "images/a.jpg"
+    found = split_lists._Names(Layout(tmp_path, "images", "masks", Naming("_mask.png"), {}), [image])
+    assert [found.get(text) for text in ("a", "a.jpg", "images/a.jpg", "images/a")] == [image] * 4
 
 
 def test_what_loads_images_can_be_sent_to_spawned_processes(tmp_path):

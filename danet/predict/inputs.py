@@ -15,6 +15,7 @@ from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import ARRAYS, describe_suffixes, read_header
 from danet.errors import InputError, list_names, missing_folder, missing_package
 from danet.files import check_new, ignores_case
+from danet.portability import address_text
 from danet.predict.outputs import POLYGONS, Kind, Maps, output_paths
 
 VIDEOS = (
@@ -151,7 +152,7 @@ def kind_of(file: Path) -> Kind:
 
 def stream_address(path: Path | str) -> str | None:
     """Return the address of a stream, whose slashes `Path` has joined, or None for a file."""
-    found = _STREAM.fullmatch(str(path))
+    found = _STREAM.fullmatch(address_text(path))
     return f"{found[1]}://{found[2]}" if found else None
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from danet.errors import InputError, missing_package
 from danet.files import make_folder, read_limited, write_atomically
+from danet.portability import address_text
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -51,7 +52,7 @@ class StoredFile(NamedTuple):
 
 def store_address(path: Path | str) -> str | None:
     """Return the address of an object store, whose slashes `Path` has joined, or None for a local path."""
-    found = _ADDRESS.fullmatch(str(path))
+    found = _ADDRESS.fullmatch(address_text(path))
     return f"{found[1]}://{found[2]}/{found[3]}".rstrip("/") if found else None
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from danet.errors import InputError, missing_package
+from danet.portability import address_text
 
 HUB = "hf:/"
 """How addresses of the Hub begin, after `Path` has joined their slashes."""
@@ -23,7 +24,7 @@ _ADDRESS = re.compile(r"hf:/+(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/
 
 def is_address(path: Path | str) -> bool:
     """Return whether weights are named by an address of the Hub."""
-    return str(path).startswith(HUB)
+    return address_text(path).startswith(HUB)
 
 
 class Address(NamedTuple):
@@ -49,7 +50,7 @@ def parse(name: str) -> Address:
     Raises:
         InputError: another text, or a file that is no .safetensors file.
     """
-    found = _ADDRESS.fullmatch(name)
+    found = _ADDRESS.fullmatch(address_text(name))
     if not found:
         raise InputError(name, "not an address of the Hub", "write hf://USER/REPO, hf://USER/REPO@REVISION or .../FILE")
     address = Address(found["repository"], found["revision"], found["file"] or FILE)

@@ -194,7 +194,7 @@ class _Names:
         self._found: dict[str, set[Path]] = {}
         self._several = len({image.parent for image in images}) > 1
         for image in images:
-            path = PurePosixPath(os.path.relpath(image, layout.root))
+            path = PurePosixPath(Path(os.path.relpath(image, layout.root)).as_posix())
             mask = Path(layout.naming.mask_of(image))
             tails = [PurePosixPath(*path.parts[start:]) for start in range(len(path.parts))]
             for name in {mask.name, mask.stem, *map(str, tails), *(str(tail.with_suffix("")) for tail in tails)}:
