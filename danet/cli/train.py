@@ -111,7 +111,7 @@ def run(args: Sequence[str]) -> int:
     options = parse(Train, args[1:], f"train {args[0]}", Train(recipes.find(args[0])), _ALIASES)
     if options.find_lr:
         return _find_lr(options, args)
-    return _choose(options, args) if options.auto else _start(options, args[0])
+    return _choose(options, args) if options.auto else _start(options, args)
 
 
 def _spell_out_loss(args: Sequence[str]) -> list[str]:
@@ -125,10 +125,11 @@ def _spell_out_loss(args: Sequence[str]) -> list[str]:
     return args
 
 
-def _start(options: Train, name: str) -> int:
+def _start(options: Train, args: Sequence[str]) -> int:
     from danet.train.start import train
+    from danet.train.time_budget import check_steps_are_free
 
-    folder, weights = _folder(options, name), (options.backbone_weights, options.initial_weights)
+    folder, weights = _folder(options, args[0]), (options.backbone_weights, options.initial_weights)
     if options.dry_run:
         from danet.data import registry
         from danet.train.dry_run import describe
@@ -144,6 +145,8 @@ def _start(options: Train, name: str) -> int:
             note = f"note: --data.root is missing; training needs the folder of the {data.dataset} dataset"
             print(note, file=sys.stderr)
         return 0
+    if options.time_budget is not None:
+        check_steps_are_free(given_names(args))
     backbone, initial = weights
     execution = {**vars(options.execution), "time_budget": options.time_budget}
     return _report(train(options.recipe, out=folder, backbone_weights=backbone, initial_weights=initial, **execution))

@@ -1,6 +1,8 @@
 """The device to compute on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -41,6 +43,21 @@ def resolve_device(name: str | None, index: int = 0) -> torch.device:
 def free_memory(device: torch.device) -> int | None:
     """Return the bytes of memory that are free on a device; None if they are not known."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """If wanted, let torch refuse operations whose results vary between runs, until the end of the block."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @cache

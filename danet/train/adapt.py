@@ -36,10 +36,14 @@ def needs_imagenet(recipe: Recipe, options: RunOptions) -> bool:
 
 
 def can_use_bundled(recipe: Recipe, bands: Bands) -> bool:
-    """Return whether the bundled weights may replace ImageNet's: for your own RGB images, and with the same network."""
+    """Return whether the bundled weights may replace ImageNet's: for your own RGB images, and the same network.
+
+    The width of its decoder may differ: the bundled weights' then replaces the recipe's.
+    """
     if recipe.data.dataset != "folder" or bands != RGB:
         return False
-    return not any(name.startswith("network.") for name in with_network_of(recipe, Path("default"))[1])
+    changed = {name for name in with_network_of(recipe, Path("default"))[1] if name.startswith("network.")}
+    return changed <= {"network.decoder_width"}
 
 
 def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, process: Process) -> RunOptions:

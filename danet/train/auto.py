@@ -18,10 +18,10 @@ from danet import recipes
 from danet.errors import InputError
 from danet.files import format_bytes
 from danet.model.device import free_memory
-from danet.recipes import Recipe
+from danet.recipes import Network, Recipe
 from danet.train import distributed, loop, run_folder, time_budget
 from danet.train.batches import batches
-from danet.train.build import load_split
+from danet.train.build import load_split, with_network_of
 from danet.train.distributed import Process
 from danet.train.estimate import Estimate, estimate
 from danet.train.failures import translate_errors
@@ -124,7 +124,8 @@ def choose(
     chooser, found = _Chooser(recipe, given), measure(samples)
     _choose_size(chooser, found)
     chooser.choose("data.batch", *_batch(recipe, len(samples)))
-    _choose_crop(chooser, found, len(samples.classes), samples.bands.count, process)
+    trained = recipe if options.initial_weights is None else with_network_of(recipe, options.initial_weights)[0]
+    _choose_crop(chooser, found, trained.network, len(samples.classes), samples.bands.count, process)
     with tempfile.TemporaryDirectory() as scratch:
         trial = replace(options, folder=Path(scratch))
         run = prepare(chooser.recipe, trial, resume=False, process=process, transform=transform)
@@ -164,7 +165,9 @@ def _batch(recipe: Recipe, images: int) -> tuple[int, str]:
     return recipe.data.batch, "that of the recipe, for which its learning rate was tuned"
 
 
-def _choose_crop(chooser: _Chooser, found: ObjectScale | None, classes: int, channels: int, process: Process) -> None:
+def _choose_crop(
+    chooser: _Chooser, found: ObjectScale | None, network: Network, classes: int, channels: int, process: Process
+) -> None:
     """Choose the crop, and the parts of a batch that fit into the memory, two images at a time if possible."""
     batch, area = chooser.recipe.data.batch, math.prod(chooser.recipe.data.crop)
     free = free_memory(process.device)
@@ -174,7 +177,7 @@ def _choose_crop(chooser: _Chooser, found: ObjectScale | None, classes: int, cha
         shape = crop_of(chooser.recipe, found, area)
         attempt = _Chooser(chooser.recipe, chooser.given)
         attempt.choose("data.crop", shape, f"the shape of the images{cut}")
-        cost = estimate(attempt.recipe, classes, channels)
+        cost = estimate(replace(attempt.recipe, network=network), classes, channels)
         parts = _parts(chooser, cost, limit)
         fits = cost.bytes(batch // parts) <= limit
         smallest = "data.crop" in chooser.given or min(shape) <= _SMALLEST

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -105,10 +106,14 @@ def _iterate(loader: DataLoader) -> Iterator[Batch]:
         raise
 
 
+_Item = tuple[tuple[str, np.ndarray, np.ndarray] | None, list[InputError]]
+"""The name, pixels and labels of a crop, or None, and the errors of images that cannot be read."""
+
+
 class _Stream(Dataset):
     """The endless stream of augmented samples.
 
-    Errors are returned as items, because torch would wrap an exception raised in a worker.
+    Errors are returned with them, because torch would wrap an exception raised in a worker.
     """
 
     def __init__(self, samples: Samples, recipe: Recipe, class_pixels: Sequence[int], transform: Transform | None):
@@ -120,27 +125,35 @@ class _Stream(Dataset):
         long_side = data.size if data.scale_from == "size" else None
         self.augment = Augmentation(**shared, long_side=long_side, class_pixels=tuple(class_pixels))
 
-    def __getitem__(self, position: int) -> tuple[str, np.ndarray, np.ndarray] | InputError:
+    def __getitem__(self, position: int) -> _Item:
+        errors: list[InputError] = []
         try:
             sample = self.samples[sampler.sample_index(self.seed, position, len(self.samples))]
             rng = sampler.generator(self.seed, position)
             image, labels = self.augment(sample.image, sample.labels, rng)
             if self.copy_paste and rng.random() < self.copy_paste:
-                other = self.samples[int(rng.integers(len(self.samples)))]
-                image, labels = paste(image, labels, self.augment(other.image, other.labels, rng), rng)
+                with _collected(errors):
+                    other = self.samples[int(rng.integers(len(self.samples)))]
+                    image, labels = paste(image, labels, self.augment(other.image, other.labels, rng), rng)
             if self.transform is not None:
                 seed = sampler.transform_seed(self.seed, position)
                 image, labels = apply(self.transform, image, labels, seed, len(self.samples.classes))
         except InputError as error:
-            return error
-        return sample.name, image, labels
+            return None, [*errors, error]
+        return (sample.name, image, labels), errors
 
 
-def _collate(
-    items: list[tuple[str, np.ndarray, np.ndarray] | InputError], crop: tuple[int, int], channels: int
-) -> Batch:
-    errors = [item for item in items if isinstance(item, InputError)]
-    samples = [item for item in items if not isinstance(item, InputError)]
+@contextmanager
+def _collected(errors: list[InputError]) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        errors.append(error)
+
+
+def _collate(items: list[_Item], crop: tuple[int, int], channels: int) -> Batch:
+    errors = [error for _, own in items for error in own]
+    samples = [sample for sample, _ in items if sample is not None]
     if not samples:  # a black image with all pixels ignored
         samples = [("", np.zeros((*crop, channels), np.uint8), np.full(crop, IGNORE, np.uint8))]
     names, images, labels = zip(*samples, strict=True)

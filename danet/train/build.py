@@ -104,7 +104,7 @@ def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
     """
     path = weights_file.resolve(weights)
     tensors, card = weights_file.read(path)
-    own = asdict(recipe.network) | {key: card.network[key] for key in ("num_classes", "in_channels")}
+    own: dict[str, Any] = asdict(recipe.network) | {"num_classes": len(card.classes), "in_channels": len(card.mean)}
     del own["pretrained"]
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in build_network(**own).state_dict().items()}
@@ -159,7 +159,7 @@ def check_bands(recipe: Recipe, bands: Bands) -> None:
         InputError: `data.degrade` for other images than RGB; `data.mean` or `data.std` of another number of bands.
     """
     if recipe.data.degrade and bands != RGB:
-        raise InputError("data.degrade", "works on 8-bit RGB images only", "set it to 0 for images with other bands")
+        raise InputError("data.degrade", "works on RGB images only", "set it to 0 for images with other bands")
     for name, values in (("mean", recipe.data.mean), ("std", recipe.data.std)):
         if values is not None and len(values) != bands.count:
             what = f"has {len(values)} values, but images have {bands.count} bands"

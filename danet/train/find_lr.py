@@ -120,7 +120,7 @@ def find_learning_rate(
 
 
 def _try_rates(run: Run, seconds: float) -> Iterator[tuple[float, float, float]]:
-    """Yield the rate, the loss and the smoothed loss of each step until the loss diverges."""
+    """Yield the rate, the loss and the smoothed loss of each step with labeled pixels, until the loss diverges."""
     process, recipe = run.process, run.recipe
     low, high = RANGES[recipe.optim.algorithm]
     network, smoothing = process.wrap(run.network), _Smoothing()
@@ -144,7 +144,8 @@ def _try_rates(run: Run, seconds: float) -> Iterator[tuple[float, float, float]]
             loss = begin_step(run, network, [next(stream) for _ in range(recipe.optim.accumulate)], step)["total"]
             run.optimizer.step()
             progress.advance(loss)
-            yield rate, loss, smoothing.add(loss)
+            if loss:  # 0: no pixel of the batch has a label
+                yield rate, loss, smoothing.add(loss)
             if smoothing.diverged:
                 return
             if interruption.agreed(process):
@@ -157,10 +158,14 @@ def steps_for(step: float, seconds: float) -> int:
 
 
 class _Smoothing:
-    """A moving average of losses, without the bias towards its first value, and whether it diverges."""
+    """A moving average of losses, without the bias towards its first value, and whether it diverges.
+
+    It is compared with its lowest value since the warm-up, in which it follows single batches.
+    """
 
     def __init__(self) -> None:
         self._sum = self._weight = 0.0
+        self._count = 0
         self._lowest = math.inf
         self.diverged = False
 
@@ -168,7 +173,9 @@ class _Smoothing:
         self._sum = _MEMORY * self._sum + (1 - _MEMORY) * loss
         self._weight = _MEMORY * self._weight + 1 - _MEMORY
         mean = self._sum / self._weight
-        self._lowest = min(mean, self._lowest)
+        self._count += 1
+        if self._count >= _WARM_UP:
+            self._lowest = min(mean, self._lowest)
         self.diverged = not math.isfinite(mean) or mean > _DIVERGED * self._lowest
         return mean
 
@@ -193,9 +200,17 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | 
 
 
 def _evaluate(tried: Sequence[tuple[float, float, float]], folder: Path) -> RangeTest:
+    """Return the result of the steps tried.
+
+    Raises:
+        InputError: they do not reach a second rate.
+    """
+    if len({rate for rate, *_ in tried}) < 2:
+        loss = f"the loss is {tried[-1][1]} at the lowest learning rate" if tried else "no pixel of a batch has a label"
+        raise InputError("find_lr", loss, "check the data with danet check, or try other initial weights")
     rates, losses, smoothed = zip(*tried, strict=True)
     suggestion, flat_from = suggest(rates, smoothed)
-    diverged = not math.isfinite(smoothed[-1]) or smoothed[-1] > _DIVERGED * min(smoothed)
+    diverged = not math.isfinite(smoothed[-1]) or smoothed[-1] > _DIVERGED * min(smoothed[_WARM_UP - 1 :])
     return RangeTest(suggestion, flat_from, diverged, rates, losses, smoothed, folder)
 
 

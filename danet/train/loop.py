@@ -8,7 +8,6 @@ ends with exactly the weights of the uninterrupted one, whatever the number of w
 
 import contextlib
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -31,6 +30,7 @@ from danet.errors import print_note
 from danet.evaluate.cross_entropy import CrossEntropy
 from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
+from danet.model.device import deterministic_algorithms
 from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
@@ -164,10 +164,8 @@ def iterate(
     process = distributed.start(options.device)
     nodes.note_stale_store(process)
     recipe = nodes.read_recipe(process, options.folder) if recipe is None else recipe
-    if options.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-        torch.use_deterministic_algorithms(True)
-    with run_folder.lock(options.folder) if process.main else contextlib.nullcontext():
+    lock = run_folder.lock(options.folder) if process.main else contextlib.nullcontext()
+    with lock, deterministic_algorithms(options.deterministic):
         run = prepare(recipe, options, resume, process, transform)
         created = process.main and not run.resumed
         with run_folder.removed_unless(run.state.losses, options.folder) if created else contextlib.nullcontext():

@@ -14,7 +14,7 @@ from danet.train import loop
 from danet.train.auto import choose
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
-from danet.train.time_budget import fit, parse_seconds
+from danet.train.time_budget import check_steps_are_free, fit, parse_seconds
 from danet.train.user_transform import Transform
 
 _NOTHING: Mapping[str, Any] = {}
@@ -90,6 +90,7 @@ def iterate_training(
         return choice.start(transform)
     if seconds is None:
         return loop.iterate(chosen, options, transform=transform)
+    check_steps_are_free(settings)
     fitting = partial(fit, seconds=seconds, started=time.monotonic())
     return loop.iterate(chosen, options, transform=transform, fit=fitting)
 

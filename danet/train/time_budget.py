@@ -9,6 +9,7 @@ import copy
 import math
 import re
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -67,6 +68,18 @@ def parse_seconds(text: str) -> float:
     if "".join(map("".join, parts)) != text or not seconds:
         raise InputError("time_budget", f"{text!r} is not a time", "for example, use 30m, 1.5h or 90s")
     return seconds
+
+
+def check_steps_are_free(given: Collection[str]) -> None:
+    """Check that the number of steps is not given, by the names of settings.
+
+    Raises:
+        InputError: it is.
+    """
+    for name in ("optim.steps", "optim.epochs"):
+        if name in given:
+            what = f"chooses the number of steps, which `{name}` sets too"
+            raise InputError("time_budget", what, "leave out one of the two")
 
 
 def validation_interval(recipe: Recipe, speed: Speed, per_epoch: int) -> int:

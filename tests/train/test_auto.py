@@ -114,6 +114,15 @@ def test_unknown_memory_limits_nothing(images, monkeypatch):
     assert chosen(images).settings["data.crop"] == (256, 512)
 
 
+def test_memory_is_that_of_the_network_of_the_initial_weights(images, tiny_weights):
+    small, other = chosen(images), RunOptions(images / "run", initial_weights=tiny_weights)
+    recipe = recipes.with_settings(RECIPE, {"data.root": images, "network.width": 1024})
+    found = {options.initial_weights: choose(recipe, options) for options in (RunOptions(images / "run"), other)}
+    assert found[tiny_weights].reasons["optim.accumulate"] != found[None].reasons["optim.accumulate"]
+    assert found[tiny_weights].recipe.network == recipe.network  # the start changes it, and says so
+    assert small.settings["data.crop"] == found[tiny_weights].settings["data.crop"]
+
+
 def test_time_budget_determines_the_steps(images):
     found = chosen(images, seconds=1000)
     steps = found.settings["optim.steps"]

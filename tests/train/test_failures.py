@@ -426,6 +426,14 @@ def test_nondeterministic_operation_is_named(recipe, tmp_path, monkeypatch):
         train(recipe, RunOptions(tmp_path / "run", workers=0, deterministic=True))
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_deterministic_mode_ends_with_the_run(recipe, tmp_path, before):
+    torch.use_deterministic_algorithms(before, warn_only=before)
+    train(recipe, RunOptions(tmp_path / "run", workers=0, deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled() == before
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == before
+
+
 def test_deterministic_runs_are_equal_to_the_bit(recipe, tmp_path):
     for name in ("one", "two"):
         train(recipe, RunOptions(tmp_path / name, workers=0, deterministic=True))

@@ -143,6 +143,30 @@ def test_command_says_that_there_is_no_suggestion(small, monkeypatch, capsys):
     assert Path("lr/find_lr.png").exists()
 
 
+def test_batches_without_labels_do_not_count(losses, monkeypatch):
+    begin = find_lr.begin_step
+    monkeypatch.setattr(find_lr, "begin_step", lambda *args: begin(*args) if args[-1] % 5 else {"total": 0.0})
+    found = find_learning_rate("toy", settings=SETTINGS, workers=0, out="lr")
+    assert 0.01 < (found.suggestion or 0) < 0.3
+    assert min(found.losses) > 0
+
+
+def test_a_loss_that_rises_in_the_warm_up_does_not_end_the_test(losses, monkeypatch):
+    begin = find_lr.begin_step
+    monkeypatch.setattr(find_lr, "begin_step", lambda *args: begin(*args) if args[-1] else {"total": 0.1})
+    assert len(find_learning_rate("toy", settings=SETTINGS, workers=0, out="lr").rates) > 30
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"), [(math.nan, "the loss is nan at the lowest learning rate"), (0.0, "no pixel of a batch has a la")]
+)
+def test_losses_that_say_nothing_are_an_error(small, monkeypatch, loss, what):
+    monkeypatch.setattr(find_lr, "begin_step", lambda *_: {"total": loss})
+    with pytest.raises(InputError, match=rf"^find_lr: {what}.*; check the data with danet check"):
+        find_learning_rate("toy", settings=SETTINGS, workers=0, out="lr")
+    assert not Path("lr").exists()
+
+
 @pytest.mark.parametrize("option", ["--dry-run", "--tensorboard", "--tracker=wandb", "--deterministic", "--auto"])
 def test_options_of_runs_are_refused(small, option, capsys):
     assert main(["train", "toy", "--find-lr", option]) == 2

@@ -113,6 +113,12 @@ def test_own_images_start_from_the_bundled_weights_without_a_connection(offline,
     assert danet.load(tmp_path / "run/best.safetensors").card.license.startswith("that of the initial weights: for res")
 
 
+def test_the_recipe_folder_itself_starts_from_the_bundled_weights_without_a_connection(offline, tmp_path, capsys):
+    mine = own_images(tmp_path / "mine").data
+    recipe = replace(recipes.find("folder"), data=replace(recipes.find("folder").data, root=mine.root))
+    assert "weights        bundled, because cannot download" in dry_run.describe(recipe, RunOptions(tmp_path / "run"))
+
+
 def test_a_run_that_fails_before_its_first_step_can_be_repeated(recipe, tmp_path):
     """A mask with an unknown value is found when it is read: after the folder was made, and the first checkpoint."""
     root = tmp_path / "mine"

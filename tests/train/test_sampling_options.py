@@ -14,10 +14,15 @@ from run_states import assert_equal, state_of
 from danet import InputError, recipes
 from danet.data import registry
 from danet.data.class_weights import count_classes
+from danet.data.classes import Classes
 from danet.data.datasets import synthetic
+from danet.data.images.channels import RGB
+from danet.data.samples import Sample
 from danet.train import loop, schedule
+from danet.train.batches import batches
+from danet.train.distributed import Process
 from danet.train.loop import build, train
-from danet.train.run_folder import RunOptions
+from danet.train.run_folder import RunOptions, SkippedImages
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +78,35 @@ def test_run_with_a_transform_is_not_resumed_without_it(recipe, tmp_path):
     train(short, RunOptions(tmp_path / "run", workers=0), transform=noisy)
     with pytest.raises(InputError, match=r"^transform: the run was started with .*noisy, but is resumed with none"):
         train(short, RunOptions(tmp_path / "run", workers=0), resume=True)
+
+
+class OneDamaged:
+    """Ten equal images, of which one cannot be read."""
+
+    classes, bands = Classes.named(("a", "b")), RGB
+
+    def __len__(self) -> int:
+        return 10
+
+    def labels(self, index: int) -> np.ndarray:
+        return self[index].labels
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 3:
+            raise InputError("bad.jpg", "truncated or damaged", "copy it again")
+        labels = np.zeros((40, 40), np.uint8)
+        labels[:20] = 1
+        return Sample(f"{index}", np.zeros((40, 40, 3), np.uint8), labels)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_a_damaged_image_that_would_be_pasted_leaves_the_crop_as_it_is(recipe, tmp_path, probability):
+    data = replace(recipe.data, batch=10, copy_paste=probability)
+    skipped = SkippedImages(tmp_path, 1)
+    process = Process(0, 1, torch.device("cpu"))
+    stream = batches(OneDamaged(), replace(recipe, data=data, skip_bad=1), process, 0, 20, 0, skipped)
+    assert [len(batch.names) for batch in stream] == [9] * 20  # an epoch per batch
+    assert len((tmp_path / "bad.txt").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])

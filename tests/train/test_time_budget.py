@@ -12,6 +12,7 @@ from run_states import assert_equal, state_of
 
 import danet
 from danet import InputError, recipes
+from danet.cli import main
 from danet.data.datasets import synthetic
 from danet.train import loop, run_folder, time_budget
 from danet.train.run_folder import RunOptions, read_recipe
@@ -135,6 +136,17 @@ def test_failures_while_measuring_are_one_line_and_leave_nothing(run, monkeypatc
     monkeypatch.setattr(time_budget, "begin_step", fail)
     with pytest.raises(InputError, match=r"^data\.crop: out of memory: 2 crops of 32 x 32 need about"):
         danet.train("toy", settings=SETTINGS, out=run, workers=0, time_budget="1000s")
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["optim.steps", "optim.epochs"])
+def test_a_time_and_a_number_of_steps_are_refused(run, name, capsys):
+    refused = r"time_budget: chooses the number of steps, which `optim\.\w+` sets too; leave out one of the two"
+    with pytest.raises(InputError, match=f"^{refused}"):
+        danet.train("toy", settings={name: 5}, out=run, time_budget="1m")
+    assert main(["train", "toy", f"--{name}", "5", "--time-budget", "1m", "--out", str(run)]) == 2
+    expected = f"error: --time-budget: chooses the number of steps, which --{name} sets too; leave out one of the two\n"
+    assert capsys.readouterr().err == expected
     assert not run.exists()
 
 
