@@ -15,7 +15,7 @@ from danet.errors import InputError
 from danet.files import check_writable, remove_incomplete
 from danet.predict import statistics
 from danet.predict.inputs import Found
-from danet.predict.manifest import ALL, Entry, Manifest, Share, decode, encode, list_images
+from danet.predict.manifest import ALL, Entry, Manifest, Share, check_listed, decode, encode, list_images
 from danet.predict.predictor import Predictor, load
 from danet.predict.protocols import find_protocol
 from danet.predict.statistics import Row
@@ -144,7 +144,8 @@ def open_batch(
         The batch; and what was left out, if the images were listed now.
 
     Raises:
-        InputError: no images; an invalid manifest; the folder has other results, or cannot be written to.
+        InputError: no images; an invalid manifest, or one of other images; the folder has other results, or cannot be
+            written to.
         OSError: an object store cannot be reached.
     """
     out = settings.out
@@ -168,7 +169,10 @@ def open_batch(
         except InputError:
             if not place.exists(name):  # otherwise another process of the batch wrote it meanwhile
                 raise
-    listed = decode(place.read(name), place.address(name), share)
+    content = place.read(name)
+    listed = decode(content, place.address(name), share)
+    if found is None:
+        check_listed(inputs, content, place.address(name))
     about = _about(settings, predictor, listed)
     _claim(out, names - {name}, about)
     return Batch(settings, about, predictor.classes, listed), found

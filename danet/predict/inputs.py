@@ -16,7 +16,7 @@ from danet.data.images.read import ARRAYS, describe_suffixes, read_header
 from danet.errors import InputError, list_names, missing_folder, missing_package
 from danet.files import check_new, ignores_case
 from danet.portability import address_text
-from danet.predict.outputs import POLYGONS, Kind, Maps, output_paths
+from danet.predict.outputs import POLYGONS, Kind, Maps, output_paths, read_summary
 
 VIDEOS = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv"),
@@ -124,7 +124,7 @@ def find_jobs(
 
     Raises:
         InputError: a folder without images; two files with the same results; a result exists, or its name is too long;
-            polygons of an image without coordinates.
+            a file that cannot be a result, with `skip_existing`; polygons of an image without coordinates.
     """
     if overwrite and skip_existing:
         raise InputError("skip_existing", "excludes `overwrite`", "leave out one of them")
@@ -137,7 +137,7 @@ def find_jobs(
             for each in jobs_of(file, folder, pages, overwrite, polygons, found):
                 job = replace(each, overwrite=overwrite or skip_existing, further=further)
                 _check_unique(job, by_result, one_case)
-                if skip_existing and job.paths[-1].exists():
+                if skip_existing and _is_done(job):
                     found.existing.append(job)
                     continue
                 check_new(*job.paths, overwrite=job.overwrite)
@@ -246,6 +246,23 @@ def _header(file: Path) -> Header | None:
     except InputError as error:
         bomb = isinstance(error.__cause__, Image.DecompressionBombError)
         return Header(MAX_PIXELS + 1, 1, 3, 8) if bomb else None
+
+
+def _is_done(job: Job) -> bool:
+    """Return whether the results of a job exist; the JSON is written last, and of images, the overlay first.
+
+    Raises:
+        InputError: a file that has the name of a result, but cannot be one of this or an interrupted run.
+    """
+    overlay, labels, summary = job.paths[0], job.paths[1], job.paths[-1]
+    if summary.exists():
+        if job.kind != "video" and isinstance(found := read_summary(summary), InputError):
+            raise found
+        return True
+    if job.kind in ("image", "geo") and labels.exists() and not overlay.exists():
+        what = "already exists, and is no incomplete result, as the overlay is missing"
+        raise InputError(labels, what, "choose another `out`, or move it away")
+    return False
 
 
 def _check_unique(job: Job, by_result: dict[tuple[Path, str], Path], one_case: bool) -> None:

@@ -6,6 +6,7 @@ id, the hash of the path; shard, a number from 0. The rows of a shard are record
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -151,6 +152,27 @@ def decode(content: bytes, source: object, share: Share = ALL) -> Manifest:
         what = f"is not a manifest of danet predict ({' '.join(str(error).split())[:200]})"
         raise InputError(source, what, "delete it to have it written again, or choose another file") from error
     return Manifest(entries, len(shards), count, hashlib.sha256(content).hexdigest())
+
+
+def check_listed(inputs: Iterable[Path], content: bytes, source: str) -> None:
+    """Check that a manifest lists each file, and something of each folder, that is given with it.
+
+    Args:
+        inputs: see `list_images`.
+        content: of the Parquet file.
+        source: the file, for messages.
+
+    Raises:
+        InputError: it lists nothing of an input.
+    """
+    import pyarrow.parquet as pq
+
+    paths = pq.read_table(io.BytesIO(content), columns=["path"]).column("path").to_pylist()
+    for given in inputs:
+        own = store_address(given) or str(given.absolute())
+        if not any(path == own or path.startswith((f"{own}/", f"{own}{os.sep}")) for path in paths):
+            what = f"was written for other images, and lists nothing of {given}"
+            raise InputError(source, what, "choose another `out` or `manifest`, or leave the images out")
 
 
 def _check(entries: Sequence[Entry]) -> None:

@@ -1,8 +1,10 @@
 """The output files: their names by the kind of their input, and those that are computed from probabilities."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from danet.errors import InputError
 
@@ -84,3 +86,13 @@ def check_confidence(value: float) -> None:
     """
     if not 0 <= value <= 1:
         raise InputError("min_confidence", f"must be from 0 to 1, got {value:g}", "for example, use 0.5")
+
+
+def read_summary(path: Path) -> Mapping[str, Any] | InputError:
+    """Return the summary of an image that an earlier run wrote as JSON, or the error that it is none."""
+    try:
+        summary = json.loads(path.read_bytes())
+        _ = summary["width"], summary["height"], [(entry["name"], entry["share"]) for entry in summary["classes"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return InputError(path, "is not a result of danet predict", "choose another `out`, or move it away")
+    return summary

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from danet.data.classes import Classes
 from danet.errors import InputError
 from danet.files import csv_text, write_atomically
 from danet.predict.inputs import Job
+from danet.predict.outputs import read_summary
 
 _COLUMNS = ("file", "page", "width", "height", "error")  # before those of the classes
 
@@ -47,7 +47,7 @@ def write_table(
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*_COLUMNS, *map(csv_text, classes.names)])
     for job, result in results:
-        summary = _read(job) if result is None else result
+        summary = read_summary(job.paths[-1]) if result is None else result
         file, page = csv_text(str(job.file)), "" if job.page is None else job.page + 1
         if isinstance(summary, InputError):
             table.writerow([file, page, "", "", csv_text(f"{summary.what}; {summary.remedy}")])
@@ -56,14 +56,3 @@ def write_table(
         row = [f"{shares.get(name, 0):.6f}" for name in classes.names]
         table.writerow([file, page, summary["width"], summary["height"], "", *row])
     write_atomically(path, text.getvalue().encode(errors="backslashreplace"), overwrite)
-
-
-def _read(job: Job) -> Mapping[str, Any] | InputError:
-    """Return the summary that an earlier run wrote."""
-    path = job.paths[-1]
-    try:
-        summary = json.loads(path.read_bytes())
-        _ = summary["width"], summary["height"], [(entry["name"], entry["share"]) for entry in summary["classes"]]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return InputError(path, "is not a result of danet predict", "delete it, and segment the file again")
-    return summary

@@ -158,6 +158,19 @@ def test_the_listing_is_counted_and_named(command, tmp_path, capsys):
     assert not (tmp_path / "out/statistics.parquet").exists()
 
 
+def test_a_manifest_of_other_images_is_refused(command, tiny_weights, tmp_path, capsys):
+    args = "--weights", tiny_weights, "--out", tmp_path / "out", "--manifest", tmp_path / "m.parquet", "--manifest-only"
+    assert predict(*command, *args[2:]) == 0
+    Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
+    capsys.readouterr()
+    for given in (tmp_path / "new.png", tmp_path):
+        assert predict(given, *args) == 2
+        expected = f"m.parquet: was written for other images, and lists nothing of {given}; choose another --out or"
+        assert expected in capsys.readouterr().err
+    photos = command[0]
+    assert predict(photos / "a.png", photos / "sub", *args) == 0
+
+
 def test_no_images_writes_only_the_statistics(command, whole, tmp_path):
     assert predict(*command, "--out", tmp_path / "out", "--no-images") == 2
     assert rows_of(tmp_path / "out") == rows_of(whole)

@@ -154,6 +154,19 @@ def test_an_interrupted_run_continues_where_it_stopped(predict, tmp_path):
     assert err.splitlines()[-1] == "done 0, existing 4, skipped 0, failed 0"
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.json", b'{"shapes": []}'), ("a_labels.png", b"my own mask")])
+def test_skip_existing_keeps_files_of_the_user(predict, tmp_path, name, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(content)
+    status, out, err = predict(save(tmp_path / "in/a.png"), "--skip-existing")
+    assert (status, out) == (2, "")
+    what = "is not a result of danet predict" if name == "a.json" else "already exists, and is no incomplete result"
+    assert err.startswith(f"error: {tmp_path}/out/{name}: {what}")
+    assert err.endswith("choose another --out, or move it away\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_bytes() == content
+
+
 def test_skip_existing_excludes_overwrite(predict, tmp_path):
     status, _, err = predict(save(tmp_path / "a.png"), "--skip-existing", "--overwrite")
     assert (status, err) == (2, "error: --skip-existing: excludes --overwrite; leave out one of them\n")
