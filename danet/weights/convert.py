@@ -64,9 +64,17 @@ def convert(
     key_map = recognize(state, str(source))
     (dilations, dilations_by), (align, align_by) = _settings(key_map, meta, source, layer4_dilations, align_corners)
     network, arguments = from_foreign(state, str(source), dilations, align)
+    if arguments["num_classes"] == 1:
+        what = "has one output per pixel (a binary head), and danet's networks have one per class"
+        raise InputError(source, what, "train it with two outputs")
     names, names_by = _classes(classes, meta, arguments["num_classes"])
-    mean, std = normalization(arguments["backbone"])
-    known = {"layer4_dilations": dilations_by, "align_corners": align_by, "classes": names_by}
+    (mean, std), normalization_by = _normalization(_config(meta), source, arguments["backbone"])
+    known = {
+        "layer4_dilations": dilations_by,
+        "align_corners": align_by,
+        "classes": names_by,
+        "normalization": normalization_by,
+    }
     recipe = {"converted_from": source.name, "format": key_map.name, "known": known}
     card = weights_file.Card(arguments, names, mean, std, recipe=recipe, dataset=classes or "")
     return weights_file.save(destination, network, card, overwrite=False)
@@ -266,7 +274,7 @@ def _settings(
     key_map: KeyMap, meta: Mapping[Any, Any], source: Path, dilations: tuple[int, ...] | None, align: bool | None
 ) -> list[tuple[Any, str]]:
     """Return layer4_dilations and align_corners, each with where it comes from."""
-    config = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")  # mmcv, mmengine
+    config = _config(meta)
     align_in_config = _unique_value(config, "align_corners", r"(True|False)\b")
     dilations_choices = (
         (dilations or None, GIVEN),
@@ -283,6 +291,27 @@ def _settings(
         next((value, by) for value, by in choices if value is not None)
         for choices in (dilations_choices, align_choices)
     ]
+
+
+def _config(meta: Mapping[Any, Any]) -> str:
+    """Return the config in a checkpoint of mmcv or mmengine, or nothing."""
+    return next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")
+
+
+def _normalization(config: str, source: Path, backbone: str) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Return mean and standard deviation, from 0 to 1, and where they come from.
+
+    Raises:
+        InputError: the config says that the network takes BGR.
+    """
+    if "False" in (_unique_value(config, name, r"(True|False)\b") for name in ("to_rgb", "bgr_to_rgb")):
+        raise InputError(source, "takes images as BGR, by its config", "train it with RGB images")
+    numbers = r"[(\[]\s*(\d+\.?\d*(?:\s*,\s*\d+\.?\d*){2}),?\s*[)\]]"
+    texts = [_unique_value(config, name, numbers) for name in ("mean", "std")]
+    if None in texts:
+        return normalization(backbone), ASSUMED
+    mean, std = (tuple(round(float(number) / 255, 6) for number in str(text).split(",")) for text in texts)
+    return (mean, std), FROM_FILE
 
 
 def _dilations(config: str, source: Path) -> tuple[int, ...] | None:

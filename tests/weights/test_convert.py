@@ -255,6 +255,7 @@ model = dict(
 """
 
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ZOO = "danet_r50-d8_769x769_40k_cityscapes_20200530_025703-76681c60.pth"
 
 
@@ -279,6 +280,33 @@ def test_align_corners_is_given_or_from_the_file_or_its_name(card, meta, name, o
     made = card(meta, name, **options)
     assert made.network["align_corners"] is align
     assert made.recipe["known"]["align_corners"] == by
+
+
+@pytest.mark.parametrize(
+    ("text", "mean", "std", "by"),
+    [
+        ("mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True", IMAGENET[0], IMAGENET[1], "read"),
+        ("'mean': [0, 0, 0], 'std': [255.0, 255.0, 255.0,], 'bgr_to_rgb': True", (0, 0, 0), (1, 1, 1), "read"),
+        ("mean=[1, 2, 3]), other=dict(mean=[3, 2, 1], std=[1, 1, 1]", *IMAGENET, "assumed"),
+        ("", *IMAGENET, "assumed"),
+    ],
+)
+def test_normalization_is_from_the_file_or_that_of_the_backbone(card, text, mean, std, by):
+    made = card({"config": f"img_norm_cfg = dict({text})\n" + config(True)})
+    assert made.mean == pytest.approx(mean, abs=1e-9)
+    assert made.std == pytest.approx(std, abs=1e-9)
+    assert made.recipe["known"]["normalization"].startswith(by)
+
+
+def test_binary_heads_are_refused(card):
+    with pytest.raises(InputError, match=r"danet.pth: has one output per pixel \(a binary head\), and"):
+        card(None, count=1)
+
+
+@pytest.mark.parametrize("name", ["to_rgb", "bgr_to_rgb"])
+def test_networks_for_bgr_are_refused(card, name):
+    with pytest.raises(InputError, match="takes images as BGR, by its config; train it with RGB images"):
+        card({"config": f"img_norm_cfg = dict({name}=False)"})
 
 
 @pytest.mark.parametrize(
