@@ -230,6 +230,11 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
         raise InputError(path, what, "choose another name") from error
 
 
+def is_incomplete(path: Path) -> bool:
+    """Return whether a file or folder is one that is still being written, or that a killed process left."""
+    return path.name.startswith(_HIDDEN)
+
+
 def remove_incomplete(folder: Path) -> None:
     """Remove the files that killed processes left in a folder while they wrote other files there.
 

@@ -112,7 +112,7 @@ def run(args: Sequence[str]) -> int:
         if isinstance(source, Predictor):
             origin = {"weights": str(options.weights), "sha256": source.card.sha256}
             origin |= {"protocol": options.protocol, "size": source.card.size, "dtype": options.dtype}
-        origin |= {"dataset": options.dataset, "split": evaluated.split, "images": len(samples)}
+        origin |= {"dataset": options.dataset, "split": evaluated.split, "fold": options.fold, "images": len(samples)}
         write_json(options.json, origin | result.as_dict(), overwrite=False)
     if options.images is not None:
         write_atomically(options.images, to_csv(result.images).encode(errors="backslashreplace"), overwrite=False)
@@ -123,7 +123,9 @@ def run(args: Sequence[str]) -> int:
         from danet.visualize import evaluation_page
 
         own = ("weights", "protocol", "dtype") if isinstance(source, Predictor) else ("predictions", "encoding")
-        about = {name: str(getattr(options, name)) for name in (*own, "dataset")} | {"split": evaluated.split}
+        about = {name: str(getattr(options, name)) for name in (*own, "dataset")}
+        fold = "" if options.fold is None else f", fold {options.fold}"
+        about["split"] = f"{evaluated.split}{fold}"
         write_atomically(options.report, evaluation_page.page(result, source, samples, about), overwrite=False)
     return 0
 

@@ -83,6 +83,10 @@ def run(args: Sequence[str]) -> int:
         raise InputError("truth", what, "specify one mask per image")
     if options.truth and (options.dataset or options.root):
         raise InputError("truth", "conflicts with a dataset", "leave out `truth`, or `dataset` and `root`")
+    if options.split != "val" and not (options.dataset or options.root):
+        raise InputError("split", "is that of a dataset", "add `dataset` or `root`, or leave it out")
+    if options.ignore != 255 and not options.truth:
+        raise InputError("ignore", "is for the masks of `truth`", "add `truth`, or leave it out")
     check_outputs(out, options.json, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
     from danet.files import write_atomically
     from danet.visualize.attention_figure import to_png

@@ -50,6 +50,10 @@ def run(args: Sequence[str]) -> int:
         with progress("evaluating") as advance:
             page = final_report(options.runs[0], options.device, options.root, advance).page
     else:
+        for name in ("root", "device"):
+            if getattr(options, name) is not None:
+                what = "is for one run, and several are compared by their recorded scores"
+                raise InputError(name, what, "leave it out")
         out = options.out or Path("comparison.html")
         check_outputs(out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
         page = compare_runs.page([run_folder.read(run) for run in options.runs])

@@ -139,7 +139,7 @@ def _count(
             each = tuple(Evaluated(path, *data) for path in options.weights)
             corrupted = Corrupted(each, tuple(conditions), options.seed)
             count_on_ray(corrupted, samples, counts, missing, workers, advance)
-        else:
+        elif missing:
             settings = options.seed, find_protocol(options.protocol)
             count_corrupted(networks, samples, conditions, *settings, counts, missing, advance)
     records = counts.read()

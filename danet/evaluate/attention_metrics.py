@@ -79,8 +79,10 @@ def row_metrics(
         far, own = weights.masked_fill(near, 0), weights * same
         columns["own"].append(own.sum(1))
         columns["chance"].append(same.to(precise).mean(1))
-        columns["own_beyond"].append((far * same).sum(1) / far.sum(1))
-        columns["chance_beyond"].append((same & ~near).sum(1).to(precise) / (~near).sum(1))
+        total = far.sum(1)
+        beyond = (same & ~near).sum(1).to(precise) / (~near).sum(1)
+        columns["own_beyond"].append((far * same).sum(1) / total)
+        columns["chance_beyond"].append(beyond.where(total > 0, torch.nan))  # of the same positions
         columns["entropy"].append(-torch.xlogy(weights, weights).sum(1))
         directions += (weights / weights.norm(dim=1, keepdim=True)).sum(0, dtype=precise)
     joined = {name: torch.cat(parts).to(precise) for name, parts in columns.items()}

@@ -22,7 +22,7 @@ from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import Evaluation
 from danet.evaluate.per_image import ImageScores
 from danet.evaluate.robustness import Condition, Robustness
-from danet.files import check_writable, make_folder, read_limited, write_json
+from danet.files import check_writable, is_incomplete, make_folder, read_limited, write_json
 from danet.predict.manifest import ALL, Share
 
 ABOUT = "about.json"
@@ -76,9 +76,7 @@ class Counts:
         check_writable(folder)
         make_folder(folder)
         if not (folder / ABOUT).exists():
-            if any(folder.iterdir()):
-                raise InputError(folder, f"is not empty, and has no {ABOUT}", "choose another folder for `counts`")
-            write_json(folder / ABOUT, dict(about))
+            self._begin(about)
         try:
             stored = json.loads(read_limited(folder / ABOUT))
             differing = [
@@ -91,6 +89,17 @@ class Counts:
         if differing:
             what = f"has the counts of another evaluation ({'; '.join(differing)})"
             raise InputError(folder, what, "choose another folder for `counts`")
+
+    def _begin(self, about: Mapping[str, Any]) -> None:
+        """Write what the counts depend on; another shard may do the same meanwhile."""
+        others = [path for path in self.folder.iterdir() if not is_incomplete(path)]
+        if others and not (self.folder / ABOUT).exists():
+            raise InputError(self.folder, f"is not empty, and has no {ABOUT}", "choose another folder for `counts`")
+        try:
+            write_json(self.folder / ABOUT, dict(about), overwrite=False)
+        except InputError:
+            if not (self.folder / ABOUT).exists():
+                raise
 
     def read(self) -> dict[int, Any]:
         """Return the records by index. An incomplete last line of a killed process is left out.
@@ -123,7 +132,9 @@ class Counts:
             try:
                 yield add
             finally:
-                if not stream.tell():
+                empty = not stream.tell()
+                stream.close()
+                if empty:  # Windows removes closed files only
                     file.unlink()
 
 

@@ -217,7 +217,8 @@ def _counted(
 def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, counts: object) -> None:
     """Check that nothing is asked for that predictions in files do not have."""
     others = {"weights": weights, "attention": attention, "size": evaluated.size, "counts": counts}
-    others["protocol"] = evaluated.protocol != "whole"
+    others |= {"protocol": evaluated.protocol != "whole", "device": evaluated.device}
+    others["dtype"] = evaluated.dtype != "float32"
     for name, value in others.items():
         if value:
             what = "is for weights, not for predictions in files"

@@ -88,7 +88,7 @@ def point_panel(inspection: Inspection, number: int, point: Point, width: int) -
     classes = inspection.segmentation.classes
     largest = float(point.attention.max())
     image, values = _heat(inspection, point.attention / largest, width)
-    _outline(image, values > _half(point.attention) / largest)
+    _outline(image, values > _between(point.attention) / largest)
     for x, y, _ in point.strongest:
         _ring(image, inspection, x, y)
     _cross(image, inspection, point, f"#{number}")
@@ -226,10 +226,12 @@ def _heat(
     return Image.fromarray(overlay.heat_over(np.asarray(image), fitted)), fitted
 
 
-def _half(attention: Float32[np.ndarray, "h w"]) -> float:
-    """Return the largest weight such that all weights of at least this size sum to half of the attention."""
-    weights = np.sort(attention, axis=None)[::-1]
-    return float(weights[np.searchsorted(weights.cumsum(), 0.5).clip(max=weights.size - 1)])
+def _between(attention: Float32[np.ndarray, "h w"]) -> float:
+    """Return a value between the strongest weights, which sum to half of the attention, and the others."""
+    weights = np.append(np.sort(attention, axis=None)[::-1], 0)
+    last = np.searchsorted(weights.cumsum(), 0.5).clip(max=weights.size - 2)
+    others = weights[weights < weights[last]]
+    return float(weights[last] + (others[0] if others.size else 0)) / 2
 
 
 def _outline(image: Image.Image, inside: np.ndarray) -> None:

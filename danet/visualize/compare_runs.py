@@ -7,7 +7,7 @@ from typing import Any
 from danet import recipes
 from danet.visualize import sections
 from danet.visualize.html import Section, bar, document, escape, percent, table
-from danet.visualize.run_page import Run, best_row
+from danet.visualize.run_page import Run, best_row, validation_split
 from danet.visualize.svg import key
 
 
@@ -44,7 +44,7 @@ def page(runs: Sequence[Run]) -> bytes:
 def _validated_on(run: Run) -> tuple[object, ...]:
     """Return what is equal for runs with the same validation images, as far as their folders say."""
     data = run.recipe.data
-    return data.dataset, data.val_split, data.root if data.dataset == "folder" else None, run.card.classes.names
+    return data.dataset, validation_split(data), data.root if data.dataset == "folder" else None, run.card.classes.names
 
 
 def _results(runs: Sequence[Run], best: Run | None) -> Iterator[list[str]]:
@@ -69,7 +69,7 @@ def _results(runs: Sequence[Run], best: Run | None) -> Iterator[list[str]]:
 def _dataset(run: Run) -> str:
     data = run.recipe.data
     name = data.dataset if data.root is None or data.dataset != "folder" else data.root.name
-    return escape(f"{name}, validated on {data.val_split}")
+    return escape(f"{name}, validated on {validation_split(data)}")
 
 
 def _progress(run: Run) -> str:
@@ -106,8 +106,10 @@ def _classes(runs: Sequence[Run], marked: bool) -> Iterator[list[str]]:
 
 def _attention(run: Run) -> str:
     network = run.recipe.network
+    if network.architecture == "dranet":
+        return "position and channel"
     if network.architecture != "danet":
-        return "none"
+        return "none of DANet"
     return " and ".join(name for name in ("position", "channel") if getattr(network, name)) or "none"
 
 

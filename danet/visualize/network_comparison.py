@@ -59,14 +59,16 @@ class Comparison(NamedTuple):
 def network_names(weights: Sequence[Path]) -> list[str]:
     """Return a short name for each weights file: its stem, with as many folders as tell the files apart.
 
+    If they do not, the suffix is added.
+
     Raises:
         InputError: a file is given twice.
     """
-    files = [path.with_suffix("").parts for path in weights]
-    for count in range(1, max(map(len, files)) + 1):
-        names = ["/".join(parts[-count:]) for parts in files]
-        if len(set(names)) == len(names):
-            return names
+    for files in ([path.with_suffix("").parts for path in weights], [path.parts for path in weights]):
+        for count in range(1, max(map(len, files)) + 1):
+            names = ["/".join(parts[-count:]) for parts in files]
+            if len(set(names)) == len(names):
+                return names
     raise InputError("weights", "the same file is given twice", "specify files of different networks")
 
 

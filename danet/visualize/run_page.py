@@ -12,7 +12,7 @@ from danet.data.samples import Samples
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import Evaluation
 from danet.predict.predictor import Predictor
-from danet.recipes import Recipe
+from danet.recipes import Data, Recipe
 from danet.visualize import sections, training_data, worst_images
 from danet.visualize.html import Section, document, escape, pairs, percent
 from danet.visualize.sections import History
@@ -38,6 +38,11 @@ class Run(NamedTuple):
     card: Card
     parameters: int
     data: TrainingData = NOTHING
+
+
+def validation_split(data: Data) -> str:
+    """Return the name of the images on which a run is validated."""
+    return data.val_split if data.fold is None else f"{data.train_split}, fold {data.fold}"
 
 
 def unfinished(
@@ -73,7 +78,7 @@ def page(
     """Return the page of a run whose best weights have been evaluated on these samples, with its warnings."""
     best, scores, x = best_row(run.history), evaluation.confusion.scores(), sections.x_axis([run.recipe])
     data, miou, recorded = run.recipe.data, percent(scores.miou, 2, "%"), percent(best["miou"], 2, "%")
-    split = data.val_split if data.fold is None else f"{data.train_split}, fold {data.fold}"
+    split = validation_split(data)
     lead = (
         f"{escape(run.recipe.about, 300)}. The scores are those of best.safetensors, the weights of {x} {best[x]:.0f},"
         f" on {sections.validation_images(len(samples), data.dataset, split, data.root)}."

@@ -54,6 +54,18 @@ def test_row_metrics_equal_their_dense_definition(labels, block, monkeypatch):
     assert rows.cosine == pytest.approx(cosines.mean())
 
 
+def test_rows_without_attention_beyond_the_neighborhood_are_left_out_of_chance_too():
+    """A weight that underflows to 0 is no share."""
+    labels = np.zeros((8, 8), np.uint8)
+    labels[:, 6:] = 1
+    sharp = labels.ravel() == 1
+    query = 150.0 * torch.eye(64) * torch.tensor(sharp)[:, None]
+    rows = row_metrics(query, torch.eye(64), labels)
+    assert np.isnan(rows.own_beyond[sharp]).all()
+    assert np.isnan(rows.chance_beyond[sharp]).all()
+    np.testing.assert_allclose(rows.own_beyond[~sharp], rows.chance_beyond[~sharp], rtol=1e-5)
+
+
 def test_uniform_attention_is_chance(labels):
     rows = row_metrics(torch.zeros(63, 4), torch.randn(63, 4), labels)
     np.testing.assert_allclose(rows.own, rows.chance, rtol=1e-5)

@@ -54,6 +54,27 @@ def test_counts_of_another_export_of_a_network_are_refused(root, tmp_path, capsy
     assert "has the counts of another evaluation (weights " in capsys.readouterr().err
 
 
+def test_shards_that_start_together_share_a_new_folder(tmp_path, monkeypatch):
+    folder, begin = tmp_path / "counts", Counts._begin
+
+    def other_first(self, about):
+        (folder / ".danet-0123456789abcdef.json").write_bytes(b"half")  # another shard is writing about.json
+        monkeypatch.setattr(Counts, "_begin", begin)
+        Counts(folder, about)
+        begin(self, about)
+
+    monkeypatch.setattr(Counts, "_begin", other_first)
+    assert Counts(folder, {"weights": "a"}).read() == {}
+    with pytest.raises(InputError, match="has the counts of another evaluation"):
+        Counts(folder, {"weights": "b"})
+
+
+def test_other_files_beside_a_counts_file_that_is_being_written_are_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty, and has no about"):
+        Counts(tmp_path, {})
+
+
 def test_shards_add_up_to_the_scores_of_one_process(evaluate, whole, tmp_path, capsys):
     counts = "--counts", tmp_path / "counts"
     results = "--json", tmp_path / "all.json", "--images", tmp_path / "all.csv"

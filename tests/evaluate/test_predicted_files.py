@@ -137,6 +137,8 @@ def test_faults_of_the_files_are_named(root, predicted, tmp_path, change, messag
     [
         ({"weights": "default", "predictions": "."}, "^weights: is for weights, not for predictions"),
         ({"attention": True, "predictions": "."}, "^attention: is for weights"),
+        ({"device": "cpu", "predictions": "."}, "^device: is for weights"),
+        ({"dtype": "bfloat16", "predictions": "."}, "^dtype: is for weights"),
         ({"encoding": "masks"}, "^encoding: is that of the files of `predictions`"),
         ({"encoding": "colors", "predictions": "."}, "^encoding: 'colors' is unknown"),
         ({"predictions": "absent"}, "^absent: no such folder"),

@@ -52,7 +52,10 @@ def test_a_run_on_a_fold_says_so_and_can_be_evaluated(folder, capsys):
     assert "on the 2 images of the split train, fold 2/4 of mine" in (run / "report.html").read_text()
     capsys.readouterr()
     scores, note = evaluated(capsys, weights, "--fold", "2/4")
-    assert (scores["images"], scores["split"]) == (2, "train")
+    assert (scores["images"], scores["split"], scores["fold"]) == (2, "train", "2/4")
+    assert main(["evaluate", str(weights), "--fold", "2/4", "--report", "fold.html"]) == 0
+    assert "on the 2 images of the split train, fold 2/4 of" in Path("fold.html").read_text()
+    capsys.readouterr()
     assert note == f"note: evaluating on {folder}, the dataset folder of the run that made the weights\n"
     assert f"{run_folder.read(run).history[-1]['miou']:.6f}" == f"{scores['miou']:.6f}"
     assert evaluated(capsys, weights)[0]["images"] == 4  # the val split, which no fold uses

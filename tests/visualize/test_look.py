@@ -407,12 +407,23 @@ def test_networks_are_compared_side_by_side(street, weights_file, fcn_file, imag
     assert read_image("look.png").shape[1] == sheet.width + 94
 
 
+@pytest.mark.parametrize("weights", [[0.6, 0.2, 0.1, 0.1], [0.45, 0.45, 0.06, 0.04], [0.25] * 4, [1, 0, 0, 0]])
+def test_the_line_is_between_half_of_the_attention_and_the_rest(weights):
+    """Bilinear enlargement reaches a position's own weight only in its middle."""
+    attention = np.array(weights, np.float32).reshape(2, 2)
+    inside = attention > attention_panels._between(attention)
+    assert attention[inside].sum() >= 0.5
+    assert attention[inside].sum() - attention[inside].min() < 0.5 or len(set(attention[inside])) == 1
+    assert attention_panels._between(attention) < 0.95 * attention[inside].min()
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
         (["a.safetensors", "b.safetensors"], ["a", "b"]),
         (["runs/fcn/best.safetensors", "runs/both/best.safetensors"], ["fcn/best", "both/best"]),
         (["best.safetensors", "runs/best.safetensors", "default"], ["best", "runs/best", "default"]),
+        (["runs/best.safetensors", "runs/best.onnx"], ["best.safetensors", "best.onnx"]),
     ],
 )
 def test_names_of_networks_are_as_short_as_tells_them_apart(names, expected):
@@ -425,6 +436,8 @@ def test_names_of_networks_are_as_short_as_tells_them_apart(names, expected):
         ("--point 3 4", "--point: needs a single network, but 2 are given; specify one file of weights, or leave out"),
         ("--class road", "--class: needs a single network, but 2 are given; "),
         ("--without", "--without: needs a single network, but 2 are given; "),
+        ("--split test", "--split: is that of a dataset; add --dataset or --root, or leave it out"),
+        ("--ignore 7", "--ignore: is for the masks of --truth; add --truth, or leave it out"),
         ("--truth truth.png --root .", "--truth: conflicts with a dataset; leave out --truth, or --dataset and --root"),
     ],
 )

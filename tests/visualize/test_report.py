@@ -454,6 +454,32 @@ def test_no_score_is_best_across_different_datasets(run, other_run, tmp_path):
     assert "<td>toy, validated on val<td>toy, validated on train" in page
 
 
+def test_no_fold_is_best(run, other_run, tmp_path):
+    folds = []
+    for i, source in enumerate((run, other_run), 1):
+        folds.append(shutil.copytree(source, tmp_path / f"fold{i}"))
+        entries = yaml.safe_load((folds[-1] / "recipe.yaml").read_text())
+        entries["data"]["fold"] = f"{i}/2"
+        (folds[-1] / "recipe.yaml").write_text(yaml.safe_dump(entries))
+    page = compare_runs.page([run_folder.read(fold) for fold in folds]).decode()
+    assert 'class="best"' not in page
+    assert "<td>toy, validated on train, fold 1/2<td>toy, validated on train, fold 2/2" in page
+
+
+@pytest.mark.parametrize("option", ["--root", "--device"])
+def test_options_of_one_run_are_refused_for_several(run, other_run, option, capsys):
+    assert main(["report", str(run), str(other_run), option, "cpu"]) == 2
+    line = f"error: {option}: is for one run, and several are compared by their recorded scores; leave it out\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("architecture", "text"), [("dranet", "position and channel"), ("ccnet", "none of DANet")])
+def test_attention_of_other_architectures(run, architecture, text):
+    own = run_folder.read(run)
+    network = replace(own.recipe.network, architecture=architecture)
+    assert compare_runs._attention(own._replace(recipe=replace(own.recipe, network=network))) == text
+
+
 def test_runs_measured_in_steps_are_compared_in_steps(run, other_run, tmp_path):
     by_steps = shutil.copytree(run, tmp_path / "by_steps")
     entries = yaml.safe_load((by_steps / "recipe.yaml").read_text())
