@@ -267,7 +267,7 @@ def _pools(x: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B C _ _"]]:
         rows, columns = _cells(full[0, 0, :, 0]), _cells(full[0, 0, 0])
         ends = [sum(POOLS[:i]) for i in range(len(POOLS) + 1)]
         across = full @ columns.T  # B,C,H,12
-        return [rows[a:b] @ across[..., a:b] for a, b in pairwise(ends)]
+        return [(rows[a:b] @ across[..., a:b]).to(x.dtype) for a, b in pairwise(ends)]
 
 
 def _cells(line: Float[Tensor, " side"]) -> Float[Tensor, "n side"]:

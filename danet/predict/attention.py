@@ -22,7 +22,7 @@ from danet.model.attention_kernels import attention_weights
 from danet.model.danet import Branch, DANet
 from danet.model.dranet import AttentionNetwork, DRANet, center_regions
 from danet.model.preprocess import normalize
-from danet.predict.inference import labels_from_logits
+from danet.predict.inference import labels_from_logits, memory_errors
 from danet.predict.modules import Module
 from danet.predict.segmentation import Segmentation
 from danet.weights.card import Card
@@ -288,7 +288,7 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
         pixels: H,W,N uint8 or float32, as `read_image` returns them for the card's bands.
 
     Raises:
-        InputError: an exported model or a baseline.
+        InputError: an exported model or a baseline; too little memory.
     """
     if not isinstance(network, AttentionNetwork):
         what = "an exported model or a baseline has no attention to inspect"
@@ -297,8 +297,9 @@ def inspect_pixels(network: object, card: Card, name: str, pixels: np.ndarray) -
     input_size, size = (inputs.shape[0], inputs.shape[1]), (pixels.shape[0], pixels.shape[1])
     device = next(network.parameters()).device
     images = normalize(torch.tensor(inputs, device=device)[None], card.mean, card.std)
-    logits, internals = _forward(network, *network.split(network.backbone(images)))
-    result = labels_from_logits(logits, input_size, size, network.align_corners)
+    with memory_errors(name, pixels):
+        logits, internals = _forward(network, *network.split(network.backbone(images)))
+        result = labels_from_logits(logits, input_size, size, network.align_corners)
     segmentation = Segmentation(name, pixels, *result, card.classes)
     return Inspection(segmentation, internals, input_size, network.stride, network.align_corners)
 

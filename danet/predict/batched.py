@@ -15,7 +15,7 @@ from danet.data.images.channels import resize_long_side
 from danet.data.images.pillow import MAX_PIXELS
 from danet.errors import InputError
 from danet.model.preprocess import normalize
-from danet.predict.inference import labels_from_logits, on_device
+from danet.predict.inference import labels_from_logits, memory_errors, on_device
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation
@@ -42,15 +42,16 @@ def segment_batch(predictor: Predictor, images: Sequence[np.ndarray], size: int 
         size: see `Predictor`; None: the size in the card.
 
     Raises:
-        InputError: the network returned NaN.
+        InputError: the network returned NaN; too little memory.
     """
     card, align_corners = predictor.card, predictor.network.align_corners
     inputs = np.stack([resize_long_side(image, size or card.size) for image in images])  # B,h,w,N
-    logits = predictor.logits(normalize(on_device(inputs, predictor.device), card.mean, card.std))  # B,K,h',w'
     input_size, results = (inputs.shape[1], inputs.shape[2]), []
-    for i, image in enumerate(images):
-        result = labels_from_logits(logits[i : i + 1], input_size, (image.shape[0], image.shape[1]), align_corners)
-        results.append(Segmentation("image", image, *result, card.classes))
+    with memory_errors("image", images[0]):
+        logits = predictor.logits(normalize(on_device(inputs, predictor.device), card.mean, card.std))  # B,K,h',w'
+        for i, image in enumerate(images):
+            result = labels_from_logits(logits[i : i + 1], input_size, (image.shape[0], image.shape[1]), align_corners)
+            results.append(Segmentation("image", image, *result, card.classes))
     return results
 
 

@@ -1,6 +1,7 @@
 """Run a network on an image under a protocol: pixels -> scores -> labels and confidence at the image's own size."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -108,6 +109,22 @@ class Probabilities:
         self.values[:, rows, columns] = to_numpy(_probabilities(scores, self._average).clip(max=1))
 
 
+@contextmanager
+def memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
+    """Turn errors for lack of memory into `InputError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError):
+            from danet.model.attention_kernels import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+        what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
+        remedy = "use a smaller `size`, or free some memory"
+        raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
+
+
 def on_device(values: np.ndarray, device: Any) -> Array:
     """Return a copy of the values as a tensor on a torch.device, or the values themselves if it is None."""
     if device is None:
@@ -157,7 +174,9 @@ def predict_samples(
     inference = Inference(logits, card.mean, card.std, device, card.size, protocol)
     for index in range(len(samples)) if indices is None else indices:
         sample = samples[index]
-        yield Prediction(sample, *inference.segment(sample.image, partial(observe, sample)))
+        with memory_errors(sample.name, sample.image):
+            result = inference.segment(sample.image, partial(observe, sample))
+        yield Prediction(sample, *result)
 
 
 def _most_probable(

@@ -5,7 +5,6 @@ Exported networks are run without torch, which need not be installed: what needs
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from danet.data.classes import Classes
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.samples import Samples
 from danet.errors import InputError, missing_torch
-from danet.predict.inference import Inference, Probabilities, predict_samples
+from danet.predict.inference import Inference, Probabilities, memory_errors, predict_samples
 from danet.predict.modules import MODULES, Module
 from danet.predict.pixels import ImageLike, read_pixels
 from danet.predict.protocols import WHOLE, Protocol
@@ -189,13 +188,13 @@ class Predictor:
         protocol = self.resolve_protocol(protocol)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
         kept = Probabilities(pixels.shape[:2], protocol.average)
-        with _memory_errors(name, pixels):
+        with memory_errors(name, pixels):
             result = inference.segment(pixels, kept.add) if keep_probabilities else inference.segment(pixels)
 
         def probabilities() -> np.ndarray:
             if keep_probabilities:
                 return kept.values
-            with _memory_errors(name, pixels):
+            with memory_errors(name, pixels):
                 return inference.probabilities(pixels)
 
         return Segmentation(name, pixels, *result, self.classes, compute_probabilities=probabilities)
@@ -317,22 +316,6 @@ def _check_on_cpu(device: str | None) -> None:
     if device not in (None, "cpu"):
         remedy = "use cpu, or the .safetensors file"
         raise InputError("device", f"{device!r} is not supported: exported models run on the CPU", remedy)
-
-
-@contextmanager
-def _memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
-    """Turn errors for lack of memory into `InputError`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError):
-            from danet.model.attention_kernels import is_out_of_memory
-
-            if not is_out_of_memory(error):
-                raise
-        what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
-        remedy = "use a smaller `size`, or free some memory"
-        raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
 
 
 def _check_size(size: int, shape: tuple[int, ...], protocol: Protocol) -> None:

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from danet import portability
+
 log = logging.getLogger("danet.serve")
 
 LogFormat = Literal["text", "json"]
@@ -89,6 +91,7 @@ class StderrHandler(logging.Handler):
         super().__init__()
         self.setFormatter(FORMATTERS[log_format]())
         self._dropped = 0
+        self._cut = False  # whether the last entry was written in part
         self._written: dict[tuple[str, object], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -108,13 +111,15 @@ class StderrHandler(logging.Handler):
         return f"({self._dropped:,} log entries were dropped)\n"
 
     def _write(self, text: str) -> bool:
-        content = text.encode(errors="backslashreplace") + b"\n"
+        content = b"\n" * self._cut + text.encode(errors="backslashreplace") + b"\n"
         try:
             descriptor = sys.stderr.fileno()
             for start in range(0, len(content), _PIECE):
-                if not select.select([], [descriptor], [], 0)[1]:
+                if not portability.WINDOWS and not select.select([], [descriptor], [], 0)[1]:
+                    self._cut = self._cut or start > 0
                     return False
                 os.write(descriptor, content[start : start + _PIECE])
+            self._cut = False
         except (OSError, ValueError):  # closed
             return False
         return True

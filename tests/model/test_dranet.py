@@ -160,3 +160,10 @@ def test_build_network_takes_the_arguments_of_danet():
 def test_invalid_arguments_are_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         build_network("dranet", **{"num_classes": 5, "backbone": "test_resnet", **arguments})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_of_half_precision_weights_run(dtype):
+    network = DRANet(3, "test_resnet", width=16).to(dtype).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 64, 64, dtype=dtype)).fused.dtype == dtype

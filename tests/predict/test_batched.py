@@ -84,6 +84,17 @@ def test_a_pass_replaces_single_images_only_if_its_bits_were_the_same(predictor,
     assert (passes, len(alone)) == ([4, 4, 4], 7)
 
 
+def test_too_little_memory_is_an_error_in_one_line(predictor, images, monkeypatch):
+    def fail(_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(predictor, "logits", fail)
+    with pytest.raises(
+        InputError, match=r"^image: not enough memory to segment \d+ x \d+ pixels; use a smaller `size`"
+    ):
+        segment_batch(predictor, images[:1])
+
+
 def test_half_as_many_are_tried_after_other_bits_or_too_little_memory(predictor, images, monkeypatch, passes):
     def fail(_network, group, _size):
         passes.append(len(group))

@@ -1,7 +1,9 @@
 """danet/serve behind a reverse proxy: forwarded headers, prefixes, allowed origins, ids of requests, HEAD, the log."""
 
+import fcntl
 import json
 import logging
+import os
 
 import pytest
 from serve_client import error_of, image, send_all
@@ -249,6 +251,39 @@ def test_dropped_entries_are_counted_in_the_format_of_the_log(monkeypatch):
     handler.emit(record_of("kept"))
     first, second = map(json.loads, written[1].splitlines())
     assert (first["message"], second["message"]) == ("1 log entries were dropped", "kept")
+
+
+class Pipe:
+    def __init__(self, descriptor: int):
+        self.fileno = lambda: descriptor
+
+
+def test_an_entry_after_one_that_was_cut_begins_a_line(monkeypatch):
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+    os.write(writer, b"." * (size - 4096))
+    monkeypatch.setattr("sys.stderr", Pipe(writer))
+    handler = log.StderrHandler("json")
+    handler.emit(record_of("A" * 9000))
+    os.read(reader, size - 4096)
+    handler.emit(record_of("second"))
+    cut, dropped, second = os.read(reader, size).splitlines()
+    assert cut.endswith(b"A")
+    assert [json.loads(line)["message"] for line in (dropped, second)] == ["1 log entries were dropped", "second"]
+    for end in (reader, writer):
+        os.close(end)
+
+
+def test_windows_cannot_ask_whether_standard_error_is_ready(monkeypatch, tmp_path):
+    def select(*_):
+        raise OSError(10038, "not a socket")
+
+    monkeypatch.setattr(log.select, "select", select)
+    monkeypatch.setattr(log.portability, "WINDOWS", True)
+    with open(tmp_path / "log", "wb") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        log.StderrHandler("text").emit(record_of("hello"))
+    assert (tmp_path / "log").read_text().strip().endswith("hello")
 
 
 def test_a_body_that_claims_to_be_too_large_is_refused_before_it_is_sent(ask):
