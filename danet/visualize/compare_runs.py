@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from danet import recipes
+from danet.recipes import parse_fold
 from danet.visualize import sections
 from danet.visualize.html import Section, bar, document, escape, percent, table
 from danet.visualize.run_page import Run, best_row, validation_split
@@ -15,16 +17,17 @@ def page(runs: Sequence[Run]) -> bytes:
     """Return the page: results, settings that differ, curves, and IoU of each class.
 
     All scores are from the runs' own validations, for their best weights. The best ones are marked if all runs were
-    validated on the same data.
+    validated on the same images; of folds, the mean is given.
     """
     best = (
         max(runs, key=lambda run: _comparable(_miou(run))) if len({_validated_on(run) for run in runs}) == 1 else None
     )
-    about = (
-        "The runs were validated on different data, so their scores cannot be compared, and no best one is marked."
-        if best is None
-        else f"Best validation mIoU: {percent(_miou(best), 2, '%')}, {escape(best.name)}."
-    )
+    if best is not None:
+        about = f"Best validation mIoU: {percent(_miou(best), 2, '%')}, {escape(best.name)}."
+    else:
+        about = _over_folds(runs) or (
+            "The runs were validated on different data, so their scores cannot be compared, and no best one is marked."
+        )
     lead = (
         f"{about} The scores are from each run's own validations, over full images, for its best weights. The weights"
         f" were selected by the same scores."
@@ -43,8 +46,28 @@ def page(runs: Sequence[Run]) -> bytes:
 
 def _validated_on(run: Run) -> tuple[object, ...]:
     """Return what is equal for runs with the same validation images, as far as their folders say."""
+    return *_divided(run), validation_split(run.recipe.data)
+
+
+def _divided(run: Run) -> tuple[object, ...]:
+    """Return what is equal for runs on folds of the same images, or on the same dataset."""
     data = run.recipe.data
-    return data.dataset, validation_split(data), data.root if data.dataset == "folder" else None, run.card.classes.names
+    root, folds = data.root if data.dataset == "folder" else None, None
+    if data.fold is not None:
+        folds = data.train_split, parse_fold(data.fold)[1]
+    return data.dataset, root, run.card.classes.names, folds
+
+
+def _over_folds(runs: Sequence[Run]) -> str | None:
+    """Return the mean over runs on different folds of the same images; None for other runs."""
+    folds = {run.recipe.data.fold for run in runs}
+    if None in folds or len(folds) < len(runs) or len({_divided(run) for run in runs}) > 1:
+        return None
+    scores, count = [_miou(run) for run in runs], parse_fold(runs[0].recipe.data.fold or "")[1]
+    return (
+        f"Best validation mIoU over {len(runs)} of {count} folds: mean {percent(mean(scores), 2, '%')}, standard"
+        f" deviation {percent(stdev(scores), 2)}."
+    )
 
 
 def _results(runs: Sequence[Run], best: Run | None) -> Iterator[list[str]]:

@@ -464,6 +464,12 @@ def test_no_fold_is_best(run, other_run, tmp_path):
     page = compare_runs.page([run_folder.read(fold) for fold in folds]).decode()
     assert 'class="best"' not in page
     assert "<td>toy, validated on train, fold 1/2<td>toy, validated on train, fold 2/2" in page
+    scores = [run_page.best_row(run_folder.read(fold).history)["miou"] for fold in folds]
+    text = (
+        f"over 2 of 2 folds: mean {100 * np.mean(scores):.2f}%, standard deviation {100 * np.std(scores, ddof=1):.2f}."
+    )
+    assert text in page
+    assert "over 2 of 2 folds" not in compare_runs.page([run_folder.read(folds[0]), run_folder.read(run)]).decode()
 
 
 @pytest.mark.parametrize("option", ["--root", "--device"])
