@@ -2,22 +2,27 @@
 
 A line is the class and the points of a polygon, as fractions of the image's width and height: CLASS X Y X Y X Y ...
 Lines with a box (CLASS X Y WIDTH HEIGHT) are left out. The labels of images/a.jpg are labels/a.txt or images/a.txt.
+train, val and test of data.yaml are folders of images, or text files with the path of an image per line.
 Format: https://docs.ultralytics.com/datasets/segment/
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from danet.data.annotations.records import Record, read_text
 from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Shape, note_shared_names
 from danet.data.annotations.source import Source
+from danet.data.annotations.yolo_splits import below, divide
+from danet.data.images.pillow import regular_file
 from danet.errors import InputError
 from danet.files import read_yaml
 
 _NAME_LISTS = ("classes.txt", "obj.names")
 _LINE = r"(?m)^\d+( +-?[\d.]+(e-?\d+)?){4,} *\r?$"
+_HEAD = 1 << 16  # bytes that show whether a text file contains labels
 
 
 def recognize(source: Source) -> bool:
@@ -32,32 +37,61 @@ def read(source: Source) -> Export:
     """Read the labels of all images. data.yaml, or else the names of folders, tell the split.
 
     Raises:
-        InputError: data.yaml or a line is invalid; labels belong to no image.
+        InputError: data.yaml or a line is invalid; a line of a list may name several images; labels belong to no image.
     """
     settings = _settings(source)
-    names, split_of = _class_names(source, settings), _splits(source, settings)
-    labels = {file.with_suffix(""): file for file in _labels(source) if file.name not in _NAME_LISTS}
+    names = _class_names(source, settings)
+    texts = [file for file in _labels(source) if file.suffix.lower() == ".txt" and file.name not in _NAME_LISTS]
+    labels = {file.with_suffix(""): file for file in texts}
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for stem, file in labels.items():
         by_stem[stem.name].append(file)
+    files = _images(source, labels)
+    splits, notes = divide(source, settings, files, _labels(source))
     left_out: dict[str, list[str]] = defaultdict(list)
     images, used = [], set()
-    for file in [f for f in source.all_images if "images" in f.parts] or source.all_images:
+    for file in files:
         beside = [labels[path] for path in _label_paths(file.with_suffix("")) if path in labels]
         if not beside and len(by_stem[file.stem]) == 1 and source.images and file.is_relative_to(source.images):
             beside = by_stem[file.stem]
         used.update(beside[:1])
         shapes = _shapes(beside[0], names, left_out) if beside else []
         place = str(beside[0] if beside else file)
-        images.append(AnnotatedImage(file.name, place, file, shapes, None, split_of(file), relative=True))
-    if orphans := [file for file in labels.values() if file not in used and "labels" in file.parts]:
+        images.append(AnnotatedImage(file.name, place, file, shapes, None, splits[file], relative=True))
+    if orphans := [file for file in texts if file not in used and _has_labels(source, file)]:
         what = f"has labels, but there is no image {orphans[0].stem} (and {len(orphans) - 1} other such files)"
-        raise InputError(orphans[0], what, "add the images, or specify their folder as `images`")
-    return Export(images, dict.fromkeys(names.values()), left_out, note_shared_names(names))
+        remedy = "add the images, specify their folder as `images`, or move these files away"
+        raise InputError(orphans[0], what, remedy)
+    return Export(images, dict.fromkeys(names.values()), left_out, (*note_shared_names(names), *notes))
 
 
 def _labels(source: Source) -> list[Path]:
-    return source.files(".txt", ".names") if source.path.is_dir() else list(source.all_files)
+    """Return all text files, also if the export is specified by its data.yaml."""
+    return [file for file in source.all_files if file.suffix.lower() in (".txt", ".names")]
+
+
+def _images(source: Source, labels: Collection[Path]) -> list[Path]:
+    """Return the images below folders called images, below `images`, and with labels next to them; or else all."""
+    if not any("images" in below(source, file).parts for file in source.all_images):
+        return list(source.all_images)
+    return [
+        file
+        for file in source.all_images
+        if "images" in below(source, file).parts
+        or (source.images is not None and file.is_relative_to(source.images))
+        or file.with_suffix("") in labels
+    ]
+
+
+def _has_labels(source: Source, file: Path) -> bool:
+    """Return whether a text file contains labels, and not prose or a list of names."""
+    head = ""
+    with suppress(InputError, OSError), regular_file(file) as opened:
+        head = opened.read(_HEAD).decode("utf-8-sig", "replace")
+    lines = [line for line in head.splitlines() if line.strip()]
+    if "labels" in below(source, file).parts:  # an empty file is an image without objects
+        return not lines or re.match(r"\s*\d+\s+\S", lines[0]) is not None
+    return 2 * sum(re.match(_LINE, line) is not None for line in lines) > len(lines)  # a README may show a line
 
 
 def _label_paths(stem: Path) -> Iterator[Path]:
@@ -95,29 +129,6 @@ def _class_names(source: Source, settings: Record | None) -> dict[int, str]:
     if isinstance(names.value, list):
         return {i: name.text() for i, name in enumerate(names.items())}
     return {Record(settings.file, f"names: {key}", key).whole(): name.text() for key, name in names.entries()}
-
-
-def _splits(source: Source, settings: Record | None) -> Callable[[Path], str | None]:
-    """Return the function that tells the split of an image."""
-    folders: dict[Path, str] = {}
-    listed: dict[str, str] = {}
-    files = set(source.all_files)
-    for split in ("train", "val", "test"):
-        value = settings.get(split) if settings else None
-        if value is None:
-            continue
-        for entry in value.items() if isinstance(value.value, list) else (value,):
-            parts = [part for part in Path(entry.text()).parts if part not in ("..", ".", "/")]
-            file = value.file.parent.joinpath(*parts)  # Roboflow writes ../train/images for train/images
-            if file in files:
-                listed |= {Path(line.strip()).name: split for line in read_text(file).splitlines() if line.strip()}
-            folders[file] = split
-
-    def split_of(image: Path) -> str | None:
-        inside = next((split for folder, split in folders.items() if image.is_relative_to(folder)), None)
-        return listed.get(image.name) or inside or source.split_of(image.parent)
-
-    return split_of
 
 
 def _shapes(file: Path, names: dict[int, str], left_out: dict[str, list[str]]) -> list[Shape]:
