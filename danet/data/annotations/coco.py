@@ -54,7 +54,7 @@ def read(source: Source) -> Export:
         classes |= dict.fromkeys(names.values())
         notes += note_shared_names(names)
         images += _images(source, record, names, left_out)
-    return Export(images, classes, left_out, tuple(dict.fromkeys(notes)))
+    return Export(images, classes, left_out, tuple(dict.fromkeys([*notes, *source.notes])))
 
 
 def _is_coco(record: Record) -> bool:
@@ -103,6 +103,9 @@ def _regions(annotation: Record, size: tuple[int, int], left_out: dict[str, list
         left_out["boxes without a segmentation"].append(str(annotation))
         return ()
     if isinstance(segmentation.value, dict):
+        if segmentation.value.get("counts") in ([], ""):
+            left_out["run lengths without counts"].append(str(annotation))
+            return ()
         return (_runs(segmentation, size),)
     nested = isinstance(segmentation.value, list) and isinstance(segmentation.value[0], list)
     rings = [ring.flat_points() for ring in (segmentation.items() if nested else (segmentation,))]

@@ -30,7 +30,7 @@ from danet.data.annotations.shapes import (
 from danet.data.annotations.source import Source
 from danet.data.classes import Classes, Color
 from danet.data.images.pillow import MAX_PIXELS
-from danet.errors import InputError
+from danet.errors import InputError, list_names
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _BREAKS = {9: "&#9;", 10: "&#10;", 13: "&#13;"}  # in attributes, XML reads the characters themselves as spaces
@@ -45,10 +45,15 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> Export:
     """Read all CVAT files of an export. The subset of an image, or else the name of its file, is its split.
 
+    Labels that no shape can be drawn of are no classes: the points of skeletons, and, unless a shape uses them, the
+    labels of points, cuboids, skeletons and tags.
+
     Raises:
         InputError: a file is invalid; the message names the line, the element and the attribute.
     """
     classes: dict[str, Color | None] = {}
+    types: dict[str, set[str]] = defaultdict(set)
+    parts: dict[str, None] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
     images: list[AnnotatedImage] = []
     for top in (read_xml(file) for file in source.files(".xml")):
@@ -56,18 +61,25 @@ def read(source: Source) -> Export:
             continue
         if track := next(top.find("track"), None):
             raise track.record.error("a track of CVAT for video", "export the task as CVAT for images 1.1")
-        classes |= _classes(top)
+        for label in top.find("label"):
+            name = label.child_text("name")
+            if label.child_text("parent"):
+                parts[name] = None
+            else:
+                classes[name] = _color(label)
+                types[name].add(label.child_text("type"))
         images += [_image(source, image, classes, left_out) for image in top.find("image")]
-    return Export(images, classes, left_out)
+    used = {shape.name for image in images for shape in image.shapes}
+    others = [name for name in classes if name not in used and types[name] <= {*_LEFT_OUT}]
+    names = [*others, *(name for name in parts if name not in classes)]
+    what = f"labels of points, cuboids, skeletons and tags, not used as classes: {len(names)} ({list_names(names, 5)})"
+    kept = {name: color for name, color in classes.items() if name not in others}
+    return Export(images, kept, left_out, (*([what] if names else []), *source.notes))
 
 
-def _classes(top: Element) -> dict[str, Color | None]:
-    classes: dict[str, Color | None] = {}
-    for label in top.find("label"):
-        color = label.child_text("color")
-        place = Record(label.record.file, label.record.place, color)
-        classes[label.child_text("name")] = place.color() if color else None
-    return classes
+def _color(label: Element) -> Color | None:
+    color = label.child_text("color")
+    return Record(label.record.file, label.record.place, color).color() if color else None
 
 
 def _image(

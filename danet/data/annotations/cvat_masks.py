@@ -1,21 +1,25 @@
 """CVAT's Segmentation mask 1.1: labelmap.txt, ImageSets/Segmentation/*.txt, and SegmentationClass/*.png.
 
-The colors of the masks are exactly those of labelmap.txt. Images are in JPEGImages if they were exported.
+The colors of the masks are exactly those of labelmap.txt. Images are in JPEGImages if they were exported. An export may
+contain several tasks, each a folder with these files.
 Format: https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from danet.data.annotations.records import read_text
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
 from danet.data.annotations.source import Source
 from danet.data.classes import Color
 from danet.data.images.color_masks import read_colored_mask
-from danet.errors import InputError
+from danet.data.images.read import image_size
+from danet.errors import InputError, list_names
 
 _MASKS, _LABELS = "SegmentationClass", "labelmap.txt"
+_NAMED = 5  # tasks or classes that a note names
 
 
 def recognize(source: Source) -> bool:
@@ -27,30 +31,94 @@ def recognize(source: Source) -> bool:
 def read(source: Source) -> Export:
     """Read the masks that the lists name, or all masks if there are no lists. The name of a list is the split.
 
+    Classes of several tasks are joined by their names. If a list names no split, the folder of the task does.
+
     Raises:
-        InputError: labelmap.txt is invalid, a list names a mask that does not exist, or a mask has other colors.
+        InputError: labelmap.txt is invalid or missing, a list names a mask that does not exist, or a mask has other
+            colors.
     """
-    labels = next((file for file in source.all_files if file.name == _LABELS), None)
-    if labels is None:
+    tasks = [_open_task(source, file) for file in source.all_files if file.name == _LABELS]
+    if not tasks:
         raise InputError(source.folder, f"contains no {_LABELS}", "export again, as Segmentation mask 1.1")
-    root, classes = labels.parent, _read_labels(labels)
+    _check_masks(source, tasks)
+    folders = [task.root / name for task in tasks for name in (_MASKS, "SegmentationObject")]
+    empty = [task for task in tasks if not task.masks and not task.lists]
+    notes = [f"{_LABELS} without masks, left out: {_below(task.root / _LABELS, source)}" for task in empty]
+    tasks = [task for task in tasks if task not in empty]
+    classes, join_notes = _join_classes(source, tasks)
+    notes += join_notes
+    images: list[AnnotatedImage] = []
+    for task in tasks:
+        chosen = _choose(source, task)
+        start = f"{_below(task.root, source)}/" if len(tasks) > 1 else ""
+        notes += [f"masks that no list names, left out: {start}{name}" for name in task.masks if name not in chosen]
+        for name, split in chosen.items():
+            mask = task.masks[name]
+            file = source.find_image(name, task.root / "JPEGImages", str(mask), split, not_in=folders)
+            size = image_size(mask, upright=False)
+            images.append(AnnotatedImage(name, str(mask), file, _MaskShapes(mask, task.classes), size, split))
+    return Export(images, classes, notes=(*notes, *source.notes))
+
+
+class _Task(NamedTuple):
+    """A task: its folder, the classes in its labelmap.txt, its masks by their names in the lists, and the lists."""
+
+    root: Path
+    classes: dict[str, Color | None]
+    masks: dict[str, Path]
+    lists: list[Path]
+
+
+def _open_task(source: Source, labels: Path) -> _Task:
+    folder, lists = labels.parent / _MASKS, labels.parent / "ImageSets" / "Segmentation"
     masks = {
-        file.relative_to(root / _MASKS).with_suffix("").as_posix(): file
+        file.relative_to(folder).with_suffix("").as_posix(): file
         for file in source.all_files
-        if file.suffix.lower() == ".png" and file.is_relative_to(root / _MASKS)
+        if file.suffix.lower() == ".png" and file.is_relative_to(folder)
     }
-    lists = [file for file in source.files(".txt") if file.parent == root / "ImageSets" / "Segmentation"]
-    splits = {name: (source.split_of(file.stem), file) for file in lists for name in _read_names(file)}
-    if missing := [name for name in splits if name not in masks]:
-        what = f"names {missing[0]!r}, but {root / _MASKS} contains no such mask"
-        raise InputError(splits[missing[0]][1], what, "export again, or remove the name from the list")
-    chosen = splits or dict.fromkeys(masks, (None, labels))
-    notes = tuple(f"masks that no list names, left out: {name}" for name in masks if name not in chosen)
-    images, objects = [], root / "SegmentationObject"
-    for name, (split, _) in chosen.items():
-        file = source.find_image(name, root / "JPEGImages", str(masks[name]), split, not_in=(root / _MASKS, objects))
-        images.append(AnnotatedImage(name, str(masks[name]), file, _MaskShapes(masks[name], classes), None, split))
-    return Export(images, classes, notes=notes)
+    own = [file for file in source.files(".txt") if file.parent == lists]
+    return _Task(labels.parent, _read_labels(labels), masks, own)
+
+
+def _check_masks(source: Source, tasks: Sequence[_Task]) -> None:
+    """Check that each mask is of a task."""
+    known = {file for task in tasks for file in task.masks.values()}
+    for file in source.all_files:
+        folders = file.relative_to(source.folder).parts[:-1]
+        if _MASKS in folders and file.suffix.lower() == ".png" and file not in known:
+            root = source.folder.joinpath(*folders[: folders.index(_MASKS)])
+            what = f"{root} contains no {_LABELS}, which defines the colors"
+            raise InputError(file, what, f"add that file of the export, or move {_MASKS} elsewhere")
+
+
+def _join_classes(source: Source, tasks: Sequence[_Task]) -> tuple[dict[str, Color | None], list[str]]:
+    """Return the classes of all tasks with their colors in the first task that has them, and notes."""
+    classes: dict[str, Color | None] = {}
+    for task in tasks:
+        classes = task.classes | classes
+    classes = {name: classes[name] for task in tasks for name in task.classes}  # in the order of the tasks
+    if len(tasks) < 2:
+        return classes, []
+    names = list_names([_below(task.root, source) for task in tasks], _NAMED)
+    notes = [f"tasks, whose classes are joined by name: {len(tasks)} ({names})"]
+    other = [name for name in classes if any(task.classes.get(name, classes[name]) != classes[name] for task in tasks)]
+    if other:
+        notes.append(f"classes with several colors, each has that of its first task: {list_names(other, _NAMED)}")
+    return classes, notes
+
+
+def _choose(source: Source, task: _Task) -> dict[str, str | None]:
+    """Return the names of the masks to read, and their splits."""
+    named = {name: file for file in task.lists for name in _read_names(file)}
+    if missing := [name for name in named if name not in task.masks]:
+        what = f"names {missing[0]!r}, but {task.root / _MASKS} contains no such mask"
+        raise InputError(named[missing[0]], what, "export again, or remove the name from the list")
+    splits = {name: source.split_of(file.stem, task.root) for name, file in named.items()}
+    return splits or dict.fromkeys(task.masks, source.split_of(task.root))
+
+
+def _below(path: Path, source: Source) -> str:
+    return path.relative_to(source.folder).as_posix()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Label Studio JSON: a list of tasks with annotations.
 
 Polygons, brush masks, bitmasks, rectangles and ellipses are read; points and other results are left out. Of several
-annotations of a task, the last one is read. If no task has annotations, the predictions are read.
+annotations of a task, the last one is read. If no task has annotations, the predictions are read. A task may have
+several images, if the export says to which of them the results belong.
 Format: https://labelstud.io/guide/task_format
 """
 
@@ -9,15 +10,15 @@ import html
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.rasterize import runs_of
-from danet.data.annotations.records import Record, read_json, read_xml
+from danet.data.annotations.records import Element, Record, read_json, read_xml
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Polygon, Region, Shape, ellipse, rectangle
 from danet.data.annotations.source import Source
 from danet.data.classes import Classes
@@ -26,6 +27,21 @@ from danet.data.images.read import SUFFIXES
 from danet.errors import list_names
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the names of uploaded files
+_UPLOADS = re.compile(r"^(.*?/)?data/upload/(\d+/)?")  # the server's folder of these files, which no user has
+
+
+class _Drawn(NamedTuple):
+    """A shape.
+
+    Args:
+        target: name of the image in the labeling configuration, or its key in the task's data.
+        shape: the shape.
+        size: height and width of the image.
+    """
+
+    target: str
+    shape: Shape
+    size: tuple[int, int]
 
 
 def recognize(source: Source) -> bool:
@@ -39,31 +55,34 @@ def read(source: Source) -> Export:
     """Read all tasks of an export. Names of files and folders tell the split.
 
     Raises:
-        InputError: a file is invalid; the message names the task, the result and the field.
+        InputError: a file is invalid, or does not say to which image of a task a result belongs; the message names the
+            task, the result and the field.
     """
     tasks = [task for file in source.files(".json") for task in read_tasks(read_json(file))]
     annotated = any(_annotations(task) for task in tasks)
     left_out: dict[str, list[str]] = defaultdict(list)
-    images, several, classes = [], [], {}
+    several: list[str] = []
+    drawn: list[list[_Drawn]] = []
     for task in tasks:
         chosen = _annotations(task) if annotated else _listed(task, "predictions")
-        name = image_name(task)
         if len(chosen) > 1:
-            several.append(name)
-        shapes, size = _shapes(chosen[-1], left_out) if chosen else ([], None)
-        classes |= {shape.name: None for shape in shapes}
-        split = source.split_of(task.file)
-        file = find_task_image(source, name, task, split)
-        images.append(AnnotatedImage(name, str(task), file, shapes, size, split))
-    configured = _configured_names(source)
+            several.append(image_name(task))
+        drawn.append(_shapes(chosen[-1], left_out) if chosen else [])
+    configuration = _configuration(source)
+    by_key, guessed = _by_key(tasks, drawn, _configured_keys(configuration))
+    used = {key for own in by_key for key in own}
+    images = [image for task, own in zip(tasks, by_key, strict=True) for image in _images(source, task, own, used)]
+    configured = _configured_names(configuration)
+    classes = {one.shape.name for found in drawn for one in found if one.shape.name} - set(configured)
     order = "alphabetical: the file does not define one"
     notes = [f"the order of the classes is {'that of the labeling configuration' if configured else order}"]
     if not annotated:
         notes.append("no task has annotations, so the predictions are read")
-    notes += note_several(several)
-    return Export(
-        images, dict.fromkeys([*configured, *sorted(classes.keys() - set(configured))]), left_out, tuple(notes)
-    )
+    if guessed:
+        what = "tasks with several images, of which the one named 'image' is assumed to be annotated"
+        notes.append(f"{what}: {len(guessed)} ({list_names(guessed, 5)})")
+    notes += [*note_several(several), *source.notes]
+    return Export(images, dict.fromkeys([*configured, *sorted(classes)]), left_out, tuple(notes))
 
 
 def note_several(names: Sequence[str]) -> tuple[str, ...]:
@@ -72,11 +91,23 @@ def note_several(names: Sequence[str]) -> tuple[str, ...]:
     return (f"{what}; the last one of each is read",) if names else ()
 
 
-def _configured_names(source: Source) -> list[str]:
-    """Return the labels of the project's labeling configuration, if the export contains that file."""
+def _configuration(source: Source) -> Element | None:
+    """Return the project's labeling configuration, if the export contains that file."""
     file = next((file for file, head in source.heads(".xml") if re.match(r"\s*<View\b", head)), None)
-    labels = read_xml(file).find("Label") if file else ()
+    return read_xml(file) if file else None
+
+
+def _configured_names(configuration: Element | None) -> list[str]:
+    """Return the labels of a labeling configuration."""
+    labels = configuration.find("Label") if configuration else ()
     return list(dict.fromkeys(label.record["value"].text() for label in labels))
+
+
+def _configured_keys(configuration: Element | None) -> dict[str, str]:
+    """Return the names of the images in a labeling configuration, and their keys in a task's data."""
+    tags = [tag.record for tag in configuration.find("Image")] if configuration else ()
+    pairs = [(tag.get("name"), tag.get("value")) for tag in tags]
+    return {name.value: value.value.removeprefix("$") for name, value in pairs if name and value}
 
 
 def read_tasks(record: Record) -> list[Record]:
@@ -87,28 +118,87 @@ def read_tasks(record: Record) -> list[Record]:
 
 
 def image_name(task: Record) -> str:
-    """Return the name of a task's image: of its data, the first path with the suffix of an image.
+    """Return the path of a task's image, or of the first one, without the server's folder of uploaded files.
+
+    Raises:
+        InputError: the task has no image.
+    """
+    return next(iter(image_paths(task).values()))
+
+
+def image_paths(task: Record) -> dict[str, str]:
+    """Return the paths with the suffix of an image in a task's data, by their keys; "image" is the first.
 
     Raises:
         InputError: the task has no image.
     """
     texts = {key: value.value for key, value in task["data"].entries() if isinstance(value.value, str)}
+    paths: dict[str, str] = {}
     for key in sorted(texts, key=lambda key: key != "image"):
         try:
             parts = urlsplit(texts[key])
         except ValueError:  # not a URL, such as http://[
             continue
-        path = next(iter(parse_qs(parts.query).get("d", [])), unquote(parts.path))  # /data/local-files/?d=PATH
-        name = PurePosixPath(path.replace("\\", "/")).name
-        if name.lower().endswith(SUFFIXES):
-            return name
-    raise task["data"].error("names no image")
+        path = _UPLOADS.sub("", unquote(parts.path).replace("\\", "/"))
+        local = next(iter(parse_qs(parts.query).get("d", [])), path)  # /data/local-files/?d=PATH
+        if local.lower().endswith(SUFFIXES):
+            paths[key] = local.replace("\\", "/").lstrip("/")
+    if not paths:
+        raise task["data"].error("names no image")
+    return paths
 
 
 def find_task_image(source: Source, name: str, task: Record, split: str | None) -> Path | None:
-    """Find the image of a task, with or without the prefix of uploaded files."""
+    """Find an image of a task by its path, with or without the prefix of uploaded files."""
+    path = PurePosixPath(name)
+    original = str(path.with_name(_UPLOADED.sub("", path.name)))
     found = source.find_image(name, task.file.parent, str(task), split)
-    return found or source.find_image(_UPLOADED.sub("", name), task.file.parent, str(task), split)
+    return found or source.find_image(original, task.file.parent, str(task), split)
+
+
+def _by_key(
+    tasks: Sequence[Record], drawn: Sequence[Sequence[_Drawn]], configured: Mapping[str, str]
+) -> tuple[list[dict[str, list[_Drawn]]], list[str]]:
+    """Return the shapes of each task by the key of their image in the task's data, and the images that are a guess.
+
+    Raises:
+        InputError: a task has several images, and nothing says to which of them a shape belongs.
+    """
+    targets = {one.target for found in drawn for one in found}
+    by_key: list[dict[str, list[_Drawn]]] = []
+    guessed: dict[str, None] = {}
+    for task, found in zip(tasks, drawn, strict=True):
+        paths, own = image_paths(task), defaultdict(list)
+        for one in found:
+            key = configured.get(one.target, one.target)
+            if key in paths:
+                pass
+            elif (named := task["data"].get(key)) is not None:
+                raise named.error("names no image, but has shapes")
+            elif len(set(paths.values())) == 1:
+                key = next(iter(paths))
+            elif "image" in paths and len(targets) == 1:
+                key, guessed[paths["image"]] = "image", None
+            else:
+                what = f"has several images ({', '.join(paths)}), and nothing says which of them {one.target!r} is"
+                remedy = "put the labeling configuration (.xml) next to this file, and specify their folder"
+                raise task.error(f"{what} (to_name of its results)", remedy)
+            own[key].append(one)
+        by_key.append(own)
+    return by_key, list(guessed)
+
+
+def _images(
+    source: Source, task: Record, drawn: Mapping[str, Sequence[_Drawn]], used: set[str]
+) -> Iterator[AnnotatedImage]:
+    """Yield the images of a task: those with keys that have shapes in any task, or else the first one."""
+    paths, split = image_paths(task), source.split_of(task.file)
+    keys = [key for key in paths if key in used] or [*paths][:1]
+    for path in dict.fromkeys(paths[key] for key in keys):
+        own = [one for key in keys if paths[key] == path for one in drawn.get(key, ())]
+        file = find_task_image(source, path, task, split)
+        size = own[0].size if own else None
+        yield AnnotatedImage(path, str(task), file, [one.shape for one in own], size, split)
 
 
 def _listed(task: Record, key: str) -> list[Record]:
@@ -129,13 +219,21 @@ def _labels(result: Record) -> list[str]:
     return [label.text() for labels in lists if isinstance(labels.value, list) for label in labels.items()]
 
 
-def _shapes(annotation: Record, left_out: dict[str, list[str]]) -> tuple[list[Shape], tuple[int, int] | None]:
-    """Return the shapes of an annotation, and the size of its image if there are any."""
+def _target(result: Record) -> str:
+    """Return the key of a result's image, which only early versions write, or else its name; "" if there is none."""
+    key, name = result.get("source"), result.get("to_name")
+    if key and str(key.value).startswith("$"):
+        return str(key.value)[1:]
+    return str(name.value) if name else ""
+
+
+def _shapes(annotation: Record, left_out: dict[str, list[str]]) -> list[_Drawn]:
+    """Return the shapes of an annotation."""
     by_id: dict[str | int, list[str]] = defaultdict(list)  # a region and its labels may be two results with one id
     for result in annotation["result"].items():
         if (key := result.get("id")) is not None:
             by_id[key.key()] += _labels(result)
-    shapes, size = [], None
+    shapes: list[_Drawn] = []
     for result in annotation["result"].items():
         kind, key = result["type"].text(), result.get("id")
         if not (found := re.match(r"(polygon|brush|bitmask|rectangle|ellipse)(labels)?$", kind)):
@@ -153,10 +251,10 @@ def _shapes(annotation: Record, left_out: dict[str, list[str]]) -> tuple[list[Sh
         if rotation and rotation.number() % 360:
             raise rotation.error(f"the image was rotated by {rotation.value} degrees in Label Studio", "rotate it back")
         if region := _region(found[1], result["value"], size):
-            shapes.append(Shape(labels[0], (region,), str(result)))
+            shapes.append(_Drawn(_target(result), Shape(labels[0], (region,), str(result)), size))
         else:
             left_out["polygons of fewer than 3 points"].append(str(result))
-    return shapes, size
+    return shapes
 
 
 def _region(kind: str, value: Record, size: tuple[int, int]) -> Region | None:

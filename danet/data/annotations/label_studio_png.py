@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from danet.data.annotations.label_studio import find_task_image, image_name, note_several, read_tasks
+from danet.data.annotations.label_studio import find_task_image, image_name, image_paths, note_several, read_tasks
+from danet.data.annotations.mask_files import masks_size
 from danet.data.annotations.records import Record, read_json
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Export, Shape
 from danet.data.annotations.source import Source
 from danet.data.images.binary_masks import read_binary_mask
-from danet.errors import InputError
+from danet.errors import InputError, list_names
 
 _NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-(\d+)\.png$")
 
@@ -30,14 +31,19 @@ class _Mask(NamedTuple):
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains Label Studio's PNG files."""
-    return source.path.is_dir() and any(_NAME.match(file.name) for file in source.all_files)
+    return source.path.is_dir() and any(map(is_mask, source.all_files))
+
+
+def is_mask(file: Path) -> bool:
+    """Return whether a file has the name of one of Label Studio's masks, so that it is no image."""
+    return _NAME.match(file.name) is not None
 
 
 def read(source: Source) -> Export:
     """Read the masks of all tasks that the JSON export contains.
 
     Raises:
-        InputError: no JSON export, or it contains none of a mask's tasks.
+        InputError: no JSON export, or it contains none of a mask's tasks; masks of an image differ in size.
     """
     masks: dict[int, list[_Mask]] = defaultdict(list)
     for file in source.all_files:
@@ -59,8 +65,11 @@ def read(source: Source) -> Export:
     images = [_image(source, task, masks[key]) for key, task in tasks.items()]
     names = sorted({mask.label for found in masks.values() for mask in found})
     several = [image_name(tasks[key]) for key, own in masks.items() if len({mask.annotation for mask in own}) > 1]
-    notes = "the order of the classes is alphabetical", *note_several(several)
-    return Export(images, dict.fromkeys(names), notes=notes)
+    notes = ["the order of the classes is alphabetical", *note_several(several), *source.notes]
+    if guessed := [image_name(tasks[key]) for key in masks if len(set(image_paths(tasks[key]).values())) > 1]:
+        what = "tasks with several images, of which the first is assumed to be annotated"
+        notes.append(f"{what}: {len(guessed)} ({list_names(guessed, 5)})")
+    return Export(images, dict.fromkeys(names), notes=tuple(notes))
 
 
 def _tasks(source: Source) -> Iterator[Record]:
@@ -73,7 +82,10 @@ def _image(source: Source, task: Record, masks: Sequence[_Mask]) -> AnnotatedIma
     name = image_name(task)
     last = max((mask.annotation for mask in masks), default=0)
     chosen = tuple(sorted(mask for mask in masks if mask.annotation == last))
-    return AnnotatedImage(name, str(task), find_task_image(source, name, task, None), _MaskShapes(chosen))
+    size = masks_size([mask.file for mask in chosen])
+    file = find_task_image(source, name, task, None)
+    place = str(chosen[0].file if chosen and file else task)
+    return AnnotatedImage(name, place, file, _MaskShapes(chosen), size)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """LabelMe JSON (labelme, AnyLabeling, X-AnyLabeling): one file per image.
 
 Polygons, rectangles, circles and masks are read; lines, which have no width in the file, are drawn with a given width.
-Points are left out. The class names and their order are taken from labels.txt if there is one. The class `__ignore__`
-marks pixels to ignore. The image in the file is used if there is no image file.
+Points and cuboids are left out. The class names and their order are taken from labels.txt if there is one. The class
+`__ignore__` marks pixels to ignore. The image in the file is used if there is no image file.
 Format: https://github.com/wkentaro/labelme
 """
 
@@ -21,7 +21,8 @@ from danet.data.images.binary_masks import decode_binary_mask
 from danet.errors import InputError
 
 _IGNORED = "__ignore__"
-_LEAST_POINTS = {"polygon": 3, "oriented_rectangle": 4}
+_LEFT_OUT = {"point": "points", "points": "points", "cuboid": "cuboids"}
+_LEAST_POINTS = {"polygon": 3} | dict.fromkeys(("oriented_rectangle", "rotation", "quadrilateral"), 4)
 _LEAST_POINTS |= dict.fromkeys(("rectangle", "circle", "line", "linestrip", "mask"), 2)
 
 
@@ -61,6 +62,7 @@ def read(source: Source) -> Export:
     listed = _listed_names(source)
     notes = ["the order of the classes is alphabetical: labels.txt would define another"] if not listed else []
     notes += [f"not LabelMe files, left out: {', '.join(others)}"] if others else []
+    notes += source.notes
     order = [*listed, *sorted(names - set(listed))]
     return Export(images, dict.fromkeys(order), left_out, tuple(notes))
 
@@ -93,8 +95,8 @@ def _embedded(file: Path) -> bytes:
 def _regions(shape: Record, left_out: dict[str, list[str]]) -> tuple[Region, ...]:
     kind_record = shape.get("shape_type")
     kind = kind_record.text() if kind_record else "polygon"
-    if kind in ("point", "points"):
-        left_out["points"].append(str(shape))
+    if kind in _LEFT_OUT:
+        left_out[_LEFT_OUT[kind]].append(str(shape))
         return ()
     if kind_record and kind not in _LEAST_POINTS:
         raise kind_record.error(f"{kind!r} is unknown", f"use {', '.join(_LEAST_POINTS)} or point")

@@ -4,6 +4,8 @@ A cell holds START LENGTH START LENGTH ...; the first pixel is 1. Most files cou
 the rows, and the file does not say which.
 """
 
+import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,11 +26,12 @@ _CLASSES = ("classid", "class_id", "class", "label", "category", "category_id", 
 _JOINED = ("imageid_classid", "image_label")  # IMAGE.jpg_CLASS
 _ONLY_CLASS = "foreground"
 _COMPARED = 50  # rows from which the order of the pixels is inferred
+_NO_PIXELS = ("-1", "nan")
 
 
 def recognize(source: Source) -> bool:
     """Return whether an export contains a CSV file with a column of images and a column of run lengths."""
-    return bool(_files(source))
+    return any(_has_runs(head) for _, head in _heads(source))
 
 
 def read(source: Source) -> Export:
@@ -37,7 +40,8 @@ def read(source: Source) -> Export:
     Raises:
         InputError: no or several files, or a row is invalid; the message names the line.
     """
-    files = _files(source)
+    heads = _heads(source)
+    files = [file for file, head in heads if _has_runs(head)] or [file for file, _ in heads]
     if not files:
         what = "contains no CSV file with a column of images and a column of run lengths"
         raise InputError(source.path, what, "name the columns ImageId and EncodedPixels, for example")
@@ -58,20 +62,35 @@ def read(source: Source) -> Export:
         size = sizes[name]
         shapes = [Shape(names[r.label], (_runs(r, *size, order),), str(r.record)) for r in own if size and r.runs.value]
         images.append(AnnotatedImage(name, str(own[0].record), found[name], shapes, size))
-    return Export(images, dict.fromkeys(names.values()), notes=notes)
+    return Export(images, dict.fromkeys(names.values()), notes=(*notes, *source.notes))
 
 
 def _size(file: Path | None) -> tuple[int, int] | None:
     return image_size(file) if file else None
 
 
-def _files(source: Source) -> list[Path]:
+def _heads(source: Source) -> list[tuple[Path, str]]:
+    """Return the files with a column of images and a column that may hold run lengths, and the beginning of each."""
     return [
-        file
+        (file, head)
         for file, head in source.heads(".csv")
         if (header := _columns(head.partition("\n")[0].split(",")))["image"] and header["runs"]
         if source.path.is_file() or "submission" not in file.name.lower()
     ]
+
+
+def _has_runs(head: str) -> bool:
+    """Return whether the first cell that is not empty holds run lengths, and not the path of a mask, for example.
+
+    Args:
+        head: the beginning of a file, with a column that may hold run lengths.
+    """
+    header, *rows = csv.reader(head.splitlines(keepends=True))
+    runs = _columns(header)["runs"]
+    column = next((i for i, name in enumerate(header) if name.strip() == runs), len(head))
+    cells = (row[column].strip() for row in rows if len(row) > column)
+    first = next(filter(None, cells), None)
+    return first is None or first in _NO_PIXELS or re.fullmatch(r"\d+( +\d+)+", first) is not None
 
 
 def _columns(header: Iterable[str]) -> dict[str, str | None]:
@@ -97,7 +116,7 @@ class _Row:
         elif label is not None:
             self.label = record[label].text()
         cell = record[runs].value.strip()
-        self.runs = Record(record.file, f"{record.place}, {runs}", [] if cell in ("-1", "nan") else cell.split())
+        self.runs = Record(record.file, f"{record.place}, {runs}", [] if cell in _NO_PIXELS else cell.split())
         height, width = columns["height"], columns["width"]
         self.size = (record[height].whole(1), record[width].whole(1)) if height and width else None
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,13 @@ from typing import Literal
 from danet.data.images.pillow import regular_file
 from danet.data.images.read import SUFFIXES
 from danet.data.naming import composed
-from danet.errors import InputError, missing_folder
+from danet.errors import InputError, list_names, missing_folder
 from danet.files import walk_files
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:\d+|[^a-z]|$)")
 _HEAD = 1 << 16  # bytes that show the format of an annotation file
 _MAX_HEADS = 200  # annotation files that are looked at to recognize a format
+_NAMED = 5  # images that a note names
 
 Order = Literal["columns", "rows"]
 
@@ -38,6 +39,7 @@ class Source:
     images: Path | None = None
     class_attribute: str | None = None
     run_order: Order | None = None
+    _guessed: dict[str, None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.path.is_file() and self.path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
@@ -63,6 +65,15 @@ class Source:
         others = walk_files(self.images) if self.images and not self.images.is_relative_to(self.folder) else ()
         return tuple(file for file in (*self.all_files, *others) if file.suffix.lower() in SUFFIXES)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A note about the images that `find_image` found in other folders than the export says, if any.
+
+        A reader adds it to the notes of its `Export`.
+        """
+        what = "images found by file name, in other folders than the export says"
+        return (f"{what}: {len(self._guessed)} ({list_names([*self._guessed], _NAMED)})",) if self._guessed else ()
+
     def files(self, *suffixes: str) -> list[Path]:
         """Return the annotation files with one of these suffixes: the given file, or all below the folder."""
         files = self.all_files if self.path.is_dir() else (self.path,)
@@ -83,7 +94,8 @@ class Source:
     ) -> Path | None:
         r"""Find an image that an annotation file names, or return None.
 
-        Files outside the export are not found, whatever path the name contains.
+        Files outside the export are not found, whatever path the name contains. If the folders in the name are not
+        those of the file, `notes` says so.
 
         Args:
             name: a file name or a path, with / or \; without a suffix, any image with this stem.
@@ -95,30 +107,37 @@ class Source:
         Raises:
             InputError: several images have this name.
         """
-        parts = [
-            part for part in PurePosixPath(composed(name).replace("\\", "/")).parts if part not in ("/", "..", ".")
-        ]
-        if not parts:
-            return None
-        found = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1], [])
+        path = PurePosixPath(composed(name).replace("\\", "/"))
+        *folders, last = [part for part in path.parts if part not in ("/", "..", ".")] or [""]
+        found = self._by_name.get(last) or self._by_stem.get(last, [])
         found = [file for file in found if not any(file.is_relative_to(folder) for folder in not_in)]
         if len(found) > 1:
-            found = self._closest(found, parts, near, split)
+            found = self._closest(found, folders, near, split)
         if len(found) > 1:
             what = f"{name!r} names several images: {found[0]} and {found[1]}"
             raise InputError(place, what, "keep one of them, or specify their folder as `images`")
-        return found[0] if found else None
+        if not found:
+            return None
+        roots = (root for root in (self.images, self.folder) if root and found[0].is_relative_to(root))
+        below = found[0].relative_to(next(roots))
+        if folders and _shared(found[0], folders) < max(min(len(folders), len(below.parent.parts)), 1):
+            self._guessed[f"{name} is {below}"] = None
+        return found[0]
+
+    def folders_of(self, path: Path) -> tuple[str, ...]:
+        """Return the parts of a path: below the export, or from the given folder of images on."""
+        if path.is_relative_to(self.folder):
+            return path.relative_to(self.folder).parts
+        given = self.images
+        return (given.name, *path.relative_to(given).parts) if given and path.is_relative_to(given) else path.parts
 
     def split_of(self, *names: str | Path) -> str | None:
         """Return the split that a name contains, "train", "val" or "test"; the first name that contains one decides.
 
-        Of a path, only the part below the folder of the export is considered, innermost names first.
+        Of a path, only `folders_of` it are considered, innermost names first.
         """
         for name in names:
-            below = (str(name),)
-            if isinstance(name, Path) and name.is_relative_to(self.folder):
-                below = name.relative_to(self.folder).parts
-            for part in reversed(below):
+            for part in reversed(self.folders_of(name) if isinstance(name, Path) else (name,)):
                 if found := _SPLIT.search(part.lower()):
                     return found[1]
         return None
@@ -137,16 +156,27 @@ class Source:
             by_stem.setdefault(composed(file.stem), []).append(file)
         return by_stem
 
-    def _closest(self, found: list[Path], parts: Sequence[str], near: Path, split: str | None) -> list[Path]:
+    def _closest(self, found: list[Path], folders: Sequence[str], near: Path, split: str | None) -> list[Path]:
         """Return the images whose path ends most like the name; if these are several, those that are nearest."""
 
-        def rank(file: Path) -> tuple[object, ...]:
-            pairs = zip(reversed(file.parts), reversed(parts), strict=False)
-            common = sum(1 for _ in takewhile(lambda pair: composed(pair[0]) == pair[1], pairs))
+        def rank(file: Path) -> tuple[int, ...]:
             given = self.images is not None and file.is_relative_to(self.images)
-            exact = self.images is not None and file == self.images.joinpath(*parts)
+            exact = self.images is not None and _is_in(file, self.images, folders)
             same = split is not None and self.split_of(file.parent) == split
-            return common, exact, given, same, len(os.path.commonpath((file.absolute(), near.absolute())))
+            near_by = len(os.path.commonpath((file.absolute(), near.absolute())))
+            return _shared(file, folders), exact, given, _is_in(file, near, folders), same, near_by
 
-        best = max(map(rank, found))
-        return [file for file in found if rank(file) == best]
+        ranks = {file: rank(file) for file in found}
+        best = max(ranks.values())
+        return [file for file in found if ranks[file] == best]
+
+
+def _shared(file: Path, folders: Sequence[str]) -> int:
+    """Return how many folders, from the innermost one on, a file shares with a name."""
+    pairs = zip(reversed(file.parent.absolute().parts), reversed(folders), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: composed(pair[0]) == pair[1], pairs))
+
+
+def _is_in(file: Path, base: Path, folders: Sequence[str]) -> bool:
+    """Return whether a file is in exactly these folders below `base`."""
+    return composed(str(file.parent)) == composed(str(base.joinpath(*folders)))

@@ -42,7 +42,7 @@ def read(source: Source) -> Export:
     notes = () if attribute else (f"regions have no attributes: all are of one class, {_ONLY_CLASS!r}",)
     if attribute and not listed:
         notes = (f"the class is the attribute {attribute!r}; the order of the classes is alphabetical",)
-    return Export(images, dict.fromkeys([*listed, *sorted(names - set(listed))]), left_out, notes)
+    return Export(images, dict.fromkeys([*listed, *sorted(names - set(listed))]), left_out, (*notes, *source.notes))
 
 
 def _is_via(record: Record) -> bool:

@@ -141,13 +141,13 @@ def _places(base: str, path: str, entry: str) -> Iterator[str]:
 
     Args:
         base: the folder of data.yaml below the export.
-        path: the root of the data set in data.yaml.
+        path: the root of the dataset in data.yaml.
         entry: the path of a folder or list.
     """
     yield _normal(f"{base}/{path}/{entry}")
     yield _normal(f"{base}/{entry}")
     parts = _plain(f"{path}/{entry}")
-    for start in range(len(parts) - min(2, len(_plain(entry))) + 1):  # where the data set was, or Roboflow's ../train
+    for start in range(len(parts) - min(2, len(_plain(entry))) + 1):  # where the dataset was, or Roboflow's ../train
         for root in (base, "."):
             yield _normal("/".join((root, *parts[start:])))
 

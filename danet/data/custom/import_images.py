@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from danet.data.annotations.frames import Frame
+from danet.data.annotations.label_studio_png import is_mask
 from danet.data.annotations.shapes import AnnotatedImage, Export
 from danet.data.annotations.source import Source
 from danet.data.custom.layout import SPLITS
@@ -77,7 +78,8 @@ def usable_images(
         raise InputError(source.path, "contains no annotated images", "annotate some images, and export again")
     folders = {image.file.parent for image in images if image.file}
     known = {image.file for image in export.images}
-    others = [file.name for file in source.all_images if file.parent in folders and file not in known]
+    unknown = [file for file in source.all_images if file.parent in folders and file not in known]
+    others = [file.name for file in unknown if not is_mask(file)]
     return images, notes + listed("images that the annotations do not name, left out", others)
 
 
