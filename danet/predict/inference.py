@@ -110,8 +110,8 @@ class Probabilities:
 
 
 @contextmanager
-def memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
-    """Turn errors for lack of memory into `InputError`."""
+def memory_errors(name: str, pixels: np.ndarray, setting: str = "size") -> Iterator[None]:
+    """Turn errors for lack of memory into `InputError`; `setting` is the parameter that makes images smaller."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -121,7 +121,7 @@ def memory_errors(name: str, pixels: np.ndarray) -> Iterator[None]:
             if not is_out_of_memory(error):
                 raise
         what = f"not enough memory to segment {pixels.shape[1]} x {pixels.shape[0]} pixels"
-        remedy = "use a smaller `size`, or free some memory"
+        remedy = f"use a smaller `{setting}`, or free some memory"
         raise InputError(name, what, remedy) from error.with_traceback(None)  # which holds the memory
 
 
@@ -159,6 +159,7 @@ def predict_samples(
     indices: Iterable[int] | None = None,
     protocol: Protocol = WHOLE,
     observe: Callable[[Sample, Part], None] = lambda _sample, _part: None,
+    setting: str = "data.size",
 ) -> Iterator[Prediction]:
     """Yield each sample with its prediction, for networks in training; otherwise use `Predictor.predictions`.
 
@@ -170,11 +171,12 @@ def predict_samples(
         indices: which samples; None: all.
         protocol: scales, windows and averaging, with the network's `align_corners`.
         observe: called with each part of an image's scores, see `Inference.scores`.
+        setting: the parameter that makes images smaller, for messages.
     """
     inference = Inference(logits, card.mean, card.std, device, card.size, protocol)
     for index in range(len(samples)) if indices is None else indices:
         sample = samples[index]
-        with memory_errors(sample.name, sample.image):
+        with memory_errors(sample.name, sample.image, setting):
             result = inference.segment(sample.image, partial(observe, sample))
         yield Prediction(sample, *result)
 

@@ -167,12 +167,21 @@ def check_listed(inputs: Iterable[Path], content: bytes, source: str) -> None:
     """
     import pyarrow.parquet as pq
 
-    paths = pq.read_table(io.BytesIO(content), columns=["path"]).column("path").to_pylist()
+    known = set[str]()  # the images, and all folders above them
+    for path in pq.read_table(io.BytesIO(content), columns=["path"]).column("path").to_pylist():
+        place = _plain(path)
+        while place not in known:
+            known.add(place)
+            place = place.rpartition("/")[0]
     for given in inputs:
-        own = store_address(given) or str(given.absolute())
-        if not any(path == own or path.startswith((f"{own}/", f"{own}{os.sep}")) for path in paths):
+        if _plain(str(given.absolute())) not in known and _plain(str(given)) not in known and _is_utf8(str(given)):
             what = f"was written for other images, and lists nothing of {given}"
             raise InputError(source, what, "choose another `out` or `manifest`, or leave the images out")
+
+
+def _plain(path: str) -> str:
+    """Return a local path or an address without . and .. parts, and with slashes, but none at the end."""
+    return store_address(path) or os.path.normpath(path).replace(os.sep, "/").rstrip("/")
 
 
 def _check(entries: Sequence[Entry]) -> None:

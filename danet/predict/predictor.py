@@ -231,7 +231,7 @@ class Predictor:
             indices: which samples; None: all.
         """
         protocol = self.resolve_protocol(protocol)
-        return predict_samples(self.logits, self.card, samples, self.device, indices, protocol)
+        return predict_samples(self.logits, self.card, samples, self.device, indices, protocol, setting="size")
 
     def attention(self, image: ImageLike, x: int, y: int) -> Float32[np.ndarray, "H W"]:
         """Return how strongly pixel (x, y) of an image attends to each pixel: its row of Eq. 1.

@@ -203,11 +203,12 @@ def _evaluate(tried: Sequence[tuple[float, float, float]], folder: Path) -> Rang
     """Return the result of the steps tried.
 
     Raises:
-        InputError: they do not reach a second rate.
+        InputError: they do not reach a second rate, or are too few.
     """
-    if len({rate for rate, *_ in tried}) < 2:
-        loss = f"the loss is {tried[-1][1]} at the lowest learning rate" if tried else "no pixel of a batch has a label"
-        raise InputError("find_lr", loss, "check the data with danet check, or try other initial weights")
+    if len(tried) < _WARM_UP or len({rate for rate, *_ in tried}) < 2:
+        finite = all(math.isfinite(loss) for _, loss, _ in tried)
+        what = "too few batches have labels" if finite else "the loss is not finite at the lowest learning rate"
+        raise InputError("find_lr", what, "check the data with danet check, or try other initial weights")
     rates, losses, smoothed = zip(*tried, strict=True)
     suggestion, flat_from = suggest(rates, smoothed)
     diverged = not math.isfinite(smoothed[-1]) or smoothed[-1] > _DIVERGED * min(smoothed[_WARM_UP - 1 :])

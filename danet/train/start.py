@@ -91,8 +91,9 @@ def iterate_training(
     if seconds is None:
         return loop.iterate(chosen, options, transform=transform)
     check_steps_are_free(settings)
-    fitting = partial(fit, seconds=seconds, started=time.monotonic())
-    return loop.iterate(chosen, options, transform=transform, fit=fitting)
+    return loop.iterate(
+        chosen, options, transform=transform, fit=partial(fit, seconds=seconds, started=time.monotonic())
+    )
 
 
 def _check_resumed(run: Path | str, given: Mapping[str, Any]) -> None:

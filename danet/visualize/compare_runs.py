@@ -63,9 +63,12 @@ def _over_folds(runs: Sequence[Run]) -> str | None:
     folds = {run.recipe.data.fold for run in runs}
     if None in folds or len(folds) < len(runs) or len({_divided(run) for run in runs}) > 1:
         return None
-    scores, count = [_miou(run) for run in runs], parse_fold(runs[0].recipe.data.fold or "")[1]
+    scores = [miou for run in runs if not math.isnan(miou := _miou(run))]
+    count = parse_fold(runs[0].recipe.data.fold or "")[1]
+    if len(scores) < 2:
+        return None
     return (
-        f"Best validation mIoU over {len(runs)} of {count} folds: mean {percent(mean(scores), 2, '%')}, standard"
+        f"Best validation mIoU over {len(scores)} of {count} folds: mean {percent(mean(scores), 2, '%')}, standard"
         f" deviation {percent(stdev(scores), 2)}."
     )
 

@@ -328,7 +328,8 @@ def _dilations(config: str, source: Path) -> tuple[int, ...] | None:
 
 def _unique_value(config: str, name: str, pattern: str) -> str | None:
     """Return what the group of `pattern` matches after `name=` in a config; None if missing or ambiguous."""
-    values = set(re.findall(rf"\b{name}['\"]?\s*[=:]\s*{pattern}", re.sub("#.*", "", config)))
+    found = re.findall(rf"\b{name}['\"]?\s*[=:]\s*{pattern}", re.sub("#.*", "", config))
+    values = {re.sub(r"\s", "", value) for value in found}  # mmengine prints settings twice, indented differently
     return values.pop() if len(values) == 1 else None
 
 

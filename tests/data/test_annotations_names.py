@@ -238,6 +238,12 @@ def test_regions_of_data_without_an_image_are_an_error(tmp_path):
         tasks(tmp_path, ({"pages": ["1.png", "2.png"], "cover": "a.png"}, [region("car", CAR, "pages")]))
 
 
+def test_an_address_without_a_suffix_is_the_only_image_of_its_task(tmp_path):
+    data = {"image": "https://drive.example/uc?id=5", "filename": "a.png"}
+    found = tasks(tmp_path, (data, [region("car", CAR, "image")]))
+    assert [(image.name, len(list(image.shapes))) for image in found.images] == [("a.png", 1)]
+
+
 # what is no class, shape or run length
 
 

@@ -168,7 +168,8 @@ def test_a_manifest_of_other_images_is_refused(command, tiny_weights, tmp_path, 
         expected = f"m.parquet: was written for other images, and lists nothing of {given}; choose another --out or"
         assert expected in capsys.readouterr().err
     photos = command[0]
-    assert predict(photos / "a.png", photos / "sub", *args) == 0
+    for same in (photos / "a.png", photos / "sub", f"{photos}/sub/../", "/"):
+        assert predict(same, *args) == 0
 
 
 def test_no_images_writes_only_the_statistics(command, whole, tmp_path):

@@ -158,10 +158,15 @@ def test_a_loss_that_rises_in_the_warm_up_does_not_end_the_test(losses, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("loss", "what"), [(math.nan, "the loss is nan at the lowest learning rate"), (0.0, "no pixel of a batch has a la")]
+    ("losses", "what"),
+    [
+        ({0: math.nan}, "the loss is not finite at the lowest learning rate"),
+        ({}, "too few batches have labels"),
+        ({5: 1.0, 20: 0.9}, "too few batches have labels"),
+    ],
 )
-def test_losses_that_say_nothing_are_an_error(small, monkeypatch, loss, what):
-    monkeypatch.setattr(find_lr, "begin_step", lambda *_: {"total": loss})
+def test_losses_that_say_nothing_are_an_error(small, monkeypatch, losses, what):
+    monkeypatch.setattr(find_lr, "begin_step", lambda *args: {"total": losses.get(args[-1], 0.0)})
     with pytest.raises(InputError, match=rf"^find_lr: {what}.*; check the data with danet check"):
         find_learning_rate("toy", settings=SETTINGS, workers=0, out="lr")
     assert not Path("lr").exists()

@@ -287,6 +287,13 @@ def test_align_corners_is_given_or_from_the_file_or_its_name(card, meta, name, o
     [
         ("mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True", IMAGENET[0], IMAGENET[1], "read"),
         ("'mean': [0, 0, 0], 'std': [255.0, 255.0, 255.0,], 'bgr_to_rgb': True", (0, 0, 0), (1, 1, 1), "read"),
+        (
+            "mean=[\n    51,\n    102,\n    0,\n], std=[\n    255, 255, 255]), model=dict(data_preprocessor=dict("
+            "mean=[\n        51,\n        102,\n        0,\n    ], std=[255, 255, 255]",
+            (0.2, 0.4, 0),
+            (1, 1, 1),
+            "read",
+        ),
         ("mean=[1, 2, 3]), other=dict(mean=[3, 2, 1], std=[1, 1, 1]", *IMAGENET, "assumed"),
         ("", *IMAGENET, "assumed"),
     ],

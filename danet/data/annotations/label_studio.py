@@ -165,18 +165,21 @@ def _by_key(
         InputError: a task has several images, and nothing says to which of them a shape belongs.
     """
     targets = {one.target for found in drawn for one in found}
+    keys = {configured.get(target, target) for target in targets}
     by_key: list[dict[str, list[_Drawn]]] = []
     guessed: dict[str, None] = {}
     for task, found in zip(tasks, drawn, strict=True):
         paths, own = image_paths(task), defaultdict(list)
         for one in found:
             key = configured.get(one.target, one.target)
+            alone = next(iter(paths)) if len(set(paths.values())) == 1 else None
+            named = task["data"].get(key)
             if key in paths:
                 pass
-            elif (named := task["data"].get(key)) is not None:
+            elif named is not None and (isinstance(named.value, list) or alone is None or alone in keys):
                 raise named.error("names no image, but has shapes")
-            elif len(set(paths.values())) == 1:
-                key = next(iter(paths))
+            elif alone is not None:  # `named` may be the address of this image
+                key = alone
             elif "image" in paths and len(targets) == 1:
                 key, guessed[paths["image"]] = "image", None
             else:

@@ -90,7 +90,7 @@ def _has_runs(head: str) -> bool:
     column = next((i for i, name in enumerate(header) if name.strip() == runs), len(head))
     cells = (row[column].strip() for row in rows if len(row) > column)
     first = next(filter(None, cells), None)
-    return first is None or first in _NO_PIXELS or re.fullmatch(r"\d+( +\d+)+", first) is not None
+    return first is None or first in _NO_PIXELS or re.fullmatch(r"\d+([\s,;]+\d+)+", first) is not None
 
 
 def _columns(header: Iterable[str]) -> dict[str, str | None]:
