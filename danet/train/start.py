@@ -1,9 +1,8 @@
 """Start or resume a run. In Python `danet.train(...)` and `danet.iterate_training(...)`; command: `danet train`."""
 
 import os
-import time
 from collections.abc import Callable, Generator, Mapping
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -14,7 +13,7 @@ from danet.train import loop
 from danet.train.auto import choose
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
-from danet.train.time_budget import check_steps_are_free, fit, parse_seconds
+from danet.train.time_budget import fit_to, parse_seconds
 from danet.train.user_transform import Transform
 
 _NOTHING: Mapping[str, Any] = {}
@@ -90,10 +89,7 @@ def iterate_training(
         return choice.start(transform)
     if seconds is None:
         return loop.iterate(chosen, options, transform=transform)
-    check_steps_are_free(settings)
-    return loop.iterate(
-        chosen, options, transform=transform, fit=partial(fit, seconds=seconds, started=time.monotonic())
-    )
+    return loop.iterate(chosen, options, transform=transform, fit=fit_to(seconds, settings))
 
 
 def _check_resumed(run: Path | str, given: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import copy
 import math
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -137,6 +137,20 @@ def fit(run: Run, seconds: float, started: float) -> None:
         every = run.recipe.validate_every
         text = f"time budget: {run.steps} steps of {speed.step:.3g} s, validated every {every} epoch{'s' * (every > 1)}"
         print_note(f"{text} in {speed.validation:.3g} s")
+
+
+def fit_to(seconds: float, given: Collection[str]) -> Callable[[Run], None]:
+    """Return `fit` for a time that begins now.
+
+    Args:
+        seconds: the time.
+        given: the names of the settings that the user has given.
+
+    Raises:
+        InputError: see `check_steps_are_free`.
+    """
+    check_steps_are_free(given)
+    return partial(fit, seconds=seconds, started=time.monotonic())
 
 
 def limit(run: Run, speed: Speed, seconds: float, started: float) -> None:
