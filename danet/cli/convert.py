@@ -83,10 +83,6 @@ def _convert_foreign(options: Convert) -> int:
     }
     others = ", ".join(flag for key, flag in flags.items() if known[key] != GIVEN)
     names = f"first classes {', '.join(card.classes.names[:3])} ({known['classes']})"
-    print(
-        printable(
-            f"{options.destination}: {settings}; normalization {known['normalization']}; {names}"
-            + (f"; to change: {others}" if others else "")
-        )
-    )
+    facts = [settings, f"normalization {known['normalization']}", names, *([f"to change: {others}"] if others else [])]
+    print(printable(f"{options.destination}: {'; '.join(facts)}"))
     return 0
