@@ -5,6 +5,7 @@ contain several tasks, each a folder with these files.
 Format: https://docs.cvat.ai/docs/dataset_management/formats/format-smask
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,20 +38,20 @@ def read(source: Source) -> Export:
         InputError: labelmap.txt is invalid or missing, a list names a mask that does not exist, or a mask has other
             colors.
     """
-    tasks = [_open_task(source, file) for file in source.all_files if file.name == _LABELS]
+    tasks = _open_tasks(source)
     if not tasks:
         raise InputError(source.folder, f"contains no {_LABELS}", "export again, as Segmentation mask 1.1")
     _check_masks(source, tasks)
     folders = [task.root / name for task in tasks for name in (_MASKS, "SegmentationObject")]
     empty = [task for task in tasks if not task.masks and not task.lists]
-    notes = [f"{_LABELS} without masks, left out: {_below(task.root / _LABELS, source)}" for task in empty]
+    notes = [f"{_LABELS} without masks, left out: {source.below(task.root / _LABELS).as_posix()}" for task in empty]
     tasks = [task for task in tasks if task not in empty]
     classes, join_notes = _join_classes(source, tasks)
     notes += join_notes
     images: list[AnnotatedImage] = []
     for task in tasks:
         chosen = _choose(source, task)
-        start = f"{_below(task.root, source)}/" if len(tasks) > 1 else ""
+        start = f"{source.below(task.root).as_posix()}/" if len(tasks) > 1 else ""
         notes += [f"masks that no list names, left out: {start}{name}" for name in task.masks if name not in chosen]
         for name, split in chosen.items():
             mask = task.masks[name]
@@ -69,22 +70,29 @@ class _Task(NamedTuple):
     lists: list[Path]
 
 
-def _open_task(source: Source, labels: Path) -> _Task:
-    folder, lists = labels.parent / _MASKS, labels.parent / "ImageSets" / "Segmentation"
-    masks = {
-        file.relative_to(folder).with_suffix("").as_posix(): file
+def _open_tasks(source: Source) -> list[_Task]:
+    """Return the tasks, with all files grouped in one pass: an export may have hundreds of tasks."""
+    masks: dict[Path, dict[str, Path]] = defaultdict(dict)
+    texts: dict[Path, list[Path]] = defaultdict(list)
+    for file in source.all_files:
+        if file.suffix.lower() == ".txt":
+            texts[file.parent].append(file)
+        elif file.suffix.lower() == ".png":
+            for folder in file.parents:
+                if folder.name == _MASKS:
+                    masks[folder.parent][file.relative_to(folder).with_suffix("").as_posix()] = file
+    return [
+        _Task(file.parent, _read_labels(file), masks[file.parent], texts[file.parent / "ImageSets" / "Segmentation"])
         for file in source.all_files
-        if file.suffix.lower() == ".png" and file.is_relative_to(folder)
-    }
-    own = [file for file in source.files(".txt") if file.parent == lists]
-    return _Task(labels.parent, _read_labels(labels), masks, own)
+        if file.name == _LABELS
+    ]
 
 
 def _check_masks(source: Source, tasks: Sequence[_Task]) -> None:
     """Check that each mask is of a task."""
     known = {file for task in tasks for file in task.masks.values()}
     for file in source.all_files:
-        folders = file.relative_to(source.folder).parts[:-1]
+        folders = source.below(file).parts[:-1]
         if _MASKS in folders and file.suffix.lower() == ".png" and file not in known:
             root = source.folder.joinpath(*folders[: folders.index(_MASKS)])
             what = f"{root} contains no {_LABELS}, which defines the colors"
@@ -99,7 +107,7 @@ def _join_classes(source: Source, tasks: Sequence[_Task]) -> tuple[dict[str, Col
     classes = {name: classes[name] for task in tasks for name in task.classes}  # in the order of the tasks
     if len(tasks) < 2:
         return classes, []
-    names = list_names([_below(task.root, source) for task in tasks], _NAMED)
+    names = list_names([source.below(task.root).as_posix() for task in tasks], _NAMED)
     notes = [f"tasks, whose classes are joined by name: {len(tasks)} ({names})"]
     other = [name for name in classes if any(task.classes.get(name, classes[name]) != classes[name] for task in tasks)]
     if other:
@@ -115,10 +123,6 @@ def _choose(source: Source, task: _Task) -> dict[str, str | None]:
         raise InputError(named[missing[0]], what, "export again, or remove the name from the list")
     splits = {name: source.split_of(file.stem, task.root) for name, file in named.items()}
     return splits or dict.fromkeys(task.masks, source.split_of(task.root))
-
-
-def _below(path: Path, source: Source) -> str:
-    return path.relative_to(source.folder).as_posix()
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,11 @@ class Source:
             self._guessed[f"{name} is {below}"] = None
         return found[0]
 
+    def below(self, path: Path) -> Path:
+        """Return a path relative to the export; of a path outside it, relative to the given folder of images."""
+        root = self.folder if path.is_relative_to(self.folder) or self.images is None else self.images
+        return path.relative_to(root)
+
     def folders_of(self, path: Path) -> tuple[str, ...]:
         """Return the parts of a path: below the export, or from the given folder of images on."""
         if path.is_relative_to(self.folder):

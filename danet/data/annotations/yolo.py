@@ -15,7 +15,7 @@ from pathlib import Path
 from danet.data.annotations.records import Record, read_text
 from danet.data.annotations.shapes import AnnotatedImage, Export, Polygon, Shape, note_shared_names
 from danet.data.annotations.source import Source
-from danet.data.annotations.yolo_splits import below, divide
+from danet.data.annotations.yolo_splits import divide
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
 from danet.files import read_yaml
@@ -72,12 +72,12 @@ def _labels(source: Source) -> list[Path]:
 
 def _images(source: Source, labels: Collection[Path]) -> list[Path]:
     """Return the images below folders called images, below `images`, and with labels next to them; or else all."""
-    if not any("images" in below(source, file).parts for file in source.all_images):
+    if not any("images" in source.below(file).parts for file in source.all_images):
         return list(source.all_images)
     return [
         file
         for file in source.all_images
-        if "images" in below(source, file).parts
+        if "images" in source.below(file).parts
         or (source.images is not None and file.is_relative_to(source.images))
         or file.with_suffix("") in labels
     ]
@@ -89,7 +89,7 @@ def _has_labels(source: Source, file: Path) -> bool:
     with suppress(InputError, OSError), regular_file(file) as opened:
         head = opened.read(_HEAD).decode("utf-8-sig", "replace")
     lines = [line for line in head.splitlines() if line.strip()]
-    if "labels" in below(source, file).parts:  # an empty file is an image without objects
+    if "labels" in source.below(file).parts:  # an empty file is an image without objects
         return not lines or re.match(r"\s*\d+\s+\S", lines[0]) is not None
     return 2 * sum(re.match(_LINE, line) is not None for line in lines) > len(lines)  # a README may show a line
 

@@ -15,12 +15,6 @@ _SPLITS = ("train", "val", "test")
 _NAMED = 5  # files or lines that a note names
 
 
-def below(source: Source, file: Path) -> Path:
-    """Return the path of a file below the export, or below `images`."""
-    root = source.folder if file.is_relative_to(source.folder) else source.images
-    return file.relative_to(root) if root else file
-
-
 def divide(
     source: Source, settings: Record | None, images: Sequence[Path], texts: Sequence[Path]
 ) -> tuple[Mapping[Path, str | None], list[str]]:
@@ -49,13 +43,13 @@ def divide(
     guessed = []
     for image in images:
         if image not in splits:
-            splits[image] = source.split_of(*reversed(below(source, image.parent).parts))
+            splits[image] = source.split_of(*reversed(source.below(image.parent).parts))
             guessed += [image] if entries and splits[image] else []
     for what, found in (
         ("images in several splits of data.yaml, kept in the one with the fewest images", several),
         ("images in no split of data.yaml, in the one that their folder is named after", guessed),
     ):
-        shown = list_names([below(source, image).as_posix() for image in found], _NAMED)
+        shown = list_names([source.below(image).as_posix() for image in found], _NAMED)
         notes += [f"{what}: {len(found)} ({shown})"] if found else []
     return splits, notes
 
@@ -93,7 +87,7 @@ def _members(
     members: dict[str, set[Path]] = {split: set() for split in _SPLITS}
     lists: dict[tuple[str, Path], list[_Line]] = {}
     notes = []
-    root, base = settings.get("path"), below(source, settings.file.parent).as_posix()
+    root, base = settings.get("path"), source.below(settings.file.parent).as_posix()
     path = root.text() if root and root.value != "" else "."
     for split, entry in entries:
         places = list(_places(base, path, entry.text()))
@@ -115,11 +109,11 @@ def _members(
                 unnamed.append(line.record.value)
                 continue
             if len(line.found) > 1:
-                shown = list_names([below(source, image).as_posix() for image in line.found], 3)
+                shown = list_names([source.below(image).as_posix() for image in line.found], 3)
                 raise line.record.error(f"{line.record.value!r} may be {shown}", "write the path of the image")
             members[split].add(line.found[0])
             loose += [] if line.agrees else [line.record.value]
-        name = below(source, file).as_posix()
+        name = source.below(file).as_posix()
         for what, texts in (("name no image", unnamed), ("name an image in another folder by its file name", loose)):
             shown = list_names(texts, _NAMED)
             notes += [f"lines of {name} that {what}: {len(texts)} of {len(lines)} ({shown})"] if texts else []
@@ -163,12 +157,12 @@ class _Paths:
 
     def __init__(self, source: Source, images: Sequence[Path], texts: Sequence[Path]):
         self._source = source
-        self.texts = {_normal(below(source, file).as_posix()): file for file in texts}
+        self.texts = {_normal(source.below(file).as_posix()): file for file in texts}
         self.folders: dict[str, list[Path]] = defaultdict(list)
         self._whole: dict[str, list[Path]] = defaultdict(list)
         self._ends: dict[str, list[Path]] = defaultdict(list)
         for image in images:
-            parts = _plain(below(source, image).as_posix())
+            parts = _plain(source.below(image).as_posix())
             self._whole["/" + "/".join(parts)].append(image)
             for i in range(len(parts)):
                 self.folders["/" + "/".join(parts[:i])].append(image)
@@ -176,7 +170,7 @@ class _Paths:
 
     def read_list(self, file: Path) -> list[_Line]:
         """Read the lines of a list of images that are not empty."""
-        folder, lines = below(self._source, file.parent).as_posix(), []
+        folder, lines = self._source.below(file.parent).as_posix(), []
         for number, text in enumerate(read_text(file).splitlines(), 1):
             if text.strip():
                 record = Record(file, f"line {number}", text.strip())
