@@ -197,6 +197,12 @@ def test_images_are_found_by_every_kind_of_path(path, tmp_path):
     assert found.images[0].file == tmp_path / "a.png"
 
 
+@pytest.mark.parametrize("path", ["b+#1.png", "/data/local-files/?d=photos/b+#1.png", "/data/upload/3/b%2B%231.png"])
+def test_names_may_contain_characters_that_mean_something_in_urls(path, tmp_path):
+    image(tmp_path / "b+#1.png")
+    assert export(tmp_path, data={"image": path}).images[0].file == tmp_path / "b+#1.png"
+
+
 def test_the_last_annotation_that_was_not_canceled_is_read(tmp_path):
     first = label_studio_result("polygonlabels", "old", {"points": percent(CAR)})
     last = label_studio_result("polygonlabels", "car", {"points": percent(CAR)})

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.rasterize import runs_of
@@ -136,16 +136,27 @@ def image_paths(task: Record) -> dict[str, str]:
     paths: dict[str, str] = {}
     for key in sorted(texts, key=lambda key: key != "image"):
         try:
-            parts = urlsplit(texts[key])
+            path = _path_of(texts[key])
         except ValueError:  # not a URL, such as http://[
             continue
-        path = _UPLOADS.sub("", unquote(parts.path).replace("\\", "/"))
-        local = next(iter(parse_qs(parts.query).get("d", [])), path)  # /data/local-files/?d=PATH
-        if local.lower().endswith(SUFFIXES):
-            paths[key] = local.replace("\\", "/").lstrip("/")
+        if path.lower().endswith(SUFFIXES):
+            paths[key] = path.lstrip("/")
     if not paths:
         raise task["data"].error("names no image")
     return paths
+
+
+def _path_of(url: str) -> str:
+    """Return the path in a URL, or in one of Label Studio's paths of uploaded files or of local ones.
+
+    Raises:
+        ValueError: the URL is invalid.
+    """
+    _, _, local = url.partition("/data/local-files/?d=")
+    if not local:  # a # in a path is a part of its name
+        parts = urlsplit(url if "://" in url else url.replace("#", "%23"))
+        return _UPLOADS.sub("", unquote(parts.path).replace("\\", "/"))
+    return unquote(local.split("&")[0]).replace("\\", "/")
 
 
 def find_task_image(source: Source, name: str, task: Record, split: str | None) -> Path | None:
