@@ -209,6 +209,8 @@ class Recipe:
     """seed of the initial weights, the order of samples, augmentation and dropout"""
     validate_every: int = 1
     """validate after this many epochs"""
+    calibrate: bool = False
+    """divide the logits of the best weights by the number that makes their confidences fit the validation images"""
     skip_bad: int = 0
     """number of unreadable training images that may be skipped; one more stops the run"""
     fine_tunes: str = ""

@@ -27,7 +27,7 @@ from danet.data.class_weights import check_labeled, class_weights, count_classes
 from danet.data.classes import IGNORE
 from danet.data.samples import Samples
 from danet.errors import print_note
-from danet.evaluate.cross_entropy import CrossEntropy
+from danet.evaluate.cross_entropy import TEMPERATURES, CrossEntropy
 from danet.evaluate.warning_signs import warning_signs
 from danet.model.baselines import AnyNetwork
 from danet.model.device import deterministic_algorithms
@@ -361,7 +361,8 @@ def _validate(run: Run, step: int, interruption: Interruption, progress: Trainin
     """Validate, and write the results; return False if interrupted."""
     network = run.network if run.average is None else run.average.module
     assert isinstance(network, AnyNetwork)
-    loss = CrossEntropy()
+    calibrate = run.recipe.calibrate
+    loss = CrossEntropy(TEMPERATURES if calibrate else ())
     confusion = validate(network, run.card, run.validation_samples, run.process, interruption, loss)
     if interruption.agreed(run.process):
         return False
@@ -370,7 +371,8 @@ def _validate(run: Run, step: int, interruption: Interruption, progress: Trainin
     better = run.state.add_validation(step, epoch, rate, confusion, network, progress.speed(), attention, loss.mean)
     if run.process.main:
         best = network if better else None
-        record(run.options.folder, run.recipe, run.state.history, best, run.card, confusion)
+        temperature = loss.temperature if calibrate else None
+        record(run.options.folder, run.recipe, run.state.history, best, run.card, confusion, temperature)
         log.add(run.state.history)
     progress.validated(epoch, confusion.scores().miou, run.state.best, loss.mean)
     if run.first_validation_after_half(step):

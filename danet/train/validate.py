@@ -23,6 +23,7 @@ from danet.predict.attention import inspect_pixels
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
 from danet.train import report, run_folder
+from danet.train.calibrate import divided_logits
 from danet.train.distributed import Interruption, Process
 from danet.weights import file as weights_file
 
@@ -83,14 +84,13 @@ def validate(
         range(process.rank, len(samples), process.world),
     )
     protocol = replace(WHOLE, align_corners=network.align_corners)  # as in Predictor
-    own = CrossEntropy()
+    own = CrossEntropy(() if loss is None else loss.temperatures)
     confusion = evaluate(
         lambda images: network.logits(images).fused, card, samples, process.device, indices, protocol, own
     )
     confusion.matrix = process.sum(torch.from_numpy(confusion.matrix)).cpu().numpy()
     if loss is not None:
-        total, pixels = process.sum(torch.tensor([own.total, own.pixels], dtype=torch.float64)).tolist()
-        loss.total, loss.pixels = loss.total + total, loss.pixels + int(pixels)
+        loss.sums += process.sum(own.sums).cpu()
     return confusion
 
 
@@ -118,6 +118,7 @@ def record(
     best: nn.Module | None,
     card: weights_file.Card,
     confusion: Confusion,
+    temperature: float | None = None,
 ) -> None:
     """Write metrics.csv, the page of a run in progress, and best.safetensors.
 
@@ -128,9 +129,13 @@ def record(
         best: the network if it is the best so far; None: keep best.safetensors.
         card: the network's card.
         confusion: confusion matrix of this validation.
+        temperature: divide the logits of the best network by it; None: do not.
     """
     if best is not None:
         metrics = {"epoch": history[-1]["epoch"], **confusion.scores().as_dict(card.classes.names)}
-        weights_file.save(run / run_folder.BEST, best, replace(card, metrics=metrics))
+        metrics |= {} if temperature is None else {"temperature": temperature}
+        layers = set() if temperature is None else weights_file.class_layers(card.network)
+        with divided_logits(best, layers, temperature or 1.0):
+            weights_file.save(run / run_folder.BEST, best, replace(card, metrics=metrics))
     run_folder.write_metrics(run, history)
     report.write(run, recipe, history, confusion, card.classes)
