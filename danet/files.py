@@ -1,9 +1,8 @@
-"""Write files atomically, read settings files safely, and check output paths before the work begins."""
+"""Write files atomically, read files safely, and check output paths before the work begins."""
 
 import errno
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -23,7 +22,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SETTINGS_BYTES = 256 << 10
 """Maximum size of a file of settings."""
 
-_MAX_YAML_DEPTH, _MAX_YAML_VALUES = 20, 20_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HIDDEN = ".danet-"
 _ALREADY_EXISTS = "already exists"
@@ -201,12 +199,23 @@ def _create_locked(path: Path) -> tuple[Path, int]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, hidden.
 
-    When the block ends, it becomes `path`, which must not exist or be empty; if the block fails, it is removed.
+    When the block ends, it becomes `path`, which must not exist or be empty; if the block fails, it is removed. The
+    folder contains a locked file meanwhile. Except on Windows, earlier ones whose process was killed are removed first.
     """
+    if not portability.WINDOWS:  # where a file cannot be removed before it is unlocked
+        _remove_incomplete_folders(path.parent)
     temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}")
     try:
         temporary.mkdir(parents=True)
-        yield temporary
+        locked, descriptor = _create_locked(temporary / "lock")
+        try:
+            yield temporary
+        finally:
+            if portability.WINDOWS:
+                os.close(descriptor)
+            locked.unlink(missing_ok=True)
+            if not portability.WINDOWS:
+                os.close(descriptor)
         flush_all()
         if portability.WINDOWS and path.is_dir():  # it replaces no folders, not even empty ones
             path.rmdir()
@@ -214,6 +223,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_incomplete_folders(parent: Path) -> None:
+    """Remove the folders that killed processes left; those that a process is writing contain a locked file."""
+    for folder in parent.glob(f"{_HIDDEN}*"):
+        if folder.is_dir() and not folder.is_symlink() and (files := list(folder.glob(f"{_HIDDEN}*"))):
+            with suppress(OSError), _locked(files[0]):  # not ours, or being written
+                shutil.rmtree(folder)
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
@@ -242,17 +259,28 @@ def remove_incomplete(folder: Path) -> None:
     """
     for file in folder.glob(f"{_HIDDEN}*"):
         with suppress(OSError):  # removed meanwhile, not ours, or being written
-            descriptor = os.open(file, os.O_RDWR | NONBLOCK | NOFOLLOW | CLOEXEC | BINARY)
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    continue
-                portability.lock(descriptor)
+            with _locked(file):
                 if not portability.WINDOWS:
                     file.unlink()
-            finally:
-                os.close(descriptor)
             if portability.WINDOWS:  # which removes no open files
                 file.unlink()
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Lock a file that a killed process may have left.
+
+    Raises:
+        OSError: it does not exist, is not a regular file, or another process has locked it.
+    """
+    descriptor = os.open(file, os.O_RDWR | NONBLOCK | NOFOLLOW | CLOEXEC | BINARY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _raise_irregular(file)
+        portability.lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -325,62 +353,6 @@ def read_limited(path: Path, limit: int = SETTINGS_BYTES) -> bytes:
     if len(content) > limit:
         raise ValueError(f"larger than {limit:,} bytes")
     return content
-
-
-def read_yaml(file: Path) -> Any:
-    """Read a YAML file of plain values: a user's dataset.yaml or a run's recipe.yaml.
-
-    Aliases (&a, *a), deep nesting and too many values are refused: no settings file needs them, a few lines of them
-    fill the memory, and PyYAML takes minutes for deeply nested brackets or for a list of 1 MB. So are keys that are
-    written twice, of which PyYAML would take the last.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is too large, is not YAML, has a key twice, or holds more than plain values; the message is
-            one line.
-    """
-    import yaml
-
-    content = read_limited(file)
-    try:
-        depth = 0
-        for count, event in enumerate(yaml.parse(content, yaml.SafeLoader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"nested deeper than {_MAX_YAML_DEPTH} levels, or an alias (*NAME)")
-            if count > _MAX_YAML_VALUES:
-                raise ValueError(f"more than {_MAX_YAML_VALUES:,} values")
-        loader = yaml.SafeLoader(content)
-        if (top := loader.get_single_node()) is None:
-            return None
-        _check_keys(top, loader)
-        return loader.construct_document(top)
-    except yaml.MarkedYAMLError as error:
-        line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = re.sub(r",? but (got|found) .*", "", " ".join((error.problem or "syntax error").split()))
-        raise ValueError(f"invalid YAML{line}: {problem[:300]}") from error
-    except Exception as error:  # PyYAML raises a dozen exception types, for example for the date 2001-99-99
-        raise ValueError(f"invalid YAML: {' '.join(str(error).split())[:300]}") from error
-
-
-def _check_keys(node: Any, loader: Any) -> None:
-    """Check that no mapping in a node of PyYAML has a key twice.
-
-    Raises:
-        ValueError: one does, with its line.
-    """
-    if node.id == "scalar":
-        return
-    pairs = node.value if node.id == "mapping" else []
-    lines: dict[Any, int] = {}
-    for key, _ in pairs:
-        if key.id == "scalar" and key.value != "<<":  # which merges mappings
-            name, line = loader.construct_object(key), key.start_mark.line + 1
-            if name in lines:
-                raise ValueError(f"has the key {name!r} twice, at lines {lines[name]} and {line}")
-            lines[name] = line
-    for child in (each for pair in pairs for each in pair) if pairs else node.value:
-        _check_keys(child, loader)
 
 
 def walk_files(folder: Path) -> Iterator[Path]:

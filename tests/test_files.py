@@ -15,14 +15,15 @@ import yaml
 from danet import files
 from danet.errors import InputError
 from danet.files import (
+    atomic_folder,
     atomic_path,
     read_limited,
-    read_yaml,
     remove_incomplete,
     walk_files,
     write_atomically,
     write_json,
 )
+from danet.yaml_files import read_yaml
 
 WRITER = """
 import sys
@@ -79,6 +80,29 @@ def test_incomplete_files_of_killed_processes_are_removed(tmp_path):
         assert not left.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "danet.png", ".danet-folder", ".danet-link"}
     remove_incomplete(tmp_path / "absent")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from danet.files import atomic_folder
+with atomic_folder(Path(sys.argv[1])) as folder:
+    (folder / "a.png").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path):
+    others = tmp_path / ".danet-notes"
+    others.mkdir()
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path / "new"], check=False).returncode == -9
+    left = [path for path in tmp_path.iterdir() if path != others]
+    assert [path.name for path in left[0].glob("[!.]*")] == ["a.png"]
+    with atomic_folder(tmp_path / "first") as being_written, atomic_folder(tmp_path / "second"):
+        assert not left[0].exists()
+        (being_written / "b.png").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {".danet-notes", "first", "second"}
+    assert [path.name for path in (tmp_path / "first").iterdir()] == ["b.png"]
 
 
 @pytest.mark.parametrize("links", [True, False])

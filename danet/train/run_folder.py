@@ -27,12 +27,13 @@ import yaml
 
 from danet import portability, recipes
 from danet.errors import InputError, missing_folder, print_note
-from danet.files import open_own, read_limited, read_yaml, remove_incomplete, write_atomically, write_json
+from danet.files import open_own, read_limited, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
 from danet.train import checkpoint
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
 from danet.weights.card import BEST_OF_RUN, peek
+from danet.yaml_files import read_yaml
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", BEST_OF_RUN, "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"

@@ -16,11 +16,12 @@ import torch
 from danet import DANet, InputError, recipes
 from danet.cli import main
 from danet.data.registry import DATASETS
-from danet.files import format_bytes, read_yaml
+from danet.files import format_bytes
 from danet.model.baselines import build_network
 from danet.predict.protocols import PROTOCOLS
 from danet.recipes import PUBLISHED, Data, Loss, Network, Optim, Recipe, from_dict
 from danet.train.estimate import estimate
+from danet.yaml_files import read_yaml
 
 PAGE = (Path(__file__).parents[2] / "docs/paper.md").read_text()
 MULTI_GRID = (4, 8, 16)

@@ -18,7 +18,7 @@ from danet.data.annotations.source import Source
 from danet.data.annotations.yolo_splits import divide
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
-from danet.files import read_yaml
+from danet.yaml_files import read_yaml
 
 _NAME_LISTS = ("classes.txt", "obj.names")
 _LINE = r"(?m)^\d+( +-?[\d.]+(e-?\d+)?){4,} *\r?$"

@@ -58,7 +58,7 @@ from danet.data.images.read import ARRAYS
 from danet.data.naming import LOSSLESS, Naming
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
-from danet.files import read_yaml
+from danet.yaml_files import read_yaml
 
 _KEYS = (
     *(*CLASS_KEYS, "channels", "white"),
