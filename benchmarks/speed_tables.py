@@ -204,7 +204,7 @@ def scale() -> str:
     ]
     head = ("", "s for 1 image", f"s for {some}", f"s for {twice}", "error of the prediction")
     about = (
-        f"{result['pixels'] / 1e6:.1f} megapixels, {result['cores']} cores, the fifth weights, one thread per process"
+        f"{result['pixels'] / 1e6:.1f} megapixels, {result['cores']} cores, one thread per process"
     )
     return f"\n{about}:\n{markdown(head, rows)}"
 
@@ -319,7 +319,7 @@ def highlights() -> str:
             f"are {speedup:.1f} times as fast as windows",
         ),
         (
-            "int8 on a CPU, `danet export --int8`, weights of 74.5% mIoU",
+            "int8 on a CPU, `danet export --int8`, bundled weights",
             f"{int8['milliseconds']:.0f} ms per image of {width} x {height}",
             f"OpenVINO float32: {float32['milliseconds']:.0f} ms, mIoU {loss} higher",
         ),
