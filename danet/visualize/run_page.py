@@ -98,11 +98,17 @@ def page(
         sections.classes(evaluation.confusion, evaluation.classes, evaluation.boundary),
         sections.confusion(evaluation.confusion, evaluation.classes),
         *([] if evaluation.attention is None else [sections.attention(evaluation.attention)]),
-        sections.trust(evaluation.calibration, evaluation.boundary),
+        sections.trust(evaluation.calibration, evaluation.boundary, _temperature(predictor.card)),
         sections.images(evaluation.images, worst_images.drawn(predictor, samples, evaluation.images)),
         sections.settings(recipes.to_dict(run.recipe)),
     ]
     return document(run.name, lead, facts, parts)
+
+
+def _temperature(card: Card) -> float | None:
+    """Return what divides the logits, if the card says so; it may come from elsewhere."""
+    value = card.metrics.get("temperature")
+    return value if isinstance(value, float) else None
 
 
 def best_row(history: History) -> dict[str, float]:

@@ -126,13 +126,21 @@ def confusion(confusion: Confusion, classes: Classes) -> Section:
     return Section("Confusion", f'<div class="beside"><div>{drawing}</div><div>{errors}</div></div>')
 
 
-def trust(calibration: Calibration, boundary: Boundary) -> Section:
-    """Return the reliability diagram, and boundary F by tolerance."""
+def trust(calibration: Calibration, boundary: Boundary, temperature: float | None = None) -> Section:
+    """Return the reliability diagram, and boundary F by tolerance.
+
+    Args:
+        calibration: of the network.
+        boundary: of the network.
+        temperature: by which its logits are divided, if that was fitted on the same images.
+    """
     f = boundary.scores().mean_f
     line = Series("boundary F", TOLERANCES, [100 * value for value in f.tolist()])
     charts = [reliability(calibration.table(), calibration.error)]
     charts.append(lines("Boundary F, mean over the classes", [line], "tolerance in pixels", "%"))
-    return Section("Calibration and boundaries", f'<div class="charts">{"".join(charts)}</div>')
+    fitted = "was fitted on these images; expect a larger error on others"
+    note = "" if temperature is None else f"<p>The logits are divided by {temperature:.3g}, which {fitted}.</p>"
+    return Section("Calibration and boundaries", f'{note}<div class="charts">{"".join(charts)}</div>')
 
 
 def attention(metrics: "AttentionMetrics") -> Section:

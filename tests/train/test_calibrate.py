@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,11 @@ def test_a_calibrated_run_differs_only_in_the_confidences_of_its_best_weights(tm
         cards.append(card)
         entropies.append(loss)
     assert "temperature" not in cards[0].metrics
+    notes = [
+        re.findall(r"The logits are divided by ([\d.]+), ", (tmp_path / name / "report.html").read_text())
+        for name in ("False", "True")
+    ]
+    assert notes == [[], [f"{cards[1].metrics['temperature']:.3g}"]]
     assert cards[1].metrics["temperature"] == pytest.approx(entropies[0].temperature, rel=1e-3)
     assert abs(cards[1].metrics["temperature"] - 1) > 0.05
     assert entropies[1].temperature == pytest.approx(1, abs=0.02)
