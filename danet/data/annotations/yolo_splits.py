@@ -100,6 +100,19 @@ def _members(
             notes.append(f"not used: {settings.file.name}: {entry.place}: {entry.text()!r} matches no image")
         elif not place.endswith("/".join(("", *_plain(entry.text())))) and _plain(entry.text()):
             notes.append(f"{settings.file.name}: {entry.place}: {entry.text()!r} is taken for {place[1:] or '.'}")
+    notes += _add_listed(source, lists, members)
+    return members, list(dict.fromkeys(notes))
+
+
+def _add_listed(
+    source: Source, lists: Mapping[tuple[str, Path], Sequence[_Line]], members: Mapping[str, set[Path]]
+) -> list[str]:
+    """Add the images that the lists of each split name to its members, and return notes.
+
+    Raises:
+        InputError: a line may name several images.
+    """
+    notes = []
     # cam2/0.jpg is not cam1/0.jpg, if the folders of other lines are there
     agree = any(line.agrees for lines in lists.values() for line in lines)
     for (split, file), lines in lists.items():
@@ -117,7 +130,7 @@ def _members(
         for what, texts in (("name no image", unnamed), ("name an image in another folder by its file name", loose)):
             shown = list_names(texts, _NAMED)
             notes += [f"lines of {name} that {what}: {len(texts)} of {len(lines)} ({shown})"] if texts else []
-    return members, list(dict.fromkeys(notes))
+    return notes
 
 
 def _normal(path: str) -> str:
