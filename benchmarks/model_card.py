@@ -50,8 +50,8 @@ def training() -> str:
         f"{data.rare:.0%} of the crops around rare classes; {optim.algorithm}, learning rate {optim.lr:g}, "
         f"{optim.head_lr_factor:g} times that for the head; "
         f"weight average (EMA) {optim.ema:g}; class weights: {recipe.class_weights}; weight of Lovasz-Softmax "
-        f"{recipe.criterion.lovasz:g}, of the attention loss {recipe.loss.attention:g}; seed {recipe.seed}. The logits are divided by "
-        f"{card.metrics['temperature']:.2f}."
+        f"{recipe.criterion.lovasz:g}, of the attention loss {recipe.loss.attention:g}; seed {recipe.seed}. "
+        f"The logits are divided by {card.metrics['temperature']:.2f}."
     )
     return f"\n{fill(text, 120)}\n\n"
 

@@ -203,9 +203,7 @@ def scale() -> str:
         for way, found in result["ways"].items()
     ]
     head = ("", "s for 1 image", f"s for {some}", f"s for {twice}", "error of the prediction")
-    about = (
-        f"{result['pixels'] / 1e6:.1f} megapixels, {result['cores']} cores, one thread per process"
-    )
+    about = f"{result['pixels'] / 1e6:.1f} megapixels, {result['cores']} cores, one thread per process"
     return f"\n{about}:\n{markdown(head, rows)}"
 
 

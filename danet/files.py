@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ SETTINGS_BYTES = 256 << 10
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HIDDEN = ".danet-"
+_FOLDER, _LOCK = re.compile(r"\.danet-[0-9a-f]{16}"), ".danet-lock"
 _ALREADY_EXISTS = "already exists"
 
 
@@ -200,23 +203,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, hidden.
 
     When the block ends, it becomes `path`, which must not exist or be empty; if the block fails, it is removed. The
-    folder contains a locked file meanwhile. Except on Windows, earlier ones whose process was killed are removed first.
+    folder contains a locked file meanwhile. Except on Windows, those that killed processes left are removed first.
     """
     if not portability.WINDOWS:  # where a file cannot be removed before it is unlocked
         _remove_incomplete_folders(path.parent)
-    temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}")
+    temporary, descriptor = _create_locked_folder(path)
     try:
-        temporary.mkdir(parents=True)
-        locked, descriptor = _create_locked(temporary / "lock")
         try:
             yield temporary
+            flush_all()
         finally:
             if portability.WINDOWS:
                 os.close(descriptor)
-            locked.unlink(missing_ok=True)
+            (temporary / _LOCK).unlink(missing_ok=True)
             if not portability.WINDOWS:
                 os.close(descriptor)
-        flush_all()
         if portability.WINDOWS and path.is_dir():  # it replaces no folders, not even empty ones
             path.rmdir()
         temporary.replace(path)
@@ -225,12 +226,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _create_locked_folder(path: Path) -> tuple[Path, int]:
+    """Create a hidden folder beside `path`, with a locked file; return its path and the file's descriptor."""
+    while True:
+        temporary = path.with_name(f"{_HIDDEN}{secrets.token_hex(8)}")
+        temporary.mkdir(parents=True)
+        with suppress(FileNotFoundError):  # another process was faster to remove it
+            descriptor = os.open(temporary / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC | BINARY, 0o666)
+            os.write(descriptor, _machine())
+            with suppress(OSError):  # a file system without locks
+                portability.lock(descriptor)
+            if (temporary / _LOCK).exists():
+                return temporary, descriptor
+            os.close(descriptor)
+
+
 def _remove_incomplete_folders(parent: Path) -> None:
-    """Remove the folders that killed processes left; those that a process is writing contain a locked file."""
+    """Remove the folders that killed processes of this machine left; those being written contain a locked file.
+
+    Some shared disks have locks for each machine alone.
+    """
     for folder in parent.glob(f"{_HIDDEN}*"):
-        if folder.is_dir() and not folder.is_symlink() and (files := list(folder.glob(f"{_HIDDEN}*"))):
-            with suppress(OSError), _locked(files[0]):  # not ours, or being written
-                shutil.rmtree(folder)
+        file = folder / _LOCK
+        with suppress(OSError, ValueError):  # not ours, or being written
+            if _FOLDER.fullmatch(folder.name) and not folder.is_symlink() and read_limited(file) == _machine():
+                with _locked(file):
+                    shutil.rmtree(folder)
+
+
+def _machine() -> bytes:
+    return socket.gethostname().encode()
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
@@ -278,6 +303,8 @@ def _locked(file: Path) -> Iterator[None]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             _raise_irregular(file)
         portability.lock(descriptor)
+        if not os.fstat(descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(file))
         yield
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from danet import files
+from danet import files, portability
 from danet.errors import InputError
 from danet.files import (
     atomic_folder,
@@ -93,16 +94,35 @@ with atomic_folder(Path(sys.argv[1])) as folder:
 
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path):
-    others = tmp_path / ".danet-notes"
-    others.mkdir()
+    others = [tmp_path / name for name in (".danet-notes", ".danet-runs", ".danet-0123456789abcdef")]
+    for other in others:
+        other.mkdir()
+        (other / ".danet-next.ckpt").touch()
+    (others[1] / ".danet-lock").touch()
+    (others[2] / ".danet-lock").write_text("another machine")
     assert subprocess.run([sys.executable, "-c", KILLED, tmp_path / "new"], check=False).returncode == -9
-    left = [path for path in tmp_path.iterdir() if path != others]
+    left = [path for path in tmp_path.iterdir() if path not in others]
     assert [path.name for path in left[0].glob("[!.]*")] == ["a.png"]
     with atomic_folder(tmp_path / "first") as being_written, atomic_folder(tmp_path / "second"):
         assert not left[0].exists()
         (being_written / "b.png").touch()
-    assert {path.name for path in tmp_path.iterdir()} == {".danet-notes", "first", "second"}
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / "first", tmp_path / "second"}
     assert [path.name for path in (tmp_path / "first").iterdir()] == ["b.png"]
+
+
+def test_a_folder_that_is_finished_while_another_process_looks_at_it_stays(tmp_path, monkeypatch):
+    lock, written = portability.lock, tmp_path / ".danet-0123456789abcdef"
+
+    def finish_first(descriptor: int) -> None:
+        (written / ".danet-lock").unlink(missing_ok=True)
+        lock(descriptor)
+
+    written.mkdir()
+    (written / ".danet-lock").write_text(socket.gethostname())
+    monkeypatch.setattr(portability, "lock", finish_first)
+    with atomic_folder(tmp_path / "new"):
+        pass
+    assert set(tmp_path.iterdir()) == {written, tmp_path / "new"}
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -51,7 +51,7 @@ class CrossEntropy:
         Source: temperature scaling, Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), Section 4.2.
         """
         sums = self.sums[2:].numpy()
-        if not sums.any() or not np.isfinite(sums).all():
+        if not self.temperatures or not np.isfinite(sums).all() or sums.min() == sums.max():
             return 1.0
         best = int(np.argmin(sums))
         if best in (0, len(sums) - 1):

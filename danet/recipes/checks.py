@@ -38,9 +38,6 @@ def check(recipe: Recipe, processes: int = 1) -> None:
         raise InputError("data.batch", what, f"use a multiple of {share}")
 
 
-UNCALIBRATED = "fcn8s", "ocrnet"
-"""Architectures whose logits cannot be divided by dividing the layers that output classes."""
-
 Rule = tuple[str, Any, bool, str]
 """The name of a field, its value, whether it is valid, and what it must be."""
 
@@ -125,12 +122,6 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
         ("loss.fused", recipe.loss.fused, _has_loss(recipe), "above 0 if no other output of the network has a weight"),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),
-        (
-            "calibrate",
-            recipe.calibrate,
-            not recipe.calibrate or recipe.network.architecture not in UNCALIBRATED,
-            f"off for {' and '.join(UNCALIBRATED)}, in which other layers follow those that output classes",
-        ),
         ("validate_every", recipe.validate_every, recipe.validate_every >= 1, "at least 1"),
         ("network.width", recipe.network.width, recipe.network.width in (None, *range(8, 4097)), "from 8 to 4096"),
         (

@@ -9,6 +9,7 @@ from danet.data.samples import Samples
 from danet.errors import InputError, print_note
 from danet.recipes import Network, Recipe
 from danet.train.build import with_network_of
+from danet.train.calibrate import UNCALIBRATED
 from danet.train.distributed import Process
 from danet.train.pretrained import find_pretrained
 from danet.train.run_folder import RunOptions
@@ -28,6 +29,15 @@ def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
         facts = "" if found is None else f" ({found.describe(chosen.data.size)})"
         print_note(f"size: {chosen.data.size}{facts}; set `data.size` to change it")
     return chosen
+
+
+def calibratable(recipe: Recipe, process: Process) -> Recipe:
+    """Return the recipe without `calibrate` if its architecture cannot be calibrated, and say so."""
+    if not recipe.calibrate or recipe.network.architecture not in UNCALIBRATED:
+        return recipe
+    if process.main:
+        print_note(f"calibrate: off, as {recipe.network.architecture} has other layers after those that output classes")
+    return replace(recipe, calibrate=False)
 
 
 def needs_imagenet(recipe: Recipe, options: RunOptions) -> bool:

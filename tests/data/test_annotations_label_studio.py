@@ -186,6 +186,7 @@ def test_other_results_are_left_out_and_named(tmp_path):
         "/data/upload/3/0a1b2c3d-a.png",
         "/data/local-files/?d=photos%2Fa.png",
         "/data/local-files/?d=photos/a.png",
+        "/data/local-files?x=1&d=my+photos/a.png",
         "https://example.org/photos/a.png?signature=x%2Fy",
         "s3://bucket/photos/a.png",
         "C:\\photos\\a.png",
@@ -197,7 +198,16 @@ def test_images_are_found_by_every_kind_of_path(path, tmp_path):
     assert found.images[0].file == tmp_path / "a.png"
 
 
-@pytest.mark.parametrize("path", ["b+#1.png", "/data/local-files/?d=photos/b+#1.png", "/data/upload/3/b%2B%231.png"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "b+#1.png",
+        "s3://bucket/b+#1.png",
+        "/data/local-files/?d=photos/b%2B#1.png",
+        "/data/upload/3/b%2B%231.png",
+        "https://example.org/b+%231.png#top",
+    ],
+)
 def test_names_may_contain_characters_that_mean_something_in_urls(path, tmp_path):
     image(tmp_path / "b+#1.png")
     assert export(tmp_path, data={"image": path}).images[0].file == tmp_path / "b+#1.png"

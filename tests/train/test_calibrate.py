@@ -10,18 +10,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from danet import InputError, recipes
+from danet import recipes
 from danet.data import registry
 from danet.data.datasets import synthetic
 from danet.evaluate.cross_entropy import TEMPERATURES, CrossEntropy
 from danet.model.baselines import ARCHITECTURES, build_network
-from danet.recipes.checks import UNCALIBRATED
-from danet.train import distributed
-from danet.train.calibrate import divided_logits
+from danet.train import checkpoint, distributed, run_folder
+from danet.train.calibrate import UNCALIBRATED, divided_logits
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
 from danet.train.validate import validate
 from danet.weights import file as weights_file
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 3})
+
+
+def small_recipe() -> recipes.Recipe:
+    small = replace(recipes.TOY.data, batch=4, crop=(64, 64))
+    return replace(recipes.TOY, data=small, optim=replace(recipes.TOY.optim, epochs=4, ema=0.8))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (1.7, 1.7), (0.6, 0.6), (9.0, 4.0), (0.1, 0.5)])
@@ -38,11 +47,12 @@ def test_the_temperature_undoes_a_factor_of_the_logits(factor, expected):
     assert loss.mean == pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_without_labels_or_with_infinite_logits_the_temperature_is_1():
-    empty, infinite = CrossEntropy(TEMPERATURES), CrossEntropy(TEMPERATURES)
+def test_without_labels_or_with_equal_or_infinite_logits_the_temperature_is_1():
+    empty, flat, infinite = (CrossEntropy(TEMPERATURES) for _ in range(3))
+    flat.update(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64).numpy())
     empty.update(torch.randn(3, 8, 8), torch.full((8, 8), 255).numpy())
     infinite.update(torch.full((3, 8, 8), math.inf), torch.zeros(8, 8, dtype=torch.int64).numpy())
-    assert [empty.temperature, infinite.temperature, CrossEntropy().temperature] == [1.0] * 3
+    assert [loss.temperature for loss in (empty, flat, infinite, CrossEntropy())] == [1.0] * 4
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in UNCALIBRATED])
@@ -59,10 +69,8 @@ def test_logits_of_every_architecture_are_divided_within_the_block(architecture)
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
-def test_a_calibrated_run_differs_only_in_the_confidences_of_its_best_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "COUNTS", {"train": 10, "val": 3})
-    small = replace(recipes.TOY.data, batch=4, crop=(64, 64))
-    plain = replace(recipes.TOY, data=small, optim=replace(recipes.TOY.optim, epochs=4, ema=0.8))
+def test_a_calibrated_run_differs_only_in_the_confidences_of_its_best_weights(tmp_path):
+    plain = small_recipe()
     for recipe in (plain, replace(plain, calibrate=True)):
         train(recipe, RunOptions(tmp_path / str(recipe.calibrate), workers=0))
     rows = [
@@ -88,11 +96,23 @@ def test_a_calibrated_run_differs_only_in_the_confidences_of_its_best_weights(tm
     assert abs(cards[1].metrics["temperature"] - 1) > 0.05
     assert entropies[1].temperature == pytest.approx(1, abs=0.02)
     assert entropies[1].mean < entropies[0].mean
-    assert (matrices[0] != matrices[1]).mean() < 0.2  # a pixel between two classes may change
+    assert abs(matrices[0] - matrices[1]).sum() <= 4  # a pixel between two classes may change
+    checkpoints = [checkpoint.newest(tmp_path / name)["network"] for name in ("False", "True")]
+    assert all(torch.equal(tensor, checkpoints[1][key]) for key, tensor in checkpoints[0].items())
+    tensors = [weights_file.read(tmp_path / name / "best.safetensors")[0] for name in ("False", "True")]
+    changed = {key for key, tensor in tensors[0].items() if not torch.equal(tensor, tensors[1][key])}
+    assert changed == weights_file.class_layers(cards[0].network)
 
 
 @pytest.mark.parametrize("architecture", UNCALIBRATED)
-def test_networks_with_layers_after_the_class_scores_cannot_be_calibrated(architecture):
-    network = replace(recipes.TOY.network, architecture=architecture)
-    with pytest.raises(InputError, match="calibrate: must be off for fcn8s and ocrnet"):
-        recipes.check(replace(recipes.TOY, network=network, calibrate=True))
+def test_networks_with_layers_after_the_class_scores_are_not_calibrated(architecture, tmp_path, capsys):
+    recipe = small_recipe()
+    network = replace(recipe.network, output_stride=16, architecture=architecture)
+    run = RunOptions(tmp_path / "run", workers=0)
+    train(replace(recipe, network=network, calibrate=True), run)
+    assert f"calibrate: off, as {architecture} has other layers" in capsys.readouterr().err
+    assert not run_folder.read_recipe(run.folder).calibrate
+    initial = run.folder / "best.safetensors"
+    assert "temperature" not in weights_file.read(initial)[1].metrics
+    train(replace(recipe, calibrate=True), RunOptions(tmp_path / "next", workers=0, initial_weights=initial))
+    assert not run_folder.read_recipe(tmp_path / "next").calibrate

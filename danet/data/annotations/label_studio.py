@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.rasterize import runs_of
@@ -147,16 +147,15 @@ def image_paths(task: Record) -> dict[str, str]:
 
 
 def _path_of(url: str) -> str:
-    """Return the path in a URL, or in one of Label Studio's paths of uploaded files or of local ones.
+    """Return the path in a URL, or in one of Label Studio's paths of uploaded or local files.
 
     Raises:
         ValueError: the URL is invalid.
     """
-    _, _, local = url.partition("/data/local-files/?d=")
-    if not local:  # a # in a path is a part of its name
-        parts = urlsplit(url if "://" in url else url.replace("#", "%23"))
-        return _UPLOADS.sub("", unquote(parts.path).replace("\\", "/"))
-    return unquote(local.split("&")[0]).replace("\\", "/")
+    is_web = url.lower().startswith(("http://", "https://"))
+    parts = urlsplit(url if is_web else url.replace("#", "%23"))  # elsewhere, # is a part of a name
+    path = _UPLOADS.sub("", unquote(parts.path).replace("\\", "/"))
+    return next(iter(parse_qs(parts.query).get("d", [])), path).replace("\\", "/")  # /data/local-files/?d=PATH
 
 
 def find_task_image(source: Source, name: str, task: Record, split: str | None) -> Path | None:
