@@ -20,6 +20,8 @@ from danet.data.datasets import camvid, pascal_voc
 from danet.data.images.matlab import read_mat
 from danet.data.samples import Pair, PairedFiles, read_list
 
+COPIES = [f"street_jpg.rf.{mark * 24}" for mark in "abc"]
+
 
 def write_bad_files(root: Path) -> dict[str, str]:
     """Write ten good pairs and many bad files; return the path of each bad file and a part of its message."""
@@ -131,12 +133,16 @@ def test_missing_folders_and_other_files_are_named(tmp_path):
     assert [warning.what for warning in report.warnings] == ["files without the suffix of an image: 1 (b.mp4)"]
 
 
-def test_too_few_images_to_divide_are_a_problem(tmp_path):
-    build(tmp_path, [stripes(0, 1)])
+@pytest.mark.parametrize(
+    ("names", "what"), [("a", "1"), (COPIES, "3, all copies of street that Roboflow made")], ids=["one", "copies"]
+)
+def test_too_few_images_to_divide_are_a_problem(names, what, tmp_path):
+    for name in names:
+        image(tmp_path / "images" / f"{name}.jpg")
+        save(tmp_path / "masks" / f"{name}.png", stripes(0, 1))
     (tmp_path / "dataset.yaml").write_text("classes: [ground, crack]\n")
-    assert [problem.what for problem in check_folder(tmp_path).problems] == [
-        "too few images to divide into train and val: 1"
-    ]
+    found = [problem.what for problem in check_folder(tmp_path).problems]
+    assert found == [f"too few images to divide into train and val: {what}"]
 
 
 def test_a_missing_dataset_yaml_suggests_danet_init(tmp_path):

@@ -40,6 +40,8 @@ def load_split(settings: Settings, split: str) -> PairedFiles:
         chosen = [pair for pair in pairs if (pair.name in held_out) == (split == "val")]
         if not chosen:
             what = f"too few images to divide into train and val: {len(pairs)}"
+            if len(pairs) > 1:
+                what += f", all copies of {without_copy_mark(names[0])} that Roboflow made"
             raise InputError(layout.root / layout.images, what, "add images")
         pairs = chosen
     return settings.samples(pairs)
