@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.markdown import difference, interval, label, markdown, milliseconds, network_label, percent, read
+from benchmarks.markdown import (
+    LABELS,
+    difference,
+    interval,
+    label,
+    markdown,
+    milliseconds,
+    network_label,
+    percent,
+    read,
+)
 from danet.evaluate.corruptions import CORRUPTIONS
 
 
@@ -122,6 +132,21 @@ def twins(name: str = "twins") -> str:
     return markdown((*head, "difference, points (to which row)", "95% over seeds", "95% over images"), rows)
 
 
+def small_data() -> str:
+    """Return mIoU and minutes of trainings on few images."""
+    names = {"msrc21": "MSRC-21", "labelmefacade": "LabelMeFacade", "idd_lite": "IDD Lite"}
+    rows = read("small_data")["rows"]
+    ways: list[str] = list(dict.fromkeys(row["way"] for row in rows))
+    found = {(row["dataset"], row["images"], row["way"]): row for row in rows}
+
+    def cell(key: tuple[str, int, str]) -> str:
+        return f"{percent(found[key]['miou'])} ({found[key]['minutes']:.0f} min)" if key in found else ""
+
+    subsets = dict.fromkeys((row["dataset"], row["images"]) for row in rows)
+    lines = [(names[name], str(count), *(cell((name, count, way)) for way in ways)) for name, count in subsets]
+    return markdown(("", "images", *(LABELS.get(way, way) for way in ways)), lines)
+
+
 def without_attention() -> str:
     """Return mIoU of the bundled weights with attention switched off at test time."""
     whole, windows = read("without"), read("without_windows")
@@ -143,12 +168,7 @@ def without_attention() -> str:
 def robustness() -> str:
     """Return mIoU on clean and on corrupted images."""
     networks = sorted(read("robustness")["networks"], key=lambda network: -network["mean_miou"])
-
-    def of_kind(network: Mapping[str, Any], kind: str) -> float:
-        return mean(mean(mious) for name, mious in network["corruptions"].items() if CORRUPTIONS[name].kind == kind)
-
-    kinds = ("noise", "blur", "weather", "digital")
-    head = ("", "clean, mIoU, %", "corrupted", *kinds, "retained, %", "mCD, %")
+    head = ("", "clean, mIoU, %", "corrupted", *_KINDS, "retained, %", "mCD, %")
     return markdown(
         (*head, "gain over the FCN on corrupted images, points [95% over images]"),
         [
@@ -156,7 +176,7 @@ def robustness() -> str:
                 network_label(network) if network["name"] != "both-off" else _attention_off(network, networks),
                 percent(network["clean"]),
                 percent(network["mean_miou"]),
-                *(percent(of_kind(network, kind)) for kind in kinds),
+                *_by_kind(network["corruptions"]),
                 percent(network["kept"], 0),
                 percent(network["mean_degradation"], 0),
                 difference(network["differences"], 0),
@@ -164,6 +184,14 @@ def robustness() -> str:
             for network in networks
         ],
     )
+
+
+_KINDS = ("noise", "blur", "weather", "digital")
+
+
+def _by_kind(mious: Mapping[str, Sequence[float]]) -> list[str]:
+    """Format the mean mIoU over the corruptions of each kind."""
+    return [percent(mean(mean(mious[name]) for name in mious if CORRUPTIONS[name].kind == kind)) for kind in _KINDS]
 
 
 def _attention_off(off: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> str:

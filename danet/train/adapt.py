@@ -18,6 +18,26 @@ from danet.weights import file as weights_file
 from danet.weights.card import Card
 
 
+def adapt(recipe: Recipe, options: RunOptions, samples: Samples, process: Process) -> tuple[Recipe, RunOptions]:
+    """Return the settings and options of a new run; the main process says what was chosen.
+
+    Args:
+        recipe: as given.
+        options: as given.
+        samples: the training samples.
+        process: this process.
+
+    Raises:
+        InputError: training and prediction are at different scales; ImageNet's weights cannot be downloaded, and the
+            bundled ones do not fit; the initial weights do not fit.
+    """
+    recipe = at_scale(recipe, samples, process)
+    options = without_connection(recipe, options, samples.bands, process)
+    if options.initial_weights is not None:
+        recipe = start_from(options.initial_weights, recipe, samples.classes, process)
+    return calibratable(recipe, process), options
+
+
 def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
     """Return the recipe with a chosen `data.size`, after comparing the scales of training and prediction."""
     if recipe.data.size is None:

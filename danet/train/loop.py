@@ -35,7 +35,7 @@ from danet.model.loss import multi_loss
 from danet.model.preprocess import normalize
 from danet.recipes import Recipe
 from danet.train import checkpoint, distributed, failures, nodes, report, run_folder, training_data
-from danet.train.adapt import at_scale, calibratable, start_from, without_connection
+from danet.train.adapt import adapt
 from danet.train.batches import Batch, batches
 from danet.train.build import build, load_split
 from danet.train.checkpoint import TrainingState
@@ -193,11 +193,7 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
     nodes.check_same_data(process, {"training": samples, "validation": validation_samples})
     per_epoch = max(1, len(samples) // recipe.data.batch)
     if not resume:
-        recipe = at_scale(recipe, samples, process)
-        options = without_connection(recipe, options, samples.bands, process)
-        if options.initial_weights is not None:
-            recipe = start_from(options.initial_weights, recipe, samples.classes, process)
-        recipe = calibratable(recipe, process)
+        recipe, options = adapt(recipe, options, samples, process)
     saved = nodes.read_checkpoint(process, options.folder, recipe, resume)
     recipe = recipe if saved is None or resume else restarted_recipe(recipe, saved)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
