@@ -210,6 +210,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary, descriptor = _create_locked_folder(path)
     try:
         try:
+            os.write(descriptor, _machine())
             yield temporary
             flush_all()
         finally:
@@ -233,7 +234,6 @@ def _create_locked_folder(path: Path) -> tuple[Path, int]:
         temporary.mkdir(parents=True)
         with suppress(FileNotFoundError):  # another process was faster to remove it
             descriptor = os.open(temporary / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC | BINARY, 0o666)
-            os.write(descriptor, _machine())
             with suppress(OSError):  # a file system without locks
                 portability.lock(descriptor)
             if (temporary / _LOCK).exists():
