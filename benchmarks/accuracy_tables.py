@@ -186,6 +186,26 @@ def robustness() -> str:
     )
 
 
+def robustness_of_weights() -> str:
+    """Return mIoU of the bundled weights and of those of 0.1.0 on clean and on corrupted images."""
+    labels = {"danet/default.safetensors": "**bundled weights**", "0.1.0.safetensors": "those of 0.1.0"}
+    head = ("", "clean, mIoU, %", "corrupted", *_KINDS, "retained, %", "mCD, %", "ECE, clean, %", "corrupted")
+    rows = [
+        (
+            labels[network["weights"]],
+            percent(network["clean"]["miou"]),
+            percent(network["mean_miou"]),
+            *_by_kind({name: found["miou"] for name, found in network["corruptions"].items()}),
+            percent(network["kept"], 0),
+            percent(network["mean_degradation"], 0),
+            percent(network["clean"]["ece"]),
+            percent(network["mean_ece"]),
+        )
+        for network in read("robustness_default")["networks"]
+    ]
+    return markdown(head, rows)
+
+
 _KINDS = ("noise", "blur", "weather", "digital")
 
 
