@@ -57,6 +57,15 @@ def attention() -> str:
     return markdown(("", "bundled weights", "those of 0.1.0"), rows)
 
 
+def attention_by_class() -> str:
+    """Return where the attention of the bundled weights looks from the pixels of each class."""
+    classes = read("default")["attention"]["position"]["classes"]
+    keys = ("own", "chance", "own_beyond", "chance_beyond")
+    head = ("class", "on the own class, %", "by chance, %", "beyond the 5 x 5 neighborhood, %", "by chance, %")
+    rows = ((name.removesuffix("_symbol"), *(percent(row[key]) for key in keys)) for name, row in classes.items())
+    return markdown(head, rows)
+
+
 def context() -> str:
     """Return mIoU with and without both modules where only distant context decides."""
     runs = read("context")["runs"]

@@ -30,20 +30,25 @@ IMAGE = ROOT / "examples/street.jpg"
 _SIZE = """
 import json, re, sys
 from importlib.metadata import PackageNotFoundError, distribution
-found, seen, waiting = 0, {}, sys.argv[1:]
+seen, waiting = {}, [(name, "") for name in sys.argv[1:]]
 while waiting:
-    name = re.match(r"[\\w.-]+", waiting.pop())[0].lower().replace("_", "-")
-    if name in seen:
+    name, extra = waiting.pop()
+    name = name.lower().replace("_", "-")
+    if (name, extra) in seen:
         continue
     try:
         package = distribution(name)
     except PackageNotFoundError:
-        seen[name] = None
+        seen[name, extra] = 0
         continue
     files = [file.locate() for file in package.files or ()]
-    seen[name] = sum(file.stat().st_size for file in files if file.is_file())
-    waiting += [line for line in package.requires or () if "extra ==" not in line]
-print(json.dumps({name: size for name, size in seen.items() if size is not None}))
+    seen[name, extra] = sum(file.stat().st_size for file in files if file.is_file())
+    for line in package.requires or ():
+        required, extras = re.match(r"([\\w.-]+)(?:\\[(.*?)\\])?", line).groups()
+        condition = re.search(r"extra == ['\\"](.*?)['\\"]", line)
+        if (condition[1] if condition else "") == extra:
+            waiting += [(required, other.strip()) for other in ["", *(extras or "").split(",")]]
+print(json.dumps({name: size for (name, extra), size in seen.items() if size and not extra}))
 """
 """Prints the bytes of the packages named, and of those that they require, as installed."""
 

@@ -221,7 +221,7 @@ def batch_costs() -> str:
         )
         for row in result["cost"]
     ]
-    head = ("images", "hours of processes", "million HEADs and GETs", "million PUTs", "TB read", "TB written")
+    head = ("images", "process-hours", "million HEADs and GETs", "million PUTs", "TB read", "TB written")
     seconds = result["ways"]["local engine"]["seconds_per_image"]
     network = 1e4 / (result["cost"][0]["mbit_per_second_of_a_process"] * seconds)
     about = f"{result['pixels'] / 1e6:.1f} megapixels, {seconds:.2f} s for each in a process of one core:"

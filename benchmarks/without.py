@@ -1,9 +1,11 @@
-"""mIoU of trained weights on CamVid's validation images with attention switched off at test time.
+"""mIoU of trained weights on CamVid's validation images with attention switched off at test time, and of their twin.
 
-The branches and everything learned with attention stay. Windows have about as many positions as the training crops.
+The branches and everything learned with attention stay. Windows have about as many positions as the training crops. The
+twin was trained without attention.
 
-    python -m benchmarks.without --camvid DIR --json benchmarks/results/without.json
-    python -m benchmarks.without --camvid DIR --window 448 --json benchmarks/results/without_windows.json
+    python -m benchmarks.without --camvid DIR --json without.json
+    python -m benchmarks.without --camvid DIR --window 448 --json without_windows.json
+    python -m benchmarks.without --camvid DIR --twin TWIN --json benchmarks/results/bundled_twin.json
 """
 
 import sys
@@ -37,6 +39,8 @@ class Options:
     """of a network with both modules"""
     window: int | None = None
     """side of the windows in pixels; default: whole images"""
+    twin: Path | None = None
+    """weights of the same network, trained with alpha and beta held at 0, to compare with"""
     json: JsonFile = None
     device: str | None = None
     """cpu or cuda; default: a GPU if available"""
@@ -52,6 +56,9 @@ def run(options: Options) -> dict[str, Any]:
     for off in OFF:
         _, matrices = confusion_matrices(options.weights, "camvid", options.camvid, protocol, off, options.device)
         rows.append({"off": off, **paired_difference(matrices, both)})
+    if options.twin is not None:
+        _, matrices = confusion_matrices(options.twin, "camvid", options.camvid, protocol, device=options.device)
+        rows.append({"twin": weights_file.load(options.twin)[1].sha256, **paired_difference(matrices, both)})
     result = {"environment": environment(resolve_device(options.device)), "sha256": card.sha256, "scales": scales}
     return result | {"window": options.window, "miou": float(mean_iou(both.sum(0))), "rows": rows}
 
@@ -63,7 +70,8 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         low, high = (f"{100 * end:+.2f}" for end in row["by_images_95"])
         difference = f"{100 * row['difference']:+.2f} [{low} {high}]"
-        lines.append(f"without {' and '.join(row['off']):20} mIoU {100 * row['miou']:.2f}%, {difference}")
+        words = f"without {' and '.join(row['off'])}" if "off" in row else "twin, trained without"
+        lines.append(f"{words:28} mIoU {100 * row['miou']:.2f}%, {difference}")
     return "\n".join(lines)
 
 

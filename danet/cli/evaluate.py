@@ -64,7 +64,7 @@ class Evaluate:
     submit: Path | None = None
     """write submission files for the Cityscapes or VOC test server to this new folder"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
     counts: Path | None = None

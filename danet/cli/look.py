@@ -64,7 +64,7 @@ class Look:
     overwrite: bool = False
     """replace existing files"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:

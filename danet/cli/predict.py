@@ -53,7 +53,8 @@ class Predict:
     overwrite: bool = False
     """replace existing results"""
     skip_existing: bool = False
-    """leave out files whose JSON exists, to continue an interrupted run; results without JSON are replaced"""
+    """leave out files whose JSON exists, to continue an interrupted run; incomplete results of danet are replaced,
+    other files are refused"""
     recursive: bool = False
     """also segment the images in subfolders of the given folders, into subfolders of the same names"""
     pages: bool = False
@@ -87,7 +88,7 @@ class Predict:
     released-single-cityscapes, released-multi-cityscapes, released-multi, mmseg-whole, mmseg-whole-512,
     mmseg-whole-512-multi, mmseg-slide-769 or mmseg-slide-769-multi"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
     batch: Annotated[BatchOptions, tyro.conf.arg(name="")] = field(default_factory=BatchOptions)

@@ -31,7 +31,7 @@ class Report:
     root: Path | None = None
     """for one run: the dataset's folder, if it has moved since the training"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:

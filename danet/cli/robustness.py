@@ -49,7 +49,7 @@ class RobustnessOptions:
     json: Path | None = None
     """write all results to this file as well; - prints them instead of the table"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is about twice as fast on hardware that supports it, with nearly the same labels"""
     counts: Path | None = None

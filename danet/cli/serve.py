@@ -46,7 +46,7 @@ class Serve:
     drain: float = 0
     """seconds for which a stopping server still accepts requests, but is not ready, so that a load balancer notices"""
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
 
 
 def run(args: Sequence[str]) -> int:

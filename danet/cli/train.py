@@ -26,7 +26,7 @@ class Execution:
     """How to run it. None of these options affects the result."""
 
     device: str | None = None
-    """cpu or cuda; default: the GPU if there is one, otherwise the CPU"""
+    """cpu, cuda or mps; default: an NVIDIA GPU if there is one, otherwise the CPU"""
     workers: int = 1
     """processes that load images"""
     cache: Path | None = None
@@ -45,7 +45,7 @@ class Train:
 
     Every value of the recipe is an option. Interrupt with Ctrl-C; continue with danet train --resume RUN.
 
-    Example: danet train folder --data.root my_images --optim.epochs 40
+    Example: danet train folder --data.root my_images --auto
     """
 
     recipe: Annotated[recipes.Recipe, tyro.conf.arg(name="")]

@@ -152,7 +152,7 @@ def evaluate(
 def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
     """Return the samples of the split, or those of the fold in it."""
     if fold is not None and engine == "ray":
-        raise InputError("fold", "is for the engine local", "leave out `engine`")
+        raise InputError("fold", "is for the local engine", "leave out `engine`")
     samples = registry.load(evaluated.dataset, evaluated.root, evaluated.split)
     return samples if fold is None else choose_fold(samples, *parse_fold(fold), validation=True)
 

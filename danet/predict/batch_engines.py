@@ -85,7 +85,7 @@ def run_on_ray(batch: Batch, entries: Sequence[Entry], workers: Workers) -> Iter
     """
     shards = {shard: list(group) for shard, group in groupby(entries, lambda entry: entry.shard)}
     attempts = Attempts(batch.settings.out, shards)
-    for shard in sorted(attempts.begun):  # by the engine local; the workers are watched here
+    for shard in sorted(attempts.begun):  # by the local engine; the workers are watched here
         attempts.end(shard)
     alone: dict[int, dict[str, list[Row]]] = defaultdict(dict)
     with ray_workers.cluster(workers) as resources:

@@ -116,7 +116,7 @@ def find_jobs(
         out: the folder of the results; those of subfolders are in subfolders of the same names.
         bands: the bands that the network takes.
         overwrite: replace results that exist.
-        skip_existing: leave out files whose JSON exists, and replace results without it, which are incomplete.
+        skip_existing: leave out files whose JSON exists, and replace incomplete results of danet.
         recursive: whether to search subfolders too.
         pages: whether each page of a stack or frame of an animation is segmented; otherwise, such files are refused.
         polygons: whether polygons are written too.
@@ -260,7 +260,7 @@ def _is_done(job: Job) -> bool:
             raise found
         return True
     if job.kind in ("image", "geo") and labels.exists() and not overlay.exists():
-        what = "already exists, and is no incomplete result, as the overlay is missing"
+        what = "exists without its overlay, so danet did not write it"
         raise InputError(labels, what, "choose another `out`, or move it away")
     return False
 

@@ -142,7 +142,7 @@ class Optim:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: use autocast in the forward pass"""
     algorithm: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum as in the paper, or AdamW, with a learning rate of about 0.001"""
+    """SGD with momentum as in the paper, or AdamW, which needs a lower learning rate, such as 0.0003"""
     attention_lr_factor: float = 1.0
     """ratio of the learning rate of alpha, beta, query and key to the head's; 0 keeps them as they are"""
     attention_weight_decay: float | None = None

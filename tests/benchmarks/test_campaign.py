@@ -166,6 +166,9 @@ def test_attention_is_switched_off_only_at_test_time(campaign, load, camvid, mon
     windows = without_attention.run(replace(whole_images, window=32))
     assert windows["window"] == 32
     assert windows["miou"] != result["miou"]
+    twin = without_attention.run(replace(whole_images, twin=chosen.out / "both-1/best.safetensors"))
+    assert twin["rows"][-1]["difference"] == 0
+    assert "twin, trained without" in without_attention.table(twin)
 
 
 def test_twins_differ_from_their_rows_only_in_the_rate_of_attention(campaign, load, camvid):

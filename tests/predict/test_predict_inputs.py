@@ -160,7 +160,7 @@ def test_skip_existing_keeps_files_of_the_user(predict, tmp_path, name, content)
     (tmp_path / "out" / name).write_bytes(content)
     status, out, err = predict(save(tmp_path / "in/a.png"), "--skip-existing")
     assert (status, out) == (2, "")
-    what = "is not a result of danet predict" if name == "a.json" else "already exists, and is no incomplete result"
+    what = "is not a result of danet predict" if name == "a.json" else "exists without its overlay"
     assert err.startswith(f"error: {tmp_path}/out/{name}: {what}")
     assert err.endswith("choose another --out, or move it away\n")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

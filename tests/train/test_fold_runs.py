@@ -60,7 +60,7 @@ def test_a_run_on_a_fold_says_so_and_can_be_evaluated(folder, capsys):
     assert f"{run_folder.read(run).history[-1]['miou']:.6f}" == f"{scores['miou']:.6f}"
     assert evaluated(capsys, weights)[0]["images"] == 4  # the val split, which no fold uses
     assert main(["evaluate", str(weights), "--fold", "1/4", "--engine", "ray", "--counts", "c"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "error: --fold: is for the engine local; leave out --engine"
+    assert capsys.readouterr().err.splitlines()[-1] == "error: --fold: is for the local engine; leave out --engine"
 
 
 def test_weights_are_evaluated_on_the_folder_that_they_were_trained_on(folder, tmp_path, monkeypatch, capsys):
