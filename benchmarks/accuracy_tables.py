@@ -11,6 +11,7 @@ from benchmarks.markdown import (
     label,
     markdown,
     milliseconds,
+    miou_and_minutes,
     network_label,
     percent,
     read,
@@ -146,13 +147,10 @@ def small_data() -> str:
     names = {"msrc21": "MSRC-21", "labelmefacade": "LabelMeFacade", "idd_lite": "IDD Lite"}
     rows = read("small_data")["rows"]
     ways: list[str] = list(dict.fromkeys(row["way"] for row in rows))
-    found = {(row["dataset"], row["images"], row["way"]): row for row in rows}
-
-    def cell(key: tuple[str, int, str]) -> str:
-        return f"{percent(found[key]['miou'])} ({found[key]['minutes']:.0f} min)" if key in found else ""
+    cell = {(row["dataset"], row["images"], row["way"]): miou_and_minutes(row) for row in rows}
 
     subsets = dict.fromkeys((row["dataset"], row["images"]) for row in rows)
-    lines = [(names[name], str(count), *(cell((name, count, way)) for way in ways)) for name, count in subsets]
+    lines = [(names[name], str(count), *(cell.get((name, count, way), "") for way in ways)) for name, count in subsets]
     return markdown(("", "images", *(LABELS.get(way, way) for way in ways)), lines)
 
 

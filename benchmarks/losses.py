@@ -20,10 +20,8 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.command import JsonFile
-from benchmarks.measure import environment
-from benchmarks.small_data import make_subset, train_danet
+from benchmarks.small_data import Rows, make_subset, train_danet
 from danet.errors import InputError
-from danet.files import write_json
 
 RARELY = {"validate-every": "20"}  # validations take time and change nothing
 PLAIN = {"criterion.lovasz": "0"}
@@ -73,9 +71,10 @@ def run(options: Options) -> dict[str, Any]:
     """Train and evaluate what is missing in `options.json`."""
     if unknown := set(options.only) - set(LOSSES):
         raise InputError("only", f"unknown loss {min(unknown)!r}", f"use {', '.join(map(repr, LOSSES))}")
-    earlier = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else {}
-    rows = earlier.get("rows", [])
-    done = {(row["dataset"], row["images"], row["loss"], row["seed"]) for row in rows}
+    weights = options.backbone_weights and options.backbone_weights.name
+    rows = Rows({"validation": options.validation, "backbone_weights": weights})
+    rows.continue_from(options.out, options.json)
+    done = {(row["dataset"], row["images"], row["loss"], row["seed"]) for row in rows.rows}
     for seed in range(1, options.seeds + 1):
         for name in options.datasets:
             subset = options.out / f"{name}-{options.images}"
@@ -88,10 +87,8 @@ def run(options: Options) -> dict[str, Any]:
                     train_danet(folder, out, seed, options.backbone_weights, RARELY | LOSSES[loss])
                     scores = _scores(out / "last.ckpt", folder)
                     print(f"{name}, {loss}, seed {seed}: mIoU {scores['miou']:.1%}", file=sys.stderr)
-                    rows.append({"dataset": name, "images": options.images, "loss": loss, "seed": seed, **scores})
-                    if options.json is not None:
-                        write_json(options.json, {"environment": environment(), "rows": rows})
-    return {"environment": environment(), "rows": rows}
+                    rows.add({"dataset": name, "images": options.images, "loss": loss, "seed": seed, **scores})
+    return rows.result()
 
 
 def table(result: dict[str, Any]) -> str:

@@ -33,6 +33,12 @@ def percent(fraction: float | None, digits: int = 1, sign: str = "") -> str:
     return "n/a" if fraction is None else f"{100 * fraction:{sign}.{digits}f}"
 
 
+def miou_and_minutes(row: Mapping[str, Any]) -> str:
+    """Format the mIoU of a run in percent, and its minutes if they are known."""
+    minutes = "" if row["minutes"] is None else f" ({row['minutes']:.0f} min)"
+    return f"{percent(row['miou'])}{minutes}"
+
+
 def megabytes(count: float, digits: int = 0) -> str:
     """Format bytes in megabytes, without the unit."""
     return f"{count / 1e6:,.{digits}f}"

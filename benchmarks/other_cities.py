@@ -119,9 +119,9 @@ def class_iou(matrices: np.ndarray) -> np.ndarray:
     return (true / np.maximum(matrices.sum(-1) + matrices.sum(-2) - true, 1))[..., :-1]
 
 
-def mean_class_iou(matrices: np.ndarray) -> np.ndarray:
-    """Return the mean of `class_iou`."""
-    return class_iou(matrices).mean(-1)
+def mean_class_iou(matrices: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Return the mean of `class_iou` over the classes that are not left out, ...,K+1 bool."""
+    return class_iou(matrices).mean(-1, where=~left_out[..., :-1])
 
 
 def table(result: dict[str, Any]) -> str:

@@ -157,9 +157,9 @@ def evaluate(run: Path, off: tuple[str, ...], file: Path, camvid: Path, device: 
     write_atomically(file, content.getvalue())
 
 
-def corrupted_miou(matrices: np.ndarray) -> np.ndarray:
-    """Return the mean mIoU over all corruptions and severities: ...,C,K,K -> ..."""
-    return mean_iou(matrices)[..., 1:].mean(-1)
+def corrupted_miou(matrices: np.ndarray, left_out: np.ndarray | bool = False) -> np.ndarray:
+    """Return the mean mIoU over all corruptions and severities: ...,C,K,K -> ...; see `mean_iou`."""
+    return mean_iou(matrices, left_out)[..., 1:].mean(-1)
 
 
 def compare(results: dict[tuple[str, int], Result]) -> dict[str, Any]:

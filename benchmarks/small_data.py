@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +30,7 @@ from torch import nn
 
 from benchmarks import command
 from benchmarks.command import JsonFile
+from benchmarks.markdown import miou_and_minutes
 from benchmarks.measure import environment
 from danet.data import registry
 from danet.data.augment import Augmentation
@@ -37,7 +38,7 @@ from danet.data.sampler import generator, sample_index
 from danet.data.samples import Samples
 from danet.errors import InputError
 from danet.evaluate.confusion import Confusion
-from danet.files import write_json
+from danet.files import make_folder, write_json
 from danet.model.criterion import IGNORE
 from danet.model.preprocess import normalize
 from danet.weights import file as weights_file
@@ -76,20 +77,62 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Train and evaluate what is missing in `options.json`."""
-    earlier = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else {}
-    rows = earlier.get("rows", [])
+    weights = options.backbone_weights and options.backbone_weights.name
+    rows = Rows({"seed": options.seed, "validation": options.validation, "backbone_weights": weights})
+    rows.continue_from(options.out, options.json)
     for name in options.datasets:
         for count in options.images:
             folder = make_subset(options.data / name, options.out / f"{name}-{count}", count, options.validation)
-            done = {row["way"] for row in rows if (row["dataset"], row["images"]) == (name, count)}
+            done = {row["way"] for row in rows.rows if (row["dataset"], row["images"]) == (name, count)}
             for way in ("danet", *options.architectures):
                 if folder is not None and way not in done:
                     measured = _measure(way, folder, options)
                     print(f"{name}, {count} images, {way}: mIoU {100 * measured['miou']:.1f}%", file=sys.stderr)
-                    rows.append({"dataset": name, "images": count, "way": way, **measured})
-                    if options.json is not None:
-                        write_json(options.json, {"environment": environment(), "rows": rows})
-    return {"environment": environment(), "rows": rows}
+                    rows.add({"dataset": name, "images": count, "way": way, **measured})
+    return rows.result()
+
+
+@dataclass
+class Rows:
+    """The rows of a benchmark that goes on where it was interrupted.
+
+    Args:
+        settings: what all rows have in common; rows and runs of others are refused.
+    """
+
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _json: Path | None = None
+
+    def continue_from(self, out: Path, json_file: Path | None) -> None:
+        """Read the rows of an earlier start, and keep further ones in the same file.
+
+        Args:
+            out: folder of the runs.
+            json_file: of the rows; None or "-" keeps none.
+
+        Raises:
+            InputError: runs or rows were made with other settings.
+        """
+        self._json = None if json_file == Path("-") else json_file
+        for file in (out / "settings.json", self._json):
+            found = json.loads(file.read_text()) if file is not None and file.exists() else {}
+            self.rows = found.get("rows", [])
+            for name, value in found.get("settings", {}).items():
+                if value != self.settings[name]:
+                    raise InputError(file, f"was made with {name} {value}", "choose another `out` and `json`")
+        make_folder(out)
+        write_json(out / "settings.json", {"settings": self.settings})
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row and write all."""
+        self.rows.append(row)
+        if self._json is not None:
+            write_json(self._json, self.result())
+
+    def result(self) -> dict[str, Any]:
+        """Return the contents of the JSON."""
+        return {"environment": environment(), "settings": self.settings, "rows": self.rows}
 
 
 def make_subset(source: Path, folder: Path, count: int, validation: int) -> Path | None:
@@ -154,21 +197,22 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"| dataset | images | {' | '.join(ways)} |", f"|---|---|{'---|' * len(ways)}"]
     for key in dict.fromkeys((row["dataset"], row["images"]) for row in result["rows"]):
         found = {row["way"]: row for row in result["rows"] if (row["dataset"], row["images"]) == key}
-        cells = [f"{100 * found[w]['miou']:.1f} ({found[w]['minutes']:.0f} min)" if w in found else "" for w in ways]
+        cells = [miou_and_minutes(found[way]) if way in found else "" for way in ways]
         lines.append(f"| {key[0]} | {key[1]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _measure(way: str, folder: Path, options: Options) -> dict[str, float]:
-    """Return mIoU (a fraction), minutes, and the number of images seen."""
+def _measure(way: str, folder: Path, options: Options) -> dict[str, float | None]:
+    """Return mIoU (a fraction), minutes (None of a run that was interrupted), and the number of images seen."""
     start, danet_run = time.perf_counter(), folder.with_name(f"{folder.name}-danet")
+    resumed = way == "danet" and danet_run.exists()
     if way == "danet":
         train_danet(folder, danet_run, options.seed, options.backbone_weights)
     last = list(csv.DictReader((danet_run / "metrics.csv").open()))[-1]
     card = weights_file.read(danet_run / "best.safetensors")[1]
     seen = int(last["step"]) * card.recipe["data"]["batch"]
     miou = float(last["miou"]) if way == "danet" else train_smp(way, card, folder, seen // SMP_BATCH, options)
-    return {"miou": miou, "minutes": (time.perf_counter() - start) / 60, "seen": seen}
+    return {"miou": miou, "minutes": None if resumed else (time.perf_counter() - start) / 60, "seen": seen}
 
 
 def train_danet(

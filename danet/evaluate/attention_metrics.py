@@ -86,7 +86,8 @@ def row_metrics(
         columns["entropy"].append(-torch.xlogy(weights, weights).sum(1))
         directions += (weights / weights.norm(dim=1, keepdim=True)).sum(0, dtype=precise)
     joined = {name: torch.cat(parts).to(precise) for name, parts in columns.items()}
-    entropy = joined.pop("entropy").mean().item() / np.log(count) if count > 1 else float("nan")
+    entropies = joined.pop("entropy")
+    entropy = entropies.mean().item() / np.log(count) if count > 1 else float("nan")
     pairs = count * (count - 1)
     cosine = (directions.square().sum().item() - count) / pairs if pairs else float("nan")
     shares = {name: values.where(valid, torch.nan).cpu().double().numpy() for name, values in joined.items()}
@@ -168,10 +169,11 @@ class AttentionMetrics:
         for module, row in metrics["without"].items():
             if module != "none" and row["difference"] is not None:  # None without labels
                 name = "both modules" if module == "both" else f"{module} attention"
-                low, high = (100 * end for end in row["by_images_95"])
+                low, high = row["by_images_95"]
+                interval = "n/a" if low is None else f"{100 * low:+.2f} to {100 * high:+.2f}"
                 lines.append(
                     f"mIoU without {name}: {100 * row['miou']:.2f}% "
-                    f"({100 * row['difference']:+.2f}, 95% interval {low:+.2f} to {high:+.2f})"
+                    f"({100 * row['difference']:+.2f}, 95% interval {interval})"
                 )
         return "\n".join(lines)
 

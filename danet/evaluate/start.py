@@ -109,7 +109,7 @@ def evaluate(
         dataset: its name, a key of `danet.data.registry.DATASETS`; "folder" is your own.
         split: "val", "train", or another split; None: "val", or "train" with `fold`.
         fold: "I/K": only the images on which fold I of K is validated, see `danet.data.folds`.
-        attention: also measure where attention looks, and what it is worth.
+        attention: also measure where attention looks, and what it is worth; only with the protocol "whole" in float32.
         protocol: the name of a test-time protocol.
         size: resize images to this long side before the network; None: the size used in training.
         submit: write files for the test server of Cityscapes or VOC to this new folder.
@@ -126,6 +126,8 @@ def evaluate(
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
+    if attention:
+        _check_inspected(protocol, dtype)
     split = split or ("val" if fold is None else "train")
     evaluated = Evaluated(
         Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
@@ -223,6 +225,13 @@ def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, cou
         if value:
             what = "is for weights, not for predictions in files"
             raise InputError(name, what, "leave it out, or leave out `predictions`")
+
+
+def _check_inspected(protocol: str, dtype: str) -> None:
+    """Check that attention is measured on the network that predicts: on whole images, in float32."""
+    for name, value, only in (("protocol", protocol, "whole"), ("dtype", dtype, "float32")):
+        if value != only:
+            raise InputError("attention", f"is measured with the {name} {only!r} only", f"leave out `{name}`")
 
 
 def _inspect(predictor: Predictor, sample: Sample) -> "Inspection":

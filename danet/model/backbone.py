@@ -40,7 +40,7 @@ def build_backbone(
 
     Args:
         name: a timm model name.
-        output_stride: 8 (the paper) or 16; later stages are dilated instead of strided.
+        output_stride: 8 (the paper), 16 or 32; later stages are dilated instead of strided.
         layer4_dilations: multi-grid: the *absolute* dilation of each block of a ResNet's layer4, repeated if there are
             more blocks; (4, 8, 16) in the paper (DeepLabv3 writes this as unit rates (1, 2, 4) at stride 8). None keeps
             timm's dilations: 2, 4, 4 at stride 8, as in the released code.

@@ -115,7 +115,8 @@ class Predictor:
     def logits(self, images: Float[Array, "B N H W"]) -> Float[Array, "B K h w"]:
         """Return the logits of normalized images: tensors, or NumPy arrays for an exported model.
 
-        They are at the feature grid's size; those of baselines at the images' size.
+        They are at the size of the network's last feature grid; those of baselines that need images of a `multiple`
+        of some pixels, at the images' size.
         """
         if isinstance(self.folded, runtimes.ExportedNetwork):
             return self.folded.logits(images).fused

@@ -249,15 +249,19 @@ def _load(network: AttentionNetwork, state: Mapping[str, Tensor], key_map: KeyMa
     wrong += [
         f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[ours].shape)}"
         for key, tensor in state.items()
-        if (ours := _our_key(key, key_map)) in expected and tensor.numel() != expected[ours].numel()
+        if (ours := _our_key(key, key_map)) in expected and not _same_shape(tensor, expected[ours])
     ]
     if wrong:
         raise InputError(source, join_messages(wrong), f"use an unchanged {key_map.name} checkpoint")
-    # scalars have shape (1,) in the released format
     complete = {
         key: renamed[key].reshape(tensor.shape) if key in renamed else tensor for key, tensor in expected.items()
     }
     network.load_state_dict(complete)
+
+
+def _same_shape(theirs: Tensor, ours: Tensor) -> bool:
+    """Return whether the shapes are equal; scalars have shape (1,) in the released format."""
+    return theirs.shape == ours.shape or (theirs.numel() == 1 and ours.ndim == 0)
 
 
 def _our_key(key: str, key_map: KeyMap) -> str:

@@ -37,17 +37,26 @@ def save(path: Path, network: nn.Module, card: Card, dtype: torch.dtype | None =
         overwrite: replace a file that exists.
 
     Raises:
-        InputError: the card is invalid, or the file cannot be written.
+        InputError: the card is invalid, or describes another network; a value is not finite, or too large for `dtype`;
+            the file cannot be written.
     """
-    try:
-        check_values(card)
-    except ValueError as error:
-        raise InputError(path, f"invalid metadata: {error}", "fix that field") from error
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.ndim > 1 else tensor for key, tensor in tensors.items()}
     card = replace(card, sha256=_hash(tensors))
-    write_atomically(path, safetensors.torch.save(tensors, {"danet": card.json()}), overwrite)
+    try:
+        check_values(card)
+        metadata = {"danet": card.json()}
+        with torch.device("meta"):
+            described = build_network(**card.network)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(path, f"invalid metadata: {error}", "fix that field of the card") from error
+    if wrong := _differences(described, tensors):
+        what = f"the network is not the one that its card describes: {join_messages(wrong)}"
+        raise InputError(path, what, "give the card the arguments of this network")
+    _check_finite(tensors, path)
+    write_atomically(path, safetensors.torch.save(tensors, metadata), overwrite)
     return card
 
 
@@ -151,11 +160,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
     if _hash(tensors) != card.sha256:
         raise InputError(path, "its tensors differ from those that were saved (SHA-256 mismatch)", "copy it again")
+    _check_finite(tensors, path)
+    return tensors, card
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.sum(dtype=torch.float64).isfinite():
             what = f"the values of {printable(key)} are not all finite numbers"
             raise InputError(path, what, "use the weights of a run that did not diverge")
-    return tensors, card
 
 
 def _check_header(path: Path) -> None:
@@ -176,16 +189,20 @@ def not_safetensors(path: Path) -> InputError:
     return InputError(path, "not a valid .safetensors file, or truncated", "copy it again")
 
 
-def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _differences(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return how tensors differ from those that a network has, by name and shape."""
     shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
     wrong = [f"{key} is missing" for key in shapes if key not in tensors]
     wrong += [f"{key} is unexpected" for key in tensors if key not in shapes]
-    wrong += [
+    return wrong + [
         f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}"
         for key, shape in shapes.items()
         if key in tensors and tensors[key].shape != shape
     ]
-    if wrong:
+
+
+def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    if wrong := _differences(network, tensors):
         what = f"does not match the network: {join_messages(wrong)}"
         raise InputError(path, what, "use weights of the same architecture and classes")
     network.load_state_dict(tensors)

@@ -40,7 +40,8 @@ def test_pixels_are_counted_in_the_classes_that_agree(tmp_path):
 def test_predictions_of_other_classes_are_wrong():
     matrix = np.array([[6, 0, 4], [0, 5, 0], [0, 0, 0]])
     assert class_iou(matrix).tolist() == [0.6, 1.0]
-    assert mean_class_iou(matrix) == 0.8
+    assert mean_class_iou(matrix, np.zeros(3, bool)) == 0.8
+    assert mean_class_iou(matrix, np.array([True, False, False])) == 1.0
 
 
 def test_classes_of_camvid_are_named_once():

@@ -99,6 +99,12 @@ def test_image_without_labels_has_no_shares_but_an_entropy():
     assert 0 < metrics.entropy <= 1
 
 
+def test_one_position_has_shares_but_no_entropy():
+    metrics = row_metrics(torch.randn(1, 4), torch.randn(1, 4), np.zeros((1, 1), np.uint8))
+    assert metrics.own == metrics.chance == 1
+    assert np.isnan([metrics.entropy, metrics.cosine]).all()
+
+
 def test_metrics_of_a_dataset_are_means_over_positions_and_images(tiny_weights):
     predictor, samples = load(tiny_weights, "cpu"), registry.load("toy", None, "val")
     torch.nn.init.constant_(predictor.folded.position.attention.scale, 0.7)
@@ -151,6 +157,17 @@ def test_evaluate_reports_attention(tiny_weights, tmp_path, capsys):
     assert "<h2>Attention</h2>" in page
     assert len(lines) >= 3
     assert all(f"<p>{html.escape(line)}</p>" in page for line in lines), "complete lines"
+
+
+@pytest.mark.parametrize(
+    ("option", "only"), [("--protocol mmseg-whole-512", "protocol 'whole'"), ("--dtype bfloat16", "dtype 'float32'")]
+)
+def test_attention_is_measured_on_the_network_that_predicts(tiny_weights, capsys, option, only):
+    name, value = option.split()
+    assert main(["evaluate", str(tiny_weights), "--dataset", "toy", "--attention", name, value]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: --attention: is measured with the {only} only; leave out {name}"
+    )
 
 
 def test_network_without_attention_is_an_error(tiny_weights):

@@ -105,6 +105,7 @@ def test_options_override_dilations_and_align_corners(checkpoint, tmp_path):
         (lambda s: s.update({"head.extra.weight": torch.zeros(1)}), "head.extra.weight is unexpected"),
         (lambda s: s.pop("head.conv6.1.bias"), r"head.conv6.1.bias is missing"),
         (lambda s: s.update({"head.conv51.0.weight": torch.zeros(64, 64, 1, 1)}), r"has shape \(64, 64, 1, 1\)"),
+        (lambda s: s["head.sa.query_conv.weight"].transpose_(0, 1), r"query_conv.weight has shape \(\d+, \d+, 1, 1\)"),
         (lambda s: s.pop("head.conv8.1.weight"), "not a supported DANet checkpoint"),
     ],
 )

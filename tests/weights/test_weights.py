@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -34,6 +35,34 @@ def test_invalid_card_is_not_written(network, card, tmp_path, change):
     with pytest.raises(InputError, match="invalid metadata: "):
         weights_file.save(tmp_path / "w.safetensors", network, replace(card, **change))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n: setattr(n, "extra", torch.nn.Linear(1, 1)), "is not the one that its card describes: extra."),
+        (lambda n: n.classifier[-1].weight.data.fill_(torch.nan), "are not all finite numbers"),
+        (lambda n: n.classifier[-1].weight.data.fill_(1e5), "are not all finite numbers"),
+    ],
+)
+def test_what_could_not_be_loaded_replaces_nothing(network, card, tmp_path, change, message):
+    file = tmp_path / "w.safetensors"
+    weights_file.save(file, network, card)
+    before = file.read_bytes()
+    change(network)
+    with pytest.raises(InputError, match=message):
+        weights_file.save(file, network, card, torch.float16)
+    assert file.read_bytes() == before
+
+
+def test_values_that_json_cannot_hold_are_named(network, card, tmp_path):
+    with pytest.raises(InputError, match="invalid metadata: Object of type float32 is not JSON serializable"):
+        weights_file.save(tmp_path / "w.safetensors", network, replace(card, metrics={"miou": np.float32(0.5)}))
+
+
+def test_a_compiled_network_is_saved_under_its_own_names(network, card, tmp_path):
+    saved = weights_file.save(tmp_path / "w.safetensors", torch.compile(network), card)
+    assert saved.sha256 == weights_file.save(tmp_path / "v.safetensors", network, card).sha256
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(None, 0), (torch.float16, 2e-3)])
