@@ -43,7 +43,8 @@ class Import:
     class_attribute: str | None = None
     """name of the attribute that holds the class (VGG Image Annotator)"""
     run_order: Literal["columns", "rows"] | None = None
-    """how the pixels of run lengths in CSV are counted; default: inferred from the shapes"""
+    """how the pixels of run lengths in CSV are counted; default: inferred from the shapes, or columns if all images are
+    square"""
     skip_empty: bool = False
     """leave out images without shapes"""
     skip_missing: bool = False

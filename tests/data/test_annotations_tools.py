@@ -376,6 +376,38 @@ def test_the_columns_of_competitions_are_known_and_the_order_is_inferred(header,
     assert (drawn != mask).any()
 
 
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [((16, 16), "all images are square"), ((12, 16), "the boundaries of the shapes are equally long either way")],
+)
+def test_the_order_of_runs_is_assumed_if_no_shape_shows_it(shape, why, tmp_path):
+    save(tmp_path / "train/a.png", np.zeros(shape, np.uint8))
+    mask = np.ones(shape, bool)
+    mask[4:, :] = shape[0] != shape[1]
+    write(tmp_path / "train.csv", f"ImageId,EncodedPixels\na.png,{kaggle_runs(mask, by_columns=False)}\n")
+    found = csv_reader.read(Source(tmp_path))
+    assert found.notes == (
+        f"run lengths are assumed to be counted down the columns, as in most files of Kaggle: {why}; if the masks are "
+        "transposed, import again with `run_order` rows",
+    )
+    assert ((labels(found.images[0], {"foreground": 1}) == 1) == (mask.T if shape == (16, 16) else mask)).all()
+
+
+def test_square_images_have_the_order_of_runs_of_the_others(tmp_path):
+    square = np.zeros((64, 64), bool)
+    square[:40] = True
+    lines = ["ImageId,EncodedPixels"]
+    for i in range(60):
+        save(tmp_path / f"train/a{i}.png", np.zeros(square.shape, np.uint8))
+        lines.append(f"a{i}.png,{kaggle_runs(square, by_columns=False)}")
+    image(tmp_path / "train/b.png")
+    lines.append(f"b.png,{kaggle_runs(scene() > 0, by_columns=False)}")
+    write(tmp_path / "train.csv", "\n".join(lines))
+    found = csv_reader.read(Source(tmp_path))
+    assert found.notes[0].startswith("run lengths are counted along the rows (inferred")
+    assert ((labels(found.images[0], {"foreground": 1}) == 1) == square).all()
+
+
 def test_rows_without_pixels_are_images_without_shapes(tmp_path):
     root = rle_csv(tmp_path)
     write(root / "train.csv", "ImageId,EncodedPixels\na.png,1 3\nb.png,-1\n")

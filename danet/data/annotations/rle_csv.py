@@ -1,7 +1,7 @@
 """Run lengths in a CSV file, as in Kaggle's competitions: a row per image, object or class.
 
 A cell holds START LENGTH START LENGTH ...; the first pixel is 1. Most files count pixels down the columns, some along
-the rows, and the file does not say which.
+the rows, and the file does not say which. In images that are not square, the shapes tell.
 """
 
 import csv
@@ -146,14 +146,20 @@ def _runs(row: _Row, height: int, width: int, order: Order) -> Runs:
 
 
 def _order(source: Source, rows: Sequence[tuple[_Row, tuple[int, int] | None]]) -> tuple[Order, tuple[str, ...]]:
-    """Return the order of the pixels: as given, or the one in which the shapes have shorter boundaries."""
+    """Return the order of the pixels: as given, or the one in which the shapes have shorter boundaries, and a note."""
     if source.run_order is not None:
         return source.run_order, ()
+    drawn = [(row, size) for row, size in rows if size and row.runs.value]
+    telling = [(row, size) for row, size in drawn if size[0] != size[1]]  # in squares, the orders are transposes
     lengths: dict[Order, int] = {"columns": 0, "rows": 0}
-    for row, size in [(row, size) for row, size in rows if size and row.runs.value][:_COMPARED]:
+    for row, size in telling[:_COMPARED]:
         for order in lengths:
             pixels = bitmap_of(_runs(row, *size, order)).pixels
             lengths[order] += int((pixels[1:] != pixels[:-1]).sum() + (pixels[:, 1:] != pixels[:, :-1]).sum())
+    if lengths["rows"] == lengths["columns"]:
+        why = "the boundaries of the shapes are equally long either way" if telling else "all images are square"
+        what = f"run lengths are assumed to be counted down the columns, as in most files of Kaggle: {why}"
+        return "columns", (f"{what}; if the masks are transposed, import again with `run_order` rows",)
     order: Order = "rows" if lengths["rows"] < lengths["columns"] else "columns"
     how = "along the rows" if order == "rows" else "down the columns"
     what = f"run lengths are counted {how} (inferred from the shapes' boundaries; `run_order` says otherwise)"

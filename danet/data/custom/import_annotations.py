@@ -43,7 +43,7 @@ class ImportOptions:
         line_width: of lines, in pixels; None: lines are not drawn.
         exif: whether shapes refer to the image with its EXIF orientation; None: as the sizes in the export tell.
         class_attribute: name of the attribute that holds the class (VGG Image Annotator).
-        run_order: how the pixels of run lengths are counted (CSV); None: infer it.
+        run_order: how the pixels of run lengths are counted (CSV); None: infer it, or assume "columns".
         skip_empty: leave out images without shapes.
         skip_missing: leave out images that are not found.
     """
