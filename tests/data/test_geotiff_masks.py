@@ -154,6 +154,24 @@ def test_lossy_formats_are_refused_whatever_their_suffix(tmp_path):
                 read_mask(file.name)
 
 
+@pytest.mark.parametrize("options", [{"nbits": 1}, {"nbits": 2}, {"nbits": 4}, {"photometric": "MINISWHITE"}])
+def test_few_bits_and_inverted_colors_do_not_change_the_values(tmp_path, options):
+    ids = (IDS % (1 << options.get("nbits", 8))).astype(np.uint8)
+    assert np.array_equal(read_mask(geotiff(tmp_path / "m.tif", ids, **options)), ids)
+
+
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"tiled": True, "photometric": "MINISWHITE"}])
+@pytest.mark.parametrize("compress", ["jpeg", "webp"])
+def test_lossy_compression_in_a_tiff_is_refused(tmp_path, compress, options):
+    ids = IDS.astype(np.uint8) if compress == "jpeg" else np.stack([IDS] * 3).astype(np.uint8)
+    file = geotiff(tmp_path / "m.tif", ids, compress=compress, **(options if compress == "jpeg" else {}))
+    for read in (read_mask, lambda file: read_colored_mask(file, {(0, 0, 0): 0})):
+        with pytest.raises(
+            InputError, match=r"m\.tif: a mask in a lossy format \(a TIFF with (JPEG|WebP) compression\)"
+        ):
+            read(file)
+
+
 def test_masks_in_further_lossless_formats_are_found(tmp_path):
     for i, end in enumerate((".pgm", ".tga", ".bmp", ".ppm")):
         build(tmp_path / end[1:], [stripes(0, 1)] * 4, end=end)

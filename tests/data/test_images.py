@@ -11,6 +11,8 @@ from PIL import Image
 
 from danet import InputError
 from danet.data.classes import NO_DATA
+from danet.data.images.binary_masks import read_binary_mask
+from danet.data.images.color_masks import read_colored_mask
 from danet.data.images.formats import HAS_HEIF
 from danet.data.images.pillow import open_stream
 from danet.data.images.read import image_size, list_images, read_header, read_image, read_mask
@@ -193,6 +195,78 @@ def test_masks_keep_their_values(tmp_path, dtype):
     values = np.array([[0, 1, 11, 255]], dtype)
     Image.fromarray(values).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == values.tolist()
+
+
+def png_of(rows: list[bytes], width: int, depth: int, kind: int) -> bytes:
+    """Return a PNG of packed rows, of any bit depth and color type."""
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)), (b"IDAT", pixels)]
+    chunks += [(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + head + body + struct.pack(">I", zlib.crc32(head + body)) for head, body in chunks
+    )
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_png_masks_of_few_bits_are_read_as_stored(tmp_path, depth):
+    ids = [[0, 1, 2, 3], [3, 0, 0, (1 << depth) - 1]]
+    packed = [int("".join(f"{value:0{depth}b}" for value in row), 2).to_bytes(depth // 2, "big") for row in ids]
+    (tmp_path / "m.png").write_bytes(png_of(packed, 4, depth, 0))
+    mask = read_mask(tmp_path / "m.png")
+    assert (mask.dtype, mask.tolist()) == (np.uint8, ids)
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6])
+def test_png_masks_of_16_bit_colors_are_read_as_stored(tmp_path, kind):
+    ids, bands = np.array([[0, 1, 2, 255], [300, 3, 0, 0]]), {2: 3, 4: 2, 6: 4}[kind]
+    pixels = np.repeat(ids[..., None], bands, 2)
+    pixels[..., 3 if kind == 6 else 1 if kind == 4 else 2 :] = ids[..., None] if kind == 2 else 65535
+    (tmp_path / "m.png").write_bytes(png_of([row.astype(">u2").tobytes() for row in pixels], 4, 16, kind))
+    assert read_mask(tmp_path / "m.png").tolist() == ids.tolist()
+    if kind != 2:
+        pixels[0, 0, -1] = 0
+        (tmp_path / "m.png").write_bytes(png_of([row.astype(">u2").tobytes() for row in pixels], 4, 16, kind))
+        with pytest.raises(InputError, match="a mask with transparent and opaque pixels"):
+            read_mask(tmp_path / "m.png")
+
+
+def test_masks_of_16_bit_colors_are_read_if_8_bits_hold_them(tmp_path):
+    pixels = 257 * np.array([[[0, 0, 0], [255, 0, 128]]])
+    (tmp_path / "m.png").write_bytes(png_of([row.astype(">u2").tobytes() for row in pixels], 2, 16, 2))
+    assert read_colored_mask(tmp_path / "m.png", {(0, 0, 0): 0, (255, 0, 128): 1}).tolist() == [[0, 1]]
+    pixels[0, 0, 0] = 1
+    (tmp_path / "m.png").write_bytes(png_of([row.astype(">u2").tobytes() for row in pixels], 2, 16, 2))
+    with pytest.raises(InputError, match="has no colors; save it as RGB of 8 bits"):
+        read_colored_mask(tmp_path / "m.png", {(0, 0, 0): 0})
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 20, 127, 254, 255, 256, 1000, 65534, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_pgm_masks_are_read_as_stored_whatever_is_white(tmp_path, largest, plain):
+    ids = np.arange(largest + 1)[None]
+    body = " ".join(map(str, ids[0])).encode() if plain else ids.astype(">u2" if largest > 255 else "u1").tobytes()
+    (tmp_path / "m.pgm").write_bytes(b"P%d\n%d 1\n%d\n%b" % (2 if plain else 5, largest + 1, largest, body))
+    assert read_mask(tmp_path / "m.pgm").tolist() == ids.tolist()
+
+
+def test_tiff_masks_in_which_0_is_white_are_read_as_stored(tmp_path):
+    ids = np.array([[0, 1, 2, 255]], np.uint8)
+    Image.fromarray(255 - ids).save(tmp_path / "m.tif", tiffinfo={262: 0})  # Pillow inverts it, as it does in reading
+    with Image.open(tmp_path / "m.tif") as image:
+        stored = 255 - np.asarray(image)
+    assert read_mask(tmp_path / "m.tif").tolist() == stored.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("read", [read_mask, read_binary_mask, lambda file: read_colored_mask(file, {(0, 0, 0): 0})])
+def test_tiff_masks_with_jpeg_compression_are_refused(tmp_path, read):
+    file = tmp_path / "m.tif"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(file, compression="jpeg")
+    with pytest.raises(
+        InputError, match=r"m\.tif: a mask in a lossy format \(a TIFF with JPEG compression\), which ch"
+    ):
+        read(file)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(file, compression="tiff_lzw")
+    assert not read(file).any()
 
 
 def test_floating_point_masks_must_have_whole_numbers(tmp_path):

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from danet.data.images.mask_values import check_lossless
 from danet.data.images.pillow import MAX_PIXELS, open_image, open_stream
-from danet.data.images.read import check_lossless
 from danet.errors import InputError
 
 

@@ -48,16 +48,21 @@ def read_colored_mask(path: Path | str, ids: Mapping[Color, int], max_pixels: in
 def read_colors(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read the colors of a mask as H,W,3 uint8 RGB, exactly as stored. EXIF orientation is ignored.
 
+    Colors of 16 bits are read if 8 bits hold them: 0, 257, 514, ..., 65535.
+
     Raises:
         InputError: not a complete, readable image; a lossy format; transparent pixels; numbers instead of colors.
     """
     with open_mask(path, max_pixels, "colors") as (mask, _):
         if isinstance(mask, Image.Image) and mask.mode in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
             return np.asarray(mask.convert("RGB"))
-        if not isinstance(mask, Image.Image) and mask.shape[2] == 3 and mask.dtype == np.uint8:
-            return mask
+        if not isinstance(mask, Image.Image) and mask.shape[2] == 3:
+            if mask.dtype == np.uint16 and not (mask % 257).any():
+                mask = (mask // 257).astype(np.uint8)
+            if mask.dtype == np.uint8:
+                return mask
         kind = f"mode {mask.mode}" if isinstance(mask, Image.Image) else f"{mask.shape[2]} bands of {mask.dtype}"
-        raise InputError(path, f"a mask of {kind} has no colors", "save it as RGB, one color per class")
+        raise InputError(path, f"a mask of {kind} has no colors", "save it as RGB of 8 bits, one color per class")
 
 
 def count_colors(pixels: np.ndarray) -> dict[Color, int]:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from danet.data.images.checks import check_png, check_scans, check_tiles, png_chunks
 from danet.data.images.formats import FORMATS, Stream, formats_of
@@ -197,6 +197,14 @@ def header_orientation(file: Stream, image: Image.Image) -> int:
             exif.load(b"Exif\0\0" + file.read(length))
     image.info["exif"] = exif.tobytes()
     return orientation_of(image)
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation of an image."""
+    try:
+        return ImageOps.exif_transpose(image) if orientation_of(image) > 1 else image
+    except Exception:  # a damaged EXIF block; assume that the image is upright
+        return image
 
 
 @contextmanager

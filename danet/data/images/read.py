@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image
 
 from danet.data.classes import NO_DATA
 from danet.data.images.channels import RGB, Bands, Header, as_pixels
-from danet.data.images.checks import check_png
-from danet.data.images.formats import FORMATS, LOSSY, SUFFIXES, Stream, formats_of
+from danet.data.images.deep_png import deep_bands, read_deep_png
+from danet.data.images.formats import FORMATS, SUFFIXES, Stream, formats_of
 from danet.data.images.geotiff import (
     TIFF,
     pillow_opens,
@@ -27,6 +27,7 @@ from danet.data.images.geotiff import (
     read_tiff,
     tiff_header,
 )
+from danet.data.images.mask_values import check_alpha, check_lossless, check_lossless_tiff, coding_of
 from danet.data.images.npy import NPY, npy_header, read_npy
 from danet.data.images.pages import check_pages, find_pages
 from danet.data.images.pillow import (
@@ -35,9 +36,9 @@ from danet.data.images.pillow import (
     damage_errors,
     header_orientation,
     open_stream,
-    orientation_of,
     regular_file,
     stored_size,
+    turn_upright,
     without_warnings,
 )
 from danet.errors import InputError, missing_folder
@@ -100,7 +101,7 @@ def decode_image(
 
 def to_pixels(image: Image.Image, name: Path | str = "image", bands: Bands = RGB, upright: bool = True) -> np.ndarray:
     """Convert a Pillow image as `read_image` reads its file, except for 16-bit colors, which Pillow reduces to 8."""
-    image = _upright(image) if upright else image
+    image = turn_upright(image) if upright else image
     if bands.channels is None and image.mode != "F" and not image.mode.startswith("I"):
         return as_pixels(np.asarray(_over_black(image)), bands, name)
     stored = _stored(image, name)
@@ -119,7 +120,7 @@ def read_header(path: Path | str) -> Header:
         if (reader := _other_reader(file, rgb=False)) is not None:
             with damage_errors(path):
                 return reader.header(file, path)._replace(pages=len(find_pages(file)))
-        deep = _deep_bands(file)
+        deep = deep_bands(file)
         with open_stream(file, path, max_pixels=None, decode=False, formats=formats_of(path)) as image:
             mode, (width, height) = image.mode, stored_size(image)
             count = 1 if mode in ("1", "L") or mode.startswith("I") else {"LA": 2, "RGBA": 4}.get(mode, 3)
@@ -178,8 +179,8 @@ def open_mask(
         content: what a lossy format would change: "values" or "colors".
 
     Yields:
-        The decoded image, or H,W,N of any number type if it is a TIFF that Pillow does not read; and the value that a
-        TIFF declares as "nodata", or None.
+        The decoded image, or H,W,N of any number type if Pillow does not read its values as stored; and the value that
+        a TIFF declares as "nodata", or None.
 
     Raises:
         InputError: it is not such a mask.
@@ -189,14 +190,29 @@ def open_mask(
         no_data = read_no_data(file) if tiff else None
         if tiff and not pillow_opens(file):
             check_pages(len(find_pages(file)), path, None)
+            check_lossless_tiff(file, path, content)
             with damage_errors(path):
                 yield read_raster(file, path, max_pixels), no_data
             return
-        with open_stream(file, path, max_pixels, formats=formats_of(path)) as image:
+        if deep := deep_bands(file):
+            stored, _ = read_deep_png(file, path, max_pixels, upright=False, bands=deep)
+            if deep != 3:
+                check_alpha(stored[..., -1], path)
+                stored = stored[..., :-1]
+            yield stored, None
+            return
+        with open_stream(file, path, max_pixels, decode=False, formats=formats_of(path)) as image:
             check_pages(len(find_pages(file, image)), path, None)
             check_lossless(image, path, content)
-            check_alpha(image, path)
-            yield image, no_data
+            coding = coding_of(image) if content == "values" else None
+        file.seek(0)
+        with open_stream(file, path, max_pixels, formats=formats_of(path)) as image:
+            if image.mode.endswith("A"):
+                check_alpha(np.asarray(image.getchannel("A")), path)
+            if coding is None:
+                yield image, no_data
+            else:
+                yield coding.undo(np.asarray(image).reshape(image.height, image.width, -1)), no_data
 
 
 def declared_no_data(path: Path | str) -> float | None:
@@ -224,34 +240,6 @@ def _whole_numbers(values: np.ndarray, no_data: float | None, path: Path | str) 
     elif values.dtype not in (np.uint8, np.int32):
         values = values.astype(np.int64)
     return np.where(void, NO_DATA, values) if void.any() else values
-
-
-def check_lossless(image: Image.Image, path: Path | str, content: str) -> None:
-    """Check that a mask is not stored in a lossy format.
-
-    Args:
-        image: the mask.
-        path: its file, for messages.
-        content: what a lossy format changes: "values" or "colors".
-
-    Raises:
-        InputError: it is.
-    """
-    if image.format in LOSSY:
-        what = f"a mask in a lossy format ({image.format}), which changes {content}"
-        raise InputError(path, what, "save masks as PNG")
-
-
-def check_alpha(image: Image.Image, path: Path | str) -> None:
-    """Check that the pixels of a mask are equally transparent; otherwise transparency may have a meaning.
-
-    Raises:
-        InputError: they are not.
-    """
-    if image.mode.endswith("A"):
-        least, most = image.getchannel("A").getextrema()
-        if least != most:
-            raise InputError(path, "a mask with transparent and opaque pixels", "save it without transparency")
 
 
 def image_size(path: Path | str, bands: Bands = RGB, upright: bool = True) -> tuple[int, int]:
@@ -304,8 +292,8 @@ def _read(
         check_pages(len(find_pages(file)), name, page)
         with damage_errors(name):
             return as_pixels(reader.read(file, name, max_pixels, page or 0), bands, name)
-    if deep := _deep_bands(file):
-        stored, transparent = _read_deep_png(file, name, max_pixels, upright, deep)
+    if deep := deep_bands(file):
+        stored, transparent = read_deep_png(file, name, max_pixels, upright, deep)
         if bands.channels is None and deep == 3:
             _blacken(stored, transparent)
         elif bands.channels is None:
@@ -339,40 +327,6 @@ def _starts_with(file: Stream, heads: tuple[bytes, ...]) -> bool:
     return start.startswith(heads)
 
 
-def _deep_bands(file: Stream) -> int:
-    """Return the number of bands of an open PNG of 16 bits that Pillow reduces to 8; 0 for all other files."""
-    start = file.read(26)
-    file.seek(0)
-    return _DEEP_BANDS.get(start[24:], 0) if start[:4] == b"\x89PNG" else 0
-
-
-_DEEP_BANDS = {b"\x10\x02": 3, b"\x10\x04": 2, b"\x10\x06": 4}  # depth and color type -> bands
-
-
-def _read_deep_png(
-    file: Stream, name: Path | str, max_pixels: int, upright: bool, bands: int
-) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """Read a PNG of 16-bit colors, or gray with alpha, as H,W,N uint16; and the color it declares as transparent.
-
-    Pillow keeps one byte of each value: the high byte if the raw mode is big-endian, the low byte if it is
-    little-endian. So the file is decoded once for each. Gray with alpha has the four bytes of RGBA.
-    """
-    parts, transparent = [], None
-    with damage_errors(name):
-        check_png(file)
-    for order in "BL" if bands > 2 else "B":
-        file.seek(0)
-        with open_stream(file, name, max_pixels, decode=False) as image:
-            assert isinstance(image, ImageFile.ImageFile)
-            check_pages(len(find_pages(file, image)), name, None)
-            raw = f"{image.mode};16{order}" if bands > 2 else "RGBA"
-            image.tile = [tile._replace(args=raw) for tile in image.tile]
-            parts.append(np.asarray(_upright(image) if upright else image).astype(np.uint16))
-            transparent = image.info.get("transparency")
-    high, low = parts if bands > 2 else (parts[0][..., 0::2], parts[0][..., 1::2])
-    return high << 8 | low, transparent
-
-
 def _blacken(stored: np.ndarray, transparent: int | tuple[int, ...] | None) -> None:
     """Set the pixels of the color that a PNG declares as transparent (tRNS) to 0, in place."""
     if transparent is not None:
@@ -399,10 +353,3 @@ def _stored(image: Image.Image, name: Path | str) -> np.ndarray:
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
     image = image.convert(mode if mode in ("L", "LA", "RGB", "RGBA") else "RGB")
     return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image) if orientation_of(image) > 1 else image
-    except Exception:  # a damaged EXIF block; assume that the image is upright
-        return image
