@@ -284,13 +284,14 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: the recipe.
-        settings: values by the names of the fields: {"optim.epochs": 40, "class_weights": "auto"}.
+        settings: values by the names of the fields, {"optim.epochs": 40, "class_weights": "auto"}; those of a section
+            may also be nested, {"optim": {"epochs": 40}}. Fields that are not named keep their values.
 
     Raises:
         InputError: an unknown name (the message suggests the closest one) or a value of the wrong type.
     """
     entries = to_dict(recipe)
-    for name, value in settings.items():
+    for name, value in flatten(settings).items():
         *sections, last = name.split(".")
         part = entries
         for section in sections:
@@ -299,6 +300,14 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
                 raise InputError("settings", f"{name!r} is unknown", f"use one of {', '.join(entries)}")
         part[last] = _plain(value)
     return _build(Recipe, entries, "settings", "")
+
+
+def flatten(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return field -> value, with the names of sections and a dot before those of their fields."""
+    flat: dict[str, Any] = {}
+    for name, value in entries.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _plain(value: Any) -> Any:

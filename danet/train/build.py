@@ -92,8 +92,9 @@ def _inherited(initial: Card | None) -> str:
 def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
     """Return a recipe that can start from given weights, and the fields that had to change for it.
 
-    The network becomes that of the weights if their tensors do not fit the recipe's network, except that a decoder may
-    be finer than theirs. The normalization becomes that of the weights unless the recipe states one.
+    The backbone becomes that of the weights, because others with the same tensors may pad or normalize differently. The
+    rest of the network follows if their tensors do not fit the recipe's network, except that a decoder may be finer
+    than theirs. The normalization becomes that of the weights unless the recipe states one.
 
     Args:
         recipe: the recipe.
@@ -109,14 +110,15 @@ def with_network_of(recipe: Recipe, weights: Path) -> tuple[Recipe, list[str]]:
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in build_network(**own).state_dict().items()}
     changes: dict[str, dict[str, Any]] = {"network": {}, "data": {}}
+    stored = asdict(Network()) | card.network  # older versions did not write all arguments
+    names = ["backbone"]
     if shapes != {key: tensor.shape for key, tensor in tensors.items()}:
-        stored = asdict(Network()) | card.network  # older versions did not write all arguments
         names = [field.name for field in fields(Network) if field.name != "pretrained"]
         if stored["decoder"] and own["decoder"] and own["decoder_stride"] < stored["decoder_stride"]:
             names.remove("decoder_stride")
-        changes["network"] = {key: stored[key] for key in names if stored[key] != own[key]}
+    changes["network"] = {key: stored[key] for key in names if stored[key] != own[key]}
     if recipe.data.mean is None and recipe.data.std is None:
-        usual = normalization(card.network["backbone"], len(card.mean))
+        usual = normalization(stored["backbone"], len(card.mean))
         changes["data"] = {} if (card.mean, card.std) == usual else {"mean": card.mean, "std": card.std}
     changed = replace(
         recipe,

@@ -36,7 +36,7 @@ def check_state(
     """
     file = folder / "recipe.yaml"
     if state.recipe is not None:
-        before, now = (_flat(entries) for entries in (state.recipe, recipes.to_dict(recipe)))
+        before, now = (recipes.flatten(entries) for entries in (state.recipe, recipes.to_dict(recipe)))
         changed = [name for name in now if before.get(name, now[name]) != now[name] and name not in HONORED]
         if changed:
             lines = [
@@ -93,14 +93,6 @@ def load_network(network: nn.Module, state: Mapping[str, Any], folder: Path) -> 
         what = "{} is {} in the checkpoint, but {} in the network of recipe.yaml and the dataset".format(key, *shapes)
         raise InputError(folder, what, "restore recipe.yaml and the classes in dataset.yaml")
     network.load_state_dict(state)
-
-
-def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return field -> value, with the names of sections before those of their fields."""
-    flat: dict[str, Any] = {}
-    for name, value in entries.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _shown(value: Any) -> str:

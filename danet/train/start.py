@@ -47,7 +47,8 @@ def iterate_training(
         recipe: a recipe or its name; None with `resume`.
         data: the folder of the dataset, if the recipe has none or another one.
         out: the run folder; None: runs/RECIPE, or runs/RECIPE-2, -3, ... if it exists.
-        settings: values of the recipe by the names of the command's options: {"optim.epochs": 40}.
+        settings: values of the recipe by the names of the command's options: {"optim.epochs": 40}, or nested,
+            {"optim": {"epochs": 40}}; what is not named keeps the value of the recipe.
         initial_weights: start from this weights file, or from the bundled ones: "default".
         backbone_weights: a .safetensors file with ImageNet weights of the backbone under timm's names.
         resume: continue the run in this folder, with its recipe.
@@ -77,6 +78,7 @@ def iterate_training(
         _check_resumed(resume, own)
         options = run_options(resume, data_root=_path(data), **execution)
         return loop.iterate(None, options, resume=True, transform=transform)
+    settings = recipes.flatten(settings)
     name, chosen = resolve(recipe, data, settings)
     folder = unused_folder(name) if out is None else Path(out)
     weights = {"backbone_weights": backbone_weights, "initial_weights": initial_weights}
@@ -124,7 +126,8 @@ def resolve(recipe: Recipe | str | None, data: Path | str | None, settings: Mapp
         raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
     name = recipe if isinstance(recipe, str) else "run"
     chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    return name, recipes.with_settings(chosen, {**settings, **({} if data is None else {"data.root": data})})
+    root = {} if data is None else {"data.root": data}
+    return name, recipes.with_settings(chosen, recipes.flatten(settings) | root)
 
 
 def run_options(

@@ -140,6 +140,20 @@ def test_initial_weights_bring_their_network_and_normalization(recipe, tmp_path,
     assert run_folder.read_recipe(tmp_path / "run") == replace(short, network=wide.network, data=wide.data)
 
 
+def test_initial_weights_bring_their_backbone_if_shapes_are_equal(recipe, tmp_path):
+    pads_unlike, own = "tf_mobilenetv3_small_075", "mobilenetv3_small_075"
+    first, second = (replace(recipe, network=replace(recipe.network, backbone=name)) for name in (pads_unlike, own))
+    path = tmp_path / "w.safetensors"
+    network, card = loop.build(first, registry.load("toy", None, "train").classes)
+    weights_file.save(path, network, card)
+    assert build.with_network_of(second, path) == (first, ["network.backbone"])
+    assert card.mean == (0.5,) * 3
+    weights_file.save(path, network, replace(card, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    changed, names = build.with_network_of(second, path)
+    assert names == ["network.backbone", "data.mean", "data.std"]
+    assert (changed.network, changed.data.mean) == (first.network, (0.485, 0.456, 0.406))
+
+
 def test_initial_weights_of_another_function_are_noted(recipe, tmp_path, capsys):
     toy = registry.load("toy", None, "train").classes
     other = replace(recipe, network=replace(recipe.network, channel_form="paper", align_corners=True))

@@ -13,7 +13,7 @@ import danet
 from danet import InputError, recipes
 from danet.cli import main
 from danet.data.datasets import synthetic
-from danet.train import loop, user_transform
+from danet.train import loop, start, user_transform
 from danet.train.run_folder import read
 
 SETTINGS = {"data.batch": 2, "data.crop": (32, 32), "optim.epochs": 2, "network.width": 8}
@@ -54,6 +54,16 @@ def test_closed_iterator_can_be_resumed_to_the_same_weights():
         danet.train(resume="parts")
     danet.train(resume="parts", workers=0, transform=darker)
     assert_equal(state_of(Path("parts")), state_of(Path("whole")))
+
+
+def test_nested_settings_change_only_what_they_name():
+    flat = {"optim.epochs": 5, "data.crop": (32, 32), "optim.lr": 0.001, "seed": 3, "data.root": "b"}
+    nested = {"optim": {"epochs": 5}, "data": {"crop": (32, 32), "root": "a"}, "optim.lr": 0.001, "seed": 3}
+    assert start.resolve("folder", "b", nested) == start.resolve("folder", None, flat)
+    with pytest.raises(InputError, match=r"unknown key optim.epoch; did you mean optim.epochs"):
+        start.resolve("folder", None, {"optim": {"epoch": 5}})
+    with pytest.raises(InputError, match=r"^time_budget: .* `optim.epochs` sets too"):
+        danet.train("toy", settings={"optim": {"epochs": 5}}, time_budget="1m")
 
 
 def test_run_folders_are_numbered_and_recipes_may_be_objects():
