@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.read import decode_image
 from danet.errors import InputError
-from danet.portability import blocked_signals
+from danet.portability import WINDOWS, blocked_signals
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """The formats that browsers and cameras send. Each further decoder would be one more to attack."""
@@ -129,6 +130,8 @@ def _start(max_pixels: int, bands: Bands) -> _Child:
     """
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
+    if not WINDOWS:  # the first start of a process would start the tracker, which unblocks both signals
+        resource_tracker.ensure_running()
     process = context.Process(target=_run, args=(other, max_pixels, bands), daemon=True, name="danet-decode")
     try:
         with other, _blocked_signals():

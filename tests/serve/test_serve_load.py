@@ -14,12 +14,14 @@ import time
 import weakref
 from copy import copy
 from dataclasses import replace
+from multiprocessing import resource_tracker, util
 
 import numpy as np
 import pytest
 from serve_client import error_of, image, send_all
 
 from danet.data.classes import Classes
+from danet.data.images.channels import RGB
 from danet.errors import InputError
 from danet.predict.batched import segment_batch
 from danet.predict.segmentation import Segmentation
@@ -263,6 +265,24 @@ def test_the_decoder_starts_another_process_if_its_own_was_killed(decoder):
     pid = decoder._child.process.pid
     assert np.array_equal(asyncio.run(decoder.decode(image())), first)
     assert decoder._child.process.pid == pid, "signals to the process group do not end it"
+
+
+def test_signals_are_blocked_when_the_first_process_starts(spawned_decoders, monkeypatch):
+    """The first start of a process starts the resource tracker of multiprocessing, which unblocks them."""
+    tracker = resource_tracker.ResourceTracker()  # one that does not run yet
+    monkeypatch.setattr(resource_tracker, "ensure_running", tracker.ensure_running)
+    monkeypatch.setattr(resource_tracker, "getfd", tracker.getfd)
+    blocked, spawn = [], util.spawnv_passfds
+
+    def noting(*args):
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return spawn(*args)
+
+    monkeypatch.setattr(util, "spawnv_passfds", noting)
+    decoder_module._start(10_000, RGB).stop()
+    tracker._stop()
+    assert len(blocked) == 2, "the tracker, and the decoder"
+    assert blocked[-1] >= {signal.SIGINT, signal.SIGTERM}
 
 
 def test_the_decoder_gives_up_on_an_image_that_kills_two_processes(decoder, monkeypatch):
