@@ -63,9 +63,9 @@ def run(args: Sequence[str]) -> int:
         from danet.serve.limits import Limits
 
         limits = Limits(
-            body_bytes=round(options.max_mb * (1 << 20)),
+            body_bytes=round(options.max_mb * _MEGABYTE),
             token=token,
-            hosts=frozenset(name.lower() for name in (options.host, *options.allow_host)),
+            hosts=frozenset({options.host.lower(), *access.parse_hosts(options.allow_host)}),
             origins=access.parse_origins(options.allow_origin),
             proxies=access.parse_proxies(options.trusted_proxy),
             root_path=access.parse_root_path(options.root_path),
@@ -88,6 +88,8 @@ def run(args: Sequence[str]) -> int:
 def _check_numbers(options: Serve) -> None:
     if not 0 < options.max_mb <= 1024:
         raise InputError("max_mb", f"must be above 0 and at most 1024, got {options.max_mb:g}", "for example, use 20")
+    if not round(options.max_mb * _MEGABYTE):
+        raise InputError("max_mb", f"must be at least 1 byte, got {options.max_mb:g} MB", "for example, use 20")
     if not 0 <= options.drain <= 3600:
         raise InputError("drain", f"must be from 0 to 3600, got {options.drain:g}", "for example, use 10")
     if not 1 <= options.workers <= _MOST_WORKERS:
@@ -97,3 +99,4 @@ def _check_numbers(options: Serve) -> None:
 
 
 _MOST_WORKERS = 64
+_MEGABYTE = 1 << 20

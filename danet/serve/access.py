@@ -140,6 +140,21 @@ def parse_proxies(names: Iterable[str]) -> tuple[Network, ...]:
         raise InputError("trusted_proxy", str(error), "give IP addresses, or networks such as 10.0.0.0/8") from error
 
 
+def parse_hosts(names: Iterable[str]) -> frozenset[str]:
+    """Return allowed host names in lower case, without the ports, which the Host header may have or not.
+
+    Raises:
+        InputError: one is not a host name, such as a URL.
+    """
+    hosts = []
+    for name in names:
+        found = re.fullmatch(r"([\w.-]+|\[[\da-f:.]+\]|[\da-f:]+)(:\d{1,5})?", name.lower(), re.ASCII)
+        if found is None:
+            raise InputError("allow_host", f"{name!r} is not a host name", "give one such as lab.example")
+        hosts.append(found[1].strip("[]"))
+    return frozenset(hosts)
+
+
 def parse_origins(names: Iterable[str]) -> frozenset[str]:
     """Return allowed origins in the form in which browsers send them.
 

@@ -11,6 +11,7 @@ from serve_client import HOST, Client, error_of, image, send_all
 from danet.cli import main
 from danet.errors import InputError
 from danet.serve import run_server
+from danet.serve.access import parse_hosts
 from danet.serve.limits import Limits
 
 
@@ -55,6 +56,13 @@ def test_pages_of_other_sites_cannot_send_requests(ask, origin, status):
     (response,) = ask(send_all(("POST", "/v1/segment", {"content": image(), "headers": headers})))
     assert response.status_code == status
     assert "access-control-allow-origin" not in response.headers
+
+
+def test_allowed_hosts_may_have_a_port_and_must_be_names():
+    assert parse_hosts(["Lab.example:8736", "a", "[::1]:80"]) == {"lab.example", "a", "::1"}
+    for name in ("http://lab.example:8736", "lab.example/danet", "lab.example:x", ""):
+        with pytest.raises(InputError, match=rf"^allow_host: '{name}' is not a host name; give one such as"):
+            parse_hosts([name])
 
 
 def test_an_invalid_origin_is_rejected_before_the_token_is_checked(ask):
@@ -119,6 +127,8 @@ def test_invalid_options_exit_with_2_and_one_line(capsys, monkeypatch):
             "is already in use": ["--port", str(taken.getsockname()[1])],
             "another --port, or 0": ["--port", str(taken.getsockname()[1])],
             "--max-mb: must be above 0 and at most 1024, got 0": ["--max-mb", "0", "--port", "0"],
+            "--max-mb: must be at least 1 byte, got 1e-09 MB": ["--max-mb", "1e-9", "--port", "0"],
+            "--allow-host: 'http://lab.example' is not a host": ["--allow-host", "http://lab.example", "--port", "0"],
             "--drain: must be from 0 to 3600, got -1": ["--drain", "-1", "--port", "0"],
             "--workers: must be from 1 to 64, got 0": ["--workers", "0", "--port", "0"],
             "--root-path: 'danet' is not a path": ["--root-path", "danet", "--port", "0"],
