@@ -11,6 +11,7 @@ torch runs in one thread, and images are decoded in another process. Nothing is 
 import asyncio
 from http import HTTPStatus
 from importlib import resources
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -29,6 +30,7 @@ from danet.serve.limits import Limits
 from danet.serve.peers import Peers
 from danet.serve.service import Elsewhere, Service, max_pixels
 from danet.serve.uploads import cancel_on_disconnect, image_bytes
+from danet.weights.runtimes import ExportedNetwork
 
 OutputFormat = Literal["json", "labels", "overlay"]
 Output = Annotated[
@@ -72,7 +74,12 @@ def create_app(predictor: Predictor, limits: Limits | None = None, peers: Peers 
         predictor: the network.
         limits: limits on requests, and access rules.
         peers: the processes of the server, if there are several.
+
+    Raises:
+        InputError: an exported network for one size, to which images are not resized.
     """
+    if isinstance(predictor.network, ExportedNetwork):
+        predictor.network.check_size(predictor.card.size)
     limits = limits or Limits()
     service = Service(predictor, limits, peers or Peers())
     app = FastAPI(
@@ -110,7 +117,8 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(InputError)
     async def _(_: Request, error: InputError) -> JSONResponse:
-        where = PARAMETERS.get(str(error.where), error.where)
+        own = error.where.name if isinstance(error.where, PurePath) else error.where  # folders are no one's business
+        where = PARAMETERS.get(str(error.where), own)
         return JSONResponse({"error": f"{where}: {error.what}; {error.remedy}"}, 422)
 
     @app.exception_handler(RequestValidationError)

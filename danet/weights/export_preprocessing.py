@@ -19,8 +19,8 @@ from danet.model.baselines import AnyNetwork
 from danet.model.preprocess import normalize
 from danet.weights import runtimes
 from danet.weights.file import Card
+from danet.weights.runtimes import USAGE
 
-USAGE = "danet.usage"
 CLASSES = "danet.classes"
 
 

@@ -30,13 +30,29 @@ from danet.weights import onnx_file
 from danet.weights.card import Card
 
 SUFFIXES = (".onnx", ".xml", ".pte")
-CARD, SHA256 = "danet.card", "danet.sha256"
+CARD, SHA256, USAGE = "danet.card", "danet.sha256", "danet.usage"
 NO_SHA256 = "0" * 64
 MAX_BYTES = 1 << 30
 """The largest file that is read."""
 
 Run = Callable[[str, np.ndarray], np.ndarray]
 """A function of an output's name and images that returns this output; the other one is not computed."""
+
+
+class Opened(NamedTuple):
+    """An exported file that has been opened.
+
+    Args:
+        run: runs the graph.
+        card: the card as JSON.
+        sha256: the hash of the weights in the file.
+        size: height and width of the images that the graph takes, one at a time; None: any.
+    """
+
+    run: Run
+    card: str
+    sha256: str
+    size: tuple[int, int] | None
 
 
 class ExportedOutputs(NamedTuple):
@@ -53,11 +69,21 @@ class ExportedNetwork:
         card: the card in the file.
         dtype: the precision in which it computes.
         sha256: the hash of the weights in the file, which an int8 export of the same network does not have.
+        size: height and width of the images that it takes; None: any.
+        path: the file, for messages.
     """
 
-    def __init__(self, run: Run, card: Card, dtype: str = "float32", sha256: str = ""):
-        self._run = run
-        self.dtype, self.sha256 = dtype, sha256
+    def __init__(
+        self,
+        run: Run,
+        card: Card,
+        dtype: str = "float32",
+        sha256: str = "",
+        size: tuple[int, int] | None = None,
+        path: Path | str = "weights",
+    ):
+        self._run, self._path = run, path
+        self.dtype, self.sha256, self.size = dtype, sha256, size
         self.in_channels: int = card.network.get("in_channels", 3)
         self.align_corners: bool = card.network.get("align_corners", True)
 
@@ -67,7 +93,7 @@ class ExportedNetwork:
         NumPy arrays give NumPy arrays, and tensors give tensors.
 
         Raises:
-            InputError: the wrong number of channels, or out of memory.
+            InputError: the wrong number of channels, another size than the file takes, or out of memory.
         """
         return ExportedOutputs(on_device_of(images, self._output("logits", images)))
 
@@ -75,19 +101,43 @@ class ExportedNetwork:
         """Return train ids at the size of the images, computed by the graph; arrays or tensors as in `logits`.
 
         Raises:
-            InputError: the wrong number of channels, or out of memory.
+            InputError: the wrong number of channels, another size than the file takes, or out of memory.
         """
         return on_device_of(images, self._output("labels", images))
+
+    def check_size(self, size: int | None) -> None:
+        """Check that images which are resized to a long side can have the size that the file takes.
+
+        Args:
+            size: the long side in pixels; None: images are not resized.
+
+        Raises:
+            InputError: none has.
+        """
+        if self.size is not None and size not in (None, max(self.size)):
+            what = f"{self._takes}, but images are resized to a long side of {size}"
+            raise InputError(self._path, what, "export it again, for any size")
+
+    @property
+    def _takes(self) -> str:
+        height, width = self.size or (0, 0)
+        return f"takes only images of {width} x {height} pixels, as it was exported for one size"
 
     def _output(self, name: str, images: Array) -> np.ndarray:
         shape = tuple(images.shape)
         if shape[1] != self.in_channels:
             what = f"have {shape[1]} channels, but the network takes {self.in_channels}"
             raise InputError("images", what, "use images with as many bands")
+        if self.size is not None and shape[2:] != self.size:
+            remedy = f"use `size` {max(self.size)} for images of this shape, or export it again, for any size"
+            raise InputError(self._path, f"{self._takes}, got {shape[3]} x {shape[2]}", remedy)
+        array = np.ascontiguousarray(to_numpy(images))
         try:
-            return self._run(name, np.ascontiguousarray(to_numpy(images)))
+            if self.size is None:
+                return self._run(name, array)
+            return np.concatenate([self._run(name, array[i : i + 1]) for i in range(len(array))])
         except Exception as error:  # each runtime has its own types
-            what = f"cannot segment {shape[0]} of {shape[2]} x {shape[3]} ({first_line(error)})"
+            what = f"cannot segment {shape[0]} of {shape[3]} x {shape[2]} ({first_line(error)})"
             raise InputError("images", what, "use smaller ones; the .safetensors file needs less memory") from error
 
 
@@ -109,12 +159,12 @@ def load(path: Path, dtype: str = "float32") -> tuple[ExportedNetwork, Card]:
     if dtype != "float32":
         _check_bfloat16(path)
     openers = {".onnx": _open_onnx, ".xml": partial(_open_openvino, dtype=dtype), ".pte": _open_executorch}
-    run, entry, sha256 = openers[path.suffix](path)
+    opened = openers[path.suffix](path)
     try:
-        card = Card.from_json(entry)
+        card = Card.from_json(opened.card)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"invalid metadata ({error!r})", "use the danet version that wrote it") from error
-    return ExportedNetwork(run, card, dtype, sha256), card
+    return ExportedNetwork(opened.run, card, dtype, opened.sha256, opened.size, path), card
 
 
 def import_optional(name: str, extra: str, where: object) -> ModuleType:
@@ -196,14 +246,15 @@ def executorch_sha256(content: bytes, stored: str = NO_SHA256) -> str:
     return hashlib.sha256(content.replace(stored.encode(), NO_SHA256.encode(), 1)).hexdigest()
 
 
-def _open_onnx(path: Path) -> tuple[Run, str, str]:
-    """Return what runs the graph, its card as JSON, and the hash of its weights."""
+def _open_onnx(path: Path) -> Opened:
     runtime = import_optional("onnxruntime", "export", path)
     content = _read(path)
     try:
         file = onnx_file.read(content)
     except ValueError as error:
         raise InputError(path, "not a valid ONNX file, or truncated", "copy or export it again") from error
+    if USAGE in file.metadata and CARD not in file.metadata:
+        raise InputError(path, "has preprocessing inside, so danet cannot run it", "export it without preprocessing")
     if not file.self_contained:
         raise InputError(path, "stores weights in other files, or has functions", "export it again with danet export")
     entries = _checked(path, file.metadata.get(CARD), file.metadata.get(SHA256), file.sha256)
@@ -216,7 +267,12 @@ def _open_onnx(path: Path) -> tuple[Run, str, str]:
     run_options = runtime.RunOptions()
     run_options.only_execute_path_to_fetches = True  # the labels would need a map K,H,W
     run_options.log_severity_level = 4
-    return lambda name, images: session.run([name], {"images": images}, run_options)[0], *entries
+    taken = tuple(session.get_inputs()[0].shape[2:])  # names in place of numbers: any
+    return Opened(
+        lambda name, images: session.run([name], {"images": images}, run_options)[0],
+        *entries,
+        taken if all(isinstance(side, int) for side in taken) else None,
+    )
 
 
 def supports_bfloat16() -> bool:
@@ -232,7 +288,7 @@ def _check_bfloat16(path: Path) -> None:
         raise InputError("dtype", "bfloat16 is not supported by this CPU", "use float32")
 
 
-def _open_openvino(path: Path, dtype: str) -> tuple[Run, str, str]:
+def _open_openvino(path: Path, dtype: str) -> Opened:
     import_openvino(path)
     graph, weights = _read(path), _read(path.with_suffix(".bin"))
     try:
@@ -242,14 +298,16 @@ def _open_openvino(path: Path, dtype: str) -> tuple[Run, str, str]:
         entries = _checked(path, card, sha256, hashlib.sha256(weights).hexdigest())
         compiled = cache(lambda name: compile_output(model, name, dtype))
         compiled("logits")
+        shape = model.input("images").partial_shape
+        taken = None if shape.is_dynamic else tuple(shape.to_shape())[2:]
     except InputError:
         raise
     except Exception as error:  # the runtime has its own types
         raise InputError(path, f"cannot run it ({first_line(error)})", "copy or export it again") from error
-    return lambda name, images: compiled(name)(images), *entries
+    return Opened(lambda name, images: compiled(name)(images), *entries, taken)
 
 
-def _open_executorch(path: Path) -> tuple[Run, str, str]:
+def _open_executorch(path: Path) -> Opened:
     with silence():
         runtime = import_optional("executorch.runtime", "executorch", path)
     import torch
@@ -267,12 +325,10 @@ def _open_executorch(path: Path) -> tuple[Run, str, str]:
         raise InputError(path, f"cannot run it ({first_line(error)})", "copy or export it again") from error
 
     def run(name: str, images: np.ndarray) -> np.ndarray:
-        if images.shape != taken:  # the runtime would also print it
-            raise ValueError(f"the file takes {taken[0]} of {taken[2]} x {taken[3]}")
         method = program.load_method("forward")  # kept by the program, whose content it reads
         return method.execute([torch.from_numpy(images)])[("logits", "labels").index(name)].numpy()
 
-    return run, *entries
+    return Opened(run, *entries, taken[2:])
 
 
 def _read(path: Path) -> bytes:
