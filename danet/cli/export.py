@@ -68,8 +68,15 @@ def run(args: Sequence[str]) -> int:
     if options.calibration_count < 1:
         what = f"must be at least 1, got {options.calibration_count}"
         raise InputError("calibration_count", what, "for example, use 100")
+    if options.images and not options.verify:
+        what = "are images to compare on, but nothing is compared with --no-verify"
+        raise InputError("--images", what, "leave out one of them")
     from danet.weights.export import Graph, export
 
+    if options.verify_on is not None:
+        from danet.evaluate.exported import check_folder
+
+        check_folder(options.weights, options.verify_on)
     graph = Graph(_size(options.size), options.opset, options.float16, options.preprocessing)
     report = export(
         options.weights,

@@ -10,6 +10,16 @@ from danet.weights.export_check import check_bytes, open_labels
 from danet.weights.export_preprocessing import segment
 
 
+def check_folder(weights: Path, folder: Path) -> None:
+    """Check, before the export, that a folder can be used to measure it.
+
+    Raises:
+        InputError: see `measure_export`.
+    """
+    _, card = weights_file.load(weights)
+    check_classes(card, registry.load("folder", folder, "val"), str(weights))
+
+
 def measure_export(
     weights: Path, file: Path, folder: Path, size: tuple[int, int] | None, whole: bool
 ) -> dict[str, float]:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danet.data.images.pillow import MAX_PIXELS
 from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically
 from danet.model.baselines import AnyNetwork
@@ -28,11 +29,11 @@ from danet.weights import file as weights_file
 from danet.weights import runtimes
 from danet.weights.export_check import Comparison, Inputs, compare, compare_whole, float_inputs, pixel_inputs
 from danet.weights.export_executorch import to_executorch
-from danet.weights.export_preprocessing import USAGE, with_preprocessing
+from danet.weights.export_preprocessing import with_preprocessing
 from danet.weights.export_variants import quantize_onnx, to_float16, triton_repository
 from danet.weights.file import Card
 from danet.weights.quantize import CALIBRATION_COUNT, calibration_images, quantize
-from danet.weights.runtimes import CARD, SHA256
+from danet.weights.runtimes import CARD, SHA256, USAGE
 
 with without_dynamo():
     from timm.layers.conv2d_same import Conv2dSame
@@ -130,6 +131,8 @@ def export(
             not go together.
     """
     _check(out, to, graph, calibration)
+    if images and not verify:
+        raise InputError("images", "are compared only if `verify` is True", "leave them out")
     check_new(*_names(out, to), overwrite=overwrite)
     network, card = weights_file.load(weights)
     calibrated = () if calibration is None else calibration_images(calibration, calibration_count, card)
@@ -170,10 +173,13 @@ def _check(out: Path, to: Runtime, graph: Graph, calibration: Path | None) -> No
     if graph.opset not in OPSETS:
         what = f"must be from {OPSETS[0]} to {OPSETS[-1]}, got {graph.opset}"
         raise InputError("opset", what, f"for example, use {OPSET}")
-    if graph.size is not None and min(graph.size) < 32:
-        raise InputError(
-            "size", f"must be at least 32 x 32, got {graph.size[0]} x {graph.size[1]}", "use a larger size"
-        )
+    if graph.size is not None:
+        height, width = graph.size
+        if min(graph.size) < 32:
+            raise InputError("size", f"must be at least 32 x 32, got {height} x {width}", "use a larger size")
+        if height * width > MAX_PIXELS:
+            what = f"must have at most {MAX_PIXELS:,} pixels, got {height} x {width}"
+            raise InputError("size", what, "use a smaller size")
     if to == "executorch" and graph.size is None:
         raise InputError("size", "is needed by executorch", "specify height and width, for example 480x640")
     if to == "executorch" and calibration is not None:

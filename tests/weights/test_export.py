@@ -457,6 +457,13 @@ def test_damaged_and_foreign_files_are_errors(files, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_graph_with_preprocessing_is_refused_as_weights(files, tiny_weights, tmp_path):
+    card = weights_file.read(tiny_weights)[1]
+    (tmp_path / "whole.onnx").write_bytes(with_preprocessing(files["onnx"].read_bytes(), card))
+    with pytest.raises(InputError, match=r"whole\.onnx: has preprocessing inside, .*; export it without preproc"):
+        danet.load(tmp_path / "whole.onnx")
+
+
 def test_onnx_files_with_external_data_are_errors(files, tmp_path, monkeypatch):
     model = onnx.load(str(files["onnx"]))
     tensor = model.graph.initializer[0]
@@ -483,6 +490,7 @@ def test_invalid_arguments_are_errors(tiny_weights, files, tmp_path, monkeypatch
     for graph, to, message in (
         (Graph(opset=17), "onnx", "opset: must be from 18 to 23, got 17"),
         (Graph(size=(16, 64)), "onnx", "size: must be at least 32 x 32, got 16 x 64"),
+        (Graph(size=(999_999, 999_999)), "onnx", "size: must have at most 64,000,000 pixels, got 999999 x 999999"),
         (Graph(size=(64, 64), preprocessing=True), "onnx", "size: conflicts with preprocessing"),
         (Graph(float16=True), "openvino", "float16: is only supported by onnx and triton; use `to` onnx"),
         (Graph(preprocessing=True), "openvino", "preprocessing: is only supported by onnx and triton"),
@@ -498,6 +506,47 @@ def test_invalid_arguments_are_errors(tiny_weights, files, tmp_path, monkeypatch
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(InputError, match=rf"needs the package {name}; .* uv sync --extra {extra}"):
             danet.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--no-verify", "--images", "nope.jpg"), "--images: are images to compare on, but nothing is compared with"),
+        (("--verify-on", "nope"), "nope: no such folder"),
+    ],
+)
+def test_wrong_inputs_are_found_before_the_export(options, line, tmp_path, monkeypatch, capsys, tiny_weights):
+    monkeypatch.chdir(tmp_path)
+    words = ["export", str(tiny_weights), "--to", "onnx", "--out", "x.onnx", *options]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_file_for_one_size_says_which_images_it_takes(runtime, network, tiny_weights, tmp_path, capsys):
+    card = weights_file.read(tiny_weights)[1]
+    content = to_onnx(network, card, (64, 96))
+    file, photo = tmp_path / "fixed.onnx", tmp_path / "photo.png"
+    file.write_bytes(content)
+    if runtime == "openvino":
+        file = tmp_path / "fixed.xml"
+        for path, part in zip((tmp_path / "fixed.bin", file), to_openvino(content, card), strict=True):
+            path.write_bytes(part)
+    Image.new("RGB", (960, 674)).save(photo)
+    words = ["predict", str(photo), "--weights", str(file), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 2
+    takes = f"error: {file}: takes only images of 96 x 64 pixels, as it was exported for one size"
+    remedy = "; use --size 96 for images of this shape, or export it again, for any size\n"
+    assert capsys.readouterr().err == f"{takes}, got 128 x 90{remedy}"
+    assert cli.main(["serve", "--weights", str(file), "--port", "0"]) == 2
+    line = f"{takes}, but images are resized to a long side of 128; export it again, for any size\n"
+    assert capsys.readouterr().err == line
+    Image.new("RGB", (960, 640)).save(photo)
+    assert cli.main([*words, "--size", "96"]) == 0
+    exported, images = runtimes.load(file)[0], torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(exported.logits(images).fused, network.logits(images).fused, rtol=0, atol=1e-4)
 
 
 def test_int8_and_calibration_need_each_other(capsys):
