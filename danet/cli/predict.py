@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +17,8 @@ from danet.errors import InputError, list_names, print_note, printable
 
 if TYPE_CHECKING:
     from danet.predict.folder import Saved, Throughput
-    from danet.predict.inputs import Found, Job
+    from danet.predict.inputs import Found
+    from danet.predict.job import Job
     from danet.predict.outputs import Maps
     from danet.predict.preannotations import AnnotationFile
     from danet.predict.predictor import Predictor
@@ -53,8 +54,8 @@ class Predict:
     overwrite: bool = False
     """replace existing results"""
     skip_existing: bool = False
-    """leave out files whose JSON exists, to continue an interrupted run; incomplete results of danet are replaced,
-    other files are refused"""
+    """leave out files whose results exist, to continue an interrupted run; incomplete results of danet are replaced;
+    other files, and results with other weights or options, are refused"""
     recursive: bool = False
     """also segment the images in subfolders of the given folders, into subfolders of the same names"""
     pages: bool = False
@@ -109,7 +110,7 @@ def run(args: Sequence[str]) -> int:
         raise InputError("csv", "must be a file; standard output lists the label maps", "for example: --csv shares.csv")
     protocol = find_protocol(options.protocol)
     card = peek(options.weights)
-    found = None if card is None else _find(options, card)
+    found = None if card is None else _find(options, card, card.sha256, protocol)
     from danet.predict.georeferenced import MOSAIC
     from danet.predict.overlay import share_text
     from danet.predict.predictor import load
@@ -118,7 +119,7 @@ def run(args: Sequence[str]) -> int:
     target = _annotation_file(options)
     predictor = load(options.weights, options.device, options.dtype)
     predictor = predictor.in_windows() if options.windows else predictor
-    found = _find(options, predictor.card) if found is None else found
+    found = _find(options, predictor.card, predictor.fingerprint, protocol) if found is None else found
     if target is not None:
         from danet.predict.preannotations import check_target
 
@@ -170,22 +171,33 @@ def _maps(options: Predict) -> "Maps":
     return Maps(options.probabilities, options.margin, options.min_confidence)
 
 
-def _find(options: Predict, card: "Card") -> "Found":
+def _find(options: Predict, card: "Card", weights: str, protocol: "Protocol") -> "Found":
+    from danet.predict.georeferenced import MOSAIC, check_mosaic
     from danet.predict.inputs import check_maps, find_jobs
+    from danet.predict.settings import Settings
 
     maps = _maps(options)
+    card = replace(card, scale_rule="native") if options.windows else card
+    others = {"csv": options.csv, "mosaic": options.out / MOSAIC if options.mosaic else None}
     found = find_jobs(
         options.images,
         options.out,
         card.bands,
-        overwrite=options.overwrite or options.format is not None,  # which is another file
+        overwrite=options.overwrite,
         skip_existing=options.skip_existing,
         recursive=options.recursive,
         pages=options.pages,
         polygons=options.polygons,
         further=maps.suffixes(len(card.classes)),
+        settings=Settings.of(card, weights, protocol, options.size, options.dtype),
+        min_confidence=maps.min_confidence,
+        others={name: path for name, path in others.items() if path is not None},
+        one_file=options.format is not None,
     )
     check_maps(maps, found.jobs)
+    if options.mosaic:
+        georeferenced = [job.file for job in (*found.jobs, *found.existing) if job.georeferenced]
+        check_mosaic(georeferenced)
     return found
 
 
@@ -213,6 +225,9 @@ def _summary(found: "Found", failed: int, speeds: Sequence["Throughput"], second
     if found.without_coordinates:
         what = f"{found.without_coordinates} images have coordinates, but their labels do not"
         yield f"{what}: rasterio is not installed (uv sync --extra geo)"
+    if found.unrecorded:
+        what = f"{found.unrecorded} existing results do not say with which weights and options they were made"
+        yield f"note: {what}; to replace them, use `overwrite` in place of `skip_existing`"
     if len(found.jobs) + len(found.existing) > 1 or found.skipped:
         done = len(found.jobs) - failed
         skipped = sum(own.total() for own in found.skipped.values())

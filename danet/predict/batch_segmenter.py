@@ -13,13 +13,14 @@ import numpy as np
 
 from danet.errors import InputError
 from danet.files import FULL, remove_incomplete
-from danet.predict import large_image, overlay, statistics
+from danet.predict import large_image, statistics
 from danet.predict.attempts import Attempts
 from danet.predict.batch import Batch, Done
 from danet.predict.batched import Batched, group_images
 from danet.predict.folder import pipelined, read_job
 from danet.predict.georeferenced import save_labels
-from danet.predict.inputs import Found, Job, jobs_of, result_name
+from danet.predict.inputs import Found, jobs_of, result_name
+from danet.predict.job import Job
 from danet.predict.manifest import Entry
 from danet.predict.outputs import OUTPUTS
 from danet.predict.predictor import Predictor
@@ -250,7 +251,7 @@ def _encode(segmentation: Segmentation, job: Job) -> bytes:
     if job.kind == "geo":
         save_labels(segmentation, job)
         return job.paths[1].read_bytes()
-    return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
+    return segmentation.label_png([OUTPUTS[job.kind][1]])
 
 
 def _row(image: _Image, job: Job, milliseconds: float, summary: Mapping[str, Any]) -> Row:

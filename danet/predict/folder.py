@@ -18,11 +18,10 @@ from danet.data.images.channels import Bands
 from danet.data.images.geotiff import check_upright
 from danet.data.images.read import read_image
 from danet.errors import InputError
-from danet.predict.georeferenced import save_georeferenced
-from danet.predict.inputs import Job
+from danet.predict.image_results import save_image
+from danet.predict.job import Job
 from danet.predict.outputs import NO_MAPS, Maps
 from danet.predict.predictor import Predictor
-from danet.predict.probability_maps import write_maps
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation
 
@@ -129,7 +128,7 @@ def _completed(error: InputError) -> Future:
 
 
 class Saved(NamedTuple):
-    """The files written for an input, and its summary, see `Segmentation.summary`."""
+    """The files written for an input, and what its JSON holds, see `Segmentation.record`."""
 
     paths: list[Path]
     summary: dict[str, Any]
@@ -149,7 +148,7 @@ def segment_images(
 
     Args:
         predictor: the network.
-        jobs: images of kind "image" or "geo"; see `Segmentation.save` and `save_georeferenced`.
+        jobs: images of kind "image" or "geo"; see `save_image`.
         protocol: see `Predictor`.
         size: see `Predictor`.
         throughput: counts and times the images.
@@ -161,12 +160,7 @@ def segment_images(
 
     def save(job: Job, segmentation: Segmentation) -> Saved | InputError:
         try:
-            write_maps(segmentation, job, maps)
-            if job.kind == "geo":
-                save_georeferenced(segmentation, job)
-            else:
-                segmentation.save(job.folder, job.overwrite)
-            return Saved(job.paths, segmentation.summary())
+            return Saved(job.paths, save_image(segmentation, job, maps))
         except MemoryError:
             return InputError(job.file, "not enough memory to draw the results", "free some memory")
 

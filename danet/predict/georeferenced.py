@@ -6,7 +6,7 @@ They need rasterio (the extra geo). Polygons follow the edges of pixels, in long
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,8 @@ from danet.data.classes import IGNORE, Classes
 from danet.data.images.geotiff import create_labels, open_raster, verify_labels, write_errors
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
-from danet.files import atomic_path, check_new, make_folder, write_atomically, write_json
-from danet.predict import overlay
-from danet.predict.inputs import Job
+from danet.files import atomic_path, check_new, write_atomically
+from danet.predict.job import Job
 from danet.predict.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -31,23 +30,6 @@ MOSAIC = "labels.vrt"
 
 _LON_LAT = "EPSG:4326"
 _DIGITS = 7  # of degrees: about a centimeter
-
-
-def save_georeferenced(segmentation: Segmentation, job: Job) -> None:
-    """Write NAME_overlay.png, NAME_labels.tif with the image's coordinates, NAME.json, and polygons if asked for.
-
-    Raises:
-        InputError: a file exists and `job.overwrite` is False; a file cannot be written; polygons of an image without a
-            coordinate system.
-    """
-    overlay_path, labels_path, *_, summary = job.paths
-    check_new(*job.paths, overwrite=job.overwrite)
-    make_folder(job.folder)
-    write_atomically(overlay_path, overlay.to_png(segmentation.overlay()), job.overwrite)
-    save_labels(segmentation, job)
-    if job.polygons:
-        write_polygons(labels_path, job.paths[2], segmentation.classes, job.overwrite)
-    write_json(summary, segmentation.summary(), job.overwrite)
 
 
 def save_labels(segmentation: Segmentation, job: Job) -> None:
@@ -110,14 +92,12 @@ def write_mosaic(path: Path, tiles: Sequence[Path], classes: Classes, overwrite:
             or with ground control points only.
     """
     check_new(path, overwrite=overwrite)
-    places = [_place(tile) for tile in tiles]
-    if not places:
-        raise InputError("mosaic", "no image has coordinates", "leave out `mosaic`")
+    places = []
+    for tile in tiles:
+        with _opened(tile) as source:
+            places.append(_place(tile, source))
+    _check_grid(tiles, places)
     first = places[0]
-    for tile, place in zip(tiles, places, strict=True):
-        if place["crs"] != first["crs"] or not np.allclose(place["step"], first["step"], rtol=1e-6, atol=0):
-            what = f"has another coordinate system or pixel size than {tiles[0].name}, so they make no mosaic"
-            raise InputError(tile, what, "leave out `mosaic`, or warp the images to one grid")
     (dx, dy), corners = first["step"], np.array([place["corner"] for place in places])
     sizes = np.array([place["size"] for place in places])
     offsets = corners / (dx, dy)  # in pixels; dy is negative
@@ -131,6 +111,41 @@ def write_mosaic(path: Path, tiles: Sequence[Path], classes: Classes, overwrite:
     _add_band(root, path, tiles, offsets - (left, top), sizes, classes)
     indent(root)
     write_atomically(path, tostring(root), overwrite)
+
+
+def check_mosaic(images: Sequence[Path]) -> None:
+    """Check, before the work begins, that the labels of images can be a mosaic; images that are damaged are left out.
+
+    Raises:
+        InputError: see `write_mosaic`.
+    """
+    if not images:
+        raise _no_coordinates()
+    known, places = [], []
+    for image in images:
+        with ExitStack() as stack:
+            try:
+                source = stack.enter_context(open_raster(stack.enter_context(open(image, "rb")), image, any_type=True))
+            except (InputError, OSError):  # which the segmentation reports
+                continue
+            known.append(image)
+            places.append(_place(image, source))
+    if known:
+        _check_grid(known, places)
+
+
+def _no_coordinates() -> InputError:
+    return InputError("mosaic", "no image has coordinates", "leave out `mosaic`")
+
+
+def _check_grid(tiles: Sequence[Path], places: Sequence[Mapping[str, Any]]) -> None:
+    if not places:
+        raise _no_coordinates()
+    first = places[0]
+    for tile, place in zip(tiles, places, strict=True):
+        if place["crs"] != first["crs"] or not np.allclose(place["step"], first["step"], rtol=1e-6, atol=0):
+            what = f"has another coordinate system or pixel size than {tiles[0].name}, so they make no mosaic"
+            raise InputError(tile, what, "leave out `mosaic`, or warp the images to one grid")
 
 
 def _add_band(
@@ -152,18 +167,17 @@ def _add_band(
         SubElement(source, "DstRect", {"xOff": f"{x:.4f}", "yOff": f"{y:.4f}", **size})
 
 
-def _place(tile: Path) -> dict[str, Any]:
+def _place(tile: Path, source: "DatasetReader") -> dict[str, Any]:
     """Return where a tile is: its coordinate system, upper left corner, pixel size, and size in pixels."""
-    with _opened(tile) as source:
-        transform = source.transform
-        if transform.is_identity:
-            what = "has ground control points, but no coordinates of its pixels, so it cannot be part of a mosaic"
-            raise InputError(tile, what, "leave out `mosaic`, or warp the image with gdalwarp")
-        if transform.b or transform.d:
-            raise InputError(tile, "is rotated, so it cannot be part of a mosaic", "leave out `mosaic`")
-        crs = "" if source.crs is None else source.crs.to_wkt()
-        corner, step = (transform.c, transform.f), (transform.a, transform.e)
-        return {"crs": crs, "corner": corner, "step": step, "size": (source.width, source.height)}
+    transform = source.transform
+    if transform.is_identity:
+        what = "has ground control points, but no coordinates of its pixels, so it cannot be part of a mosaic"
+        raise InputError(tile, what, "leave out `mosaic`, or warp the image with gdalwarp")
+    if transform.b or transform.d:
+        raise InputError(tile, "is rotated, so it cannot be part of a mosaic", "leave out `mosaic`")
+    crs = "" if source.crs is None else source.crs.to_wkt()
+    corner, step = (transform.c, transform.f), (transform.a, transform.e)
+    return {"crs": crs, "corner": corner, "step": step, "size": (source.width, source.height)}
 
 
 @contextmanager

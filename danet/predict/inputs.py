@@ -2,21 +2,25 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from PIL import Image
 
 from danet.data.images.channels import RGB, Bands, Header
 from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES, SUFFIXES
-from danet.data.images.geotiff import has_coordinates, has_rasterio
+from danet.data.images.geotiff import has_coordinates, has_longitudes, has_rasterio
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import ARRAYS, describe_suffixes, read_header
 from danet.errors import InputError, list_names, missing_folder, missing_package
 from danet.files import check_new, ignores_case
 from danet.portability import address_text
-from danet.predict.outputs import POLYGONS, Kind, Maps, output_paths, read_summary
+from danet.predict.existing import check_apart, find_done, is_result
+from danet.predict.job import Job
+from danet.predict.outputs import Kind, Maps
+from danet.predict.settings import Settings
 
 VIDEOS = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv"),
@@ -31,42 +35,6 @@ _MAX_SHOWN = 8
 _MAX_NAME = 255  # bytes, of most file systems
 
 
-@dataclass(frozen=True)
-class Job:
-    """A file to segment, and the names of its results.
-
-    Args:
-        file: the file; or the address of a stream, or a camera.
-        folder: the folder of the results.
-        name: what the names of the results begin with.
-        kind: how it is segmented.
-        page: the position of the page in a stack; None: the only one.
-        pages: the number of pages in the file.
-        overwrite: whether results that exist are replaced.
-        polygons: whether polygons are written too.
-        georeferenced: whether the image and its labels have coordinates.
-        further: the ends of the names of further results, see `outputs.Maps`.
-    """
-
-    file: Path
-    folder: Path
-    name: str
-    kind: Kind = "image"
-    page: int | None = None
-    pages: int = 1
-    overwrite: bool = False
-    polygons: bool = False
-    georeferenced: bool = False
-    further: tuple[str, ...] = ()
-
-    @property
-    def paths(self) -> list[Path]:
-        """The results; the last is written last."""
-        *others, last = output_paths(self.folder, self.name, self.kind)
-        suffixes = (*([POLYGONS] if self.polygons else []), *self.further)
-        return [*others, *(self.folder / f"{self.name}{suffix}" for suffix in suffixes), last]
-
-
 @dataclass
 class Found:
     """The files to segment, and what is left out.
@@ -74,12 +42,14 @@ class Found:
     Args:
         jobs: to segment.
         existing: jobs whose results exist, with `skip_existing`.
+        unrecorded: number of them whose JSON does not say with which settings they were made.
         skipped: reason -> suffix -> number of files in folders that are left out.
         without_coordinates: number of images whose labels lose their coordinates, as rasterio is not installed.
     """
 
     jobs: list[Job] = field(default_factory=list)
     existing: list[Job] = field(default_factory=list)
+    unrecorded: int = 0
     skipped: dict[str, Counter[str]] = field(default_factory=dict)
     without_coordinates: int = 0
 
@@ -108,40 +78,58 @@ def find_jobs(
     pages: bool = False,
     polygons: bool = False,
     further: tuple[str, ...] = (),
+    settings: Settings | None = None,
+    min_confidence: float | None = None,
+    others: Mapping[str, Path] = MappingProxyType({}),
+    one_file: bool = False,
 ) -> Found:
     """Find the files to segment: the given ones, and the images in given folders.
+
+    Results of danet in folders are left out.
 
     Args:
         inputs: files, folders, addresses of streams, and cameras.
         out: the folder of the results; those of subfolders are in subfolders of the same names.
         bands: the bands that the network takes.
         overwrite: replace results that exist.
-        skip_existing: leave out files whose JSON exists, and replace incomplete results of danet.
+        skip_existing: leave out files whose results exist, and replace incomplete results of danet; see `find_done`.
         recursive: whether to search subfolders too.
         pages: whether each page of a stack or frame of an animation is segmented; otherwise, such files are refused.
         polygons: whether polygons are written too.
         further: see `Job`.
+        settings: with which the files are segmented; None: results with any are left out by `skip_existing`.
+        min_confidence: see `outputs.Maps`.
+        others: parameter -> further output.
+        one_file: whether a single file for all inputs is written in place of their results, which are not checked.
 
     Raises:
         InputError: a folder without images; two files with the same results; a result exists, or its name is too long;
-            a file that cannot be a result, with `skip_existing`; polygons of an image without coordinates.
+            an output that would overwrite an input or another output; with `skip_existing`, a file that danet did not
+            write, or a result with other settings; polygons of an image without coordinates.
     """
     if overwrite and skip_existing:
         raise InputError("skip_existing", "excludes `overwrite`", "leave out one of them")
     found = Found()
     by_result: dict[tuple[Path, str], Path] = {}
-    one_case = ignores_case(out)
+    one_case, jobs = ignores_case(out), list[Job]()
     for path in inputs:
         files = list_folder(path, out, bands, recursive, found, out) if path.is_dir() else [(path, out)]
         for file, folder in files:
             for each in jobs_of(file, folder, pages, overwrite, polygons, found):
                 job = replace(each, overwrite=overwrite or skip_existing, further=further)
                 _check_unique(job, by_result, one_case)
-                if skip_existing and _is_done(job):
-                    found.existing.append(job)
-                    continue
-                check_new(*job.paths, overwrite=job.overwrite)
-                found.jobs.append(job)
+                jobs.append(job)
+    check_apart(jobs, others, one_case, one_file)
+    if one_file:
+        found.jobs = jobs
+        return found
+    for job in jobs:
+        if skip_existing and (done := find_done(job, settings, min_confidence)):
+            found.existing.append(job)
+            found.unrecorded += done == "unrecorded"
+        else:
+            check_new(*job.paths, overwrite=job.overwrite)
+            found.jobs.append(job)
     return found
 
 
@@ -209,9 +197,12 @@ def jobs_of(file: Path, folder: Path, pages: bool, overwrite: bool, polygons: bo
     if polygons and not georeferenced:
         remedy = "leave out `polygons`, or segment only images with coordinates"
         raise InputError(file, "has no coordinates, so it has no polygons", remedy)
+    if polygons and not has_rasterio():
+        raise missing_package(file, "polygons need rasterio, which is not installed", "geo")
+    if polygons and not has_longitudes(file):
+        what = "has no coordinate system, or no coordinates of its pixels, so it has no polygons"
+        raise InputError(file, what, "leave out `polygons`, or add it with gdalwarp or gdal_edit.py")
     if georeferenced and not has_rasterio():
-        if polygons:
-            raise missing_package(file, "polygons need rasterio, which is not installed", "geo")
         found.without_coordinates += kind == "image"
     count = 1 if header is None else header.pages
     name = result_name(file)
@@ -246,23 +237,6 @@ def _header(file: Path) -> Header | None:
     except InputError as error:
         bomb = isinstance(error.__cause__, Image.DecompressionBombError)
         return Header(MAX_PIXELS + 1, 1, 3, 8) if bomb else None
-
-
-def _is_done(job: Job) -> bool:
-    """Return whether the results of a job exist; the JSON is written last, and of images, the overlay first.
-
-    Raises:
-        InputError: a file that has the name of a result, but cannot be one of this or an interrupted run.
-    """
-    overlay, labels, summary = job.paths[0], job.paths[1], job.paths[-1]
-    if summary.exists():
-        if job.kind != "video" and isinstance(found := read_summary(summary), InputError):
-            raise found
-        return True
-    if job.kind in ("image", "geo") and labels.exists() and not overlay.exists():
-        what = "exists without its overlay, so danet did not write it"
-        raise InputError(labels, what, "choose another `out`, or move it away")
-    return False
 
 
 def _check_unique(job: Job, by_result: dict[tuple[Path, str], Path], one_case: bool) -> None:
@@ -330,6 +304,8 @@ def list_folder(
 def reason_to_skip(file: Path, bands: Bands) -> str | None:
     """Return why a file in a folder is not segmented; None if it is."""
     suffix = file.suffix.lower()
+    if is_result(file):
+        return "results of danet"
     if suffix in SUFFIXES or (suffix in ARRAYS and bands.channels is not None):
         return None
     if suffix in HEIF_SUFFIXES and not HAS_HEIF:

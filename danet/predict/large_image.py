@@ -39,7 +39,7 @@ from danet.predict import overlay
 from danet.predict.folder import Saved
 from danet.predict.georeferenced import write_polygons
 from danet.predict.inference import Inference, check_numbers, on_device
-from danet.predict.inputs import Job
+from danet.predict.job import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import describe_classes, shares_of_counts
@@ -129,8 +129,9 @@ def segment_file(
                     labels.write(block.labels, 1, window=place)
                     record.add(block)
             verify_labels(temporary, record.pixels)
+            write_atomically(overlay_path, overlay.to_png(record.overview(), job.suffixes), overwrite)
         summary = record.summary() | ({"long_side": long_side} if whole else {"window": long_side, "overlap": overlap})
-        write_atomically(overlay_path, overlay.to_png(record.overview()), overwrite)
+        summary |= {"settings": predictor.settings(protocol).entry("large"), "files": job.suffixes}
         if polygons:
             write_polygons(labels_path, job.paths[2], predictor.classes, overwrite)
         write_json(json_path, summary, overwrite)

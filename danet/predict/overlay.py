@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from danet.data.classes import IGNORE, Classes, Color
 from danet.data.images.channels import as_rgb
 from danet.errors import printable
+from danet.predict.outputs import MARK
 from danet.predict.png import LONG_ROW, encode_long_rows
 from danet.predict.resampling import tiles
 
@@ -94,16 +96,24 @@ def label_image(labels: np.ndarray, classes: Classes) -> Image.Image:
     return image
 
 
-def to_png(image: Image.Image) -> bytes:
+def to_png(image: Image.Image, files: Sequence[str] = ()) -> bytes:
     """Encode an image as PNG.
 
     zlib only looks for runs: compared with its default level 6, overlays take a quarter of the time and 2% more bytes,
     labels a third of the time and fewer bytes.
+
+    Args:
+        image: the image.
+        files: the ends of the names of the files that are written with it, which the PNG names in its text `MARK`;
+            without them, it has no text.
     """
+    texts = {MARK: " ".join(files)} if files else {}
     if image.width >= LONG_ROW:
-        return encode_long_rows(image, 1, zlib.Z_RLE)
-    content = io.BytesIO()
-    image.save(content, "png", compress_level=1, compress_type=zlib.Z_RLE)
+        return encode_long_rows(image, 1, zlib.Z_RLE, texts)
+    content, info = io.BytesIO(), PngInfo()
+    for keyword, text in texts.items():
+        info.add_text(keyword, text)
+    image.save(content, "png", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=info)
     return content.getvalue()
 
 

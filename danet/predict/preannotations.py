@@ -19,7 +19,7 @@ from danet.data.classes import Classes, is_background
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically, write_error
 from danet.predict.folder import Saved, Throughput, segment_jobs
-from danet.predict.inputs import Job
+from danet.predict.job import Job
 from danet.predict.predictor import Predictor
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Segmentation

@@ -23,6 +23,7 @@ from danet.predict.modules import MODULES, Module
 from danet.predict.pixels import ImageLike, read_pixels
 from danet.predict.protocols import WHOLE, Protocol
 from danet.predict.segmentation import Prediction, Segmentation
+from danet.predict.settings import Settings
 from danet.weights import runtimes
 from danet.weights.card import DEFAULT, DEFAULT_EXPORT, Card, resolve
 from danet.weights.hub_files import is_address
@@ -186,7 +187,7 @@ class Predictor:
         if size is not None:
             _check_size(size, pixels.shape[:2], protocol)
         long_side = card.size if size is None else size
-        protocol = self.resolve_protocol(protocol)
+        given, protocol = protocol, self.resolve_protocol(protocol)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
         kept = Probabilities(pixels.shape[:2], protocol.average)
         with memory_errors(name, pixels):
@@ -198,7 +199,12 @@ class Predictor:
             with memory_errors(name, pixels):
                 return inference.probabilities(pixels)
 
-        return Segmentation(name, pixels, *result, self.classes, compute_probabilities=probabilities)
+        settings = self.settings(given, size)
+        return Segmentation(name, pixels, *result, self.classes, compute_probabilities=probabilities, settings=settings)
+
+    def settings(self, protocol: Protocol = WHOLE, size: int | None = None) -> Settings:
+        """Return what the JSON of a result records; arguments as in `__call__`."""
+        return Settings.of(self.card, self.fingerprint, protocol, size, self.dtype)
 
     def with_size(self, size: int, protocol: Protocol = WHOLE) -> "Predictor":
         """Return this predictor with another size in its card.

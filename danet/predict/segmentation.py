@@ -1,6 +1,6 @@
 """The segmentation of one image: labels and confidence, their summary by class, and the files that hold them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from danet.data.samples import Sample
 from danet.errors import InputError
 from danet.files import check_new, make_folder, write_atomically, write_json
 from danet.predict import overlay as draw
-from danet.predict.outputs import check_confidence, output_paths
+from danet.predict.outputs import OUTPUTS, Kind, check_confidence, output_paths
 from danet.predict.resampling import tiles
+from danet.predict.settings import Settings
 
 _CHUNK = 1 << 20  # pixels counted at once
 
@@ -35,6 +36,7 @@ class Segmentation:
         classes: names and palette, by train id.
         min_confidence: see `with_unknown`; None: each pixel has the label of its most probable class.
         compute_probabilities: returns `probabilities`; None: they cannot be computed.
+        settings: with which it was made, which `save` records; None: not known.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Segmentation:
     classes: Classes
     min_confidence: float | None = None
     compute_probabilities: Callable[[], np.ndarray] | None = None
+    settings: Settings | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: not the network that computes the probabilities."""
@@ -148,10 +151,20 @@ class Segmentation:
             }
         return summary
 
+    def record(self, files: Sequence[str], kind: Kind = "image") -> dict[str, Any]:
+        """Return what NAME.json holds: the summary, the settings if they are known, and the files written with it.
+
+        Args:
+            files: the ends of their names.
+            kind: of the image.
+        """
+        settings = {} if self.settings is None else {"settings": self.settings.entry(kind)}
+        return self.summary() | settings | {"files": list(files)}
+
     def save(self, folder: Path | str, overwrite: bool = False) -> list[Path]:
         """Write NAME_overlay.png, NAME_labels.png (palette image of train ids) and NAME.json, and return their paths.
 
-        Each file is written completely or not at all, the JSON last.
+        Each file is written completely or not at all, the JSON last. It has the summary and what `record` adds.
 
         Raises:
             InputError: a file exists and `overwrite` is False; the folder cannot be written to; the disk is full.
@@ -159,10 +172,15 @@ class Segmentation:
         overlay, labels, summary = paths = output_paths(Path(folder), self.name)
         check_new(*paths, overwrite=overwrite)
         make_folder(Path(folder))
-        write_atomically(overlay, draw.to_png(self.overlay()), overwrite)
-        write_atomically(labels, draw.to_png(draw.label_image(self.labels, self.classes)), overwrite)
-        write_json(summary, self.summary(), overwrite)
+        files = OUTPUTS["image"]
+        write_atomically(overlay, draw.to_png(self.overlay(), files), overwrite)
+        write_atomically(labels, self.label_png(files), overwrite)
+        write_json(summary, self.record(files), overwrite)
         return paths
+
+    def label_png(self, files: Sequence[str] = ()) -> bytes:
+        """Return the labels as a palette image; `files` as in `overlay.to_png`."""
+        return draw.to_png(draw.label_image(self.labels, self.classes), files)
 
 
 class Prediction(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 from danet.data.classes import Classes
 from danet.errors import InputError
 from danet.files import csv_text, write_atomically
-from danet.predict.inputs import Job
+from danet.predict.job import Job
 from danet.predict.outputs import read_summary
 
 _COLUMNS = ("file", "page", "width", "height", "error")  # before those of the classes

@@ -114,7 +114,8 @@ def segment_video(
                 writer.finish()
         except (FFmpegError, OSError) as error:
             raise InputError(video_path, f"cannot write it ({error.strerror})", "free some space") from error
-        summary = record.summary()
+        summary = record.summary() | {"settings": predictor.settings(protocol, size).entry("video")}
+        summary |= {"files": [path.name.removeprefix(name) for path in paths]}
         write_atomically(json_path, (json.dumps(summary) + "\n").encode(), overwrite)
         if video.stopped is not None:
             raise video.stopped

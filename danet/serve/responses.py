@@ -41,10 +41,6 @@ class Encoding(NamedTuple):
     memory: Callable[[Segmentation], int]
 
 
-def _labels_png(segmentation: Segmentation) -> bytes:
-    return overlay.to_png(overlay.label_image(segmentation.labels, segmentation.classes))
-
-
 def _overlay_png(segmentation: Segmentation) -> bytes:
     return overlay.to_png(segmentation.overlay())
 
@@ -68,7 +64,7 @@ def _pixels(segmentation: Segmentation) -> bytes:
 
 _CHUNK = 1 << 20  # pixels
 
-LABELS = Encoding(_labels_png, lambda segmentation: 3 * segmentation.labels.size)
+LABELS = Encoding(Segmentation.label_png, lambda segmentation: 3 * segmentation.labels.size)
 """The class ids as a palette PNG."""
 
 OVERLAY = Encoding(_overlay_png, _overlay_memory)

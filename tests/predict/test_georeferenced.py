@@ -78,8 +78,14 @@ def test_labels_of_an_image_with_ground_control_points_have_them(crs, tmp_path, 
     form = {"driver": "GTiff", "count": 3, "height": 24, "width": 32, "dtype": "uint8"}
     with rasterio.open(tmp_path / "a.tif", "w", **form, gcps=corners, crs=crs or rasterio.CRS()) as file:
         file.write(np.zeros((3, 24, 32), np.uint8))
-    assert run(tiny_weights, tmp_path / "out", tmp_path / "a.tif", "--mosaic") == 2
-    assert "a_labels.tif: has ground control points, but no coordinates of its pixels" in capsys.readouterr().err
+    for option, what in (
+        ("--mosaic", "has ground control points, but no coordinates of its pixels"),
+        ("--polygons", "has no coordinate system, or no coordinates of its pixels"),
+    ):
+        assert run(tiny_weights, tmp_path / "out", tmp_path / "a.tif", option) == 2
+        assert f"error: {tmp_path}/a.tif: {what}" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert run(tiny_weights, tmp_path / "out", tmp_path / "a.tif") == 0
     with rasterio.open(tmp_path / "out/a_labels.tif") as labels:
         points, found = labels.gcps
     assert [(p.row, p.col, p.x, p.y) for p in points] == [(p.row, p.col, p.x, p.y) for p in corners]
@@ -169,6 +175,27 @@ def test_a_mosaic_shows_all_tiles_at_their_places(tmp_path, tiny_weights, capsys
     with rasterio.open(tmp_path / "moved/labels.vrt") as mosaic:
         assert np.array_equal(mosaic.read(1), shown)
     assert run(tiny_weights, tmp_path / "moved", tmp_path / "in", "--mosaic", "--recursive", "--skip-existing") == 0
+
+
+def test_polygons_and_mosaics_that_cannot_be_are_refused_before_the_work(tmp_path, tiny_weights, capsys):
+    nowhere, other = tile(tmp_path / "in/nocrs.tif", crs=None), tile(tmp_path / "in/x.tif", step=20)
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    for words, line in (
+        ((nowhere, "--polygons"), f"{nowhere}: has no coordinate system, or no coordinates of its pixels"),
+        ((tmp_path / "a.png", "--mosaic"), "--mosaic: no image has coordinates; leave out --mosaic"),
+        ((tmp_path / "in", "--mosaic"), f"{other}: has another coordinate system or pixel size than nocrs.tif"),
+    ):
+        assert run(tiny_weights, tmp_path / "out", *words) == 2
+        assert capsys.readouterr().err.startswith(f"error: {line}")
+        assert not (tmp_path / "out").exists()
+
+
+def test_labels_in_the_folder_of_the_images_are_not_segmented(tmp_path, tiny_weights, capsys):
+    tile(tmp_path / "a.tif")
+    for _ in range(2):
+        assert run(tiny_weights, tmp_path, tmp_path, "--skip-existing") == 0
+    assert "1 .tif, 1 .png (results of danet)" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "a_overlay.png", "a_labels.tif", "a.json"}
 
 
 def test_tiles_that_make_no_mosaic_are_named(tmp_path):

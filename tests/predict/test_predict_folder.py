@@ -18,7 +18,8 @@ from danet.cli import main
 from danet.data.images.read import read_image, read_mask
 from danet.predict import overlay
 from danet.predict.folder import AHEAD, Throughput, pipelined, segment_images
-from danet.predict.inputs import Job, find_jobs, kind_of
+from danet.predict.inputs import find_jobs, kind_of
+from danet.predict.job import Job
 from danet.predict.outputs import output_paths
 from danet.predict.predictor import load
 from danet.predict.protocols import find_protocol
@@ -296,10 +297,10 @@ def test_an_error_of_the_disk_ends_only_its_image(images, tiny_weights, tmp_path
 def test_too_little_memory_for_an_image_ends_only_that_image(predictor, images, tmp_path, monkeypatch):
     encode, compute, computed = overlay.to_png, predictor.logits, []
 
-    def to_png(image):
+    def to_png(image, files):
         if image.height == 34:  # p4
             raise MemoryError
-        return encode(image)
+        return encode(image, files)
 
     def logits(inputs):
         computed.append(inputs.shape)

@@ -160,11 +160,125 @@ def test_skip_existing_keeps_files_of_the_user(predict, tmp_path, name, content)
     (tmp_path / "out" / name).write_bytes(content)
     status, out, err = predict(save(tmp_path / "in/a.png"), "--skip-existing")
     assert (status, out) == (2, "")
-    what = "is not a result of danet predict" if name == "a.json" else "exists without its overlay"
+    what = "is not a result of danet predict" if name == "a.json" else "exists, and nothing says that danet wrote it"
     assert err.startswith(f"error: {tmp_path}/out/{name}: {what}")
     assert err.endswith("choose another --out, or move it away\n")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
     assert (tmp_path / "out" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("option", ["--skip-existing", "--overwrite"])
+@pytest.mark.parametrize("name", ["street_overlay.png", "street_margin.png", "street_probability_2.png"])
+def test_an_input_is_never_replaced_by_a_result(predict, tmp_path, option, name):
+    save(tmp_path / "out/street.jpg")
+    content = save(tmp_path / "out" / name).read_bytes()
+    status, out, err = predict(tmp_path / "out", option, "--margin", "--probabilities", "png")
+    assert (status, out) == (2, "")
+    what = f"is an input, and a result of {tmp_path}/out/street.jpg would overwrite it"
+    assert err == f"error: {tmp_path}/out/{name}: {what}; choose another --out, or rename it\n"
+    assert (tmp_path / "out" / name).read_bytes() == content
+    assert results(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["a_margin.png", "a_probabilities.npy"])
+def test_skip_existing_replaces_only_files_that_danet_wrote(predict, tmp_path, name):
+    image, out = save(tmp_path / "in/a.png"), tmp_path / "out"
+    words = image, "--margin", "--probabilities", "npy", "--skip-existing"
+    assert predict(image)[0] == 0
+    (out / name).write_bytes(b"mine")
+    status, _, err = predict(*words)
+    assert status == 2
+    assert err.startswith(f"error: {out}/{name}: exists, and nothing says that danet wrote it")
+    assert (out / name).read_bytes() == b"mine"
+    (out / name).unlink()
+    assert predict(*words)[0] == 0
+    (out / "a.json").unlink()  # as if the run had been killed; the overlay names the others
+    (out / name).write_bytes(b"half")
+    assert predict(*words)[0] == 0
+    assert (out / name).read_bytes() != b"half"
+
+
+def test_skip_existing_writes_all_results_that_are_asked_for(predict, tmp_path):
+    image, out = save(tmp_path / "in/a.png"), tmp_path / "out"
+    assert predict(image)[0] == 0
+    before = (out / "a_labels.png").read_bytes()
+    more = "--probabilities", "npy", "--margin", "--skip-existing"
+    assert predict(image, *more)[0] == 0
+    assert {path.name for path in out.iterdir()} > {"a_probabilities.npy", "a_margin.png"}
+    limit = 0.5 * (1 + json.loads((out / "a.json").read_text())["classes"][0]["mean_confidence"])
+    assert predict(image, *more, "--min-confidence", limit)[0] == 0
+    assert json.loads((out / "a.json").read_text())["unknown"]["min_confidence"] == limit
+    assert (out / "a_labels.png").read_bytes() != before
+    changed = (out / "a.json").stat().st_mtime_ns
+    assert predict(image, *more, "--min-confidence", limit)[0] == 0
+    assert (out / "a.json").stat().st_mtime_ns == changed
+
+
+@pytest.mark.parametrize(
+    ("option", "difference"),
+    [
+        (("--size", 64), "with size 128, not 64"),
+        (("--protocol", "mmseg-slide-769"), "with protocol whole, not mmseg-slide-769"),
+        (("--dtype", "bfloat16"), "with dtype float32, not bfloat16"),
+    ],
+)
+def test_skip_existing_mixes_no_results_of_other_settings(predict, tmp_path, option, difference):
+    image = save(tmp_path / "in/a.png")
+    assert predict(image)[0] == 0
+    status, _, err = predict(image, "--skip-existing", *option)
+    assert status == 2
+    assert err.startswith(f"error: {tmp_path}/out/a.json: was made {difference}; choose another --out, ")
+
+
+def test_skip_existing_mixes_no_results_of_other_weights(predict, tmp_path):
+    image, path = save(tmp_path / "in/a.png"), tmp_path / "out/a.json"
+    assert predict(image)[0] == 0
+    summary = json.loads(path.read_text())
+    summary["settings"]["weights"] = 64 * "0"
+    path.write_text(json.dumps(summary))
+    status, _, err = predict(image, "--skip-existing")
+    assert status == 2
+    assert f"{path}: was made with weights 000000000000..., not " in err
+
+
+def test_existing_results_without_settings_are_counted(predict, tmp_path):
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "in/b.png")
+    assert predict(tmp_path / "in")[0] == 0
+    path = tmp_path / "out/a.json"
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("settings", "files")}
+    path.write_text(json.dumps(old))
+    status, out, err = predict(tmp_path / "in", "--skip-existing")
+    assert (status, out) == (0, "")
+    assert "note: 1 existing results do not say with which weights and options they were made" in err
+    assert "done 0, existing 2, skipped 0, failed 0" in err
+
+
+def test_results_in_the_folder_of_the_images_are_not_segmented(predict, tmp_path):
+    save(tmp_path / "out/china.jpg")
+    assert predict(tmp_path / "out", "--margin")[0] == 0
+    status, _, err = predict(tmp_path / "out", "--margin", "--skip-existing")
+    assert status == 0
+    assert "4 skipped: 1 .json (not images), 3 .png (results of danet)" in err
+    assert "done 0, existing 1, skipped 4, failed 0" in err
+    assert results(tmp_path) == {"china.json"}
+    Image.fromarray(PIXELS).save(tmp_path / "out/mine_overlay.png")  # a user's image of such a name
+    assert predict(tmp_path / "out", "--margin", "--skip-existing")[0] == 0
+    assert results(tmp_path) == {"china.json", "mine_overlay.json"}
+
+
+def test_a_table_has_a_file_of_its_own(predict, tmp_path):
+    image = save(tmp_path / "in/a.png")
+    for path, what in (
+        (tmp_path / "out/a.json", f"{tmp_path}/out/a.json is a result of {image}; choose another file"),
+        (image, f"would overwrite the input {image}; choose another file"),
+    ):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        status, _, err = predict(image, "--csv", path, "--overwrite")
+        assert (status, err) == (2, f"error: --csv: {what}\n")
+    assert results(tmp_path) == set()
+    with Image.open(image) as kept:
+        assert kept.size == (32, 24)
 
 
 def test_skip_existing_excludes_overwrite(predict, tmp_path):

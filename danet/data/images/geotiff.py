@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF or BigTIFF file."""
 
+SOFTWARE = "danet"
+"""The name in the labels written."""
+
 BLOCK = 256
 """The tile size of the labels written."""
 
@@ -93,6 +96,15 @@ def has_coordinates(path: Path) -> bool:
         return False
 
 
+def has_longitudes(path: Path) -> bool:
+    """Return whether the pixels of a TIFF with coordinates have a longitude and latitude; True for a damaged one."""
+    try:
+        with open(path, "rb") as file, open_raster(file, path, any_type=True) as source:
+            return source.crs is not None and not source.transform.is_identity
+    except InputError:  # which the segmentation reports
+        return True
+
+
 def check_upright(path: Path) -> None:
     """Check that a TIFF is not rotated by its orientation, which GDAL and the coordinates of its pixels ignore.
 
@@ -110,6 +122,16 @@ def check_upright(path: Path) -> None:
 
 def _rotated(path: Path) -> InputError:
     return InputError(path, "is rotated by its EXIF orientation", "save it upright")
+
+
+def read_software(path: Path) -> str | None:
+    """Return the name of the software that a TIFF says has written it; None if it says none, or is no TIFF."""
+    try:
+        with open(path, "rb") as file:
+            text = next(tiff_directories(file)).get(305) if file.read(4) in TIFF else None
+        return None if text is None else str(text).strip("\0 ")
+    except Exception:  # a damaged file, which reading it reports
+        return None
 
 
 def read_no_data(file: Stream) -> float | None:
@@ -248,6 +270,7 @@ def create_labels(path: Path, source: "DatasetReader", classes: Classes) -> Iter
         place = {"crs": crs or rasterio.CRS(), "gcps": points} if points else {"crs": source.crs}
     with rasterio.open(path, "w", **form, **stored, **place) as labels:
         labels.write_colormap(1, dict(enumerate(classes.palette)))
+        labels.update_tags(TIFFTAG_SOFTWARE=SOFTWARE)
         yield labels
 
 
