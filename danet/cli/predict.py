@@ -239,7 +239,7 @@ def _unsure(summary: Mapping[str, Any]) -> bool:
     """Return whether the mean confidence of an image is low."""
     known = sum(entry["share"] for entry in summary["classes"])
     parts = [entry["share"] * entry.get("mean_confidence", 1.0) for entry in summary["classes"]]
-    return sum(parts) < LOW_CONFIDENCE * known or not known
+    return sum(parts) < LOW_CONFIDENCE * known or (not known and "no_data" not in summary)
 
 
 def _hint(names: Sequence[str], count: int) -> str:

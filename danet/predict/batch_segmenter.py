@@ -13,11 +13,11 @@ import numpy as np
 
 from danet.errors import InputError
 from danet.files import FULL, remove_incomplete
-from danet.predict import large_image, statistics
+from danet.predict import large_image, overlay, statistics
 from danet.predict.attempts import Attempts
 from danet.predict.batch import Batch, Done
 from danet.predict.batched import Batched, group_images
-from danet.predict.folder import pipelined, read_job
+from danet.predict.folder import missing_of, pipelined, read_job
 from danet.predict.georeferenced import save_labels
 from danet.predict.inputs import Found, jobs_of, result_name
 from danet.predict.job import Job
@@ -39,12 +39,14 @@ class _Image(NamedTuple):
         entry: the image.
         jobs: one, or one for each page; their file is on the local disk.
         pixels: H,W,N; None if the image is large or a stack.
+        missing: see `folder.missing_of`.
         note: see `statistics.row`.
     """
 
     entry: Entry
     jobs: list[Job]
     pixels: np.ndarray | None
+    missing: np.ndarray | None
     note: str | None
 
 
@@ -128,7 +130,8 @@ class Segmenter:
         jobs = list(jobs_of(file, folder, self.settings.pages, True, False, found))
         single = len(jobs) == 1 and jobs[0].kind != "large"
         pixels = read_job(jobs[0], self.predictor.card.bands) if single else None
-        return _Image(entry, jobs, pixels, _NO_COORDINATES if found.without_coordinates else None)
+        missing = missing_of(jobs[0]) if single else None
+        return _Image(entry, jobs, pixels, missing, _NO_COORDINATES if found.without_coordinates else None)
 
     def _work(self, group: Sequence[_Image | InputError]) -> list[_Segmented | InputError]:
         images = [image for image in group if not isinstance(image, InputError)]
@@ -139,7 +142,9 @@ class Segmenter:
         results = self._batched.segment([image.entry.path for image in images], pixels)
         milliseconds = 1000 * (time.perf_counter() - start) / len(images)
         return [
-            result if isinstance(result, InputError) else _Segmented(image, milliseconds, result, [], [])
+            result
+            if isinstance(result, InputError)
+            else _Segmented(image, milliseconds, result.without_data(image.missing), [], [])
             for image, result in zip(images, results, strict=True)
         ]
 
@@ -256,4 +261,6 @@ def _encode(segmentation: Segmentation, job: Job) -> bytes:
 
 def _row(image: _Image, job: Job, milliseconds: float, summary: Mapping[str, Any]) -> Row:
     page = None if job.page is None else job.page + 1
-    return statistics.row(image.entry, milliseconds, page, image.note, summary)
+    no_data = summary.get("no_data")
+    note = image.note if no_data is None else f"{overlay.share_text(no_data['share'])} of the pixels have no data"
+    return statistics.row(image.entry, milliseconds, page, note, summary)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.data.images.channels import Bands
-from danet.data.images.geotiff import check_upright
+from danet.data.images.geotiff import check_upright, read_missing
 from danet.data.images.read import read_image
 from danet.errors import InputError
 from danet.predict.image_results import save_image
@@ -178,12 +178,13 @@ def segment_jobs(
 ) -> Iterator[Written | InputError]:
     """Segment images, and yield what `write` returns for each; arguments and order as in `segment_images`."""
 
-    def read(job: Job) -> tuple[Job, np.ndarray]:
-        return job, read_job(job, predictor.card.bands)
+    def read(job: Job) -> tuple[Job, np.ndarray, np.ndarray | None]:
+        return job, read_job(job, predictor.card.bands), missing_of(job)
 
-    def work(image: tuple[Job, np.ndarray]) -> tuple[Job, Segmentation]:
-        job, pixels = image
+    def work(image: tuple[Job, np.ndarray, np.ndarray | None]) -> tuple[Job, Segmentation]:
+        job, pixels, missing = image
         segmentation = predictor.segment(job.name, pixels, protocol, size, keep_probabilities=maps.written)
+        segmentation = segmentation.without_data(missing)
         return job, segmentation if maps.min_confidence is None else segmentation.with_unknown(maps.min_confidence)
 
     timed = work if throughput is None else throughput.timed(work)
@@ -203,3 +204,8 @@ def read_job(job: Job, bands: Bands) -> np.ndarray:
         what = f"a stack or animation of {job.pages} pages"
         raise InputError(job.file, what, "add `pages` for one result per page")
     return read_image(job.file, bands=bands, page=job.page)
+
+
+def missing_of(job: Job) -> np.ndarray | None:
+    """Return which pixels of an image with coordinates have no data, H,W bool; None if all have."""
+    return read_missing(job.file) if job.kind == "geo" else None

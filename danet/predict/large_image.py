@@ -21,11 +21,14 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from danet.arrays import Array, largest, softmax, to_numpy, without_gradients
+from danet.data.classes import IGNORE
 from danet.data.images.channels import as_rgb, resize
 from danet.data.images.geotiff import (
     BLOCK,
     ReadWindow,
     create_labels,
+    has_coordinates,
+    missing_reader,
     open_raster,
     verify_labels,
     window_reader,
@@ -115,6 +118,7 @@ def segment_file(
     with ExitStack() as stack:
         source = stack.enter_context(open_raster(stack.enter_context(regular_file(path)), path))
         read = window_reader(source, predictor.card.bands, path)
+        missing = missing_reader(source, path) if has_coordinates(path) else None
         make_folder(out)
         shape = source.height, source.width
         if whole:
@@ -124,7 +128,8 @@ def segment_file(
         record = _Record(path.stem, predictor, shape)
         with write_errors(labels_path), atomic_path(labels_path, overwrite) as temporary:
             with create_labels(temporary, source, predictor.classes) as labels:
-                for block in blocks:
+                for computed in blocks:
+                    block = computed if missing is None else _without_data(computed, missing)
                     place = (block.rows.start, block.rows.stop), (block.columns.start, block.columns.stop)
                     labels.write(block.labels, 1, window=place)
                     record.add(block)
@@ -136,6 +141,12 @@ def segment_file(
             write_polygons(labels_path, job.paths[2], predictor.classes, overwrite)
         write_json(json_path, summary, overwrite)
     return Saved(job.paths, summary)
+
+
+def _without_data(block: Block, missing: ReadWindow) -> Block:
+    """Return a block with label 255 where the image has no data."""
+    labels = np.where(missing(block.rows, block.columns), np.uint8(IGNORE), block.labels)
+    return block._replace(labels=labels)
 
 
 def segment_blocks(
@@ -282,16 +293,15 @@ class _Record:
 
     def __init__(self, name: str, predictor: Predictor, size: tuple[int, int]):
         self.name, self.classes, self.size = name, predictor.classes, size
-        self.pixels = np.zeros(len(self.classes), np.int64)
-        self._confidence = np.zeros(len(self.classes))
+        self.pixels, self._confidence = np.zeros(256, np.int64), np.zeros(256)  # by label; 255: no data
         self._step = math.ceil(max(size) / _OVERVIEW)
         small = [math.ceil(side / self._step) for side in size]
         self._image, self._labels = np.zeros((*small, 3), np.uint8), np.zeros(small, np.uint8)
 
     def add(self, block: Block) -> None:
         labels = block.labels.ravel()
-        self.pixels += np.bincount(labels, minlength=len(self.classes))
-        self._confidence += np.bincount(labels, block.confidence.ravel(), minlength=len(self.classes))
+        self.pixels += np.bincount(labels, minlength=256)
+        self._confidence += np.bincount(labels, block.confidence.ravel(), minlength=256)
         first = [-span.start % self._step for span in (block.rows, block.columns)]
         cut = tuple(slice(start, None, self._step) for start in first)
         place = tuple(
@@ -300,15 +310,27 @@ class _Record:
         )
         self._labels[place], self._image[place] = block.labels[cut], as_rgb(block.pixels[cut])
 
+    def _shares(self) -> list[tuple[int, float]]:
+        known = 1 - self._no_data
+        return [(i, share * known) for i, share in shares_of_counts(self.pixels[: len(self.classes)])]
+
+    @property
+    def _no_data(self) -> float:
+        return float(self.pixels[IGNORE] / self.pixels.sum())
+
     def summary(self) -> dict[str, Any]:
         """Return the same entries as `Segmentation.summary`."""
-        entries = describe_classes(self.classes, shares_of_counts(self.pixels))
+        entries = describe_classes(self.classes, self._shares())
         for entry in entries:
             entry["mean_confidence"] = float(self._confidence[entry["id"]] / self.pixels[entry["id"]])
-        return {"name": self.name, "width": self.size[1], "height": self.size[0], "classes": entries}
+        missing = {"pixels": int(self.pixels[IGNORE]), "share": self._no_data}
+        summary = {"name": self.name, "width": self.size[1], "height": self.size[0], "classes": entries}
+        return summary | ({"no_data": missing} if self.pixels[IGNORE] else {})
 
     def overview(self) -> Image.Image:
         """Return the downsampled overlay, with the classes' shares of the whole image in the legend."""
         colors = overlay.class_colors(self._image, self._labels, self.classes)
-        legend = overlay.share_legend(self.classes, shares_of_counts(self.pixels), colors)
+        legend = overlay.share_legend(self.classes, self._shares(), colors)
+        if self.pixels[IGNORE]:
+            legend.append((f"no data  {overlay.share_text(self._no_data)}", colors.get(IGNORE, (0, 0, 0))))
         return overlay.with_legend(overlay.overlay(self._image, self._labels, self.classes), legend)

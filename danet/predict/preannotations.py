@@ -15,7 +15,7 @@ import numpy as np
 from danet.data.annotations import coco, cvat, label_studio
 from danet.data.annotations.contours import simplify, trace_regions
 from danet.data.annotations.shapes import AnnotatedImage, Bitmap, Polygon, Shape
-from danet.data.classes import Classes, is_background
+from danet.data.classes import IGNORE, Classes, is_background
 from danet.errors import InputError
 from danet.files import atomic_path, check_new, make_folder, write_atomically, write_error
 from danet.predict.folder import Saved, Throughput, segment_jobs
@@ -154,7 +154,8 @@ def annotate(file: Path, name: str, segmentation: Segmentation, tolerance: float
         tolerance: of polygons, in pixels; None: masks.
     """
     labels, names = segmentation.labels, segmentation.classes.names
-    scores = {int(i): float(segmentation.confidence[labels == i].mean()) for i in np.unique(labels)}
+    known = (int(i) for i in np.unique(labels) if i != IGNORE)  # 255: no data
+    scores = {i: float(segmentation.confidence[labels == i].mean()) for i in known}
     shapes = []
     if tolerance is None:
         for i, score in scores.items():
@@ -163,6 +164,8 @@ def annotate(file: Path, name: str, segmentation: Segmentation, tolerance: float
     else:
         height, width = labels.shape
         for i, ring in trace_regions(labels):
+            if i == IGNORE:
+                continue
             outside = bool((ring == 0).any() or (ring == (width, height)).any())
             simple = simplify(ring, tolerance)
             if len(simple) >= 3 and not (is_background(names[i]) and outside):

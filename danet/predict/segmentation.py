@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Integer, UInt8
+from jaxtyping import Bool, Float32, Integer, UInt8
 from PIL import Image
 
 from danet.data.classes import IGNORE, Classes, Color
@@ -37,6 +37,8 @@ class Segmentation:
         min_confidence: see `with_unknown`; None: each pixel has the label of its most probable class.
         compute_probabilities: returns `probabilities`; None: they cannot be computed.
         settings: with which it was made, which `save` records; None: not known.
+        most_probable: H,W uint8, the labels before `with_unknown`; None: `labels`.
+        no_data: number of pixels without data, see `without_data`; their label is 255.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Segmentation:
     min_confidence: float | None = None
     compute_probabilities: Callable[[], np.ndarray] | None = None
     settings: Settings | None = None
+    most_probable: np.ndarray | None = None
+    no_data: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: not the network that computes the probabilities."""
@@ -89,22 +93,47 @@ class Segmentation:
     def with_unknown(self, min_confidence: float) -> "Segmentation":
         """Return this segmentation with label 255, unknown, at the pixels whose confidence is below `min_confidence`.
 
+        An earlier limit is replaced.
+
         Raises:
             InputError: a confidence that is not from 0 to 1.
         """
         check_confidence(min_confidence)
-        labels = np.where(self.confidence < min_confidence, np.uint8(IGNORE), self.labels)
+        own = self.labels if self.most_probable is None else self.most_probable
+        labels = np.where(self.confidence < min_confidence, np.uint8(IGNORE), own)
         compute = None if self.compute_probabilities is None else lambda: self.probabilities
-        return replace(self, labels=labels, min_confidence=min_confidence, compute_probabilities=compute)
+        return replace(
+            self, labels=labels, min_confidence=min_confidence, most_probable=own, compute_probabilities=compute
+        )
+
+    def without_data(self, missing: Bool[np.ndarray, "H W"] | None) -> "Segmentation":
+        """Return this segmentation with label 255 where a raster has no data; see `geotiff.read_missing`.
+
+        Args:
+            missing: where there is none; None: nowhere. Call it before `with_unknown`.
+        """
+        if missing is None or not missing.any():
+            return self
+        labels = np.where(missing, np.uint8(IGNORE), self.labels)
+        compute = None if self.compute_probabilities is None else lambda: self.probabilities
+        return replace(self, labels=labels, no_data=int(missing.sum()), compute_probabilities=compute)
 
     @property
     def unknown(self) -> float:
         """The share of the image's pixels whose class is unknown, see `with_unknown`."""
-        return 0.0 if self.min_confidence is None else float((self.labels == IGNORE).mean())
+        return 0.0 if self.min_confidence is None else float((self.labels == IGNORE).mean()) - self._no_data
+
+    @property
+    def _no_data(self) -> float:
+        return self.no_data / self.labels.size
 
     def shares(self) -> list[tuple[int, float]]:
-        """Return (train id, share) of each class in the image, largest first. With `unknown`, they sum to 1."""
-        return [(i, share * (1 - self.unknown)) for i, share in class_shares(self.labels, self.classes)]
+        """Return (train id, share) of each class in the image, largest first.
+
+        With `unknown` and the share of the pixels without data, they sum to 1.
+        """
+        known = 1 - self.unknown - self._no_data
+        return [(i, share * known) for i, share in class_shares(self.labels, self.classes)]
 
     def _repr_png_(self) -> bytes:
         return draw.to_png(self.overlay())
@@ -123,9 +152,9 @@ class Segmentation:
         """Return the entries of the overlay's legend: names and shares of the classes, and colors as in the overlay."""
         colors = draw.class_colors(self.image, self.labels, self.classes, opacity)
         entries = draw.share_legend(self.classes, self.shares(), colors)
-        if self.unknown:
-            entries.append((f"unknown  {draw.share_text(self.unknown)}", colors.get(IGNORE, (0, 0, 0))))
-        return entries
+        others = {"unknown": self.unknown, "no data": self._no_data}
+        color = colors.get(IGNORE, (0, 0, 0))
+        return entries + [(f"{name}  {draw.share_text(share)}", color) for name, share in others.items() if share]
 
     @property
     def mean_confidence(self) -> float:
@@ -135,7 +164,8 @@ class Segmentation:
     def summary(self) -> dict[str, Any]:
         """Return the image's name and size, and each class in it with share and mean confidence, largest first.
 
-        After `with_unknown`, it also has the number and the share of the unknown pixels.
+        After `with_unknown`, it also has the number and the share of the unknown pixels; and of those without data, if
+        there are any.
         """
         entries = describe_classes(self.classes, self.shares())
         counts = _sums(self.labels)
@@ -146,9 +176,11 @@ class Segmentation:
         if self.min_confidence is not None:
             summary["unknown"] = {
                 "min_confidence": self.min_confidence,
-                "pixels": int(counts[IGNORE]),
+                "pixels": int(counts[IGNORE]) - self.no_data,
                 "share": self.unknown,
             }
+        if self.no_data:
+            summary["no_data"] = {"pixels": self.no_data, "share": self._no_data}
         return summary
 
     def record(self, files: Sequence[str], kind: Kind = "image") -> dict[str, Any]:

@@ -55,8 +55,8 @@ def error_row(entry: Entry, error: InputError) -> Row:
 def schema(classes: Classes) -> "pa.Schema":
     """Return the columns of the dataset.
 
-    The shares of an image's classes, in [0, 1], sum to 1; a class that it does not have has share 0 and no confidence.
-    Both are missing in the row of an image that could not be segmented.
+    The shares of an image's classes, in [0, 1], sum to 1, unless its note says that pixels have no data. A class that
+    it does not have has share 0 and no confidence. Both are missing in the row of an image that could not be segmented.
     """
     import pyarrow as pa
 

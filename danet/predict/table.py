@@ -12,6 +12,7 @@ from danet.files import csv_text, write_atomically
 from danet.predict.job import Job
 from danet.predict.outputs import read_summary
 
+_FURTHER = ("unknown", "no_data")  # after them, if an image has such pixels
 _COLUMNS = ("file", "page", "width", "height", "error")  # before those of the classes
 
 
@@ -32,6 +33,8 @@ def write_table(
 ) -> None:
     """Write a CSV file with a row per job: file, page, width, height, error, and the share of each class in [0, 1].
 
+    If an image has them, also the shares of unknown pixels and of those without data. Shares of a row sum to 1.
+
     A name that a spreadsheet would run as a formula begins with an apostrophe; bytes that are no text are escaped.
 
     Args:
@@ -45,14 +48,17 @@ def write_table(
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_COLUMNS, *map(csv_text, classes.names)])
-    for job, result in results:
-        summary = read_summary(job.paths[-1]) if result is None else result
+    read = [(job, read_summary(job.paths[-1]) if result is None else result) for job, result in results]
+    summaries = [summary for _, summary in read if not isinstance(summary, InputError)]
+    further = [name for name in _FURTHER if any(name in summary for summary in summaries)]
+    table.writerow([*_COLUMNS, *map(csv_text, classes.names), *further])
+    for job, summary in read:
         file, page = csv_text(str(job.file)), "" if job.page is None else job.page + 1
         if isinstance(summary, InputError):
             table.writerow([file, page, "", "", csv_text(f"{summary.what}; {summary.remedy}")])
             continue
         shares = {entry["name"]: entry["share"] for entry in summary["classes"]}
         row = [f"{shares.get(name, 0):.6f}" for name in classes.names]
+        row += [f"{summary.get(name, {}).get('share', 0):.6f}" for name in further]
         table.writerow([file, page, summary["width"], summary["height"], "", *row])
     write_atomically(path, text.getvalue().encode(errors="backslashreplace"), overwrite)

@@ -190,6 +190,59 @@ def test_polygons_and_mosaics_that_cannot_be_are_refused_before_the_work(tmp_pat
         assert not (tmp_path / "out").exists()
 
 
+def no_data_tile(path: Path, kind: str) -> np.ndarray:
+    """Write a tile whose first rows have no data, and return where."""
+    with rasterio.open(tile(path.with_name("whole.tif"))) as source:
+        pixels, form = source.read(), source.profile
+    missing = np.zeros((24, 32), bool)
+    missing[:6, 4:] = True
+    pixels[:, missing] = 0
+    pixels[0, ~missing] |= 1  # a pixel has data if a band has
+    form |= {"nodata": 0} if kind == "value" else {"count": 4} if kind == "alpha" else {}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **form) as file:
+        file.write(pixels, (1, 2, 3))
+        if kind == "alpha":
+            file.colorinterp = (*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha)
+            file.write(np.where(missing, 0, 255).astype(np.uint8), 4)
+        if kind == "mask":
+            file.write_mask(~missing)
+    path.with_name("whole.tif").unlink()
+    return missing
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("kind", ["value", "alpha", "mask"])
+def test_pixels_without_data_get_no_class(kind, large, tmp_path, tiny_weights, monkeypatch):
+    missing = no_data_tile(tmp_path / "a.tif", kind)
+    if large:
+        monkeypatch.setattr("danet.predict.inputs.MAX_PIXELS", 500)
+    assert run(tiny_weights, tmp_path / "out", tmp_path / "a.tif", "--polygons", "--mosaic") == 0
+    for name in ("a_labels.tif", "labels.vrt"):
+        with rasterio.open(tmp_path / "out" / name) as labels:
+            assert np.array_equal(labels.read(1) == 255, missing)
+    summary = json.loads((tmp_path / "out/a.json").read_text())
+    assert summary["no_data"] == {"pixels": missing.sum(), "share": pytest.approx(missing.mean())}
+    assert sum(entry["share"] for entry in summary["classes"]) == pytest.approx(1 - missing.mean())
+    features = json.loads((tmp_path / "out/a.geojson").read_text())["features"]
+    assert {feature["properties"]["id"] for feature in features} == {entry["id"] for entry in summary["classes"]}
+
+
+def test_annotations_and_batches_leave_out_pixels_without_data(tmp_path, tiny_weights):
+    missing = no_data_tile(tmp_path / "in/a.tif", "value")
+    assert run(tiny_weights, tmp_path / "coco", tmp_path / "in", "--format", "coco") == 0
+    annotations = json.loads((tmp_path / "coco/predictions_coco.json").read_text())["annotations"]
+    assert sum(annotation["area"] for annotation in annotations) <= (~missing).sum()
+    assert run(tiny_weights, tmp_path / "polygons", tmp_path / "in", "--format", "coco", "--tolerance", "1") == 0
+    pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert run(tiny_weights, tmp_path / "out", tmp_path / "in", "--shard", "1/1") == 0
+    (row,) = parquet.read_table(tmp_path / "out/statistics.parquet").to_pylist()
+    assert row["note"] == f"{missing.mean():.1%} of the pixels have no data"
+    (labels,) = (tmp_path / "out").rglob("*_labels.tif")
+    with rasterio.open(labels) as file:
+        assert np.array_equal(file.read(1) == 255, missing)
+
+
 def test_labels_in_the_folder_of_the_images_are_not_segmented(tmp_path, tiny_weights, capsys):
     tile(tmp_path / "a.tif")
     for _ in range(2):

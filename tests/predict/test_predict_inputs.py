@@ -315,6 +315,15 @@ def test_a_table_has_a_row_per_image(predict, tmp_path):
     assert predict(tmp_path / "in/b.png", "--csv", tmp_path / "t.csv", "--overwrite")[0] == 0
 
 
+def test_a_row_with_unknown_pixels_sums_to_1(predict, tmp_path):
+    assert predict(save(tmp_path / "a.png"), "--csv", tmp_path / "t.csv", "--min-confidence", "0.9")[0] == 0
+    with (tmp_path / "t.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    unknown = json.loads((tmp_path / "out/a.json").read_text())["unknown"]["share"]
+    assert float(row["unknown"]) == pytest.approx(unknown, abs=1e-6) != 0
+    assert sum(map(float, list(row.values())[5:])) == pytest.approx(1, abs=1e-5)
+
+
 def test_an_existing_table_is_not_overwritten(predict, tmp_path):
     (tmp_path / "t.csv").write_text("mine")
     for option in ((), ("--skip-existing",)):  # which continues only a table of danet

@@ -93,6 +93,29 @@ def test_unknown_pixels_are_those_of_low_confidence(predictor):
     assert result.with_unknown(0).summary()["unknown"]["pixels"] == 0
 
 
+def test_another_limit_replaces_the_first(predictor):
+    result = predictor(IMAGE)
+    low, high = np.quantile(result.confidence, (0.3, 0.7)).tolist()
+    for limits in ((high, low), (low, high)):
+        once, twice = result.with_unknown(limits[1]), result.with_unknown(limits[0]).with_unknown(limits[1])
+        assert np.array_equal(twice.labels, once.labels)
+        assert twice.summary() == once.summary()
+
+
+def test_pixels_without_data_are_counted_apart_from_unknown_ones(predictor):
+    result, missing = predictor(IMAGE), np.zeros(IMAGE.shape[:2], bool)
+    missing[:10] = True
+    assert result.without_data(None) is result
+    partly = result.without_data(missing).with_unknown(1).with_unknown(float(np.median(result.confidence)))
+    unknown = (result.confidence < np.median(result.confidence)) & ~missing
+    assert np.array_equal(partly.labels, np.where(missing | unknown, 255, result.labels))
+    summary = partly.summary()
+    assert summary["no_data"] == {"pixels": 560, "share": 0.25}
+    assert summary["unknown"]["pixels"] == unknown.sum()
+    assert sum(entry["share"] for entry in summary["classes"]) + unknown.mean() + 0.25 == pytest.approx(1)
+    assert [text for text, _ in partly.legend()][-1] == "no data  25.0%"
+
+
 def test_unknown_pixels_are_black_in_the_overlay_and_named_in_its_legend():
     classes = Classes(("a", "b"), ((200, 0, 0), (0, 0, 200)))
     confidence = np.full((8, 8), 0.9, np.float32)

@@ -41,6 +41,7 @@ _COLORS = (2, 3), (3, 1), (5, 4), (6, 3), (8, 3)
 _WITH_ALPHA = (1, 2), (2, 4)
 _NOT_PILLOW = "a kind of TIFF that only rasterio reads completely"
 _MAX_STORED = 512 << 20  # bytes of a strip or tile of the input; GDAL decodes them as a whole
+_MASKED = 1 << 22  # pixels whose masks are read at once
 _DRIVERS = {**dict.fromkeys(TIFF, "GTiff"), b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 
 logging.getLogger("rasterio").addHandler(logging.NullHandler())  # GDAL's own messages say less than the exceptions
@@ -252,6 +253,39 @@ def window_reader(source: "DatasetReader", bands: Bands, path: Path) -> ReadWind
         return as_pixels(stored if palette is None else palette[stored[..., 0]], bands, path)
 
     return read
+
+
+def missing_reader(source: "DatasetReader", path: Path) -> ReadWindow | None:
+    """Return a function that tells which pixels of some rows and columns have no data, H,W bool; None if all have.
+
+    These are the pixels in which all bands have the value that the file declares, or whose mask or alpha is 0.
+    """
+    from rasterio.enums import MaskFlags
+
+    if all(MaskFlags.all_valid in flags for flags in source.mask_flag_enums):
+        return None
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        with _read_errors(path):
+            return source.dataset_mask(window=((rows.start, rows.stop), (columns.start, columns.stop))) == 0
+
+    return read
+
+
+def read_missing(path: Path) -> np.ndarray | None:
+    """Return which pixels of a TIFF have no data, H,W bool; None if all have.
+
+    Raises:
+        InputError: see `open_raster`.
+    """
+    with open(path, "rb") as file, open_raster(file, path, any_type=True) as source:
+        if (read := missing_reader(source, path)) is None:
+            return None
+        missing, step = np.empty((source.height, source.width), bool), max(1, _MASKED // source.width)
+        for top in range(0, source.height, step):  # rasterio reads the masks of all bands
+            rows = slice(top, min(top + step, source.height))
+            missing[rows] = read(rows, slice(0, source.width))
+        return missing
 
 
 @contextmanager
