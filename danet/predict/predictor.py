@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -21,7 +22,7 @@ from danet.errors import InputError, missing_torch
 from danet.predict.inference import Inference, Probabilities, memory_errors, predict_samples
 from danet.predict.modules import MODULES, Module
 from danet.predict.pixels import ImageLike, read_pixels
-from danet.predict.protocols import WHOLE, Protocol
+from danet.predict.protocols import WHOLE, Protocol, as_protocol
 from danet.predict.segmentation import Prediction, Segmentation
 from danet.predict.settings import Settings
 from danet.weights import runtimes
@@ -127,20 +128,20 @@ class Predictor:
         with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             return self.folded.logits(images).fused
 
-    def resolve_protocol(self, protocol: Protocol) -> Protocol:
-        """Return the protocol with the network's own `align_corners`, as it is followed."""
-        return replace(protocol, align_corners=self.network.align_corners)
+    def resolve_protocol(self, protocol: Protocol | str) -> Protocol:
+        """Return the protocol, which may be a name, with the network's own `align_corners`, as it is followed."""
+        return replace(as_protocol(protocol), align_corners=self.network.align_corners)
 
     @overload
-    def __call__(self, image: ImageLike, protocol: Protocol = WHOLE, size: int | None = None) -> Segmentation: ...
+    def __call__(self, image: ImageLike, protocol: Protocol | str = WHOLE, size: int | None = None) -> Segmentation: ...
 
     @overload
     def __call__(
-        self, image: Sequence[ImageLike], protocol: Protocol = WHOLE, size: int | None = None
+        self, image: Sequence[ImageLike], protocol: Protocol | str = WHOLE, size: int | None = None
     ) -> list[Segmentation]: ...
 
     def __call__(
-        self, image: ImageLike | Sequence[ImageLike], protocol: Protocol = WHOLE, size: int | None = None
+        self, image: ImageLike | Sequence[ImageLike], protocol: Protocol | str = WHOLE, size: int | None = None
     ) -> Segmentation | list[Segmentation]:
         """Segment an image of any size, or several, which may have different sizes.
 
@@ -148,7 +149,7 @@ class Predictor:
 
         Args:
             image: a path, a Pillow image, an array or a tensor, see `read_pixels`; or a list of them.
-            protocol: scales, windows and averaging; see `danet.predict.protocols`.
+            protocol: scales, windows and averaging, or their name; see `danet.predict.protocols`.
             size: the image's long side in pixels at the network's input; None: the size in the card.
 
         Returns:
@@ -158,7 +159,7 @@ class Predictor:
             InputError: a damaged file; an array of another shape or type; an invalid protocol, or one that defines a
                 size while `size` is given.
         """
-        if isinstance(image, Sequence) and not isinstance(image, str):
+        if isinstance(image, Sequence) and not isinstance(image, str | bytes | bytearray):
             return [self(one, protocol, size) for one in image]
         return self.segment(*read_pixels(image, self.card.bands), protocol, size)
 
@@ -166,7 +167,7 @@ class Predictor:
         self,
         name: str,
         pixels: np.ndarray,
-        protocol: Protocol = WHOLE,
+        protocol: Protocol | str = WHOLE,
         size: int | None = None,
         keep_probabilities: bool = False,
     ) -> Segmentation:
@@ -183,11 +184,11 @@ class Predictor:
         Raises:
             InputError: see `__call__`; too little memory.
         """
-        card = self.card
+        card, given = self.card, as_protocol(protocol)
         if size is not None:
-            _check_size(size, pixels.shape[:2], protocol)
+            _check_size(size, pixels.shape[:2], given)
         long_side = card.size if size is None else size
-        given, protocol = protocol, self.resolve_protocol(protocol)
+        protocol = self.resolve_protocol(given)
         inference = Inference(self.logits, card.mean, card.std, self.device, long_side, protocol)
         kept = Probabilities(pixels.shape[:2], protocol.average)
         with memory_errors(name, pixels):
@@ -326,6 +327,8 @@ def _check_on_cpu(device: str | None) -> None:
 
 
 def _check_size(size: int, shape: tuple[int, ...], protocol: Protocol) -> None:
+    if isinstance(size, bool) or not isinstance(size, Integral):  # NumPy has integers of its own
+        raise InputError("size", f"must be a whole number, got {size!r}", "use the long side in pixels")
     if size < 1:
         raise InputError("size", f"must be at least 1 pixel, got {size}", "use the long side in pixels")
     if (base := protocol.long_side or protocol.short_side) is not None:

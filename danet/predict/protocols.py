@@ -112,6 +112,20 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def as_protocol(protocol: Protocol | str) -> Protocol:
+    """Return a protocol that is given as such or by its name.
+
+    Raises:
+        InputError: neither, or an unknown name.
+    """
+    if isinstance(protocol, str):
+        return find_protocol(protocol)
+    if not isinstance(protocol, Protocol):
+        what = f"is of type {type(protocol).__name__}"
+        raise InputError("protocol", what, f"use a Protocol or a name, such as {next(iter(PROTOCOLS))}")
+    return protocol
+
+
 def check(protocol: Protocol) -> None:
     """Check the values of a protocol.
 

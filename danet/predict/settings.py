@@ -32,7 +32,7 @@ class Settings:
     @classmethod
     def of(cls, card: Card, weights: str, protocol: Protocol, size: int | None, dtype: str) -> "Settings":
         """Return the settings of a network with this card; `size` None means the size in the card."""
-        long_side = card.size if size is None else size
+        long_side = card.size if size is None else int(size)
         name = next((name for name, known in PROTOCOLS.items() if known == protocol), str(protocol))
         return cls(weights, long_side, name, dtype, card.scale_rule == "native" or long_side is None)
 

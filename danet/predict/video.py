@@ -138,6 +138,8 @@ class _Video:
             container, self._missing = stack.enter_context(open_live(path)), 0
         else:
             kind = _DEMUXERS[path.suffix.lower()]
+            if not file.seek(0, 2):
+                raise InputError(path, "empty file (0 bytes)", "copy it again")
             self._missing = _declared_size(file, kind) - file.seek(0, 2)
             container = stack.enter_context(_open_file(file, kind, path))
         if not container.streams.video:

@@ -1,5 +1,9 @@
 """What a predictor accepts as an image: arrays and tensors of several kinds, and lists of images."""
 
+import inspect
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +11,10 @@ from PIL import Image
 
 from danet import InputError
 from danet.data.images.channels import RGB, Bands
+from danet.predict import predictor as predictor_module
 from danet.predict.pixels import read_pixels
 from danet.predict.predictor import load
+from danet.predict.protocols import WHOLE, as_protocol, find_protocol
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 GRAY = IMAGE[..., 0]
@@ -89,3 +95,37 @@ def test_a_list_of_images_gives_a_list_of_segmentations(tiny_weights, tmp_path):
     assert np.array_equal(second.confidence, predictor(IMAGE).confidence)
     assert predictor(()) == []
     assert [one.name for one in predictor((str(tmp_path / "a.png"),), size=64)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((IMAGE, "papermulti"), "protocol: 'papermulti' is unknown; did you mean paper-multi?"),
+        ((IMAGE, "whole", 0), "size: must be at least 1 pixel, got 0"),
+        ((b"content of a file",), "image: is of type bytes; use a path, a Pillow image, an array or a tensor"),
+    ],
+)
+def test_other_arguments_are_refused_in_one_line(tiny_weights, arguments, text):
+    with pytest.raises(InputError, match=f"^{re.escape(text)}"):
+        load(tiny_weights)(*arguments)
+
+
+def test_arguments_of_other_types_are_refused_in_one_line():
+    """Without the type checker of these tests, which users do not have."""
+    check_size, to_protocol = (inspect.unwrap(checked) for checked in (predictor_module._check_size, as_protocol))
+    for size in ("320", 320.5, True):
+        with pytest.raises(InputError, match=f"^size: must be a whole number, got {size!r}; use the long side"):
+            check_size(size, (1, 1), WHOLE)
+    check_size(np.int64(320), (1, 1), WHOLE)
+    with pytest.raises(InputError, match=r"^protocol: is of type int; use a Protocol or a name, such as whole"):
+        to_protocol(3)
+
+
+def test_a_protocol_may_be_given_by_its_name(tiny_weights, tmp_path):
+    predictor, name = load(tiny_weights), "mmseg-slide-769"
+    result = predictor(IMAGE, name, 64)
+    assert np.array_equal(result.labels, predictor(IMAGE, find_protocol(name), 64).labels)
+    result.save(tmp_path)
+    settings = json.loads((tmp_path / "image.json").read_text())["settings"]
+    expected = {"weights": predictor.fingerprint, "size": 64, "protocol": name, "dtype": "float32"}
+    assert settings == expected

@@ -122,6 +122,9 @@ def test_readable_frames_of_a_truncated_video_are_written(name, options, tiny_we
 
 def test_files_that_are_not_videos_are_rejected(predictor, tmp_path, monkeypatch):
     (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"empty\.mp4: empty file \(0 bytes\); copy it again"):
+        segment_video(predictor, tmp_path / "empty.mp4", tmp_path / "out")
     with pytest.raises(InputError, match=r"text\.mp4: not a readable video"):
         segment_video(predictor, tmp_path / "text.mp4", tmp_path / "out")
     source = video(tmp_path / "clip.mp4", [0, 100])
