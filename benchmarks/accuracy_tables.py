@@ -30,8 +30,8 @@ def default_weights() -> str:
 
 
 def attention() -> str:
-    """Return where the attention of the bundled weights looks and what it is worth, next to those of 0.1.0."""
-    measured = [read(name)["attention"] for name in ("default", "attention_0_1_0")]
+    """Return where the attention of the bundled weights looks and what it is worth, next to their twin and 0.1.0."""
+    measured = [read(name)["attention"] for name in ("default", "attention_twin", "attention_0_1_0")]
     rows = [
         (f"{words}, %", *(percent(found["position"][key]) for found in measured))
         for words, key in (
@@ -55,7 +55,10 @@ def attention() -> str:
         pairs = (found["without"][module] for found in measured)
         cells = (f"{percent(row['difference'], 2, '+')} {interval(row['by_images_95'], 2)}" for row in pairs)
         rows.append((f"without {words}, points [95% over images]", *cells))
-    return markdown(("", "bundled weights", "those of 0.1.0"), rows)
+    twin = read("bundled_twin")["rows"][-1]
+    gain = f"{percent(twin['difference'], 2, '+')} {interval(twin['by_images_95'], 2)}"
+    rows.append(("trained without attention, points [95% over images]", gain, "", ""))
+    return markdown(("", "bundled weights", "their twin", "those of 0.1.0"), rows)
 
 
 def attention_by_class() -> str:

@@ -202,7 +202,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _measure(way: str, folder: Path, options: Options) -> dict[str, float | None]:
+def _measure(way: str, folder: Path, options: Options) -> dict[str, Any]:
     """Return mIoU (a fraction), minutes (None of a run that was interrupted), and the number of images seen."""
     start, danet_run = time.perf_counter(), folder.with_name(f"{folder.name}-danet")
     resumed = way == "danet" and danet_run.exists()

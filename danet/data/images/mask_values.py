@@ -45,7 +45,7 @@ def coding_of(image: Image.Image) -> Coding | None:
     if decoder in ("ppm", "ppm_plain") and isinstance(args, tuple) and len(args) > 1:
         largest, white = args[1], 65535 if image.mode == "I" else 255
         return Coding(largest, white) if largest != white else None
-    raw = args[0] if isinstance(args, tuple) else args
+    raw = args[0] if isinstance(args, tuple) and args else args
     if not isinstance(raw, str) or not raw.startswith("L"):
         return None
     largest, inverted = _LARGEST.get(raw[:3], 255), "I" in raw
