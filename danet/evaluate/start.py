@@ -126,8 +126,7 @@ def evaluate(
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
-    if attention:
-        _check_inspected(protocol, dtype)
+    _check_inspected(attention, protocol, dtype)
     split = split or ("val" if fold is None else "train")
     evaluated = Evaluated(
         Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
@@ -227,10 +226,10 @@ def _check_predicted(evaluated: Evaluated, weights: object, attention: bool, cou
             raise InputError(name, what, "leave it out, or leave out `predictions`")
 
 
-def _check_inspected(protocol: str, dtype: str) -> None:
+def _check_inspected(attention: bool, protocol: str, dtype: str) -> None:
     """Check that attention is measured on the network that predicts: on whole images, in float32."""
     for name, value, only in (("protocol", protocol, "whole"), ("dtype", dtype, "float32")):
-        if value != only:
+        if attention and value != only:
             raise InputError("attention", f"is measured with the {name} {only!r} only", f"leave out `{name}`")
 
 
