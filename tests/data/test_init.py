@@ -79,6 +79,81 @@ def test_smoothed_masks_without_a_threshold_name_it(tmp_path):
     assert "write threshold: 128 in dataset.yaml, instead of label_map" in problems[0].remedy
 
 
+@pytest.mark.parametrize("one_bit", [True, False])
+def test_white_may_be_1_in_some_masks_and_255_in_others(tmp_path, one_bit):
+    build(tmp_path, [stripes(0, 255)] * 6 + [stripes(0)])
+    for i in range(3):
+        save(tmp_path / f"masks/p{i}.png", stripes(0, 1) > 0 if one_bit else stripes(0, 1))
+    proposal = propose(tmp_path)
+    assert (proposal.kind, proposal.classes.names) == ("0/255", ("background", "foreground"))
+    assert (proposal.ignore, proposal.label_map) == (None, {0: 0, 1: 1, 255: 1})
+    assert proposal.notes == (
+        "masks with the values 0 and 1: 3 of 7 (p0.png, p1.png, p2.png); the others have 0 and 255, and none has both "
+        "1 and 255, so 1 and 255 are read as one class; if 255 means unlabeled, delete dataset.yaml and run danet init "
+        "DIR --ignore 255",
+    )
+    (tmp_path / "classes.txt").write_text("sky\ncloud\n")
+    proposal = propose(tmp_path)
+    assert (proposal.classes.names, proposal.label_map) == (("sky", "cloud"), {0: 0, 1: 1, 255: 1})
+    write(tmp_path, proposal)
+    report = check_folder(tmp_path)
+    assert report.problems == ()
+    assert not any("255" in warning.what for warning in report.warnings)
+    assert report.splits["all"].pixels == (6 * 96 + 192, 6 * 96)
+    given = propose(tmp_path, ignore=255)
+    assert (given.ignore, given.label_map, given.classes.names) == (255, None, ("sky", "cloud"))
+
+
+@pytest.mark.parametrize("more", [stripes(0, 1, 255), stripes(0, 2, 255)])
+def test_1_and_255_in_one_mask_differ(tmp_path, more):
+    proposal = propose(build(tmp_path, [stripes(0, 255), stripes(0, 1), more] * 3))
+    assert proposal.ignore == 255
+    assert proposal.label_map is None
+
+
+def test_an_existing_dataset_yaml_that_ignores_one_of_two_whites_is_noticed(tmp_path):
+    build(tmp_path, [stripes(0, 255)] * 4 + [stripes(0, 1)] * 4)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    first, *_ = check_folder(tmp_path).warnings
+    assert "4 of 8 (p4.png, p5.png, p6.png, p7.png); the others have 0 and 255, and none has both" in first.what
+    assert "write label_map: {0: 0, 1: 1, 255: 1} in dataset.yaml, without ignore" in first.remedy
+
+
+def test_white_of_1_bit_is_above_a_threshold(tmp_path):
+    edge = stripes(0)
+    edge[:, :8] = 255
+    edge[0, 7:10] = 190, 120, 60
+    build(tmp_path, [edge] * 10)
+    save(tmp_path / "masks/p3.png", edge >= 128)
+    proposal = propose(tmp_path)
+    assert proposal.threshold == 128
+    assert proposal.values == {0: 10 * int((edge < 128).sum()), 255: 10 * int((edge >= 128).sum())}
+    write(tmp_path, proposal)
+    report = check_folder(tmp_path)
+    assert report.splits["all"].pixels == tuple(proposal.values.values())
+    assert report.warnings == ()
+
+
+def test_masks_of_0_and_1_below_a_threshold_are_named(tmp_path):
+    edge = stripes(0)
+    edge[:, :8] = 255
+    edge[0, 7:10] = 190, 120, 60
+    build(tmp_path, [edge] * 10)
+    save(tmp_path / "masks/p3.png", (edge >= 128).astype(np.uint8))
+    proposal = propose(tmp_path)
+    what = "masks of only 0 and 1, which are below the threshold: 1 of 10 (p3.png)"
+    assert f"{what}; save them with 0 and 255" in proposal.notes
+    write(tmp_path, proposal)
+    assert what in [warning.what for warning in check_folder(tmp_path).warnings]
+
+
+def test_255_that_is_read_as_unlabeled_is_noted(tmp_path):
+    build(tmp_path, [stripes(0, 1, 2, 255)] * 4)
+    note = "255 is read as unlabeled: 25.0% of the pixels are ignored; if it is a class, add it to classes and "
+    assert any(text.startswith(note) for text in propose(tmp_path).notes)
+    assert not any("255 is read" in text for text in propose(tmp_path, ignore=255).notes)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

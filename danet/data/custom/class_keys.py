@@ -42,7 +42,8 @@ def read_class_settings(file: Path, values: Mapping[str, Any]) -> ClassSettings:
         classes, train_ids = _group(file, values, listed)
         mapping = _label_map(file, values, len(names))
         targets = {value: target if target == IGNORE else train_ids[target] for value, target in mapping.items()}
-        return ClassSettings(classes, LabelMap(targets, len(classes)), read_mask)
+        read = partial(read_mask, white=255) if "threshold" in values else read_mask
+        return ClassSettings(classes, LabelMap(targets, len(classes)), read)
     if both := [key for key in ("palette", "label_map", "threshold") if key in values]:
         remedy = f"remove {both[0]}: colors define the class of each pixel, and its display color"
         raise InputError(file, f"{both[0]} and colors exclude each other", remedy)

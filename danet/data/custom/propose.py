@@ -1,5 +1,6 @@
 """Propose the dataset.yaml of a user's folder from its masks. Command: danet init DIR."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from danet.data.annotations.labelme import check_old_folders
 from danet.data.annotations.recognize import FORMATS, import_advice, recognize
 from danet.data.annotations.source import Source
 from danet.data.classes import IGNORE, Classes, Color
+from danet.data.custom.binary_values import note_ignored
 from danet.data.custom.class_lists import find_class_lists
 from danet.data.custom.name_classes import Choose, NamedClasses, name_colors, name_values, refuse_to_choose
 from danet.data.custom.proposal import Pixels, Proposal
@@ -81,16 +83,22 @@ def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | 
     if meaning.kind == "Cityscapes label ids":
         others = {value: IGNORE for value in range(34) if value not in meaning.ids}
         label_map = {value: train_id for train_id, value in enumerate(meaning.ids)} | others
-        return _proposal(scanned, meaning.kind, scanned.values, cityscapes.CLASSES, IGNORE, label_map, meaning.notes)
+        notes = (*note_ignored(scanned.values, (IGNORE,)), *meaning.notes)
+        return _proposal(scanned, meaning.kind, scanned.values, cityscapes.CLASSES, IGNORE, label_map, notes)
     if meaning.threshold is not None:
         scanned = replace(scanned, values=_divide(scanned.values, meaning.threshold))
-    named = name_values(scanned, meaning, lists, first_class, choose)
+    whole = replace(scanned, values=_unite(scanned.values, meaning.same))
+    named = name_values(whole, meaning, lists, first_class, choose)
     label_map = {value: train_id for train_id, values in enumerate(named.keys.values()) for value in values}
     label_map |= dict.fromkeys(named.ignored[1:], IGNORE)
+    if meaning.same:
+        label_map |= {value: label_map.get(other, IGNORE) for value, other in meaning.same.items()}
+        label_map = dict(sorted(label_map.items()))
     spare = Classes.named(tuple(named.keys)).palette
     palette = (scanned.palette.get(values[0], spare[i]) for i, values in enumerate(named.keys.values()))
     identity = all(value == train_id for value, train_id in label_map.items())
-    notes = (*meaning.notes, *named.notes)
+    ignored_notes = note_ignored(scanned.values, named.ignored) if ignore is None else ()
+    notes = (*ignored_notes, *meaning.notes, *named.notes)
     void = named.ignored[0] if named.ignored else None
     mapping = None if identity else label_map
     classes = Classes(tuple(named.keys), tuple(palette))
@@ -103,6 +111,14 @@ def _describe_classes(scanned: MaskScan, ignore: int | None, first_class: int | 
         return replace(proposal, notes=(*notes, smoothed, *named.notes))
     smoothed = f"{smoothed}, divided by threshold: {meaning.threshold}; other thresholds make objects larger or smaller"
     return replace(proposal, label_map=None, threshold=meaning.threshold, notes=(*notes, smoothed, *named.notes))
+
+
+def _unite(values: Mapping[int, int], same: Mapping[int, int]) -> dict[int, int]:
+    """Return the pixels of each value, with those of the values that mean the same."""
+    united: Counter[int] = Counter()
+    for value, pixels in values.items():
+        united[same.get(value, value)] += pixels
+    return dict(united)
 
 
 def _divide(values: Mapping[int, int], threshold: int) -> dict[int, int]:

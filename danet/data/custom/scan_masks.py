@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from danet.data.classes import IGNORE, NO_DATA, Color
+from danet.data.custom.binary_values import WHITE, are_mixed, describe_dark, describe_mixed, is_smoothed
 from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.custom.discover import find_layout
 from danet.data.custom.layout import Folders, Layout, image_files, image_files_or_arrays
@@ -16,6 +17,7 @@ from danet.data.datasets import cityscapes
 from danet.data.images.channels import Bands, Header
 from danet.data.images.color_masks import count_colors, palette_of, read_colors
 from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES
+from danet.data.images.mask_values import has_one_bit
 from danet.data.images.pillow import SWAPPING
 from danet.data.images.read import ARRAYS, declared_no_data, read_header, read_image, read_mask
 from danet.data.naming import match_masks
@@ -51,6 +53,7 @@ class MaskScan:
         transparent: number of bands, alpha included, if the alpha of the images varies; else None.
         upright: whether the EXIF orientation of images has to be applied to fit the masks; None if no mask shows it.
         white: the proposed value of white if 16-bit images are dark, else None.
+        mixed: the description of masks of 0 and 1 beside masks of 0 and 255, if there are such; else "".
     """
 
     layout: Layout
@@ -65,6 +68,7 @@ class MaskScan:
     transparent: int | None = None
     upright: bool | None = None
     white: int | None = None
+    mixed: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Meaning:
         ignore: the mask value of unlabeled pixels; None if there is none.
         notes: notes for the user, one line each.
         threshold: the mask value from which on pixels belong to the second of two classes; None: values are exact.
+        same: mask value -> one of `ids` that means the same.
     """
 
     kind: MaskKind
@@ -84,6 +89,7 @@ class Meaning:
     ignore: int | None
     notes: tuple[str, ...] = ()
     threshold: int | None = None
+    same: Mapping[int, int] = field(default_factory=dict)
 
 
 def scan(root: Path) -> MaskScan:
@@ -107,7 +113,7 @@ def scan(root: Path) -> MaskScan:
     if extra := sorted(mask.name for mask in masks - paired):
         notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
     notes += _left_out(dict.fromkeys(each.images for each in folders), {*images, *masks})
-    values, colors, palette, mask_notes = _read_masks(sorted(paired))
+    values, colors, palette, mixed, mask_notes = _read_masks(sorted(paired))
     headers = {
         pair: header
         for pair, header in zip(found, map_in_threads(lambda pair: _header(pair.image), found), strict=True)
@@ -129,6 +135,7 @@ def scan(root: Path) -> MaskScan:
         transparent,
         upright,
         white,
+        mixed,
     )
 
 
@@ -182,20 +189,22 @@ def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -
     return Meaning(kind, ids, void, tuple(notes))
 
 
-def if_unlabeled(value: int) -> str:
-    """Return what to do if a value means unlabeled."""
-    return f"if it means unlabeled, delete dataset.yaml and run danet init DIR --ignore {value}"
+def if_unlabeled(value: int, name: str = "it") -> str:
+    """Return what to do if a value, called by this name, means unlabeled."""
+    return f"if {name} means unlabeled, delete dataset.yaml and run danet init DIR --ignore {value}"
 
 
 def _binary(scanned: MaskScan) -> Meaning | None:
-    """Recognize masks of 0 and 255, with or without smoothed edges."""
+    """Recognize masks of 0 and 255, with or without smoothed edges, also if some have 1 instead of 255."""
     between = {value: pixels for value, pixels in scanned.values.items() if value not in (0, 255)}
     if not {0, 255} <= scanned.values.keys():
         return None
     if not between:
         return Meaning("0/255", (0, 255), None)
-    smoothed = len(between) >= 3 and max(between) >= 128 and max(between.values()) < scanned.values[255]
-    if not smoothed or sum(between.values()) > 0.25 * sum(scanned.values.values()):
+    if scanned.mixed and scanned.palette.get(1) == scanned.palette.get(255):
+        note = f"{scanned.mixed}, so 1 and 255 are read as one class"
+        return Meaning("0/255", (0, 255), None, (f"{note}; {if_unlabeled(255, '255')}",), same={1: 255})
+    if not is_smoothed(scanned.values):
         return None
     what = f"{sum(between.values())} pixels have values between 0 and 255 ({len(between)} different ones)"
     return Meaning("0/255", (0, 255), None, (f"{what}: smoothed edges",), _THRESHOLD)
@@ -239,10 +248,11 @@ class _Mask(NamedTuple):
     colored: bool
     error: InputError | None
     no_data: float | None = None
+    one_bit: bool = False
 
 
-def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], dict[int, Color], list[str]]:
-    """Return `MaskScan.values`, `.colors`, `.palette` and notes."""
+def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int], dict[int, Color], str, list[str]]:
+    """Return `MaskScan.values`, `.colors`, `.palette`, `.mixed` and notes."""
     masks = map_in_threads(_read_mask, files)
     errors = [mask.error for mask in masks if mask.error]
     if len(errors) == len(masks):
@@ -259,15 +269,34 @@ def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int]
         colors: Counter[Color] = Counter()
         for counts in map_in_threads(_count_colors, files):
             colors.update(counts)
-        return {}, dict(sorted(colors.items())), {}, notes
-    values: Counter[int] = Counter()
-    for mask in masks:
-        values.update(mask.values)
+        return {}, dict(sorted(colors.items())), {}, "", notes
+    values = _total(mask for mask in masks if not mask.one_bit)
+    by_name = {file.name: mask.values for file, mask in zip(files, masks, strict=True) if not mask.one_bit}
+    if smoothed := is_smoothed(values):  # a threshold divides them, so white of 1 bit is 255
+        masks = [mask._replace(values=_white(mask.values)) if mask.one_bit else mask for mask in masks]
+        if dark := describe_dark(by_name):
+            notes.append(f"{dark}; save them with 0 and 255")
+    values = _total(masks)
+    mixed = ""
+    if not smoothed and are_mixed([mask.values for mask in masks if not mask.error]):
+        mixed = describe_mixed({file.name: mask.values for file, mask in zip(files, masks, strict=True)})
     notes += _no_data_notes(masks, values)
     values.pop(NO_DATA, None)
     whole = next((dict(enumerate(mask.palette)) for mask in masks if mask.palette), {})
     palette = {} if all(color == (value,) * 3 for value, color in used) else {**whole, **dict(used)}
-    return dict(sorted(values.items())), {}, palette, notes
+    return dict(sorted(values.items())), {}, palette, mixed, notes
+
+
+def _total(masks: Iterable[_Mask]) -> Counter[int]:
+    values: Counter[int] = Counter()
+    for mask in masks:
+        values.update(mask.values)
+    return values
+
+
+def _white(values: Mapping[int, int]) -> dict[int, int]:
+    """Return the values of a mask of 1 bit as they are under a threshold."""
+    return {WHITE * value: pixels for value, pixels in values.items()}
 
 
 def _no_data_notes(masks: Sequence[_Mask], values: Mapping[int, int]) -> list[str]:
@@ -284,7 +313,9 @@ def _no_data_notes(masks: Sequence[_Mask], values: Mapping[int, int]) -> list[st
 def _read_mask(file: Path) -> _Mask:
     try:
         no_data = declared_no_data(file) if file.suffix.lower() in (".tif", ".tiff") else None
-        return _Mask(count_values(read_mask(file)), palette_of(file), False, None, no_data)
+        values = count_values(read_mask(file))
+        one_bit = values.keys() <= {0, 1} and has_one_bit(file)
+        return _Mask(values, palette_of(file), False, None, no_data, one_bit)
     except InputError as error:
         colored = bool(_count_colors(file))
         return _Mask({}, None, colored, None if colored else error)

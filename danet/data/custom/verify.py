@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from danet.data.classes import IGNORE, NO_DATA, Classes
+from danet.data.custom.binary_values import are_mixed, describe_dark, describe_mixed
 from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.images.channels import Header
 from danet.data.images.formats import SUFFIXES
@@ -132,7 +133,11 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
         turned=tuple(pair.image.name for pair, result in zip(samples.pairs, results, strict=True) if result.turned),
     )
     problems = (*_ignored_foreground(samples, counts), *(p for result in results for p in result.problems))
-    warned = (*_without_labels(samples, results, split, counts), *_bit_depths(samples, results, split))
+    warned = (
+        *_without_labels(samples, results, split, counts),
+        *_bit_depths(samples, results, split),
+        *_mixed_whites(samples, results),
+    )
     digests = {pair.name: r.digest for pair, r in zip(samples.pairs, results, strict=True) if r.digest}
     present = {
         pair.name: frozenset(mapping[value] for value in result.values if value in mapping) - {IGNORE}
@@ -238,6 +243,20 @@ def _ignored_foreground(samples: PairedFiles, counts: Counts) -> Iterator[Proble
         name = samples.classes.names[1]
         what = f"the masks contain only 0 and 255, and 255 is ignored, so no pixel has the class {name!r}"
         yield Problem(samples.pairs[0].mask.parent, what, "write label_map: {0: 0, 255: 1} in dataset.yaml")
+
+
+def _mixed_whites(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[Problem]:
+    """Report masks of 0 and 1 beside masks of 0 and 255 if only one of these whites is foreground."""
+    mapping = samples.label_map.mapping
+    masks = {p.mask.name: r.values for p, r in zip(samples.pairs, results, strict=True) if r.values}
+    if not masks:
+        return
+    folder = samples.pairs[0].mask.parent
+    if mapping.get(IGNORE) == IGNORE and are_mixed([*masks.values()]):
+        remedy = "if 255 means the same as 1, write label_map: {0: 0, 1: 1, 255: 1} in dataset.yaml, without ignore"
+        yield Problem(folder, f"{describe_mixed(masks)}, and 255 is ignored", remedy)
+    if mapping.get(0) == mapping.get(1) != mapping.get(IGNORE, IGNORE) != IGNORE and (dark := describe_dark(masks)):
+        yield Problem(folder, dark, "save them with 0 and 255")
 
 
 def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from danet.data.images.formats import LOSSY, Stream
 from danet.data.images.pages import tiff_directories
+from danet.data.images.pillow import MAX_PIXELS, open_image
 from danet.errors import InputError
 
 _COMPRESSION = 259
@@ -50,6 +51,15 @@ def coding_of(image: Image.Image) -> Coding | None:
         return None
     largest, inverted = _LARGEST.get(raw[:3], 255), "I" in raw
     return Coding(largest, 255, inverted) if largest < 255 or inverted else None
+
+
+def has_one_bit(path: Path) -> bool:
+    """Return whether a mask has 1 bit per pixel."""
+    try:
+        with open_image(path, MAX_PIXELS, decode=False) as image:
+            return image.mode == "1"
+    except InputError:  # a TIFF that Pillow does not read, or damaged
+        return False
 
 
 def check_lossless(image: Image.Image, path: Path | str, content: str) -> None:

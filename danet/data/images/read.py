@@ -131,7 +131,10 @@ def read_header(path: Path | str) -> Header:
 
 
 def read_mask(
-    path: Path | str, max_pixels: int = MAX_PIXELS, or_else: str = "write colors: in dataset.yaml"
+    path: Path | str,
+    max_pixels: int = MAX_PIXELS,
+    or_else: str = "write colors: in dataset.yaml",
+    white: int = 1,
 ) -> np.ndarray:
     """Read a mask as H,W integers (uint8, int32 or int64), exactly as stored.
 
@@ -143,6 +146,7 @@ def read_mask(
         path: the file.
         max_pixels: maximum size.
         or_else: what may be done about a mask of colors, besides saving class ids.
+        white: the value of white pixels in masks of 1 bit.
 
     Raises:
         InputError: not a complete, readable mask with one value per pixel.
@@ -151,7 +155,7 @@ def read_mask(
         if not isinstance(mask, Image.Image):
             values = mask[..., 0] if (mask[..., :1] == mask).all() else mask
         elif mask.mode in ("1", "L", "P"):
-            values = np.asarray(mask, np.uint8)
+            values = np.asarray(mask, np.uint8) * np.uint8(white if mask.mode == "1" else 1)
         elif mask.mode.startswith("I"):
             values = np.asarray(mask).astype(np.int32)
         elif mask.mode in ("LA", "PA"):
