@@ -166,12 +166,15 @@ class DANet(nn.Module, HubMethods):
         self.auxiliary_head = fcn_head(sizes[-2], num_classes) if auxiliary else None
         self.align_corners, self.in_channels = align_corners, in_channels
 
-    def forward(self, images: Float[Tensor, "B N H W"], attention: bool = False) -> Outputs | TrainingOutputs:
+    def forward(
+        self, images: Float[Tensor, "B N H W"], attention: bool = False, detach: bool = False
+    ) -> Outputs | TrainingOutputs:
         """Return the logits at the size of the images; in training mode also those of the auxiliary head.
 
         Args:
             images: normalized images.
             attention: also return query and key of the position module, as `TrainingOutputs`.
+            detach: pass no gradient from these query and key to the features that they are computed from.
 
         Raises:
             InputError: `attention` of a network without position attention.
@@ -179,7 +182,7 @@ class DANet(nn.Module, HubMethods):
         up = partial(upsample, size=images.shape[-2:], align_corners=self.align_corners)
         stages = self.backbone(images)
         features, finer = self.split(stages)
-        small, rows = self._classify(features, finer, attention)
+        small, rows = self._classify(features, finer, attention, detach)
         outputs = Outputs(up(small.fused), *(None if logits is None else up(logits) for logits in small[1:]))
         has_auxiliary = self.auxiliary_head is not None and self.training
         if rows is None and not has_auxiliary:
@@ -214,7 +217,7 @@ class DANet(nn.Module, HubMethods):
         return self.classifier(features if self.decoder is None else self.decoder(features, finer))
 
     def _classify(
-        self, features: Tensor, finer: Sequence[Tensor], attention: bool = False
+        self, features: Tensor, finer: Sequence[Tensor], attention: bool = False, detach: bool = False
     ) -> tuple[Outputs, AttentionRows | None]:
         if self.position is None:
             if attention:
@@ -225,7 +228,8 @@ class DANet(nn.Module, HubMethods):
         reduced = self.position.reduce(features)
         module = self.position.attention
         grid = reduced.shape[2], reduced.shape[3]
-        rows = AttentionRows(*module.query_key(reduced), grid) if attention else None
+        source = reduced.detach() if detach else reduced
+        rows = AttentionRows(*module.query_key(source), grid) if attention else None
         position = self.position.refine(module(reduced))
         if self.channel is None:
             return Outputs(self.fuse([position], finer)), rows

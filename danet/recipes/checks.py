@@ -109,6 +109,7 @@ def _optim_rules(optim: Optim) -> list[Rule]:
 
 def _other_rules(recipe: Recipe) -> list[Rule]:
     scale, losses = recipe.network.initial_scale, asdict(recipe.loss)
+    del losses["detach_attention"]
     return [
         *((f"loss.{name}", value, 0 <= value < float("inf"), "0 or more") for name, value in losses.items()),
         *(

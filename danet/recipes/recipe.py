@@ -154,7 +154,7 @@ class Optim:
     """epochs at the start in which batch normalization in the backbone keeps its statistics"""
     layer_decay: float = 1.0
     """ratio of the learning rate of each stage of the backbone to that of the next one; below 1, early stages, whose
-    ImageNet features are general, change less"""
+    ImageNet features are general, change less; a stage ends with one of the backbone's feature maps"""
     patience: int | None = None
     """stop after this many validations without a better mIoU; default: train to the last step"""
 
@@ -174,6 +174,8 @@ class Loss:
     attention: float = 0.0
     """weight of the loss that makes pixels attend to their own class, if the network is a danet with position
     attention; 0 in the paper, 0.4 where we use it"""
+    detach_attention: bool = False
+    """let this loss train the queries and keys only, not the features that they are computed from"""
     presence: float = 0.2
     """weight of EncNet's loss of which classes are in the image"""
 
@@ -220,6 +222,11 @@ class Recipe:
     def supervises_attention(self) -> bool:
         """Return whether the attention loss is computed."""
         return self.loss.attention > 0 and self.network.position and self.network.architecture == "danet"
+
+    @property
+    def forward_options(self) -> dict[str, bool]:
+        """Return the arguments with which the network's `forward` returns what the losses need."""
+        return {"attention": True, "detach": self.loss.detach_attention} if self.supervises_attention else {}
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,7 @@ def _kept_bytes(network: AnyNetwork, recipe: Recipe, channels: int, images: int)
     labels = torch.zeros(images, *recipe.data.crop, dtype=torch.int64)
     pixelwise = asdict(recipe.criterion) | dict.fromkeys(REGION_LOSSES, 0.0)
     with _noted(network.state_dict(keep_vars=True).values()) as kept:
-        options = {"attention": True} if recipe.supervises_attention else {}
-        multi_loss(network(tensors, **options), labels, asdict(recipe.loss), criterion=pixelwise)
+        multi_loss(network(tensors, **recipe.forward_options), labels, asdict(recipe.loss), criterion=pixelwise)
     largest = max(kept, key=lambda tensor: tensor.untyped_storage().nbytes())
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept)
     return total + largest.untyped_storage().nbytes(), tuple(largest.shape[1:])

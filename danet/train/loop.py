@@ -345,8 +345,7 @@ def compute_gradients(
         accumulating = i < len(parts) - 1 and isinstance(network, DistributedDataParallel)
         with network.no_sync() if accumulating else contextlib.nullcontext():  # pyright: ignore[reportCallIssue]
             with torch.autocast(process.device.type, torch.bfloat16, enabled=recipe.optim.precision == "bfloat16"):
-                options = {"attention": True} if recipe.supervises_attention else {}
-                outputs = network(normalize(images, card.mean, card.std), **options)
+                outputs = network(normalize(images, card.mean, card.std), **recipe.forward_options)
             total, by_name = multi_loss(outputs, labels, asdict(recipe.loss), valid, weights, asdict(recipe.criterion))
             (total * process.world).backward()  # DDP averages gradients, but the loss is a sum over processes
         for name, value in {"total": total, **by_name}.items():

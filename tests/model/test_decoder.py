@@ -69,6 +69,18 @@ def test_output_stride_is_that_of_the_attention_grid(stride, grid, finer):
     assert len(network.decoder.fusions) == finer
 
 
+def test_detached_attention_trains_query_and_key_only():
+    torch.manual_seed(0)
+    network, images = tiny(dropout=0.0), torch.randn(2, 3, 64, 64)
+    plain, detached = (network(images, attention=True, detach=detach) for detach in (False, True))
+    torch.testing.assert_close(detached, plain, rtol=0, atol=0)
+    sum((rows**2).sum() for rows in detached.attention[:2]).backward()
+    reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert reached == {
+        f"position.attention.{layer}.{kind}" for layer in ("query", "key") for kind in ("weight", "bias")
+    }
+
+
 @pytest.mark.parametrize("modules", [{"position": False}, {"channel": False}, {"position": False, "channel": False}])
 def test_decoder_refines_every_ablation(modules):
     outputs = tiny(**modules).eval()(torch.randn(1, 3, 64, 64))

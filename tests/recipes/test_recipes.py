@@ -18,6 +18,7 @@ from danet.cli import main
 from danet.data.registry import DATASETS
 from danet.files import format_bytes
 from danet.model.baselines import build_network
+from danet.model.loss import FACTORS
 from danet.predict.protocols import PROTOCOLS
 from danet.recipes import PUBLISHED, Data, Loss, Network, Optim, Recipe, from_dict
 from danet.train.estimate import estimate
@@ -224,8 +225,8 @@ def test_weights_of_losses_that_the_network_lacks_do_not_suffice(network):
     options = {"attention": True} if network.architecture == "danet" and network.position else {}
     with torch.no_grad():
         found = built(torch.randn(2, 3, 64, 64), **options)._asdict()
-    for name in vars(Loss()):
-        recipe = Recipe(network=network, loss=Loss(**{each: float(each == name) for each in vars(Loss())}))
+    for name in FACTORS:
+        recipe = Recipe(network=network, loss=Loss(**{each: float(each == name) for each in FACTORS}))
         if found.get(name) is not None:
             recipes.check(recipe)
         else:
