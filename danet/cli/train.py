@@ -165,16 +165,15 @@ def _choose(options: Train, args: Sequence[str]) -> int:
     from danet.train.auto import choose
     from danet.train.dry_run import describe
     from danet.train.loop import exhaust
-    from danet.train.start import run_options
+    from danet.train.start import print_choices, run_options
     from danet.train.time_budget import parse_seconds
 
     folder = _folder(options, args[0])
     weights = {"backbone_weights": options.backbone_weights, "initial_weights": options.initial_weights}
     seconds = None if options.time_budget is None else parse_seconds(options.time_budget)
     given = given_names(args)
-    choice = choose(options.recipe, run_options(folder, **weights, **vars(options.execution)), given, seconds)
-    for line in choice.lines():
-        print_note(line)
+    run = run_options(folder, **weights, **vars(options.execution))
+    choice = print_choices(choose(options.recipe, run, given, seconds))
     chosen = [word for name, value in choice.settings.items() for word in option_words(name, value)]
     command = without_options(args, ("--auto", "--dry-run", "--time-budget"))
     print(printable(f"command: danet train {shlex.join([*command, *chosen])}"), file=sys.stderr)

@@ -106,14 +106,16 @@ def choose(
         transform: the user's own augmentation.
 
     Raises:
-        InputError: another dataset; several processes; `options.folder` is not empty; the memory or the time do not
-            suffice; see also `loop.iterate`.
+        InputError: another dataset; several processes; `options.folder` is not empty; both `seconds` and the number of
+            steps are given; the memory or the time do not suffice; see also `loop.iterate`.
     """
     started = time.monotonic()
     if recipe.data.dataset != "folder":
         what = f"is for your own images, and this recipe is for {recipe.data.dataset}"
         raise InputError("auto", what, "use the recipe folder, or leave it out")
     recipes.check(recipe)
+    if seconds is not None:
+        time_budget.check_steps_are_free(given)
     process = distributed.start(options.device)
     if process.world > 1:
         what = "measures a single process"
@@ -160,8 +162,10 @@ def _choose_size(chooser: _Chooser, found: ObjectScale | None) -> None:
 
 
 def _batch(recipe: Recipe, images: int) -> tuple[int, str]:
+    parts = recipe.optim.accumulate
     if images < recipe.data.batch:
-        return images, "all training images"
+        batch = max(parts, images // parts * parts)
+        return batch, "all training images" if batch == images else f"a multiple of `optim.accumulate` {parts}"
     return recipe.data.batch, "that of the recipe, for which its learning rate was tuned"
 
 

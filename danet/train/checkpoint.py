@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -79,8 +80,8 @@ class TrainingState:
     ) -> bool:
         """Add a row to the history and return whether its mIoU is above the best so far, or there is none.
 
-        The row contains the mean losses since the last validation, the scores, and the learned scales of the attention
-        modules (alpha and beta), and where position attention looks.
+        The row contains the mean losses since the last validation, of the steps with labels, the scores, the learned
+        scales of the attention modules (alpha and beta), and where position attention looks.
 
         Args:
             step: number of completed steps.
@@ -93,7 +94,10 @@ class TrainingState:
             validation_loss: mean cross-entropy of the validation images.
         """
         scores = confusion.scores()
-        losses = {f"loss_{name}": sum(loss[name] for loss in self.losses) / len(self.losses) for name in self.losses[0]}
+        labeled = [loss for loss in self.losses if any(loss.values())]
+        losses = {
+            f"loss_{name}": fmean(loss[name] for loss in labeled) if labeled else math.nan for name in self.losses[0]
+        }
         scales = {
             name.split(".")[0] + "_scale": p.item()
             for name, p in network.named_parameters()

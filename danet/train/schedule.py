@@ -5,7 +5,7 @@ warm-up.
 """
 
 import re
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Container
 
 import torch
@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from danet.recipes import Optim
 from danet.train.distributed import CpuSyncBatchNorm
 
-_STAGE = re.compile(r"backbone\.(([a-z_]*[a-z])[._]?\d+)")
 _ATTENTION = re.compile(r"attention\.(scale|sharpness|query\.|key\.)")
 
 
@@ -63,18 +62,26 @@ def make_optimizer(network: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 def backbone_depths(network: nn.Module) -> dict[str, int]:
     """Return the stage of each parameter of the backbone, counted from its last stage, which is 0.
 
-    Stages are modules with numbers, such as layer1 or blocks.0. What is before the first one, the stem, belongs to it.
+    A stage ends with a feature map that timm names; what follows the last of them belongs to it. Some of timm's
+    networks have feature maps, mostly of the stem, that are no module's output: they end no stage.
     """
-    names = [name for name, _ in network.named_parameters() if name.startswith("backbone.")]
-    stages = {name: (found[1], found[2]) for name in names if (found := _STAGE.match(name))}
-    kinds = Counter(kind for _, kind in set(stages.values()))
-    order = [stage for stage, kind in dict.fromkeys(stages.values()) if kind == kinds.most_common(1)[0][0]]
-    depth, depths = max(len(order) - 1, 0), {}
-    for name in names:
-        stage, _ = stages.get(name, ("", ""))
-        depth = len(order) - 1 - order.index(stage) if stage in order else depth
-        depths[name] = depth
-    return depths
+    order = [_normalized(name) for name, _ in network.get_submodule("backbone").named_modules()]
+    ends = [
+        max(i for i, name in enumerate(order) if name == end or name.startswith(f"{end}."))
+        for end in (_normalized(info["module"]) for info in network.get_submodule("backbone").feature_info.info)
+        if end in order
+    ]
+    stages = {
+        name: bisect_left(ends[:-1], order.index(_normalized(name.removeprefix("backbone.").rpartition(".")[0])))
+        for name, _ in network.named_parameters()
+        if name.startswith("backbone.")
+    }
+    return {name: max(stages.values()) - stage for name, stage in stages.items()}
+
+
+def _normalized(name: str) -> str:
+    """Return a name that a module of timm has with and without `features_only`, which makes a_b or model.a.b of a.b."""
+    return name.removeprefix("model.").replace("_", ".")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -99,6 +106,7 @@ def freeze(network: nn.Module, part: str, class_layers: Container[str]) -> None:
 def set_training_mode(network: nn.Module, part: str) -> None:
     """Put a network into training mode, but its frozen part into evaluation mode; `part` is that of `freeze`."""
     network.train(part != "features")
+    network.training = True  # so that it returns the outputs of all layers that are trained
     if part == "backbone":
         network.get_submodule("backbone").eval()
 

@@ -10,7 +10,7 @@ from danet import recipes
 from danet.errors import InputError, print_note
 from danet.recipes import Recipe
 from danet.train import loop
-from danet.train.auto import choose
+from danet.train.auto import Choice, choose
 from danet.train.result import Result
 from danet.train.run_folder import RunOptions
 from danet.train.time_budget import fit_to, parse_seconds
@@ -85,13 +85,18 @@ def iterate_training(
     options = run_options(folder, **weights, **execution)
     seconds = None if time_budget is None else parse_seconds(time_budget)
     if auto:
-        choice = choose(chosen, options, settings.keys() | ({"workers"} if workers != 1 else set()), seconds, transform)
-        for line in choice.lines():
-            print_note(line)
-        return choice.start(transform)
+        given = settings.keys() | ({"workers"} if workers != 1 else set())
+        return print_choices(choose(chosen, options, given, seconds, transform)).start(transform)
     if seconds is None:
         return loop.iterate(chosen, options, transform=transform)
     return loop.iterate(chosen, options, transform=transform, fit=fit_to(seconds, settings))
+
+
+def print_choices(choice: Choice) -> Choice:
+    """Print a note for each chosen setting; return the choice."""
+    for line in choice.lines():
+        print_note(line)
+    return choice
 
 
 def _check_resumed(run: Path | str, given: Mapping[str, Any]) -> None:

@@ -130,6 +130,19 @@ def test_time_budget_determines_the_steps(images):
     assert found.reasons["optim.steps"].startswith("as many as fit into the time; ")
 
 
+@pytest.mark.parametrize("name", ["optim.steps", "optim.epochs"])
+def test_a_time_and_a_number_of_steps_exclude_each_other(images, name):
+    with pytest.raises(InputError, match=rf"^time_budget: chooses the number of steps, which `{name}` sets too"):
+        chosen(images, seconds=1000, **{name: 5})
+
+
+@pytest.mark.parametrize(("accumulate", "batch"), [(2, 6), (4, 4), (5, 5)])
+def test_batch_of_few_images_is_a_multiple_of_the_accumulation(images, accumulate, batch):
+    recipe = recipes.with_settings(RECIPE, {"data.root": images, "data.batch": 40, "optim.accumulate": accumulate})
+    found = choose(recipe, RunOptions(images / "run"), frozenset({"optim.accumulate"}))
+    assert (found.recipe.data.batch, found.recipe.optim.accumulate) == (batch, accumulate)
+
+
 def test_steps_are_limited_to_a_night(images, monkeypatch):
     monkeypatch.setattr(auto, "measure_speed", lambda _: Speed(60.0, 4.0, 8.0))
     steps = chosen(images).settings["optim.steps"]

@@ -25,10 +25,13 @@ from danet.data import registry
 from danet.data.classes import Classes
 from danet.data.datasets import synthetic
 from danet.data.samples import Sample
+from danet.evaluate.confusion import Confusion
 from danet.evaluate.evaluation import evaluate
+from danet.model.baselines import build_network
+from danet.model.loss import multi_loss
 from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
-from danet.train import adapt, build, checkpoint, distributed, loop, run_folder, scale, validate
+from danet.train import adapt, build, checkpoint, distributed, loop, run_folder, scale, schedule, validate
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions, SkippedImages
 from danet.train.schedule import learning_rate
@@ -206,6 +209,29 @@ def test_frozen_parts_keep_weights_and_statistics(recipe, part, no_final_page, t
     else:
         layers = ("classifier", "position_classifier", "channel_classifier")
         assert changed == {f"{name}.1.{kind}" for name in layers for kind in WB}
+
+
+@pytest.mark.parametrize("architecture", ["danet", "encnet", "ocrnet", "bisenet", "gcnet"])
+def test_layers_that_output_classes_are_trained_if_features_are_frozen(architecture):
+    own = {"architecture": architecture, "backbone": "test_resnet", "width": 16, "auxiliary": architecture != "encnet"}
+    network = build_network(num_classes=3, **own)
+    schedule.freeze(network, "features", weights_file.class_layers(own | {"num_classes": 3}))
+    schedule.set_training_mode(network, "features")
+    labels = torch.randint(3, (2, 64, 64))
+    multi_loss(network(torch.randn(2, 3, 64, 64)), labels)[0].backward()
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert len(trained) > 2
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
+
+
+def test_losses_of_a_validation_are_means_over_the_steps_with_labels():
+    state = checkpoint.TrainingState()
+    state.losses = [{"total": 3.0, "fused": 2.0}, {"total": 0.0, "fused": 0.0}, {"total": 1.0, "fused": 0.0}]
+    state.add_validation(3, 1, 0.1, Confusion(2), torch.nn.Identity(), {}, {})
+    assert (state.history[0]["loss_total"], state.history[0]["loss_fused"]) == (2.0, 1.0)
+    state.losses = [{"total": 0.0, "fused": 0.0}]
+    state.add_validation(4, 1, 0.1, Confusion(2), torch.nn.Identity(), {}, {})
+    assert math.isnan(state.history[1]["loss_total"])
 
 
 class StoppedError(Exception):
