@@ -21,7 +21,7 @@ from danet.errors import InputError
 from danet.portability import blocked_signals, end_after, unblock_signals
 from danet.recipes import Recipe
 from danet.train.distributed import Process
-from danet.train.run_folder import SkippedImages
+from danet.train.skipped import SkippedImages
 from danet.train.user_transform import Transform, apply, check_sendable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -24,9 +24,10 @@ from danet.train.adapt import can_use_bundled, needs_imagenet
 from danet.train.build import build, check_bands, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
 from danet.train.pretrained import find_pretrained
-from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.run_folder import RunOptions
 from danet.train.scale import ObjectScale, check_scales, measure, with_size
 from danet.train.schedule import learning_rate
+from danet.train.skipped import SkippedImages
 from danet.train.trackers import require_tracker
 
 

@@ -44,7 +44,7 @@ from danet.train.fingerprint import fingerprint
 from danet.train.logging import TrainingProgress, note_steps
 from danet.train.result import Result
 from danet.train.resume import check_state, check_transform, license_of, load_network, restarted_recipe
-from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.run_folder import RunOptions
 from danet.train.schedule import (
     freeze,
     freeze_batch_norm,
@@ -53,6 +53,7 @@ from danet.train.schedule import (
     set_learning_rate,
     set_training_mode,
 )
+from danet.train.skipped import SkippedImages
 from danet.train.trackers import TrackerLog, require_tracker
 from danet.train.user_transform import Transform, name_of
 from danet.train.validate import attention_summary, check_readable, record, validate
@@ -230,7 +231,7 @@ def prepare(recipe: Recipe, options: RunOptions, resume: bool, process: Process,
             run_folder.create(options.folder, recipe, root, options.initial_weights)
     state.images, state.data, state.recipe = len(samples), data, recipes.to_dict(recipe)
     if saved is not None and process.main:
-        run_folder.record_root(options.folder, root)
+        run_folder.record_root(options.folder, recipe, root)
     return Run(
         recipe,
         options,

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import re
 import secrets
 import shlex
 import sys
@@ -26,7 +25,7 @@ import torch
 import yaml
 
 from danet import portability, recipes
-from danet.errors import InputError, missing_folder, print_note
+from danet.errors import InputError, missing_folder
 from danet.files import open_own, read_limited, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
 from danet.train import checkpoint
@@ -38,12 +37,11 @@ from danet.yaml_files import read_yaml
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", BEST_OF_RUN, "metrics.csv"
 LOCK, SKIPPED = ".lock", "bad.txt"
 PREVIEW, PIXELS = "batch.jpg", "class_pixels.json"
-_ROOT = "data_root"  # in environment.json
+_ROOT, _OF_RECIPE = "data_root", "data_root_of_recipe"  # in environment.json
 
 _REQUIRED_COLUMNS = {"step", "epoch", "lr", "loss_total", "miou", "pixel_accuracy", "images_per_second"}
 _METRICS_BYTES = 64 << 20
 _BATCH_NORM_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_ANY_BYTES = "surrogateescape"  # file names on Linux need not be UTF-8
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,14 @@ def lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         what = f"cannot create the run folder ({error.strerror})"
         raise InputError(folder, what, "choose another `folder`") from error
-    with _opened(folder / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
+    with opened(folder / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
         _lock_file(descriptor, folder)
         remove_incomplete(folder)
         try:
             yield
         finally:
             if created and not checkpoint.exists(folder):
-                for name in (RECIPE, ENVIRONMENT):
+                for name in (RECIPE, ENVIRONMENT, SKIPPED):
                     (folder / name).unlink(missing_ok=True)
             if not portability.WINDOWS:
                 _remove_lock(folder, created)
@@ -161,7 +159,7 @@ def create(folder: Path, recipe: Recipe, root: Path | None = None, initial_weigh
     start = {}
     if initial_weights is not None and (card := peek(initial_weights)) is not None:
         start["initial_weights"] = {"file": str(initial_weights), "sha256": card.sha256, "license": card.license}
-    write_json(folder / ENVIRONMENT, _environment() | _as_entry(root or recipe.data.root) | start)
+    write_json(folder / ENVIRONMENT, _environment() | _root_entries(recipe, root) | start)
     write_atomically(folder / RECIPE, _to_yaml(recipe))
 
 
@@ -177,7 +175,7 @@ def removed_unless(steps: Sized, folder: Path) -> Iterator[None]:
         yield
     except (InputError, KeyboardInterrupt):
         if not steps:
-            for name in (RECIPE, ENVIRONMENT, PREVIEW, PIXELS, checkpoint.LAST, checkpoint.PREVIOUS):
+            for name in (RECIPE, ENVIRONMENT, SKIPPED, PREVIEW, PIXELS, checkpoint.LAST, checkpoint.PREVIOUS):
                 (folder / name).unlink(missing_ok=True)
         raise
 
@@ -185,15 +183,18 @@ def removed_unless(steps: Sized, folder: Path) -> Iterator[None]:
 def find_root(folder: Path, recipe: Recipe, given: Path | None = None) -> Path | None:
     """Return the folder of a run's dataset; None means that of the recipe.
 
-    It is the given one, or the recorded one, which does not depend on the working directory, or that of the recipe.
+    It is the given one, or the recorded one, which does not depend on the working directory, or that of the recipe. If
+    that was edited since the other was recorded, it comes first.
 
     Raises:
         InputError: none is given, and neither of the others exists.
     """
     if given is not None or recipe.data.root is None:
         return given
-    recorded = recorded_root(folder)
+    recorded, before = recorded_root(folder), _read_environment(folder).get(_OF_RECIPE)
     roots = [recipe.data.root] if recorded is None else [recorded, recipe.data.root]
+    if before not in (None, str(recipe.data.root)):
+        roots = [recipe.data.root]
     if root := next((root for root in roots if root.is_dir()), None):
         return root
     raise missing_folder(roots[0], "if the data of the run has moved, set `root` to its folder")
@@ -205,9 +206,9 @@ def recorded_root(folder: Path) -> Path | None:
     return Path(recorded) if isinstance(recorded, str) else None
 
 
-def record_root(folder: Path, root: Path | None) -> None:
+def record_root(folder: Path, recipe: Recipe, root: Path | None) -> None:
     """Write the folder of a resumed run's dataset into environment.json, if it is another one than before."""
-    before, entry = _read_environment(folder), _as_entry(root)
+    before, entry = _read_environment(folder), {} if root is None else _root_entries(recipe, root)
     if before | entry != before:
         write_json(folder / ENVIRONMENT, before | entry)
 
@@ -233,9 +234,11 @@ def identity(folder: Path) -> str:
     return f"{folder.resolve().name}-{environment['id']}"
 
 
-def _as_entry(root: Path | None) -> dict[str, str]:
-    """Return the entry of environment.json for the folder of a dataset."""
-    return {} if root is None else {_ROOT: str(root.absolute())}
+def _root_entries(recipe: Recipe, given: Path | None) -> dict[str, str]:
+    """Return the entries of environment.json for the folder of a dataset, and for that of the recipe."""
+    root = given or recipe.data.root
+    of_recipe = {} if recipe.data.root is None else {_OF_RECIPE: str(recipe.data.root)}
+    return {} if root is None else {_ROOT: str(root.absolute()), **of_recipe}
 
 
 def _read_environment(folder: Path) -> dict[str, Any]:
@@ -350,52 +353,8 @@ def _read_metrics(file: Path) -> list[dict[str, float]]:
     return history
 
 
-class SkippedImages:
-    """Images skipped in training because they cannot be read, listed in RUN/bad.txt.
-
-    Each is listed once, over all processes and interruptions: a line with its name, a tab and the error. Control
-    characters are escaped.
-
-    Args:
-        folder: the run folder.
-        limit: how many images may be skipped; one more is an error.
-    """
-
-    def __init__(self, folder: Path, limit: int):
-        self.file, self.limit = folder / SKIPPED, limit
-
-    def add(self, error: InputError) -> None:
-        """Skip an image.
-
-        Args:
-            error: the error raised when the image was read; `error.where` is its name.
-
-        Raises:
-            InputError: the limit is reached.
-        """
-        name = _escape(error.where)
-        text = self._read()
-        names = {line.split("\t")[0] for line in text.split("\n") if line}  # splitlines() splits at more than \n
-        if name in names:
-            return
-        if len(names) >= self.limit:
-            note = f" ({self.limit} already skipped, see {self.file})" if self.limit else ""
-            leave_out = "or set `skip_bad` to leave it out (in recipe.yaml of a run that you resume)"
-            raise InputError(name, f"{error.what}{note}", f"{error.remedy}, {leave_out}")
-        self.file.parent.mkdir(parents=True, exist_ok=True)  # class weights are counted before the folder is created
-        with _opened(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
-            os.write(descriptor, f"{name}\t{_escape(error)}\n".encode("utf-8", _ANY_BYTES))
-        print_note(f"skipped: {_escape(error)}")
-
-    def _read(self) -> str:
-        if not os.path.lexists(self.file):
-            return ""
-        with _opened(self.file, os.O_RDONLY) as descriptor:
-            return os.read(descriptor, os.fstat(descriptor).st_size).decode("utf-8", _ANY_BYTES)
-
-
 @contextmanager
-def _opened(file: Path, flags: int) -> Iterator[int]:
+def opened(file: Path, flags: int) -> Iterator[int]:
     """Open a file of a run folder, see `open_own`.
 
     Raises:
@@ -410,7 +369,3 @@ def _opened(file: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _escape(text: object) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: match[0].encode("unicode_escape").decode(), str(text))

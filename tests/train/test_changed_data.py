@@ -148,6 +148,22 @@ def test_moved_data_can_be_named_and_is_remembered(place, capsys):
     assert resume() == 0
 
 
+def test_an_edited_root_of_the_recipe_is_used(place, capsys):
+    shutil.copytree(place / "data", place / "copy")
+    recipe = place / "run/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("  root: data\n", "  root: copy\n"))
+    assert resume() == 0
+    assert json.loads((place / "run/environment.json").read_text())["data_root"] == str(place / "copy")
+    recipe.write_text(recipe.read_text().replace("  root: copy\n", "  root: missing\n"))
+    assert resume() == 2
+    assert capsys.readouterr().err.endswith(
+        "error: missing: no such folder; if the data of the run has moved, set --data.root to its folder\n"
+    )
+    assert resume("--data.root", "data") == 0
+    assert resume() == 0
+    assert json.loads((place / "run/environment.json").read_text())["data_root"] == str(place / "data")
+
+
 def test_run_can_be_resumed_from_another_working_directory(place, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")

@@ -31,7 +31,8 @@ from danet.recipes import Recipe
 from danet.train import checkpoint, loop, run_folder
 from danet.train.failures import translate_errors
 from danet.train.loop import train
-from danet.train.run_folder import LOCK, RunOptions, SkippedImages
+from danet.train.run_folder import LOCK, RunOptions
+from danet.train.skipped import SkippedImages
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +275,7 @@ def test_skip_bad_lists_each_skipped_image_once_and_trains_on(recipe, tmp_path, 
 
 def test_one_unreadable_image_too_many_stops_the_run(recipe, tmp_path, monkeypatch):
     use_unreadable_images(monkeypatch)
-    with pytest.raises(InputError, match=r"truncated \(2 already skipped, see .*bad\.txt\); .*or set `skip_bad` to"):
+    with pytest.raises(InputError, match=r"truncated \(2 already skipped: .*\.png, .*\.png\); .*or set `skip_bad` to"):
         train(replace(recipe, skip_bad=2), RunOptions(tmp_path / "run", workers=0))
 
 
@@ -301,6 +302,13 @@ def test_damaged_validation_images_end_a_run_before_its_first_step(tmp_path, mon
     (run / "notes.txt").write_text("mine")
     assert main(command) == 2
     assert "run: is not empty: it contains notes.txt; " in capsys.readouterr().err, "the cheaper check comes first"
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_no_list_of_skipped_images(recipe, tmp_path, monkeypatch):
+    use_unreadable_images(monkeypatch)
+    with pytest.raises(InputError, match="2 already skipped"):
+        train(replace(recipe, skip_bad=2, data=replace(recipe.data, batch=10)), RunOptions(tmp_path / "run", workers=0))
+    assert not (tmp_path / "run").exists()
 
 
 def test_skipped_images_count_over_interruptions_and_processes(tmp_path):

@@ -10,7 +10,7 @@ from danet.cli import main
 from danet.errors import InputError
 from danet.recipes import Recipe
 from danet.train import checkpoint, run_folder
-from danet.train.run_folder import SkippedImages
+from danet.train.skipped import SkippedImages
 from danet.train.trackers import TrackerLog
 
 LINKS = {"symbolic link": Path.symlink_to, "hard link": Path.hardlink_to}

@@ -22,7 +22,8 @@ from danet.train import loop, schedule
 from danet.train.batches import batches
 from danet.train.distributed import Process
 from danet.train.loop import build, train
-from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.run_folder import RunOptions
+from danet.train.skipped import SkippedImages
 
 
 @pytest.fixture(autouse=True)

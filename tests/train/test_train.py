@@ -33,8 +33,9 @@ from danet.predict.protocols import WHOLE
 from danet.recipes import Recipe
 from danet.train import adapt, build, checkpoint, distributed, loop, run_folder, scale, schedule, validate
 from danet.train.loop import train
-from danet.train.run_folder import RunOptions, SkippedImages
+from danet.train.run_folder import RunOptions
 from danet.train.schedule import learning_rate
+from danet.train.skipped import SkippedImages
 from danet.weights import file as weights_file
 
 WB = ("weight", "bias")

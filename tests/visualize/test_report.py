@@ -33,6 +33,7 @@ from danet.train.batches import batches
 from danet.train.distributed import Process
 from danet.train.loop import train
 from danet.train.run_folder import RunOptions
+from danet.train.skipped import SkippedImages
 from danet.visualize import compare_runs, run_page, sections, training_data, worst_images
 from danet.visualize import svg as charts
 from danet.visualize.svg import Series
@@ -155,9 +156,7 @@ def test_no_attention_image_without_position_attention(other_run):
 def test_a_run_shows_its_first_batch_as_trained_and_the_shares_of_classes(run):
     page = (run / "report.html").read_text()
     samples, recipe = registry.load("toy", None, "train"), run_folder.read_recipe(run)
-    (batch, *_) = batches(
-        samples, recipe, Process(0, 1, torch.device("cpu")), 0, 1, 0, run_folder.SkippedImages(run, 0)
-    )
+    (batch, *_) = batches(samples, recipe, Process(0, 1, torch.device("cpu")), 0, 1, 0, SkippedImages(run, 0))
     preview = images(page)[0]
     assert preview.size == (4 * 64 + 3 * 6, 2 * 64 + 6)
     for i, image in enumerate(batch.images.numpy()):
