@@ -96,6 +96,12 @@ def build_pyramid(
     return net, [features.channels()[i] for i in indices], [strides[i] for i in indices]
 
 
+def feature_names(backbone: nn.Module) -> list[str]:
+    """Return timm's names of all the modules that have a feature map, from fine to coarse."""
+    features: FeatureInfo = backbone.feature_info  # pyright: ignore[reportAssignmentType]
+    return [info["module"] for info in features.info]
+
+
 def normalization(name: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation, per channel in [0, 1], that the backbone's ImageNet weights expect.
 

@@ -51,11 +51,11 @@ def at_scale(recipe: Recipe, samples: Samples, process: Process) -> Recipe:
     return chosen
 
 
-def calibratable(recipe: Recipe, process: Process) -> Recipe:
-    """Return the recipe without `calibrate` if its architecture cannot be calibrated, and say so."""
+def calibratable(recipe: Recipe, process: Process | None = None) -> Recipe:
+    """Return the recipe without `calibrate` if its architecture cannot be calibrated; the main process says so."""
     if not recipe.calibrate or recipe.network.architecture not in UNCALIBRATED:
         return recipe
-    if process.main:
+    if process is not None and process.main:
         print_note(f"calibrate: off, as {recipe.network.architecture} has other layers after those that output classes")
     return replace(recipe, calibrate=False)
 
@@ -63,6 +63,17 @@ def calibratable(recipe: Recipe, process: Process) -> Recipe:
 def needs_imagenet(recipe: Recipe, options: RunOptions) -> bool:
     """Return whether the run starts from ImageNet weights that `timm` downloads."""
     return recipe.network.pretrained and options.backbone_weights is None and options.initial_weights is None
+
+
+def missing_imagenet(recipe: Recipe, options: RunOptions) -> InputError | None:
+    """Return why ImageNet weights that the run needs cannot be downloaded; None if they can, or if it needs none."""
+    if not needs_imagenet(recipe, options):
+        return None
+    try:
+        find_pretrained(recipe.network.backbone)
+    except InputError as error:
+        return error
+    return None
 
 
 def can_use_bundled(recipe: Recipe, bands: Bands) -> bool:
@@ -82,17 +93,13 @@ def without_connection(recipe: Recipe, options: RunOptions, bands: Bands, proces
     Raises:
         InputError: they cannot be downloaded, and the bundled weights do not fit.
     """
-    if not needs_imagenet(recipe, options) or process.world > 1:
+    error = None if process.world > 1 else missing_imagenet(recipe, options)
+    if error is None:
         return options
-    try:
-        find_pretrained(recipe.network.backbone)
-    except InputError as error:
-        if not can_use_bundled(recipe, bands):
-            raise
-        what = f"warning: {error.what}; starting from the bundled weights instead; {error.remedy}"
-        print_note(what)
-        return replace(options, initial_weights=Path("default"))
-    return options
+    if not can_use_bundled(recipe, bands):
+        raise error
+    print_note(f"warning: {error.what}; starting from the bundled weights instead; {error.remedy}")
+    return replace(options, initial_weights=Path("default"))
 
 
 _FUNCTION = "output_stride", "layer4_dilations", "align_corners", "position_form", "channel_form"

@@ -20,6 +20,7 @@ from danet.files import format_bytes
 from danet.model.device import free_memory
 from danet.recipes import Network, Recipe
 from danet.train import distributed, loop, run_folder, time_budget
+from danet.train.adapt import without_connection
 from danet.train.batches import batches
 from danet.train.build import load_split, with_network_of
 from danet.train.distributed import Process
@@ -126,6 +127,7 @@ def choose(
     chooser, found = _Chooser(recipe, given), measure(samples)
     _choose_size(chooser, found)
     chooser.choose("data.batch", *_batch(recipe, len(samples)))
+    options = without_connection(recipe, options, samples.bands, process)
     trained = recipe if options.initial_weights is None else with_network_of(recipe, options.initial_weights)[0]
     _choose_crop(chooser, found, trained.network, len(samples.classes), samples.bands.count, process)
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,6 +4,7 @@ Command: `danet train RECIPE --dry-run`.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from danet.files import check_writable, format_bytes
 from danet.model.device import resolve_device
 from danet.recipes import Recipe
 from danet.train import run_folder
-from danet.train.adapt import can_use_bundled, needs_imagenet
+from danet.train.adapt import calibratable, can_use_bundled, missing_imagenet, needs_imagenet
 from danet.train.build import build, check_bands, load_split, with_network_of
 from danet.train.estimate import Estimate, estimate
 from danet.train.pretrained import find_pretrained
@@ -71,8 +72,12 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
     with tempfile.TemporaryDirectory() as scratch:
         data = _inspect_data(recipe, options, SkippedImages(Path(scratch), recipe.skip_bad))
     recipe = with_size(recipe, data.scale)
+    missing = None if options is None else missing_imagenet(recipe, options)
+    if options is not None and missing is not None and processes == 1 and can_use_bundled(recipe, data.bands):
+        options = replace(options, initial_weights=Path("default"))
     if options is not None and options.initial_weights is not None:
         recipe, _ = with_network_of(recipe, options.initial_weights)
+    recipe = calibratable(recipe)
     check_scales(recipe, data.scale)
     check_bands(recipe, data.bands)
     if options is not None:
@@ -96,31 +101,30 @@ def describe(recipe: Recipe, options: RunOptions | None = None, processes: int =
         f"features       {cost.grid[0]} x {cost.grid[1]} for a crop of {height} x {width}: "
         f"N = {cost.grid[0] * cost.grid[1]:,} positions",
         f"memory         {_memory(cost, at_once)}",
-        *([] if options is None else _weights(recipe, options, data)),
+        *([] if options is None else [f"weights        {_weights(recipe, options, data, missing)}"]),
     ]
     return "\n".join(lines)
 
 
-def _weights(recipe: Recipe, options: RunOptions, data: _DataFacts) -> list[str]:
-    """Return a line on the weights that the run starts from.
+def _weights(recipe: Recipe, options: RunOptions, data: _DataFacts, missing: InputError | None) -> str:
+    """Return which weights the run starts from.
 
     Without ImageNet weights that it needs, it cannot start: that is an error, unless it cannot start anyway because
     there are no data.
     """
-    if options.initial_weights is not None:
-        return [f"weights        all from {options.initial_weights}"]
-    if options.backbone_weights is not None:
-        return [f"weights        of the backbone from {options.backbone_weights}"]
-    if not needs_imagenet(recipe, options):
-        return ["weights        random"]
-    try:
-        return [f"weights        of ImageNet, {find_pretrained(recipe.network.backbone)}"]
-    except InputError as error:
-        if can_use_bundled(recipe, data.bands):
-            return [f"weights        bundled, because {error.what}"]
+    if missing is not None and options.initial_weights is not None:
+        return f"bundled, because {missing.what}"
+    if missing is not None:
         if not data.published:
-            raise
-        return [f"weights        missing: {error.what}; {error.remedy}"]
+            raise missing
+        return f"missing: {missing.what}; {missing.remedy}"
+    if options.initial_weights is not None:
+        return f"all from {options.initial_weights}"
+    if options.backbone_weights is not None:
+        return f"of the backbone from {options.backbone_weights}"
+    if not needs_imagenet(recipe, options):
+        return "random"
+    return f"of ImageNet, {find_pretrained(recipe.network.backbone)}"
 
 
 def _memory(cost: Estimate, images: int) -> str:

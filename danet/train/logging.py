@@ -60,6 +60,14 @@ class TrainingProgress:
         yield
         self._waited += time.monotonic() - start
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside this block out of the speed and of the remaining time."""
+        start = time.monotonic()
+        yield
+        pause = time.monotonic() - start
+        self._started, self._begun = self._started + pause, self._begun + pause
+
     def advance(self, loss: float) -> None:
         """Display a completed step."""
         self._steps += 1

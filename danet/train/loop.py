@@ -270,7 +270,8 @@ def _run_steps(run: Run) -> Generator[dict[str, Any], None, Result]:
                 if not _validate(run, step, interruption, progress, log):
                     return _stop(run, step, interruption)
                 saved_at = run.save_checkpoint(step)
-                yield dict(state.history[-1])
+                with progress.paused():
+                    yield dict(state.history[-1])
             if state.validated(step) and (run.ends(step) or run.out_of_patience()):
                 if step < run.steps and process.main:
                     print_note(_stopped_early(run, step))

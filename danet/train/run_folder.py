@@ -63,7 +63,7 @@ class RunOptions:
             reproducible with the same number of threads.
 
     Raises:
-        InputError: a negative number.
+        InputError: a negative number; both `initial_weights` and `backbone_weights`.
     """
 
     folder: Path
@@ -78,6 +78,9 @@ class RunOptions:
     deterministic: bool = False
 
     def __post_init__(self):
+        if self.initial_weights is not None and self.backbone_weights is not None:
+            what = "has no effect beside `initial_weights`, which contain a backbone"
+            raise InputError("backbone_weights", what, "leave out one of the two")
         if self.workers < 0:
             what = f"must be 0 or more, got {self.workers}"
             raise InputError("workers", what, "use 0 to load images in the main process")

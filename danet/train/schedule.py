@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from danet.model.backbone import feature_names
 from danet.recipes import Optim
 from danet.train.distributed import CpuSyncBatchNorm
 
@@ -65,10 +66,11 @@ def backbone_depths(network: nn.Module) -> dict[str, int]:
     A stage ends with a feature map that timm names; what follows the last of them belongs to it. Some of timm's
     networks have feature maps, mostly of the stem, that are no module's output: they end no stage.
     """
-    order = [_normalized(name) for name, _ in network.get_submodule("backbone").named_modules()]
+    backbone = network.get_submodule("backbone")
+    order = [_normalized(name) for name, _ in backbone.named_modules()]
     ends = [
         max(i for i, name in enumerate(order) if name == end or name.startswith(f"{end}."))
-        for end in (_normalized(info["module"]) for info in network.get_submodule("backbone").feature_info.info)
+        for end in map(_normalized, feature_names(backbone))
         if end in order
     ]
     stages = {

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from danet.data.classes import IGNORE
 from danet.data.custom.verify import map_in_threads
 from danet.data.samples import PairedFiles, Samples
 from danet.errors import InputError
@@ -32,7 +33,7 @@ ATTENTION_IMAGES = 8
 
 
 def check_readable(samples: Samples, process: Process) -> None:
-    """Read all validation images, which cannot be skipped, before the first step.
+    """Read all validation images, which cannot be skipped, and find a labeled pixel in them, before the first step.
 
     The first validation may be hours later, and a run whose data is repaired then cannot be resumed.
 
@@ -41,23 +42,25 @@ def check_readable(samples: Samples, process: Process) -> None:
         process: this process, which reads its part of them.
 
     Raises:
-        InputError: some images or masks cannot be read.
+        InputError: some images or masks cannot be read; none of them has a labeled pixel.
     """
     if not isinstance(samples, PairedFiles):
         return
 
-    def read(index: int) -> InputError | None:
+    def read(index: int) -> InputError | bool:
         try:
-            samples[index]
+            return bool((samples[index].labels != IGNORE).any())
         except InputError as error:
             return error
-        return None
 
-    errors = [error for error in map_in_threads(read, range(process.rank, len(samples), process.world)) if error]
-    if errors:
+    found = map_in_threads(read, range(process.rank, len(samples), process.world))
+    if errors := [result for result in found if isinstance(result, InputError)]:
         more = f", and {len(errors) - 1} more" if errors[1:] else ""
         what = f"{errors[0].what} (a validation image{more}; only training images can be skipped)"
         raise InputError(errors[0].where, what, errors[0].remedy) from errors[0]
+    if not process.sum(torch.tensor(sum(map(bool, found)))):
+        what = f"no labeled pixel in any of {len(samples)} validation images, so there is nothing to score"
+        raise InputError(samples.pairs[0].mask.parent, what, "label some, or choose other validation images")
 
 
 def validate(

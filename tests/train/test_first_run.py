@@ -116,7 +116,44 @@ def test_own_images_start_from_the_bundled_weights_without_a_connection(offline,
 def test_the_recipe_folder_itself_starts_from_the_bundled_weights_without_a_connection(offline, tmp_path, capsys):
     mine = own_images(tmp_path / "mine").data
     recipe = replace(recipes.find("folder"), data=replace(recipes.find("folder").data, root=mine.root))
-    assert "weights        bundled, because cannot download" in dry_run.describe(recipe, RunOptions(tmp_path / "run"))
+    text = dry_run.describe(recipe, RunOptions(tmp_path / "run"))
+    assert "weights        bundled, because cannot download" in text
+    assert "  decoder_width: 128\n" in text, "it describes the network that is trained"
+
+
+@pytest.mark.parametrize("architecture", ["fcn8s", "ocrnet"])
+def test_dry_run_says_that_some_networks_are_not_calibrated(recipe, tmp_path, architecture):
+    network = replace(recipe.network, architecture=architecture, output_stride=32 if architecture == "fcn8s" else 16)
+    chosen = replace(recipe, network=network, data=replace(recipe.data, crop=(96, 96)), calibrate=True)
+    text = dry_run.describe(chosen, RunOptions(tmp_path / "run"))
+    assert "\ncalibrate: false\n" in text
+
+
+def test_initial_weights_and_those_of_the_backbone_exclude_each_other(tmp_path, capsys):
+    command = ["train", "toy", "--initial-weights", "default", "--backbone-weights", "b.safetensors", "--out"]
+    assert main([*command, str(tmp_path / "run")]) == 2
+    what = "has no effect beside --initial-weights, which contain a backbone; leave out one of the two"
+    assert capsys.readouterr().err == f"error: --backbone-weights: {what}\n"
+
+
+def test_validation_images_without_labels_end_a_run_before_its_first_step(tmp_path):
+    recipe = own_images(tmp_path / "mine")
+    for mask in (tmp_path / "mine/masks").iterdir():
+        Image.fromarray(np.full((12, 16), 255, np.uint8)).save(mask)
+    with pytest.raises(InputError, match=r"masks: no labeled pixel in any of 2 validation images, so there is nothing"):
+        train(recipe, RunOptions(tmp_path / "run", workers=0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_time_of_the_caller_between_validations_does_not_count(recipe, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    with logging.TrainingProgress(10, 0, 4, visible=False) as progress:
+        now[0] = 8.0
+        with progress.paused():
+            now[0] = 108.0
+        progress.advance(1.0)
+        assert progress.speed()["images_per_second"] == 4 / 8
 
 
 def test_a_run_that_fails_before_its_first_step_can_be_repeated(recipe, tmp_path):
