@@ -24,7 +24,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SETTINGS_BYTES = 256 << 10
 """Maximum size of a file of settings."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HIDDEN = ".danet-"
 _FOLDER, _LOCK = re.compile(r"\.danet-[0-9a-f]{16}"), ".danet-lock"
 _ALREADY_EXISTS = "already exists"
@@ -400,11 +399,6 @@ def walk_files(folder: Path) -> Iterator[Path]:
 def _raise_unreadable(error: OSError) -> NoReturn:
     what = f"cannot read the folder ({error.strerror})"
     raise InputError(Path(error.filename), what, "change its permissions, or move it away") from error
-
-
-def csv_text(text: str) -> str:
-    """Return a text for a cell of a CSV file. What a spreadsheet would run as a formula begins with an apostrophe."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def format_bytes(count: float) -> str:

@@ -14,6 +14,7 @@ from danet.data.images.read import read_header, read_image, read_mask
 from danet.data.naming import SAME_STEM, Naming, match_masks
 from danet.errors import InputError, list_names
 from danet.files import read_limited
+from danet.text import decode_text
 
 _LIST_BYTES = 64 << 20
 
@@ -152,7 +153,7 @@ def read_list(file: Path, remedy: str) -> list[str]:
         InputError: the list cannot be read; with this remedy.
     """
     try:
-        return read_limited(file, _LIST_BYTES).decode("utf-8-sig", errors="replace").split()
+        return decode_text(read_limited(file, _LIST_BYTES), "replace").split()
     except OSError as error:
         raise InputError(file, f"cannot be read ({error.strerror})", remedy) from error
     except ValueError as error:

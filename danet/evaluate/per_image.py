@@ -7,7 +7,7 @@ from math import isnan
 from typing import NamedTuple
 
 from danet.evaluate.confusion import Confusion
-from danet.files import csv_text
+from danet.text import csv_text
 
 
 class ImageScores(NamedTuple):

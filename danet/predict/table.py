@@ -8,9 +8,10 @@ from typing import Any
 
 from danet.data.classes import Classes
 from danet.errors import InputError
-from danet.files import csv_text, write_atomically
+from danet.files import write_atomically
 from danet.predict.job import Job
 from danet.predict.outputs import read_summary
+from danet.text import csv_text
 
 _FURTHER = ("unknown", "no_data")  # after them, if an image has such pixels
 _COLUMNS = ("file", "page", "width", "height", "error")  # before those of the classes

@@ -26,6 +26,7 @@ from danet.data.annotations import label_studio_png as masks
 from danet.data.annotations.brush import decode_brush, encode_brush
 from danet.data.annotations.label_studio import labeling_config, read
 from danet.data.annotations.rasterize import bitmap_of, draw_shapes
+from danet.data.annotations.recognize import recognize
 from danet.data.annotations.records import Record
 from danet.data.annotations.shapes import Export
 from danet.data.annotations.source import Source
@@ -50,6 +51,15 @@ def to_bytes(bits: str) -> list[int]:
 
 def brush(values: list[int], height: int, width: int) -> np.ndarray:
     return bitmap_of(decode_brush(Record(Path("p.json"), "rle", values), height, width)).pixels
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_does_not_hide_an_export(tmp_path, encoding):
+    label_studio(tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    file.write_bytes(file.read_text("utf-8").encode(encoding))
+    assert recognize(Source(tmp_path)) == ["label-studio"]
+    assert read(Source(tmp_path)).images
 
 
 HEADER = "00111" + "0010" + "0011" + "0111" + "1111"  # values of 8 bits; lengths of 3, 4, 8 and 16 bits

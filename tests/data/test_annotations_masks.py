@@ -16,6 +16,7 @@ from danet.data.annotations.recognize import recognize
 from danet.data.annotations.shapes import AnnotatedImage
 from danet.data.annotations.source import Source
 from danet.data.custom.import_annotations import Imported, ImportOptions, import_annotations
+from danet.data.custom.propose import propose
 from danet.data.images.read import read_image, read_mask
 
 READERS = ["masks", "cvat-masks", "label-studio-png"]
@@ -45,6 +46,23 @@ def resave(file: Path, size: tuple[int, int]) -> None:
     with Image.open(file) as mask:
         scaled = mask.resize(size, Image.Resampling.NEAREST)
     scaled.save(file)
+
+
+def test_augmented_copies_with_masks_of_their_own_are_not_several_masks_of_one_image(tmp_path):
+    for name in ("a", "a_flip", "a_rot", "b"):
+        image(tmp_path / f"images/{name}.jpg")
+        put(tmp_path / f"masks/{name}.png")
+    assert recognize(Source(tmp_path)) == []
+    assert propose(tmp_path).pairs == 4
+
+
+def test_a_folder_names_a_class_even_if_one_image_has_it(tmp_path):
+    for folder, name in (("car", "a"), ("tree", "b")):
+        image(tmp_path / f"images/{name}.jpg")
+        put(tmp_path / f"masks/{folder}/{name}.png")
+    found = mask_reader.read(Source(tmp_path))
+    assert list(found.classes) == ["car", "tree"]
+    assert found.notes == ("classes are named after the masks' files or folders, in alphabetical order: car, tree",)
 
 
 @pytest.mark.parametrize("size", [(WIDTH // 2, HEIGHT // 2), (2 * WIDTH, 2 * HEIGHT), (HEIGHT, WIDTH)])

@@ -289,6 +289,15 @@ def test_yolo_ids_of_one_name_are_one_class_and_named(tmp_path):
     assert (list(found.classes), found.notes) == (["car"], ("ids with the same name are one class: car",))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_yolo_settings_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    root = yolo(tmp_path)
+    settings = "names: [car, tree]\npath: .\ntrain: images\n"
+    (root / "data.yaml").write_bytes(settings.encode(encoding))
+    assert recognize(Source(root)) == ["yolo"]
+    assert list(yolo_reader.read(Source(root)).classes) == ["car", "tree"]
+
+
 @pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", "images/classes.txt"])
 def test_yolo_labels_next_to_images_and_a_list_of_names_are_read(tmp_path, place):
     root = yolo(tmp_path)

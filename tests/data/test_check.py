@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniature import build, image, save, stripes
+from miniature import build, image, save, save_palette, stripes
 from PIL import Image
 
 from danet import InputError
@@ -455,3 +455,39 @@ def test_missing_masks_skip_leaves_out_images_without_a_mask(tmp_path):
         mask.unlink()
     with pytest.raises(InputError, match=r"masks: contains no mask of the images in .*images; add the masks"):
         dataset_yaml.load(tmp_path, "train")
+
+
+def test_palettes_that_differ_between_masks_are_a_warning(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 4)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    for i, color in enumerate([(255, 0, 0), (0, 0, 255)]):
+        save_palette(tmp_path / f"masks/p{i}.png", stripes(0, 1), [(0, 0, 0), color])
+    (warning,) = (each for each in check_folder(tmp_path).warnings if "palettes" in each.what)
+    assert warning.what == ("the palettes differ between masks: 1 is [255, 0, 0] in p0.png, and [0, 0, 255] in p1.png")
+    save_palette(tmp_path / "masks/p1.png", stripes(0, 1), [(0, 0, 0), (255, 0, 0)])
+    assert not any("palettes" in each.what for each in check_folder(tmp_path).warnings)
+
+
+def test_a_second_mask_of_an_image_is_not_to_be_renamed_to_the_first(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 4)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    save(tmp_path / "masks/p0.tif", stripes(0, 1))
+    (problem,) = check_folder(tmp_path).problems
+    assert (problem.file.name, problem.what, problem.remedy) == (
+        *("p0.tif", "is a second mask of p0.jpg, beside p0.png", "remove one"),
+    )
+
+
+@pytest.mark.parametrize("images", ["images", "images/{split}"])
+def test_images_beside_the_folders_of_the_splits_are_a_warning(tmp_path, images):
+    for split in ("train", "val"):
+        for i in range(2):
+            image(tmp_path / f"images/{split}/{split}{i}.jpg")
+            save(tmp_path / f"masks/{split}/{split}{i}.png", stripes(0, 1))
+    masks = images.replace("images", "masks")
+    (tmp_path / "dataset.yaml").write_text(f"classes: [a, b]\nimages: {images}\nmasks: {masks}\n")
+    assert not any("beside" in each.what for each in check_folder(tmp_path).warnings)
+    image(tmp_path / "images/loose.jpg")
+    (warning,) = (each for each in check_folder(tmp_path).warnings if "beside" in each.what)
+    assert warning.what == "images beside the folders of the splits: 1 (loose.jpg)"
+    assert warning.file == tmp_path / "images"

@@ -190,6 +190,34 @@ def test_values_that_share_a_name_become_one_class(tmp_path):
     assert labels(tmp_path) == {0, 1, 2}
 
 
+def test_values_that_share_a_name_are_noted(tmp_path):
+    build(tmp_path, [stripes(0, 1, 2)] * 5)
+    assert named(tmp_path, "0 ground\n1 car\n2 car\n")["car"] == [1, 2]
+    assert "car is the name of 2 values or colors (1, 2), so they are one class" in propose(tmp_path).notes
+
+
+def test_names_may_contain_colons(tmp_path):
+    build(tmp_path, [stripes(0, 1, 2)] * 5)
+    text = "ground: asphalt\ntraffic: light\ntraffic: sign\n"
+    listed = {"ground: asphalt": [0], "traffic: light": [1], "traffic: sign": [2], "ignored": [255]}
+    assert named(tmp_path, text) == listed
+    assert named(tmp_path, "ground:::\ncar:::\nbus:::\n") == {"ground": [0], "car": [1], "bus": [2], "ignored": [255]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_windows_programs_are_read(tmp_path, encoding):
+    build(tmp_path, [stripes(0, 1)] * 5)
+    (tmp_path / "classes.txt").write_bytes("Straße\r\nGehweg\r\n".encode(encoding))
+    assert propose(tmp_path).classes.names == ("Straße", "Gehweg")
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    build(tmp_path, [stripes(0, 1)] * 5)
+    (tmp_path / "classes.txt").write_bytes("Straße\nGehweg\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt: cannot be read \(not UTF-8 text \(byte 4\)\)"):
+        propose(tmp_path)
+
+
 def test_the_value_255_can_be_a_class_or_unlabeled(tmp_path):
     build(tmp_path, [stripes(0, 1, 255)] * 5)
     text = "value,name\n0,ground\n1,crack\n255,{}\n"

@@ -222,6 +222,8 @@ def _find_images(file: Path, folder: Path, images: _Images) -> tuple[list[Path],
         return found, _Mask(file, inner[-1], in_class_folder=True)
     if inner:
         return images.find(inner[-1], file), _Mask(file, _class_name(file.stem))
+    if found := images.find(file.stem, file):  # not one of several of a.jpg, if there is also an image a_flip.jpg
+        return found, _Mask(file, _ONLY_CLASS)
     if found := images.find_prefix(file):
         return found, _Mask(file, _class_name(file.stem.removeprefix(found[0].stem)))
     alone = images.beside[folder.parent] if folder.parent != images.source.folder else []
@@ -233,7 +235,9 @@ def _class_name(name: str) -> str:
 
 
 def _without_unique_names(assigned: dict[Path, list[_Mask]]) -> dict[Path, list[_Mask]]:
-    """Replace names that only one image has by one class: they are names of objects."""
+    """Replace names of files that only one image has by one class: they are names of objects."""
+    if any(mask.in_class_folder for masks in assigned.values() for mask in masks):
+        return assigned
     images = Counter(name for masks in assigned.values() for name in {mask.name for mask in masks})
     if len(assigned) < 2 or max(images.values(), default=0) > 1:
         return assigned

@@ -20,6 +20,7 @@ from danet.data.classes import Color
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
 from danet.files import format_bytes
+from danet.text import decode_text
 
 MAX_BYTES = 1 << 29
 """Larger annotation files are refused; the largest one of COCO has 470 MB."""
@@ -253,15 +254,15 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """Read a text file in UTF-8.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        InputError: it is not readable, too large, or not in UTF-8.
+        InputError: it is not readable, too large, or in another encoding.
     """
     try:
-        return read_bytes(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(file, f"not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+        return decode_text(read_bytes(file))
+    except ValueError as error:
+        raise InputError(file, str(error), "save it as UTF-8") from error
 
 
 def read_json(file: Path) -> Record:

@@ -15,6 +15,7 @@ from danet.data.images.read import SUFFIXES
 from danet.data.naming import composed
 from danet.errors import InputError, list_names, missing_folder
 from danet.files import walk_files
+from danet.text import decode_text
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|val|test)(?:ing|id|idation)?(?:\d+|[^a-z]|$)")
 _HEAD = 1 << 16  # bytes that show the format of an annotation file
@@ -83,7 +84,7 @@ class Source:
         """Yield annotation files with this suffix, and the beginning of their text; unreadable files are left out."""
         for file in self.files(suffix)[:_MAX_HEADS]:
             with suppress(InputError, OSError), regular_file(file) as opened:
-                yield file, opened.read(_HEAD).decode("utf-8", "replace")
+                yield file, decode_text(opened.read(_HEAD), "replace")
 
     def has_head(self, suffix: str, *patterns: str) -> bool:
         """Return whether an annotation file with this suffix begins with text that contains all patterns."""

@@ -18,6 +18,7 @@ from danet.data.annotations.source import Source
 from danet.data.annotations.yolo_splits import divide
 from danet.data.images.pillow import regular_file
 from danet.errors import InputError
+from danet.text import decode_text
 from danet.yaml_files import read_yaml
 
 _NAME_LISTS = ("classes.txt", "obj.names")
@@ -87,7 +88,7 @@ def _has_labels(source: Source, file: Path) -> bool:
     """Return whether a text file contains labels, and not prose or a list of names."""
     head = ""
     with suppress(InputError, OSError), regular_file(file) as opened:
-        head = opened.read(_HEAD).decode("utf-8-sig", "replace")
+        head = decode_text(opened.read(_HEAD), "replace")
     lines = [line for line in head.splitlines() if line.strip()]
     if "labels" in source.below(file).parts:  # an empty file is an image without objects
         return not lines or re.match(r"\s*\d+\s+\S", lines[0]) is not None

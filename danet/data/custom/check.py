@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from danet.data.classes import IGNORE, NO_DATA, Classes
 from danet.data.custom.dataset_yaml import read_settings
-from danet.data.custom.layout import SPLITS, Folders, list_layout_images
+from danet.data.custom.layout import SPLITS, Folders, image_files, list_layout_images
 from danet.data.custom.settings import Settings
 from danet.data.custom.splits import divided_sequences, load_split
 from danet.data.custom.verify import (
@@ -80,9 +80,21 @@ def check_folder(root: Path, advance: Advance | None = None) -> Report:
     divisions = _division_warnings(settings, parts, loaded, bool(divided))
     shared = _shared_images(layout.root, report, loaded)
     absent = [] if divided else _absent_classes(settings, report, loaded)
-    warnings = (*report.warnings, *divisions, *shared, *absent)
+    beside = _beside_splits(layout.root, [each for folders in divided.values() for each in folders])
+    warnings = (*report.warnings, *beside, *divisions, *shared, *absent)
     counts = {} if divided else {split: len(names) for split, names in loaded.items()}
     return replace(report, problems=_unique(problems), warnings=warnings, divided=counts)
+
+
+def _beside_splits(root: Path, folders: Sequence[Folders]) -> list[Problem]:
+    """Warn of images next to the folders of the splits, such as images/a.jpg beside images/train."""
+    own = {folder for each in folders for folder in (each.images, each.masks)} | {root}
+    problems = []
+    for parent in dict.fromkeys(each.images.parent for each in folders if each.images.parent not in own):
+        if left := [file.name for file in image_files(parent)]:
+            what = f"images beside the folders of the splits: {len(left)} ({list_names(left, 5)})"
+            problems.append(Problem(parent, what, "they are left out; move them into one of these folders"))
+    return problems
 
 
 def _pair_split(split: str, folders: Sequence[Folders], settings: Settings) -> Part:
@@ -281,7 +293,10 @@ def _without_missing(part: Part) -> Part:
 def _unpaired(mask: Path, naming: Naming, by_stem: Mapping[str, Path]) -> Problem:
     suffix, image_suffix = naming[:2]
     if mask.stem in by_stem:
-        return Problem(mask, f"its name must end in {suffix}", f"rename it to {naming.mask_of(by_stem[mask.stem])}")
+        right = mask.with_name(naming.mask_of(by_stem[mask.stem]))
+        if right.exists():
+            return Problem(mask, f"is a second mask of {by_stem[mask.stem].name}, beside {right.name}", "remove one")
+        return Problem(mask, f"its name must end in {suffix}", f"rename it to {right.name}")
     if not naming.is_mask(mask):
         what = f"its name must be that of an image, in the form {naming.masks}"
         return Problem(mask, what, "rename it, or correct the names of masks in dataset.yaml")

@@ -17,6 +17,7 @@ from danet.data.classes import IGNORE, Color
 from danet.data.custom.layout import Layout
 from danet.errors import InputError
 from danet.files import read_limited
+from danet.text import decode_text
 
 _FILES = (
     *("_classes.csv", "class_dict.csv", "class_dict_seg.csv", "labels_class_dict.csv", "classes.csv", "colormap.csv"),
@@ -38,7 +39,8 @@ _LINES = (  # every line of a text file has the same form; the first that fits a
     re.compile(r"(?P<name>.*?\S)[\s,:]+(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)"),
     re.compile(r"(?P<value>\d+)\s*[\s:=,;]\s*(?P<name>.*\S)"),
     re.compile(r"(?P<name>.*?\S)\s*[:=,;]\s*(?P<value>\d+)"),
-    re.compile(r"(?P<name>[^:]*[^:\s]).*"),
+    re.compile(r"(?P<name>[^:]*[^:\s])\s*:[\d,\s]*:[^:]*:[^:]*"),  # labelmap.txt, with or without colors
+    re.compile(r"(?P<name>.*\S)"),
 )
 _MAX_VALUE = 65535
 
@@ -102,7 +104,7 @@ def read_class_list(file: Path) -> tuple[Entry, ...]:
         InputError: an invalid value or color, with its line.
     """
     try:
-        text = read_limited(file).decode("utf-8-sig", errors="replace")
+        text = decode_text(read_limited(file))
     except (OSError, ValueError) as error:
         raise InputError(file, f"cannot be read ({error})", "correct it, or move it away") from error
     read = {".csv": _read_csv, ".json": _read_json}.get(file.suffix.lower(), _read_lines)

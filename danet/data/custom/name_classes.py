@@ -249,7 +249,10 @@ def _ignored(meaning: Meaning, scanned: MaskScan) -> tuple[int, ...]:
 
 
 def _merged(matched: Iterable[tuple[str, Key]]) -> tuple[dict[str, tuple[Key, ...]], list[str]]:
-    """Return the keys of each name, and notes; names that share a key become one class, NAME/NAME."""
+    """Return the keys of each name, and notes.
+
+    Keys that share a name become one class, and so do names that share a key: NAME/NAME.
+    """
     names: dict[Key, list[str]] = {}
     for name, key in matched:
         names.setdefault(key, []).append(name)
@@ -260,6 +263,10 @@ def _merged(matched: Iterable[tuple[str, Key]]) -> tuple[dict[str, tuple[Key, ..
         keys["/".join(own)] = (*keys.get("/".join(own), ()), key)
         if len(own) > 1:
             notes.append(f"{' and '.join(own)} have the same value or color ({_text(key)}), so they are one class")
+    for name, shared in keys.items():
+        if len(shared) > 1:
+            listed = ", ".join(map(_text, shared))
+            notes.append(f"{name} is the name of {len(shared)} values or colors ({listed}), so they are one class")
     return keys, notes
 
 

@@ -17,6 +17,7 @@ from danet.data.images.read import ARRAYS
 from danet.data.naming import composed
 from danet.errors import InputError, list_names
 from danet.files import read_limited
+from danet.text import decode_text
 
 LISTS = (".txt", ".lst", ".csv", ".tsv")
 """Suffixes of lists; other names under `splits` are folders."""
@@ -117,7 +118,7 @@ def read_list_lines(file: Path) -> list[Line]:
         InputError: the file cannot be read, is too large, or lists nothing.
     """
     try:
-        text = read_limited(file, _MAX_BYTES).decode("utf-8-sig", errors="surrogateescape")
+        text = decode_text(read_limited(file, _MAX_BYTES), "surrogateescape")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         what = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({reason})"

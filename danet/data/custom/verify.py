@@ -12,17 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from danet.data.classes import IGNORE, NO_DATA, Classes
+from danet.data.classes import IGNORE, NO_DATA, Classes, Color
 from danet.data.custom.binary_values import are_mixed, describe_dark, describe_mixed
 from danet.data.custom.brightness import brightness, describe, propose_white
 from danet.data.images.channels import Header
+from danet.data.images.color_masks import palette_of
 from danet.data.images.formats import SUFFIXES
 from danet.data.images.pillow import SWAPPING
-from danet.data.images.read import ARRAYS, read_header, read_image
+from danet.data.images.read import ARRAYS, read_header, read_image, read_mask
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, list_names
 from danet.files import open_regular, read_limited, walk_files
@@ -137,6 +139,7 @@ def verify_pairs(samples: PairedFiles, split: str = ALL, advance: Advance | None
         *_without_labels(samples, results, split, counts),
         *_bit_depths(samples, results, split),
         *_mixed_whites(samples, results),
+        *_palettes(samples, results),
     )
     digests = {pair.name: r.digest for pair, r in zip(samples.pairs, results, strict=True) if r.digest}
     present = {
@@ -194,12 +197,13 @@ class _Result(NamedTuple):
     brightness: float = 0.0
     turned: bool = False
     digest: bytes = b""
+    colors: Mapping[int, Color] = MappingProxyType({})
 
 
 def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     pair, problems = samples.pairs[index], []
     image = mask = None
-    bits, turned, bright, digest = 0, False, 0.0, b""
+    bits, turned, bright, digest, palette = 0, False, 0.0, b"", None
     if pair.image.parent.is_dir():  # the caller reports a missing folder, once
         with collect_problems(problems, pair.image):
             header = read_header(pair.image)
@@ -210,6 +214,7 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     if pair.mask.exists():
         with collect_problems(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
+            palette = palette_of(pair.mask) if pair.mask.suffix.lower() not in ARRAYS else None
     elif pair.mask.parent.is_dir() and pair.mask != pair.image:
         problems.append(Problem(pair.mask, "missing mask", f"add it, or remove its image {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
@@ -222,7 +227,8 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     if not values.keys() <= samples.label_map.mapping.keys() | {NO_DATA}:
         with collect_problems(problems, pair.mask):
             samples.label_map.apply(mask, pair.mask)
-    return _Result(problems, size, values, bits, bright, turned, digest)
+    colors = {value: palette[value] for value in values if 0 <= value < len(palette)} if palette else {}
+    return _Result(problems, size, values, bits, bright, turned, digest, colors)
 
 
 def hash_pixels(image: np.ndarray) -> bytes:
@@ -257,6 +263,21 @@ def _mixed_whites(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[
         yield Problem(folder, f"{describe_mixed(masks)}, and 255 is ignored", remedy)
     if mapping.get(0) == mapping.get(1) != mapping.get(IGNORE, IGNORE) != IGNORE and (dark := describe_dark(masks)):
         yield Problem(folder, dark, "save them with 0 and 255")
+
+
+def _palettes(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[Problem]:
+    """Report a value that has different colors in the palettes of masks, if masks are read by value."""
+    if getattr(samples.read_mask, "func", samples.read_mask) is not read_mask:
+        return
+    first: dict[int, tuple[Color, Path]] = {}
+    for pair, result in zip(samples.pairs, results, strict=True):
+        for value, color in result.colors.items():
+            before, file = first.setdefault(value, (color, pair.mask))
+            if before != color:
+                shown = f"{value} is {list(before)} in {file.name}, and {list(color)} in {pair.mask.name}"
+                remedy = "if the colors are right and the values are not, write colors: in dataset.yaml"
+                yield Problem(pair.mask.parent, f"the palettes differ between masks: {shown}", remedy)
+                return
 
 
 def _bit_depths(samples: PairedFiles, results: Sequence[_Result], split: str) -> Iterator[Problem]:
