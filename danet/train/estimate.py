@@ -68,7 +68,7 @@ def estimate(recipe: Recipe, num_classes: int, in_channels: int = 3) -> Estimate
         network = build_network(**arguments).train()
         kept, largest = _kept_bytes(network, recipe, in_channels, _IMAGES)
         with torch.no_grad():
-            stages = network.backbone(torch.zeros(1, in_channels, *recipe.data.crop))
+            stages = network.backbone(torch.zeros(_IMAGES, in_channels, *recipe.data.crop))
             grid = (network.split(stages)[0] if isinstance(network, AttentionNetwork) else stages[-1]).shape[-2:]
     kept += _IMAGES * _region_bytes(recipe, num_classes)
     parameters = sum(p.numel() for p in network.parameters())
