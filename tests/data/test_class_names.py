@@ -201,6 +201,7 @@ def test_names_may_contain_colons(tmp_path):
     text = "ground: asphalt\ntraffic: light\ntraffic: sign\n"
     listed = {"ground: asphalt": [0], "traffic: light": [1], "traffic: sign": [2], "ignored": [255]}
     assert named(tmp_path, text) == listed
+    assert list(named(tmp_path, "ground:\ncar:\nbus:\n"))[:3] == ["ground", "car", "bus"]
     assert named(tmp_path, "ground:::\ncar:::\nbus:::\n") == {"ground": [0], "car": [1], "bus": [2], "ignored": [255]}
 
 

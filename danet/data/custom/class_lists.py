@@ -40,7 +40,7 @@ _LINES = (  # every line of a text file has the same form; the first that fits a
     re.compile(r"(?P<value>\d+)\s*[\s:=,;]\s*(?P<name>.*\S)"),
     re.compile(r"(?P<name>.*?\S)\s*[:=,;]\s*(?P<value>\d+)"),
     re.compile(r"(?P<name>[^:]*[^:\s])\s*:[\d,\s]*:[^:]*:[^:]*"),  # labelmap.txt, with or without colors
-    re.compile(r"(?P<name>.*\S)"),
+    re.compile(r"(?P<name>.*[^:\s])[:\s]*"),
 )
 _MAX_VALUE = 65535
 
