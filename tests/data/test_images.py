@@ -134,6 +134,7 @@ def png_header(width: int, height: int) -> bytes:
         (lambda p: b"<!DOCTYPE html><html>404</html>", r"a web page\); download the image itself"),
         (lambda p: b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"an SVG drawing\); export it as PNG"),
         (lambda p: b"%PDF-1.7", r"a PDF\); export the page as PNG"),
+        (lambda p: b"\x08" + bytes(7) + b'{"a": 1}', r"weights\); specify it as `weights`"),
         (lambda p: b"\0\0\0\x18ftypheic" + bytes(20), "HEIC" if not HAS_HEIF else "truncated or damaged"),
         (lambda p: b"\0\0\0\x18ftypavif" + bytes(20), "truncated or damaged"),
         (lambda p: b"\0\0\0\x18ftypisom" + bytes(20), "not an image .a HEIC, AVIF or video file"),

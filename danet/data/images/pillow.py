@@ -270,6 +270,8 @@ def _not_an_image(path: Path | str, start: bytes, formats: tuple[str, ...]) -> I
         if kind == "HEIF" and "AVIF" in formats:
             return missing_package(path, "a HEIC image, and pillow-heif is not installed", "heif")
         return InputError(path, "not an image (a HEIC, AVIF or video file)", "convert it to JPEG or PNG")
+    if start[8:10] == b'{"':  # a safetensors file
+        return InputError(path, "not an image (weights)", "specify it as `weights`")
     for head, (what, remedy) in _FOREIGN.items():
         if start.startswith(head):
             return InputError(path, f"not an image ({what})", remedy)
