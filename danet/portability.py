@@ -9,7 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,10 @@ NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 BINARY: int = getattr(os, "O_BINARY", 0)
 """Keep the ends of lines, which Windows would translate."""
 
-_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+_CGROUPS = (  # limit, used, and in memory.stat what of it is a cache of files that can be dropped
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 _LOCKED_BYTE = 1 << 30  # behind the content: Windows lets nobody else read what is locked
 _MOST_FILES = 8192  # of Windows' C library
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -173,10 +176,14 @@ def available_memory(root: Path = Path("/")) -> int | None:
     except (OSError, IndexError):
         known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else None
-    for limit, used in _CGROUPS:
+    for limit, used, cache in _CGROUPS:
+        group = root / "sys/fs/cgroup"
         try:
-            left = int((root / "sys/fs/cgroup" / limit).read_text()) - int((root / "sys/fs/cgroup" / used).read_text())
+            left = int((group / limit).read_text()) - int((group / used).read_text())
         except (OSError, ValueError):  # no such group, or no limit: max
             continue
+        with suppress(OSError, IndexError):
+            stat = (group / limit).with_name("memory.stat").read_text()
+            left += int(re.findall(rf"(?m)^{cache} (\d+)$", stat)[0])
         free = min(free, max(left, 0))
     return free

@@ -297,6 +297,15 @@ def test_what_loads_images_can_be_sent_to_spawned_processes(tmp_path):
         ({}, 2000 << 10),
         ({"memory.max": "max", "memory.current": "5"}, 2000 << 10),
         ({"memory.max": "3000", "memory.current": "1000"}, 2000),
+        ({"memory.max": "3000", "memory.current": "2900", "memory.stat": "file 9\ninactive_file 700\n"}, 800),
+        (
+            {
+                "memory/memory.limit_in_bytes": "3000",
+                "memory/memory.usage_in_bytes": "2900",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 700\n",
+            },
+            800,
+        ),
         ({"memory/memory.limit_in_bytes": "3000", "memory/memory.usage_in_bytes": "4000"}, 0),
     ],
 )

@@ -45,6 +45,8 @@ def run(args: Sequence[str]) -> int:
         raise InputError(
             "danet check", "needs either FOLDER or --dataset", "specify FOLDER, or --dataset NAME --root DIR"
         )
+    if options.folder is not None and options.root is not None:
+        raise InputError("root", "is for --dataset", "leave out FOLDER or --root")
     root = options.folder or options.root or Path()
     recorded = options.manifest is not None and options.manifest.exists()
     check_outputs(options.json, None if recorded else options.manifest)

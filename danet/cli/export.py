@@ -121,6 +121,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _default_out(options: Export) -> Path:
+    if not options.weights.name:
+        raise InputError(options.weights, "is a folder", "specify a weights file")
     stem = options.weights.with_suffix("")
     if is_address(options.weights):  # whose slashes are not folders
         repository, _, file = parse_address(str(options.weights))

@@ -122,13 +122,13 @@ def _look(options: Look) -> "tuple[Sequence[Answers], Sheet]":
 
 def _compare(options: Look) -> "tuple[Sequence[Comparison], Sheet]":
     from danet.predict.predictor import load
-    from danet.visualize.network_comparison import compare, network_names, sheet
+    from danet.visualize.network_comparison import compare, distinct_names, sheet
 
     for name in ("point", "channels", "class_name", "without"):
         if getattr(options, name) not in ((), None, False):
             what = f"needs a single network, but {len(options.weights)} are given"
             raise InputError(name, what, f"specify one file of weights, or leave out `{name}`")
-    names = network_names(options.weights)
+    names = distinct_names(options.weights, "weights")
     predictors = {name: load(path, options.device) for name, path in zip(names, options.weights, strict=True)}
     comparisons = compare(predictors, options.images, _truths(options))
     return comparisons, sheet(comparisons)

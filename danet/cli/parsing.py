@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -79,6 +79,12 @@ class _Option:
     default: Any
 
     @property
+    def several(self) -> bool:
+        """Whether the option is a list of values, which may be given in several parts."""
+        element, *rest = get_args(self.kind) or (None,)
+        return rest == [Ellipsis] and get_origin(element) is not tuple
+
+    @property
     def switch(self) -> bool:
         """Whether the option is a flag that is off by default."""
         return self.kind is bool and self.default is False
@@ -106,7 +112,8 @@ def parse(
         InputError: an unknown option, a missing or invalid value.
     """
     options = list(_options(kind, default))
-    _FLAGS.set({**{name: option.flag for option in options for name in option.names}, **(aliases or {})})
+    first = {option.names[0]: option.flag for option in options[::-1]}  # network.position before loss.position
+    _FLAGS.set({**first, **{option.names[1]: option.flag for option in options}, **(aliases or {})})
     given: dict[str, Any] = {} if default is None else {"default": default}
     full, texts, messages = f"{program} {command}", {}, io.StringIO()
     args = ["--help"] if {"-h", "--help"} & set(args) else _normalized(args, options)
@@ -211,7 +218,26 @@ def _normalized(args: Sequence[str], options: Sequence[_Option]) -> list[str]:
             normalized.append(_FORMER_VALUES.get(arg, arg))
         elif arg not in needless:
             normalized.append(arg)
-    return normalized
+    return _joined(normalized, {option.flag for option in options if option.several})
+
+
+def _joined(args: Sequence[str], flags: Set[str]) -> list[str]:
+    """Move all values of a list that is given several times behind its first flag: tyro takes those of the last one."""
+    values: dict[str, list[str]] = {}
+    joined: list[list[str]] = [[]]
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if (flag := flag.replace("_", "-")) in flags and flag in values:
+            joined.append(values[flag])
+        elif arg.startswith("--"):
+            joined.append(values.setdefault(flag, [flag]) if flag in flags else [arg])
+            if flag not in flags:
+                joined.append([])
+        else:
+            joined[-1].append(arg)
+        if flag in flags and equals:
+            values[flag].append(value)
+    return [word for part in {id(part): part for part in joined}.values() for word in part]
 
 
 def _registry(texts: dict[str, str]) -> ConstructorRegistry:

@@ -41,6 +41,7 @@ def run(args: Sequence[str]) -> int:
     from danet.train import run_folder
     from danet.train.report import FILE, final_report
     from danet.visualize import compare_runs
+    from danet.visualize.network_comparison import distinct_names
 
     if not options.runs:
         raise InputError("danet report", "no run folders given", "specify one or more")
@@ -56,7 +57,9 @@ def run(args: Sequence[str]) -> int:
                 raise InputError(name, what, "leave it out")
         out = options.out or Path("comparison.html")
         check_outputs(out, overwrite=options.overwrite, remedy="choose another `out`, or add `overwrite`")
-        page = compare_runs.page([run_folder.read(run) for run in options.runs])
+        names = distinct_names([run.resolve() for run in options.runs], "runs")
+        runs = [run_folder.read(run)._replace(name=name) for run, name in zip(options.runs, names, strict=True)]
+        page = compare_runs.page(runs)
     own = options.out is None and len(options.runs) == 1
     write_atomically(out, page, overwrite=own or options.overwrite)
     print(printable(str(out)))

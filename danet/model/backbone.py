@@ -6,6 +6,7 @@ deep stem), resnet18, mobilenetv2_100, tf_efficientnet_lite0, and every other mo
 """
 
 import difflib
+import re
 from collections.abc import Container, Mapping
 from itertools import cycle, islice
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from danet.errors import InputError, join_messages
+from danet.errors import InputError, first_line, join_messages
 from danet.startup import finish_timm, parts_of_timm
 
 with parts_of_timm():
@@ -24,6 +25,8 @@ with parts_of_timm():
     from timm.models._manipulate import adapt_input_conv
     from timm.models._registry import get_pretrained_cfg, is_model, list_models
     from timm.models.resnet import BasicBlock, Bottleneck
+
+_KNOWN = re.compile(r"(test_|tf_)?(resnet|mobilenetv|efficientnet)")  # families that need no `_check_maps`
 
 
 def build_backbone(
@@ -165,8 +168,11 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
         remedy = f"did you mean {names}?"
         raise InputError("backbone", f"timm has no model {name!r}", remedy)
     try:
-        return create_model(name, pretrained, features_only=True, **options)
+        net = create_model(name, pretrained, features_only=True, **options)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
+        if pretrained and re.search("pretrained (weights exist|tag)", str(error)):
+            remedy = "turn `pretrained` off, or set `backbone_weights` to a file"
+            raise InputError("backbone", f"timm has no weights for {name!r}", remedy) from error
         dilated = "output_stride" in options
         what = f"{name!r} does not support {'dilation' if dilated else 'feature maps'} ({error})"
         remedy = "use a ResNet, MobileNetV2 or EfficientNet" + (", or add `decoder`" if dilated else "")
@@ -174,6 +180,25 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
     except OSError as error:
         what = f"cannot download the pretrained weights of {name!r} ({error})"
         raise InputError("backbone", what, "set `backbone_weights` to a file") from error
+    if not _KNOWN.match(name):
+        _check_maps(net, name, options.get("in_chans", 3))
+    return net
+
+
+def _check_maps(net: nn.Module, name: str, channels: int) -> None:
+    """Check that a network takes images of any size, and returns maps B,C,h,w."""
+    features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
+    remedy = "use another one, such as a ResNet, MobileNet, EfficientNet, ConvNeXt, FastViT or DaViT"
+    try:
+        with torch.no_grad():
+            maps = net.eval()(torch.zeros(1, channels, 150, 203))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        what = f"{name!r} does not take images of any size ({first_line(error)})"
+        raise InputError("backbone", what, remedy) from error
+    net.train()
+    if [(each.ndim, each.shape[1]) for each in maps] != [(4, count) for count in features.channels()]:
+        what = f"the features of {name!r} are {tuple(maps[-1].shape)}, not B,{features.channels()[-1]},h,w"
+        raise InputError("backbone", what, remedy)
 
 
 def _pretrained_config(name: str) -> Any:

@@ -47,7 +47,12 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
     return [
         ("data.batch", data.batch, data.batch >= 1, "at least 1"),
         ("data.crop", data.crop, min(data.crop) >= 32, "two numbers of at least 32 pixels"),
-        ("data.scale", data.scale, 0 < data.scale[0] <= data.scale[1] <= 16, "two increasing factors above 0"),
+        (
+            "data.scale",
+            data.scale,
+            0 < data.scale[0] <= data.scale[1] <= 16,
+            "two increasing factors above 0, up to 16",
+        ),
         ("data.flip", data.flip, 0 <= data.flip <= 1, "from 0 to 1"),
         ("data.vertical_flip", data.vertical_flip, 0 <= data.vertical_flip <= 1, "from 0 to 1"),
         ("data.rotate", data.rotate, 0 <= data.rotate <= 1, "from 0 to 1"),
@@ -100,7 +105,7 @@ def _optim_rules(optim: Optim) -> list[Rule]:
         ("optim.momentum", optim.momentum, 0 <= optim.momentum < 1, "from 0 to below 1"),
         ("optim.weight_decay", optim.weight_decay, 0 <= optim.weight_decay < 1, "from 0 to below 1"),
         ("optim.attention_weight_decay", decay, decay is None or 0 <= decay < 1, "from 0 to below 1"),
-        ("optim.power", optim.power, 0 <= optim.power < 100, "0 or more"),
+        ("optim.power", optim.power, 0 <= optim.power < 100, "from 0 to below 100"),
         ("optim.warmup", optim.warmup, optim.warmup >= 0, "0 or more"),
         ("optim.accumulate", optim.accumulate, optim.accumulate >= 1, "at least 1"),
         ("optim.ema", optim.ema, 0 <= optim.ema < 1, "from 0 to below 1"),

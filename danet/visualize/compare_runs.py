@@ -8,7 +8,7 @@ from typing import Any
 from danet import recipes
 from danet.recipes import parse_fold
 from danet.visualize import sections
-from danet.visualize.html import Section, bar, document, escape, percent, table
+from danet.visualize.html import LONG, Section, bar, document, escape, percent, table
 from danet.visualize.run_page import Run, best_row, validation_split
 from danet.visualize.svg import key
 
@@ -106,7 +106,7 @@ def _progress(run: Run) -> str:
 def _differences(runs: Sequence[Run], head: Sequence[str]) -> str:
     flat = [dict(_flat(recipes.to_dict(run.recipe))) for run in runs]
     rows = [
-        [f"<code>{escape(name)}</code>", *(escape(str(settings[name])) for settings in flat)]
+        [f"<code>{escape(name)}</code>", *(escape(str(settings[name]), LONG) for settings in flat)]
         for name in flat[0]
         if any(settings[name] != flat[0][name] for settings in flat)
     ]

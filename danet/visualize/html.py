@@ -45,6 +45,10 @@ def document(title: str, lead: str, facts: Iterable[tuple[str, str]], sections: 
     return page.encode(errors="backslashreplace")
 
 
+LONG = 600
+"""Characters of a value that may be a path, whose end matters."""
+
+
 def escape(text: str, length: int = 80) -> str:
     """Return plain text as HTML: printable characters only, and at most `length` of them."""
     visible = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -71,7 +75,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "")
 
 def pairs(entries: Iterable[tuple[str, str]]) -> str:
     """Return a table of plain names and values."""
-    rows = "".join(f'<tr><th scope="row">{escape(name)}<td>{escape(value)}' for name, value in entries)
+    rows = "".join(f'<tr><th scope="row">{escape(name)}<td>{escape(value, LONG)}' for name, value in entries)
     return f'<table class="pairs">{rows}</table>'
 
 

@@ -56,20 +56,25 @@ class Comparison(NamedTuple):
         return {"name": first.name, "width": width, "height": height, "networks": networks}
 
 
-def network_names(weights: Sequence[Path]) -> list[str]:
-    """Return a short name for each weights file: its stem, with as many folders as tell the files apart.
+def distinct_names(paths: Sequence[Path], parameter: str) -> list[str]:
+    """Return a short name for each file or folder: its stem, with as many folders as tell them apart.
 
     If they do not, the suffix is added.
 
+    Args:
+        paths: weights files, or run folders.
+        parameter: the user's parameter with these paths, for messages.
+
     Raises:
-        InputError: a file is given twice.
+        InputError: one is given twice.
     """
-    for files in ([path.with_suffix("").parts for path in weights], [path.parts for path in weights]):
+    whole = [path.parts for path in paths]
+    for files in ([(*parts[:-1], path.stem) for path, parts in zip(paths, whole, strict=True)], whole):
         for count in range(1, max(map(len, files)) + 1):
             names = ["/".join(parts[-count:]) for parts in files]
             if len(set(names)) == len(names):
                 return names
-    raise InputError("weights", "the same file is given twice", "specify files of different networks")
+    raise InputError(parameter, f"{max(paths, key=paths.count)} is given twice", "leave it out once")
 
 
 def compare(

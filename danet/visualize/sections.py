@@ -15,7 +15,7 @@ from danet.evaluate.calibration import Calibration
 from danet.evaluate.confusion import Confusion
 from danet.evaluate.per_image import ImageScores
 from danet.recipes import Recipe
-from danet.visualize.html import Section, bar, escape, percent, swatch, table
+from danet.visualize.html import LONG, Section, bar, escape, percent, swatch, table
 from danet.visualize.svg import Series, lines, matrix, reliability
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def run_curves(history: History, x: str) -> str:
     scores = [("mIoU", "miou"), ("mean accuracy", "mean_accuracy"), ("pixel accuracy", "pixel_accuracy")]
     loss_lines = [_series(f"training, {column.removeprefix('loss_')}", history, column, x) for column in losses]
     if any(math.isfinite(row.get("validation_loss", math.nan)) for row in history):
-        loss_lines.insert(0, _series("validation", history, "validation_loss", x))
+        loss_lines.insert(0, _series("validation, cross-entropy", history, "validation_loss", x))
     charts = [
         lines("Validation", [_series(name, history, column, x, 100) for name, column in scores], x, "%"),
-        lines("Losses", loss_lines, x, "cross-entropy"),
+        lines("Losses", loss_lines, x, "loss"),
         lines("Learning rate", [_series("learning rate", history, "lr", x)], x, "of the backbone"),
         lines("Attention scales", [_series(SCALES[c], history, c, x) for c in scales], x, "alpha and beta"),
     ]
@@ -189,7 +189,7 @@ def validation_images(count: int, dataset: str, split: str, root: Path | None = 
 def settings(recipe: Mapping[str, Any]) -> Section:
     """Return the settings, as in recipe.yaml."""
     text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-    escaped = "\n".join(escape(line) for line in text.splitlines()[:_SETTINGS])
+    escaped = "\n".join(escape(line, LONG) for line in text.splitlines()[:_SETTINGS])
     return Section("Settings", f"<pre>{escaped}</pre>")
 
 

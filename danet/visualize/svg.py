@@ -1,6 +1,7 @@
 """Draw charts as SVG: line charts, a confusion matrix and a reliability diagram. Tooltips show the numbers."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -133,7 +134,7 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> str:
     shares = counts / np.maximum(pixels, 1)
     cell = min(max(_MATRIX // len(names), _SIDES[0]), _SIDES[1])
     font, labels = min(11.5, cell - 1.0), [short(name, 22) for name in names]
-    left = round(0.62 * font * max(len(name) for name in labels)) + 10  # of the top as well: labels are rotated there
+    left = round(font * max(map(_width, labels))) + 10  # of the top as well: labels are rotated there
     side = cell * len(names)
     parts = []
     for i, name in enumerate(labels):
@@ -225,3 +226,8 @@ def _number(value: float) -> str:
 def _svg(width: float, height: float, title: str, content: str) -> str:
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     return f'<svg {size} role="img" aria-label="{escape(title)}">{content}</svg>'
+
+
+def _width(text: str) -> float:
+    """Return the largest width of a text in units of its font size: Chinese characters are as wide as they are high."""
+    return sum(1.0 if unicodedata.east_asian_width(c) in "WFA" else 0.62 for c in text)

@@ -301,6 +301,30 @@ def test_bf16_is_accepted_for_bfloat16(capsys):
     assert recipes.from_dict({"optim": {"precision": "bf16"}}, "recipe.yaml").optim.precision == "bfloat16"
 
 
+def test_a_list_may_be_given_in_several_parts():
+    from danet.cli.look import Look
+    from danet.cli.parsing import parse
+
+    args = ["x.jpg", "--weights", "a", "--point", "1", "2", "--weights=b", "c", "--point", "3", "4", "--channels", "1"]
+    found = parse(Look, [*args, "--channels", "2", "7"], "look")
+    assert list(map(str, found.weights)) == ["a", "b", "c"]
+    assert found.point == ((1, 2), (3, 4))
+    assert found.channels == (1, 2, 7)
+    assert list(map(str, found.images)) == ["x.jpg"]
+
+
+def test_errors_of_the_network_name_its_options(capsys):
+    """Of those that the losses have too."""
+    command = ["train", "toy", "--network.architecture", "dranet", "--network.no-position", "--dry-run"]
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("error: --network.position: False is not supported by dranet")
+
+
+def test_recipes_with_a_decoder_train_dranet_too(capsys):
+    command = ["train", "camvid", "--network.architecture", "dranet", "--network.backbone", "test_resnet"]
+    assert main([*command, "--network.no-pretrained", "--data.crop", "64", "64", "--dry-run"]) == 0
+
+
 def test_flags_that_are_off_can_be_negated_but_help_hides_it(capsys):
     from danet.cli.parsing import parse
     from danet.cli.predict import Predict

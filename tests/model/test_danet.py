@@ -102,6 +102,13 @@ def test_multi_grid_sets_the_dilation_of_each_layer4_block(given, expected):
     [
         ({"backbone": "resnt50"}, "did you mean .*resnet50"),
         ({"backbone": "vit_tiny_patch16_224"}, "'vit_tiny_patch16_224' does not support dilation"),
+        (
+            {"backbone": "swin_tiny_patch4_window7_224", "decoder": True},
+            "backbone: 'swin_tiny_patch4_window7_224' does not take images of any size",
+        ),
+        ({"backbone": "hrnet_w18_small", "decoder": True}, "'hrnet_w18_small' does not take images of any size"),
+        ({"backbone": "mambaout_femto", "decoder": True}, r"'mambaout_femto' are \(1, 5, 7, 288\), not B,288,h,w"),
+        ({"backbone": "seresnet18", "pretrained": True}, "timm has no weights for 'seresnet18'; turn `pretrained` off"),
         ({"output_stride": 4}, "output_stride: must be 8, 16 or 32, got 4"),
         ({"backbone": "mobilenetv2_100", "layer4_dilations": (4, 8, 16)}, "needs the layer4 of a ResNet"),
         ({"layer4_dilations": (0,)}, "layer4_dilations: must be positive integers"),

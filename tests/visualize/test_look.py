@@ -399,7 +399,7 @@ def test_networks_are_compared_side_by_side(street, weights_file, fcn_file, imag
     assert second["network"] == f"{street.name}/w"
     assert second["changed"] == pytest.approx((fcn != both).mean())
     assert second["corrected"] - second["broken"] == pytest.approx(second["accuracy"] - first["accuracy"])
-    names = network_comparison.network_names([Path(fcn_file), Path(weights_file)])
+    names = network_comparison.distinct_names([Path(fcn_file), Path(weights_file)], "weights")
     predictors = dict(zip(names, (load(fcn_file), load(weights_file)), strict=True))
     truths = ground_truth.from_masks([street / "truth.png"])
     sheet = network_comparison.sheet(network_comparison.compare(predictors, [street / "street.png"], truths))
@@ -427,7 +427,7 @@ def test_the_line_is_between_half_of_the_attention_and_the_rest(weights):
     ],
 )
 def test_names_of_networks_are_as_short_as_tells_them_apart(names, expected):
-    assert network_comparison.network_names([Path(name) for name in names]) == expected
+    assert network_comparison.distinct_names([Path(name) for name in names], "weights") == expected
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_networks_with_other_classes_or_twice_the_same_are_rejected(street, weig
     assert main(["look", "street.png", "--weights", weights_file, "default"]) == 2
     assert "--weights: default does not have the classes of w; compare networks that" in capsys.readouterr().err
     assert main(["look", "street.png", "--weights", weights_file, weights_file]) == 2
-    assert "--weights: the same file is given twice; specify files of different" in capsys.readouterr().err
+    assert "is given twice; leave it out once" in capsys.readouterr().err
 
 
 def test_ground_truth_of_colors_needs_its_dataset(street, weights_file, capsys):

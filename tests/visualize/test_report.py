@@ -576,3 +576,27 @@ def test_curves_are_drawn_over_steps_if_runs_are_in_steps():
     assert sections.x_axis([recipe]) == "epoch"
     assert sections.x_axis([recipe, replace(recipe, optim=replace(recipe.optim, steps=9))]) == "step"
     assert run_page.best_row([row(3), row(1)])["epoch"] == 3
+
+
+def test_wide_characters_of_class_names_have_room():
+    lefts = []
+    for name in ("a" * 10, "\N{CJK UNIFIED IDEOGRAPH-9053}" * 10):
+        svg = charts.matrix(np.eye(3, dtype=int), [name, "b", "c"])
+        lefts.append(float(re.search(r'<text [^>]*x="([\d.]+)"', svg)[1]))
+    assert lefts[1] >= 10 * 11.5 > lefts[0]
+
+
+def test_ends_of_paths_are_not_cut_off():
+    root = "/" + "a" * 100 + "/v2"
+    assert f"root: {root}\n" in sections.settings({"root": root, "seed": 1}).body
+
+
+def test_runs_with_the_same_name_are_told_apart(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "one/toy")
+    shutil.copytree(run, tmp_path / "two/toy")
+    out = tmp_path / "comparison.html"
+    assert main(["report", str(tmp_path / "one/toy"), str(tmp_path / "two/toy"), "--out", str(out)]) == 0
+    assert "one/toy" in out.read_text()
+    assert "two/toy" in out.read_text()
+    assert main(["report", str(run), str(run), "--out", str(tmp_path / "other.html")]) == 2
+    assert capsys.readouterr().err == f"error: RUN: {run} is given twice; leave it out once\n"

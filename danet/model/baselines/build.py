@@ -51,9 +51,9 @@ def build_network(architecture: str = "danet", **arguments: Any) -> AnyNetwork:
 def _dranet(**arguments: Any) -> DRANet:
     """Build a DRANet from the arguments of `DANet`; those that DRANet lacks must have their defaults.
 
-    `decoder` has no effect, because a DRANet always has one.
+    `decoder`, `decoder_width` and `decoder_stride` have no effect, because a DRANet always has one of its own.
     """
-    arguments.pop("decoder", None)
+    arguments = {name: value for name, value in arguments.items() if not name.startswith("decoder")}
     for name in signature(DANet).parameters.keys() & arguments.keys() - signature(DRANet).parameters.keys():
         value = arguments.pop(name)
         if value != signature(DANet).parameters[name].default:
