@@ -18,6 +18,16 @@ from benchmarks.markdown import (
 )
 from danet.evaluate.corruptions import CORRUPTIONS
 
+SCORES_OF_LOSSES = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "rare_iou": "IoU of rare classes",
+    "boundary_f": "boundary F",
+}
+"""What benchmarks/losses.py measures, and its name in the table."""
+
+_DATASETS = {"msrc21": "MSRC-21", "labelmefacade": "LabelMeFacade", "idd_lite": "IDD Lite"}
+
 
 def default_weights() -> str:
     """Return mIoU and IoU of the bundled weights, and of those before them."""
@@ -147,14 +157,31 @@ def twins(name: str = "twins") -> str:
 
 def small_data() -> str:
     """Return mIoU and minutes of trainings on few images."""
-    names = {"msrc21": "MSRC-21", "labelmefacade": "LabelMeFacade", "idd_lite": "IDD Lite"}
     rows = read("small_data")["rows"]
     ways: list[str] = list(dict.fromkeys(row["way"] for row in rows))
     cell = {(row["dataset"], row["images"], row["way"]): miou_and_minutes(row) for row in rows}
 
     subsets = dict.fromkeys((row["dataset"], row["images"]) for row in rows)
-    lines = [(names[name], str(count), *(cell.get((name, count, way), "") for way in ways)) for name, count in subsets]
+    lines = [
+        (_DATASETS[name], str(count), *(cell.get((name, count, way), "") for way in ways)) for name, count in subsets
+    ]
     return markdown(("", "images", *(LABELS.get(way, way) for way in ways)), lines)
+
+
+def losses(result: Mapping[str, Any] | None = None) -> str:
+    """Return the scores of trainings on few images with one loss after another, means over seeds.
+
+    Args:
+        result: of benchmarks/losses.py; None: the one in benchmarks/results.
+    """
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in (result or read("losses"))["rows"]:
+        groups.setdefault((row["dataset"], row["images"], row["loss"]), []).append(row)
+    lines = []
+    for (dataset, images, loss), rows in groups.items():
+        scores = (percent(mean(row[score] for row in rows)) for score in SCORES_OF_LOSSES)
+        lines.append((_DATASETS.get(dataset, dataset), str(images), loss, str(len(rows)), *scores))
+    return markdown(("", "images", "loss", "seeds", *(f"{name}, %" for name in SCORES_OF_LOSSES.values())), lines)
 
 
 def without_attention() -> str:

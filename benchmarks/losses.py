@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import command
+from benchmarks import accuracy_tables, command
 from benchmarks.command import JsonFile
 from benchmarks.small_data import Rows, make_subset, train_danet
 from danet.errors import InputError
@@ -36,9 +36,6 @@ LOSSES: dict[str, dict[str, str]] = {
     "class weights": PLAIN | {"class-weights": "auto"},
 }
 """Name -> options of `danet train folder`."""
-
-SCORES = ("miou", "pixel_accuracy", "rare_iou", "boundary_f")
-"""What is measured; see `_scores`."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +88,6 @@ def run(options: Options) -> dict[str, Any]:
     return rows.result()
 
 
-def table(result: dict[str, Any]) -> str:
-    """Format the mean scores over seeds, in percent, a line per dataset, number of images and loss."""
-    lines = [
-        "| dataset | images | loss | seeds | mIoU, % | pixel accuracy, % | IoU of rare classes, % | boundary F, % |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    groups: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
-    for row in result["rows"]:
-        groups.setdefault((row["dataset"], row["images"], list(LOSSES).index(row["loss"])), []).append(row)
-    for (dataset, images, loss), rows in sorted(groups.items()):
-        cells = " | ".join(f"{100 * mean(row[score] for row in rows):.1f}" for score in SCORES)
-        lines.append(f"| {dataset} | {images} | {list(LOSSES)[loss]} | {len(rows)} | {cells} |")
-    return "\n".join(lines)
-
-
 def rare_iou(pixels: Sequence[int], iou: Sequence[float]) -> float:
     """Return the mean IoU of the rarer half of the classes that occur.
 
@@ -137,4 +119,4 @@ def _scores(weights: Path, folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(command.main("losses", Options, run, table, overwrite=True))
+    sys.exit(command.main("losses", Options, run, accuracy_tables.losses, overwrite=True))

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import losses
-from benchmarks.losses import LOSSES, Options, rare_iou, table
+from benchmarks import accuracy_tables, losses
+from benchmarks.accuracy_tables import SCORES_OF_LOSSES
+from benchmarks.losses import LOSSES, Options, rare_iou
 from danet.cli import main
 from danet.errors import InputError
 
@@ -15,7 +16,7 @@ def trained(monkeypatch) -> list[tuple[str, int]]:
     """Train nothing; return the runs that were asked for."""
     runs: list[tuple[str, int]] = []
     monkeypatch.setattr(losses, "train_danet", lambda _, out, seed, *__: runs.append((out.name, seed)))
-    monkeypatch.setattr(losses, "_scores", lambda *_: dict.fromkeys(losses.SCORES, 0.5))
+    monkeypatch.setattr(losses, "_scores", lambda *_: dict.fromkeys(SCORES_OF_LOSSES, 0.5))
     return runs
 
 
@@ -26,7 +27,10 @@ def test_each_loss_is_trained_once(few_streets, tmp_path, trained):
     again = losses.run(Options(**vars(options) | {"seeds": 2, "only": ("focal", "with Dice")}))
     assert trained[len(LOSSES) :] == [("streets-4-3-2", 2), ("streets-4-2-2", 2)]
     assert json.loads(file.read_text())["rows"] == again["rows"]
-    assert [line.split(" | ")[2:4] for line in table(again).splitlines()[4:6]] == [["with Dice", "2"], ["focal", "2"]]
+    assert [line.split(" | ")[2:4] for line in accuracy_tables.losses(again).splitlines()[5:7]] == [
+        ["with Dice", "2"],
+        ["focal", "2"],
+    ]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -46,8 +50,8 @@ def test_unknown_losses_and_too_few_images_are_refused(few_streets, tmp_path, tr
 
 def test_runs_on_other_numbers_of_images_have_lines_of_their_own():
     scores = {"dataset": "a", "loss": "focal", "seed": 1}
-    rows = [{**scores, "images": n, **dict.fromkeys(losses.SCORES, n / 100)} for n in (20, 50)]
-    assert table({"rows": rows}).splitlines()[2:] == [
+    rows = [{**scores, "images": n, **dict.fromkeys(SCORES_OF_LOSSES, n / 100)} for n in (20, 50)]
+    assert accuracy_tables.losses({"rows": rows}).splitlines()[3:5] == [
         "| a | 20 | focal | 1 | 20.0 | 20.0 | 20.0 | 20.0 |",
         "| a | 50 | focal | 1 | 50.0 | 50.0 | 50.0 | 50.0 |",
     ]
