@@ -62,6 +62,7 @@ def build_backbone(
     if (stride := features.reduction()[-1]) != output_stride:
         what = f"features of {name!r} have stride {stride}, not {output_stride}"
         raise InputError("backbone", what, "use a ResNet, MobileNetV2 or EfficientNet, or add `decoder`")
+    _check_maps(net, name, in_channels)
     if layer4_dilations is not None:
         _set_multi_grid(net, name, layer4_dilations)
     return net, features.channels()
@@ -93,6 +94,7 @@ def build_pyramid(
             f"features of {name!r} have strides {', '.join(map(str, strides))}; a decoder needs {finest} and {stride}"
         )
         raise InputError("backbone", what, "use a backbone with such feature maps, or other strides")
+    _check_maps(net, name, in_channels)
     indices = tuple(i for i, stride in enumerate(strides) if stride >= finest)
     if indices != tuple(range(len(strides))) or pretrained:
         net = _create(name, pretrained, {"in_chans": in_channels, "out_indices": indices})
@@ -168,7 +170,7 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
         remedy = f"did you mean {names}?"
         raise InputError("backbone", f"timm has no model {name!r}", remedy)
     try:
-        net = create_model(name, pretrained, features_only=True, **options)
+        return create_model(name, pretrained, features_only=True, **options)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         if pretrained and re.search("pretrained (weights exist|tag)", str(error)):
             remedy = "turn `pretrained` off, or set `backbone_weights` to a file"
@@ -180,13 +182,12 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
     except OSError as error:
         what = f"cannot download the pretrained weights of {name!r} ({error})"
         raise InputError("backbone", what, "set `backbone_weights` to a file") from error
-    if not _KNOWN.match(name):
-        _check_maps(net, name, options.get("in_chans", 3))
-    return net
 
 
 def _check_maps(net: nn.Module, name: str, channels: int) -> None:
     """Check that a network takes images of any size, and returns maps B,C,h,w."""
+    if _KNOWN.match(name):
+        return
     features: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
     remedy = "use another one, such as a ResNet, MobileNet, EfficientNet, ConvNeXt, FastViT or DaViT"
     try:

@@ -1,6 +1,7 @@
 """The baselines, from training to prediction."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,8 @@ def test_baseline_works_in_all_commands_but_look(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["look", str(scene), "--weights", best]) == 2
     assert "--weights: an exported model or a baseline has no attention to inspect" in capsys.readouterr().err
-    assert main(["report", "run", "run", "--out", "both.html"]) == 0
+    shutil.copytree("run", "copy")
+    assert main(["report", "run", "copy", "--out", "both.html"]) == 0
     page = Path("both.html").read_text()
     assert "smp:PSPNet" in page
     assert "position and channel" not in page
