@@ -491,3 +491,15 @@ def test_images_beside_the_folders_of_the_splits_are_a_warning(tmp_path, images)
     (warning,) = (each for each in check_folder(tmp_path).warnings if "beside" in each.what)
     assert warning.what == "images beside the folders of the splits: 1 (loose.jpg)"
     assert warning.file == tmp_path / "images"
+
+
+def test_the_working_directory_without_dataset_yaml_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    with pytest.raises(InputError, match=r"^dataset\.yaml: no such file; run danet init \. to create it"):
+        check_folder(Path())
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\n")
+    with pytest.raises(
+        InputError, match=r"^dataset\.yaml: no such file, but \.\./dataset\.yaml exists; use \.\. instead"
+    ):
+        check_folder(Path())

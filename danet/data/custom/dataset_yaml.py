@@ -118,7 +118,8 @@ def _read(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         if not file.parent.is_dir():
             raise missing_folder(file.parent, "use the folder that contains dataset.yaml") from error
-        if (above := file.parents[1]) != file.parent and (above / file.name).is_file():
+        above = file.parent / ".." if file.parent == Path() else file.parent.parent
+        if (above / file.name).is_file() and not above.samefile(file.parent):
             raise InputError(file, f"no such file, but {above / file.name} exists", f"use {above} instead") from error
         raise InputError(
             file, "no such file", f"run danet init {shlex.quote(str(file.parent))} to create it"
