@@ -195,9 +195,8 @@ def find_root(folder: Path, recipe: Recipe, given: Path | None = None) -> Path |
     if given is not None or recipe.data.root is None:
         return given
     recorded, before = recorded_root(folder), _read_environment(folder).get(_OF_RECIPE)
-    roots = [recipe.data.root] if recorded is None else [recorded, recipe.data.root]
-    if before not in (None, str(recipe.data.root)):
-        roots = [recipe.data.root]
+    edited = before not in (None, str(recipe.data.root))
+    roots = [recipe.data.root] if recorded is None or edited else [recorded, recipe.data.root]
     if root := next((root for root in roots if root.is_dir()), None):
         return root
     raise missing_folder(roots[0], "if the data of the run has moved, set `root` to its folder")

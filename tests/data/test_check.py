@@ -503,3 +503,13 @@ def test_the_working_directory_without_dataset_yaml_is_an_error(tmp_path, monkey
         InputError, match=r"^dataset\.yaml: no such file, but \.\./dataset\.yaml exists; use \.\. instead"
     ):
         check_folder(Path())
+
+
+def test_masks_of_other_formats_have_no_palette(tmp_path):
+    """Such as the .mat files of COCO-Stuff and SBD."""
+    image(tmp_path / "a.jpg")
+    np.save(tmp_path / "a.npy", stripes(0, 1))
+    (tmp_path / "a.npy").rename(tmp_path / "a.mat")
+    pairs = [Pair("a", tmp_path / "a.jpg", tmp_path / "a.mat")]
+    samples = PairedFiles(Classes.named(("a", "b")), pairs, LabelMap({0: 0, 1: 1}, 2), np.load)
+    assert verify_pairs(samples).problems == ()

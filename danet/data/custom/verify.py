@@ -214,7 +214,8 @@ def _verify_pair(samples: PairedFiles, index: int) -> _Result:
     if pair.mask.exists():
         with collect_problems(problems, pair.mask):
             mask = samples.read_mask(pair.mask)
-            palette = palette_of(pair.mask) if pair.mask.suffix.lower() not in ARRAYS else None
+            if _reads_values(samples) and pair.mask.suffix.lower() not in ARRAYS:
+                palette = palette_of(pair.mask)
     elif pair.mask.parent.is_dir() and pair.mask != pair.image:
         problems.append(Problem(pair.mask, "missing mask", f"add it, or remove its image {pair.image}"))
     size = None if image is None else (image.shape[0], image.shape[1])
@@ -261,14 +262,18 @@ def _mixed_whites(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[
     if mapping.get(IGNORE) == IGNORE and are_mixed([*masks.values()]):
         remedy = "if 255 means the same as 1, write label_map: {0: 0, 1: 1, 255: 1} in dataset.yaml, without ignore"
         yield Problem(folder, f"{describe_mixed(masks)}, and 255 is ignored", remedy)
-    if mapping.get(0) == mapping.get(1) != mapping.get(IGNORE, IGNORE) != IGNORE and (dark := describe_dark(masks)):
+    divided = mapping.get(0) == mapping.get(1) and mapping.get(IGNORE) not in (None, IGNORE, mapping.get(0))
+    if divided and (dark := describe_dark(masks)):  # by a threshold
         yield Problem(folder, dark, "save them with 0 and 255")
 
 
+def _reads_values(samples: PairedFiles) -> bool:
+    """Return whether masks are images whose values are read, not colors or files of other formats."""
+    return getattr(samples.read_mask, "func", samples.read_mask) is read_mask
+
+
 def _palettes(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[Problem]:
-    """Report a value that has different colors in the palettes of masks, if masks are read by value."""
-    if getattr(samples.read_mask, "func", samples.read_mask) is not read_mask:
-        return
+    """Report a value that has different colors in the palettes of masks."""
     first: dict[int, tuple[Color, Path]] = {}
     for pair, result in zip(samples.pairs, results, strict=True):
         for value, color in result.colors.items():

@@ -155,7 +155,8 @@ def read_mask(
         if not isinstance(mask, Image.Image):
             values = mask[..., 0] if (mask[..., :1] == mask).all() else mask
         elif mask.mode in ("1", "L", "P"):
-            values = np.asarray(mask, np.uint8) * np.uint8(white if mask.mode == "1" else 1)
+            values = np.asarray(mask, np.uint8)
+            values = values * np.uint8(white) if mask.mode == "1" else values
         elif mask.mode.startswith("I"):
             values = np.asarray(mask).astype(np.int32)
         elif mask.mode in ("LA", "PA"):
