@@ -223,21 +223,24 @@ def _normalized(args: Sequence[str], options: Sequence[_Option]) -> list[str]:
 
 def _joined(args: Sequence[str], flags: Set[str]) -> list[str]:
     """Move all values of a list that is given several times behind its first flag: tyro takes those of the last one."""
-    values: dict[str, list[str]] = {}
-    joined: list[list[str]] = [[]]
+    lists: dict[str, list[str]] = {}
+    parts: list[list[str]] = [[]]
+    current = parts[0]
     for arg in args:
         flag, equals, value = arg.partition("=")
-        if (flag := flag.replace("_", "-")) in flags and flag in values:
-            joined.append(values[flag])
+        flag = flag.replace("_", "-")
+        if flag in flags and flag in lists:
+            current = lists[flag]
         elif arg.startswith("--"):
-            joined.append(values.setdefault(flag, [flag]) if flag in flags else [arg])
-            if flag not in flags:
-                joined.append([])
+            current = [flag if flag in flags else arg]
+            parts.append(current)
+            if flag in flags:
+                lists[flag] = current
         else:
-            joined[-1].append(arg)
+            current.append(arg)
         if flag in flags and equals:
-            values[flag].append(value)
-    return [word for part in {id(part): part for part in joined}.values() for word in part]
+            current.append(value)
+    return [word for part in parts for word in part]
 
 
 def _registry(texts: dict[str, str]) -> ConstructorRegistry:

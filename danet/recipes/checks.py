@@ -125,6 +125,12 @@ def _other_rules(recipe: Recipe) -> list[Rule]:
                 ("lovasz", float("inf"), "0 or more"),
             )
         ),
+        (
+            "loss.detach_attention",
+            recipe.loss.detach_attention,
+            recipe.supervises_attention or not recipe.loss.detach_attention,
+            "off without an attention loss",
+        ),
         ("loss.fused", recipe.loss.fused, _has_loss(recipe), "above 0 if no other output of the network has a weight"),
         ("seed", recipe.seed, 0 <= recipe.seed < 1 << 63, "0 or more"),
         ("skip_bad", recipe.skip_bad, recipe.skip_bad >= 0, "0 or more"),

@@ -11,6 +11,9 @@ from PIL import Image
 
 from danet.data.classes import Color
 
+LONG = 600
+"""Characters of a value that may be a path, whose end matters."""
+
 
 class Section(NamedTuple):
     """A section of a page, with a link to it at the top of the page. The body is HTML."""
@@ -43,10 +46,6 @@ def document(title: str, lead: str, facts: Iterable[tuple[str, str]], sections: 
         + f"<nav>{links}</nav>{parts}</body></html>\n"
     )
     return page.encode(errors="backslashreplace")
-
-
-LONG = 600
-"""Characters of a value that may be a path, whose end matters."""
 
 
 def escape(text: str, length: int = 80) -> str:

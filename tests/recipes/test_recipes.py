@@ -357,6 +357,17 @@ def test_fields_of_version_0_1_0_keep_their_names(kind):
     assert {field.name for field in fields(kind)} >= set(FIELDS_0_1_0[kind].split())
 
 
+def test_the_attention_loss_can_be_detached(capsys):
+    folder = recipes.find("folder")
+    assert folder.forward_options == {"attention": True, "detach": False}
+    detached = recipes.with_settings(folder, {"loss.detach_attention": True})
+    assert detached.forward_options == {"attention": True, "detach": True}
+    recipes.check(detached)
+    assert main(["train", "toy", "--loss.detach-attention", "--dry-run"]) == 2
+    expected = "error: --loss.detach-attention: must be off without an attention loss, got True"
+    assert capsys.readouterr().err.startswith(expected)
+
+
 @pytest.mark.parametrize(
     "network",
     [{"position": False}, {"architecture": "dranet"}, {"architecture": "smp:Unet"}, {"architecture": "ccnet"}],
