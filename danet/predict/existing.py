@@ -9,22 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from danet.data.images.geotiff import SOFTWARE, read_software
+from danet.data.images.results import read_mark
 from danet.errors import InputError
 from danet.predict.job import Job
-from danet.predict.outputs import MARK, OUTPUTS, read_summary
-from danet.predict.png import read_text
+from danet.predict.outputs import OUTPUTS, read_summary
 from danet.predict.settings import Settings
 
 _OUT = "choose another `out`, or move it away"
-_RESULTS = ("_overlay.png", "_labels.png", "_labels.tif", "_margin.png")
-
-
-def is_result(file: Path) -> bool:
-    """Return whether an image is a result of danet: by its name, and by what danet writes into its results."""
-    if file.name.endswith(".tif"):
-        return file.name.endswith(_RESULTS) and read_software(file) == SOFTWARE
-    return (file.name.endswith(_RESULTS) or "_probability_" in file.name) and read_text(file, MARK) is not None
 
 
 def check_apart(jobs: Sequence[Job], others: Mapping[str, Path], one_case: bool, one_file: bool) -> None:
@@ -98,7 +89,7 @@ def _written(job: Job, summary: Mapping[str, Any]) -> set[str]:
         files = summary.get("files", OUTPUTS[job.kind])
         return {file for file in files if isinstance(file, str)} if isinstance(files, list | tuple) else set()
     images = [path for path in job.paths if path.suffix == ".png"]
-    return {suffix for path in images for suffix in (read_text(path, MARK) or "").split()}
+    return {suffix for path in images for suffix in (read_mark(path) or "").split()}
 
 
 def _limit(summary: Mapping[str, Any]) -> float | None:

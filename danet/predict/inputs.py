@@ -14,10 +14,11 @@ from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES, SUFFIXES
 from danet.data.images.geotiff import has_coordinates, has_longitudes, has_rasterio
 from danet.data.images.pillow import MAX_PIXELS
 from danet.data.images.read import ARRAYS, describe_suffixes, read_header
+from danet.data.images.results import is_result
 from danet.errors import InputError, list_names, missing_folder, missing_package
 from danet.files import check_new, ignores_case
 from danet.portability import address_text
-from danet.predict.existing import check_apart, find_done, is_result
+from danet.predict.existing import check_apart, find_done
 from danet.predict.job import Job
 from danet.predict.outputs import Kind, Maps
 from danet.predict.settings import Settings

@@ -30,9 +30,6 @@ def output_paths(folder: Path, stem: str, kind: Kind = "image") -> list[Path]:
     return [folder / f"{stem}{suffix}" for suffix in OUTPUTS[kind]]
 
 
-MARK = "danet"
-"""Keyword of the text in a PNG of danet: the ends of the names of the files that are written with it."""
-
 ProbabilityFormat = Literal["npy", "png"]
 
 ARRAY, MARGIN = "_probabilities.npy", "_margin.png"

@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from danet.data.classes import IGNORE, Classes, Color
 from danet.data.images.channels import as_rgb
+from danet.data.images.results import MARK
 from danet.errors import printable
-from danet.predict.outputs import MARK
 from danet.predict.png import LONG_ROW, encode_long_rows
 from danet.predict.resampling import tiles
 

@@ -1,4 +1,4 @@
-"""Encode PNG images with very long rows in little memory, and read a text in a PNG.
+"""Encode PNG images with very long rows in little memory.
 
 Pillow's encoder holds copies of a row, to choose filters. They are copies of the image if it has a single row.
 """
@@ -7,11 +7,8 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from PIL import Image
-
-from danet.files import open_regular
 
 LONG_ROW = 1 << 20
 """Pixels of a row from which on its copies would matter."""
@@ -20,7 +17,6 @@ _COLOR_TYPES = {"L": 0, "RGB": 2, "P": 3}
 _PIECE = 1 << 20  # pixels
 _NO_FILTER = b"\0"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEAD = 1 << 16  # bytes, in which a text is searched
 
 
 def encode_long_rows(image: Image.Image, level: int, strategy: int, texts: Mapping[str, str]) -> bytes:
@@ -52,23 +48,6 @@ def encode_long_rows(image: Image.Image, level: int, strategy: int, texts: Mappi
     _write_chunk(file, b"IDAT", compress.flush())
     _write_chunk(file, b"IEND", b"")
     return file.getvalue()
-
-
-def read_text(path: Path, keyword: str) -> str | None:
-    """Return the text with a keyword that a PNG has before its pixels; None if it has none, or is no PNG."""
-    try:
-        with open_regular(path) as file:
-            start = file.read(_HEAD)
-    except (OSError, ValueError):
-        return None
-    at, kind = len(_SIGNATURE), b""
-    while start.startswith(_SIGNATURE) and at + 8 <= len(start) and kind != b"IDAT":
-        length, kind = struct.unpack_from(">I4s", start, at)
-        key, _, text = start[at + 8 : at + 8 + length].partition(b"\0")
-        if kind == b"tEXt" and key == keyword.encode():
-            return text.decode("latin-1")
-        at += 12 + length
-    return None
 
 
 def _write_chunk(file: io.BytesIO, kind: bytes, content: bytes) -> None:

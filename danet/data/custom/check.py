@@ -25,6 +25,7 @@ from danet.data.custom.verify import (
     verify_pairs,
 )
 from danet.data.images.formats import SUFFIXES
+from danet.data.images.results import is_result
 from danet.data.naming import SAME_STEM, Naming, match_masks
 from danet.data.samples import Pair, PairedFiles
 from danet.errors import list_names
@@ -269,12 +270,17 @@ def pair_folders(split: str, folders: Folders, samples: PairedFiles, remedy: str
         candidates = [file for file in _files(masks) if file.suffix.lower() in SUFFIXES and file not in recognized]
     mask_of = match_masks(files, masks, naming)
     paired = set(mask_of.values())
-    problems += [_unpaired(mask, naming, by_stem) for mask in candidates if mask not in paired]
-    recognized.update(candidates)
+    all_files = [file for folder in dict.fromkeys((images, masks)) if folder.is_dir() for file in _files(folder)]
+    results = {file for file in all_files if file not in paired and is_result(file)}
+    problems += [_unpaired(mask, naming, by_stem) for mask in candidates if mask not in paired | results]
+    recognized.update(candidates, results)
     others = [file.name for file in _files(images) if file not in recognized] if images.is_dir() else []
     others = [name for name in others if name not in _NOT_IMAGES]
     what = f"files without the suffix of an image: {len(others)} ({list_names(others)})"
     warnings = [Problem(images, what, "they are left out")] if others else []
+    if results:
+        what = f"results of danet: {len(results)} ({list_names(sorted(file.name for file in results), 5)})"
+        warnings.append(Problem(images, what, "they are left out"))
     pairs = [Pair(folders.name_of(file), file, mask) for file, mask in mask_of.items()]
     return Part(split, replace(samples, pairs=pairs), problems, warnings)
 

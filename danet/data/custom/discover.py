@@ -16,7 +16,7 @@ from danet.data.custom.layout import (
     SPLITS,
     STAR,
     Layout,
-    holds_images,
+    holds_arrays,
     image_files,
     image_files_or_arrays,
 )
@@ -44,7 +44,10 @@ _MAX_DEPTH = 6
 _MAX_FOLDERS = 20_000
 _MAX_COMPARED = 8  # folders with unusual names that are compared file by file
 
-Groups = dict[str, dict[str, list[Path]]]
+Folders = dict[Path, list[Path]]
+"""Folders that contain images, and their image files; arrays are not listed."""
+
+Groups = dict[str, dict[str, Folders]]
 """The folders that contain images: pattern -> split name in the path ("" if there is none) -> folders."""
 
 
@@ -52,7 +55,8 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
     """Find the images and masks below a folder.
 
     Three ways are tried in turn: folders with the usual names, with splits inside or around them; masks next to their
-    images; and the only two folders whose files have matching names.
+    images; and the only two folders whose files have matching names. If there are no other masks, label maps of danet
+    are taken for masks.
 
     Returns:
         The layout, and notes for the user, one line each.
@@ -64,11 +68,18 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
     if not root.is_dir():
         raise missing_folder(root, "specify the folder that contains the images and masks")
     groups = _group_folders(root, _MAX_DEPTH)
-    chosen = _find_usual_names(groups) or _find_shared_folder(groups) or _find_matching_files(groups)
+    chosen = _choose(groups)
+    predicted = chosen is None
     if chosen is None:
-        raise _not_found(root, groups)
+        without = groups
+        groups = _group_folders(root, _MAX_DEPTH, predicted)
+        chosen = _choose(groups)
+        if chosen is None:
+            raise _not_found(root, without)
     images, masks = chosen = _widen(groups, *chosen)
     layout, notes = _with_splits(root, groups, images, masks)
+    if predicted:
+        notes.append("the masks are label maps of danet, which it predicted")
     if STAR in layout.images:
         parts = list(dict.fromkeys(each.part for each in layout.folders()))
         notes.append(f"images are in {len(parts)} folders, {layout.images}: {list_names(parts, 6)}")
@@ -79,17 +90,22 @@ def find_layout(root: Path) -> tuple[Layout, list[str]]:
         notes.append(f"not used: the folders {list_names(others, 6)}")
     if images == masks and (naming := _naming_in(groups[images])):
         return replace(layout, naming=naming), notes
-    return _with_naming(layout), notes
+    return _with_naming(layout, predicted), notes
 
 
-def _group_folders(root: Path, depth: int) -> Groups:
+def _choose(groups: Groups) -> tuple[str, str] | None:
+    """Return the patterns of the folders of the images and of their masks."""
+    return _find_usual_names(groups) or _find_shared_folder(groups) or _find_matching_files(groups)
+
+
+def _group_folders(root: Path, depth: int, predicted: bool = False) -> Groups:
     groups: Groups = {}
     for count, folder in enumerate(chain([root], _subfolders(root, depth))):
         if count > _MAX_FOLDERS:
             raise InputError(root, f"contains more than {_MAX_FOLDERS:,} folders", "specify the folder of one dataset")
-        if holds_images(folder):
+        if (files := image_files(folder, predicted)) or holds_arrays(folder):
             pattern, split = _pattern(folder.relative_to(root).parts)
-            groups.setdefault(pattern, {}).setdefault(split, []).append(folder)
+            groups.setdefault(pattern, {}).setdefault(split, {})[folder] = files
     return groups
 
 
@@ -188,7 +204,7 @@ def _widen(groups: Groups, images: str, masks: str) -> tuple[str, str]:
             for pair in pairs.values():
                 for pattern, narrow in zip(wide, pair, strict=True):
                     for split, folders in groups.pop(narrow, {}).items():
-                        groups.setdefault(pattern, {}).setdefault(split, []).extend(folders)
+                        groups.setdefault(pattern, {}).setdefault(split, {}).update(folders)
             images, masks = wide
     return images, masks
 
@@ -239,11 +255,11 @@ def _parent(pattern: str) -> str:
     return pattern.rpartition("/")[0]
 
 
-def _files(folders: Mapping[str, Sequence[Path]]) -> list[Path]:
-    return [file for own in folders.values() for folder in own for file in image_files(folder)]
+def _files(folders: Mapping[str, Folders]) -> list[Path]:
+    return [file for own in folders.values() for files in own.values() for file in files]
 
 
-def _naming_in(folders: Mapping[str, Sequence[Path]]) -> Naming | None:
+def _naming_in(folders: Mapping[str, Folders]) -> Naming | None:
     return guess_naming_in_one_folder(_files(folders))
 
 
@@ -327,11 +343,12 @@ def _only_split(pattern: str, name: str) -> str:
     return f"{pattern}/{name}" if pattern else name
 
 
-def _with_naming(layout: Layout) -> Layout:
-    """Return the layout with the naming that most masks follow."""
+def _with_naming(layout: Layout, predicted: bool) -> Layout:
+    """Return the layout with the naming that most masks follow, which may be label maps of danet."""
     folders = layout.folders()
     images = [file for each in folders for file in image_files_or_arrays(each.images)]
-    masks = [file for folder in {each.masks for each in folders} if folder.is_dir() for file in image_files(folder)]
+    mask_folders = {each.masks for each in folders if each.masks.is_dir()}
+    masks = [file for folder in mask_folders for file in image_files(folder, predicted)]
     lossless = [all(file.suffix.lower() in LOSSLESS for file in files) for files in (images, masks)]
     if lossless == [True, False] and guess_naming(masks, images):
         what = f"its files ({list_names([file.name for file in masks], 1)}) may be the images of the masks in "

@@ -1,7 +1,7 @@
 """The folders of a user's images and masks, as dataset.yaml names them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from danet.data.images.channels import RGB, Bands
 from danet.data.images.formats import SUFFIXES
 from danet.data.images.read import ARRAYS, list_images
+from danet.data.images.results import is_label_map, is_result
 from danet.data.naming import SAME_STEM, Naming
 from danet.errors import InputError
 
@@ -172,19 +173,35 @@ def image_files_or_arrays(folder: Path) -> list[Path]:
     return image_files(folder) or sorted(p for p in folder.iterdir() if p.suffix.lower() in ARRAYS)
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, predicted: bool = False) -> list[Path]:
     """List the files in a folder with the suffix of an image: images, masks or both.
+
+    Results of danet are left out.
+
+    Args:
+        folder: the folder.
+        predicted: list danet's label maps too.
 
     Raises:
         InputError: no such folder.
     """
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "create it, with the masks of the images")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    return sorted(p for p in files if not is_result(p) or (predicted and is_label_map(p)))
 
 
 def holds_images(folder: Path) -> bool:
-    """Return whether a folder exists and contains an image or an array."""
+    """Return whether a folder exists and contains an image, a mask or an array."""
+    return _holds(folder, SUFFIXES + ARRAYS)
+
+
+def holds_arrays(folder: Path) -> bool:
+    """Return whether a folder exists and contains an array."""
+    return _holds(folder, ARRAYS)
+
+
+def _holds(folder: Path, suffixes: Sequence[str]) -> bool:
     return folder.is_dir() and any(
-        not file.name.startswith(".") and file.suffix.lower() in SUFFIXES + ARRAYS for file in folder.iterdir()
+        not file.name.startswith(".") and file.suffix.lower() in suffixes for file in folder.iterdir()
     )

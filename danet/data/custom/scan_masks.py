@@ -20,6 +20,7 @@ from danet.data.images.formats import HAS_HEIF, HEIF_SUFFIXES
 from danet.data.images.mask_values import has_one_bit
 from danet.data.images.pillow import SWAPPING
 from danet.data.images.read import ARRAYS, declared_no_data, read_header, read_image, read_mask
+from danet.data.images.results import is_result
 from danet.data.naming import match_masks
 from danet.data.samples import Pair
 from danet.errors import InputError, list_names
@@ -106,13 +107,14 @@ def scan(root: Path) -> MaskScan:
     masks = {file for folder in mask_folders for file in image_files(folder)}
     if layout.images == layout.masks:
         masks = {file for file in masks if layout.naming.is_mask(file)}
-    paired = masks & {pair.mask for pair in found}
-    if missing := [pair.image.name for pair in found if pair.mask not in masks]:
+    paired = {pair.mask for pair in found if pair.mask.is_file()}
+    if missing := [pair.image.name for pair in found if pair.mask not in paired]:
         what = f"images without a mask: {len(missing)} of {len(images)} ({list_names(missing, 5)})"
         notes.append(f"{what}; add their masks, or write missing_masks: skip to leave these images out")
     if extra := sorted(mask.name for mask in masks - paired):
         notes.append(f"masks without an image: {len(extra)} of {len(masks)} ({list_names(extra, 5)})")
-    notes += _left_out(dict.fromkeys(each.images for each in folders), {*images, *masks})
+    masks |= paired
+    notes += _left_out(dict.fromkeys(each.images for each in folders), mask_folders, {*images, *masks})
     values, colors, palette, mixed, mask_notes = _read_masks(sorted(paired))
     headers = {
         pair: header
@@ -139,10 +141,15 @@ def scan(root: Path) -> MaskScan:
     )
 
 
-def _left_out(folders: Iterable[Path], known: Set[Path]) -> Iterator[str]:
-    """Note the files in folders of images that are not read, except for texts and the like."""
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file not in known]
+def _left_out(images: Iterable[Path], masks: Iterable[Path], known: Set[Path]) -> Iterator[str]:
+    """Note the results of danet in folders, and the files in folders of images that are not read, except for texts."""
+    folders = [folder for folder in dict.fromkeys((*images, *masks)) if folder.is_dir()]
+    results = {file for folder in folders for file in sorted(folder.iterdir()) if file not in known and is_result(file)}
+    if results:
+        yield f"results of danet are left out: {len(results)} ({list_names(sorted(f.name for f in results), 5)})"
+    files = [file for folder in images if folder.is_dir() for file in sorted(folder.iterdir()) if file not in known]
     files = [file for file in files if file.suffix.lower() not in _TEXTS and not file.name.startswith(".")]
+    files = [file for file in files if file not in results]
     if names := [file.name for file in files if file.is_file()]:
         heif = not HAS_HEIF and any(file.suffix.lower() in HEIF_SUFFIXES for file in files)
         advice = "; HEIC images need pillow-heif (uv sync --extra heif)" if heif else ""

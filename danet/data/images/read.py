@@ -41,6 +41,7 @@ from danet.data.images.pillow import (
     turn_upright,
     without_warnings,
 )
+from danet.data.images.results import is_result
 from danet.errors import InputError, missing_folder
 
 ARRAYS = (".npy",)
@@ -265,7 +266,7 @@ def image_size(path: Path | str, bands: Bands = RGB, upright: bool = True) -> tu
 def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
     """List the images in a folder in the order of their names, recognized by their suffix.
 
-    Subfolders and hidden files are skipped. Arrays are listed only if the number of bands is given.
+    Subfolders, hidden files and results of danet are skipped. Arrays are listed only if the number of bands is given.
 
     Raises:
         InputError: the folder does not exist, cannot be read, or contains no images.
@@ -274,13 +275,13 @@ def list_images(folder: Path, bands: Bands = RGB) -> list[Path]:
         raise missing_folder(folder, "specify a folder that contains images")
     suffixes = SUFFIXES if bands.channels is None else SUFFIXES + ARRAYS
     try:
-        images = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+        files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
     except OSError as error:
         raise InputError(folder, f"cannot be read ({error.strerror})", "change its permissions") from error
+    images = sorted(file for file in files if not is_result(file))
     if not images:
-        raise InputError(
-            folder, f"contains no images ({describe_suffixes(bands)})", "specify a folder that contains images"
-        )
+        what = f"contains no images ({describe_suffixes(bands)})" + (", but results of danet" if files else "")
+        raise InputError(folder, what, "specify a folder that contains images")
     return images
 
 
