@@ -103,4 +103,4 @@ def check_finite(loss: dict[str, float], network: nn.Module, step: int, rate: fl
     if not (math.isfinite(loss["total"]) and math.isfinite(norm)):
         names = ", ".join(name for part in parts for name in part.names)
         what = f"loss {loss['total']:g} and gradient norm {norm:g} at learning rate {rate:g}, on {names}"
-        raise InputError(f"step {step}", what, "reduce `optim.lr`, or increase `optim.warmup`")
+        raise InputError(f"step {step}", what, "start a new run with a lower `optim.lr`, or a longer `optim.warmup`")

@@ -13,6 +13,7 @@ import os
 import platform
 import secrets
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from danet.weights.card import BEST_OF_RUN, peek
 from danet.yaml_files import read_yaml
 
 RECIPE, ENVIRONMENT, BEST, METRICS = "recipe.yaml", "environment.json", BEST_OF_RUN, "metrics.csv"
-LOCK, SKIPPED = ".lock", "bad.txt"
+LOCK, SKIPPED, _SCRATCH = ".lock", "bad.txt", ".danet-scratch"
 PREVIEW, PIXELS = "batch.jpg", "class_pixels.json"
 _ROOT, _OF_RECIPE = "data_root", "data_root_of_recipe"  # in environment.json
 
@@ -109,6 +110,7 @@ def lock(folder: Path) -> Iterator[None]:
     with opened(folder / LOCK, os.O_RDWR | os.O_CREAT) as descriptor:
         _lock_file(descriptor, folder)
         remove_incomplete(folder)
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
         try:
             yield
         finally:
@@ -119,6 +121,17 @@ def lock(folder: Path) -> Iterator[None]:
                 _remove_lock(folder, created)
     if portability.WINDOWS:  # which removes no open files
         _remove_lock(folder, created)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder in a locked run folder, on its disk; after a kill, `lock` removes it."""
+    path = folder / _SCRATCH
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_lock(folder: Path, created: Sequence[Path]) -> None:
@@ -264,7 +277,7 @@ def check_unused(folder: Path, recipe: Recipe) -> None:
     if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _same_command(folder, recipe)):
         resumable = (folder / checkpoint.LAST).exists()
         command = f"danet train --resume {shlex.quote(str(folder))}"
-        remedy = f"continue it with {command}" if resumable else "choose another `folder`"
+        remedy = f"choose another `folder`, or continue it with {command}" if resumable else "choose another `folder`"
         raise InputError(folder, f"is not empty: it contains {names[0]}", remedy)
 
 

@@ -27,6 +27,7 @@ from danet.train.failures import translate_errors
 from danet.train.loop import Run, begin_step
 from danet.train.schedule import learning_rate, make_optimizer, set_learning_rate
 from danet.train.validate import ATTENTION_IMAGES, attention_summary
+from danet.weights import file as weights_file
 
 WARM_UP = 2
 """Steps before those whose time is measured."""
@@ -48,7 +49,7 @@ class Speed:
 
     Args:
         step: a training step.
-        validation: a validation.
+        validation: a validation, with its checkpoint.
         final: the evaluation at the end of the run.
     """
 
@@ -192,7 +193,20 @@ def _measure_speed(run: Run) -> Speed:
     final = (evaluated - predicted) / len(indices) * count
     final += looked / min(ATTENTION_IMAGES, count) * min(report.ATTENTION_IMAGES, count)
     means = run.process.sum(torch.tensor([step, validation, final], dtype=torch.float64)) / run.process.world
-    return Speed(*means.tolist())
+    saving = run.process.sum(torch.tensor([0.0, _saving_seconds(trial), 0.0], dtype=torch.float64))
+    return Speed(*(means + saving).tolist())
+
+
+def _saving_seconds(run: Run) -> float:
+    """Return the time of the main process for a checkpoint beside a former one, and the best weights."""
+    if not run.process.main:
+        return 0.0
+    with run_folder.scratch(run.options.folder) as folder:
+        trial = replace(run, options=replace(run.options, folder=folder))
+        begun = trial.save_checkpoint(run.first)
+        trial.save_checkpoint(run.first)
+        weights_file.save(folder / run_folder.BEST, run.network, run.card)
+        return time.monotonic() - begun
 
 
 def _step_seconds(run: Run) -> float:

@@ -14,7 +14,7 @@ import danet
 from danet import InputError, recipes
 from danet.cli import main
 from danet.data.datasets import synthetic
-from danet.train import loop, run_folder, time_budget
+from danet.train import checkpoint, loop, run_folder, time_budget
 from danet.train.run_folder import RunOptions, read_recipe
 from danet.train.time_budget import Speed, parse_seconds, plan
 
@@ -81,6 +81,23 @@ def test_run_equals_one_of_its_recorded_recipe(run, monkeypatch):
     assert min(found[0].step, found[0].validation, found[0].final) > 0
     facts = json.loads((run / "environment.json").read_text())["time_budget"]
     assert facts == {"seconds": 1000.0, "step": 200.0, "validation": 1.0, "final": 1.0}
+
+
+def test_time_of_checkpoints_is_part_of_validations(run, monkeypatch):
+    speeds = []
+
+    def fit(started: loop.Run):
+        speeds.append(time_budget.measure_speed(started))
+        raise InputError("run", "stops", "here")
+
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *args: (time.sleep(1), save(*args)))
+    with pytest.raises(InputError, match="stops"):
+        loop.exhaust(loop.iterate(recipes.with_settings(recipes.TOY, SETTINGS), RunOptions(run, workers=0), fit=fit))
+    assert 1 < speeds[0].validation < 10
+    (run / ".danet-scratch").mkdir(parents=True)  # as after a kill
+    with run_folder.lock(run):
+        assert not (run / ".danet-scratch").exists()
 
 
 def test_run_on_a_machine_that_becomes_slower_ends_in_time(run, monkeypatch, capsys):
