@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from danet.data.images.channels import resize
+from danet.data.images.channels import check_rgb, resize
+from danet.errors import InputError, unknown_name
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -44,7 +45,15 @@ def corrupt(image: UInt8[np.ndarray, "H W 3"], name: str, severity: int, key: st
         name: a key of `CORRUPTIONS`.
         severity: 1 to 5.
         key: seeds the random numbers, together with name and severity. The same key gives the same result.
+
+    Raises:
+        InputError: an unknown name, another severity, or an array that is no such image.
     """
+    if name not in CORRUPTIONS:
+        raise unknown_name("name", name, CORRUPTIONS)
+    if severity not in SEVERITIES:
+        raise InputError("severity", f"must be from 1 to 5, got {severity}", "for example, use 3")
+    check_rgb(image)
     corruption = CORRUPTIONS[name]
     digest = hashlib.sha256(f"{key}/{name}/{severity}".encode(errors="surrogateescape")).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest)))

@@ -1,6 +1,6 @@
 """Evaluate weights on a dataset. In Python `danet.evaluate(...)`; command: `danet evaluate`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from danet.data import registry
 from danet.data.folds import choose_fold
 from danet.data.samples import Sample, Samples
-from danet.errors import InputError
+from danet.errors import InputError, print_note
 from danet.evaluate.counts import Counts, check_counting, missing_images, total_evaluation
 from danet.evaluate.evaluation import Evaluation, check_classes, measure
 from danet.evaluate.per_image import ImageScores
@@ -22,6 +22,7 @@ from danet.predict.protocols import find_protocol
 from danet.predict.ray_workers import Workers
 from danet.predict.segmentation import Prediction
 from danet.recipes import parse_fold
+from danet.weights.card import Card
 
 if TYPE_CHECKING:
     from danet.predict.attention import Inspection
@@ -125,6 +126,8 @@ def evaluate(
     Raises:
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
+    if isinstance(weights, Predictor):
+        raise InputError("weights", "is a Predictor, not a file", "specify the weights file from which it was loaded")
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
     _check_inspected(attention, protocol, dtype)
     split = split or ("val" if fold is None else "train")
@@ -140,6 +143,8 @@ def evaluate(
     if encoding is not None:
         raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
     predictor = _load(evaluated, samples, attention)
+    if fold is not None:
+        _note_training_images(predictor.card, evaluated, fold)
     if counts is not None:
         return _count(
             evaluated, predictor, samples, Path(counts), shard, engine, Workers(workers, gpus_per_worker), advance
@@ -154,8 +159,19 @@ def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
     """Return the samples of the split, or those of the fold in it."""
     if fold is not None and engine == "ray":
         raise InputError("fold", "is for the local engine", "leave out `engine`")
+    numbers = None if fold is None else parse_fold(fold)
     samples = registry.load(evaluated.dataset, evaluated.root, evaluated.split)
-    return samples if fold is None else choose_fold(samples, *parse_fold(fold), validation=True)
+    return samples if numbers is None else choose_fold(samples, *numbers, validation=True)
+
+
+def _note_training_images(card: Card, evaluated: Evaluated, fold: str) -> None:
+    """Print a note if weights were probably trained on the images of the fold, by their card."""
+    data = card.recipe.get("data")
+    if not isinstance(data, Mapping) or data.get("dataset") != evaluated.dataset or data.get("fold") == fold:
+        return
+    own = f"for fold {data['fold']}" if data.get("fold") else "without folds"
+    what = f"was trained {own}, so its scores on the images of fold {fold} are too high if it was trained on them"
+    print_note(f"note: {evaluated.weights} {what}; evaluate the weights that were trained with `data.fold` {fold}")
 
 
 def _no_inspection(_: Sample) -> None:

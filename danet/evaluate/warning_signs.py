@@ -28,7 +28,7 @@ def warning_signs(
     """
     if not confusion.matrix.any():
         return ["no validation image has labeled pixels, so there are no scores; run danet check"]
-    signs = (_no_better_than_one_class(classes, confusion), _never_predicted(classes, confusion))
+    signs = (_no_better_than_one_class(classes, confusion), _never_predicted(recipe, classes, confusion))
     return [line for sign in (*signs, _imbalance(recipe, classes, confusion), _rising_loss(history)) for line in sign]
 
 
@@ -44,13 +44,16 @@ def _no_better_than_one_class(classes: Classes, confusion: Confusion) -> Iterato
         )
 
 
-def _never_predicted(classes: Classes, confusion: Confusion) -> Iterator[str]:
+def _never_predicted(recipe: Recipe, classes: Classes, confusion: Confusion) -> Iterator[str]:
     labeled, predicted = confusion.matrix.sum(1), confusion.matrix.sum(0)
     missing = [classes.names[i] for i in np.flatnonzero((labeled > 0) & (predicted == 0))]
     if missing:
+        remedies = ["train longer"]
+        remedies += ["set `class_weights` to auto"] if recipe.class_weights == "none" else []
+        remedies += ["set `data.rare` to 0.5"] if not recipe.data.rare else []
         yield (
             f"never predicted, IoU 0: {list_names(missing, _SHOWN)} ({len(missing)} of {int((labeled > 0).sum())} "
-            f"classes in the validation images); train longer, or set `class_weights` to auto"
+            f"classes in the validation images); {', or '.join(remedies)}"
         )
 
 

@@ -168,7 +168,12 @@ class Inspection:
         return x, y
 
     def spread(self, weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "H W"]:
-        """Divide the weight of each position evenly among its pixels of the image; the sum stays the same."""
+        """Divide the weight of each position evenly among its pixels of the image; the sum stays the same.
+
+        Raises:
+            InputError: another number of positions.
+        """
+        self._check_positions(weights)
         rows, columns = (
             _coverage(side, input_side, self.stride)
             for side, input_side in zip(self.segmentation.labels.shape, self.input_size, strict=True)
@@ -183,19 +188,36 @@ class Inspection:
         Args:
             values: one value per position.
             size: height and width of the result, which shows the whole image; None: the image's.
+
+        Raises:
+            InputError: another number of positions.
         """
+        self._check_positions(values)
         height, width = self.segmentation.labels.shape if size is None else size
         box = (0, 0, self.input_size[1] / self.stride, self.input_size[0] / self.stride)
         return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR, box))
 
     def classes_attended(self, attention: Float32[np.ndarray, "h w"]) -> list[tuple[int, float]]:
-        """Return (train id, share of the attention) of each class predicted in the grid, largest first; sums to 1."""
+        """Return (train id, share of the attention) of each class predicted in the grid, largest first; sums to 1.
+
+        Args:
+            attention: one value per position; see `attention`.
+
+        Raises:
+            InputError: another number of positions.
+        """
+        self._check_positions(attention)
         shares = np.bincount(self.internals.labels.ravel(), attention.ravel(), len(self.segmentation.classes))
         present = np.unique(self.internals.labels)
         return sorted(((int(i), float(shares[i])) for i in present), key=lambda entry: -entry[1])
 
     def strongest(self, attention: Float32[np.ndarray, "h w"], count: int = 5) -> list[tuple[int, int, float]]:
-        """Return x, y in the image and weight of the positions with the largest weights, largest first."""
+        """Return x, y in the image and weight of the positions with the largest weights, largest first.
+
+        Raises:
+            InputError: another number of positions.
+        """
+        self._check_positions(attention)
         order = np.argsort(-attention, axis=None, kind="stable")[:count]
         positions = [divmod(int(i), self.grid[1]) for i in order]
         return [(*self.pixel_of(row, column), float(attention[row, column])) for row, column in positions]
@@ -270,6 +292,11 @@ class Inspection:
         logits = internals.logits_without_attention if module is None else internals.logits_without[module]
         result = labels_from_logits(logits, self.input_size, full.labels.shape, self.align_corners)
         return Segmentation(full.name, full.image, *result, full.classes)
+
+    def _check_positions(self, values: np.ndarray) -> None:
+        if values.shape != self.grid:
+            what = f"needs a value for each of {self.grid[0]} x {self.grid[1]} positions, got {values.shape}"
+            raise InputError("attention", what, "use the attention of a position of this image")
 
     def _maps(self) -> Tensor:
         if self.internals.channel_maps is None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,8 +85,8 @@ def check_confidence(value: float) -> None:
     Raises:
         InputError: it is not from 0 to 1.
     """
-    if not 0 <= value <= 1:
-        raise InputError("min_confidence", f"must be from 0 to 1, got {value:g}", "for example, use 0.5")
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise InputError("min_confidence", f"must be from 0 to 1, got {value!r}", "for example, use 0.5")
 
 
 def read_summary(path: Path) -> Mapping[str, Any] | InputError:

@@ -248,13 +248,13 @@ class Published:
     recipe: Recipe
 
 
-def parse_fold(text: str) -> tuple[int, int]:
+def parse_fold(text: Any) -> tuple[int, int]:
     """Return number and count of a fold that is written I/K, for example 1/5.
 
     Raises:
         InputError: another text; fewer than two folds; a number that is not from 1 to the count.
     """
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(text), re.ASCII)
     index, count = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= index <= count or count < 2:
         what = f"must be I/K, with K at least 2 and I from 1 to K, got {text!r}"
@@ -309,8 +309,15 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return _build(Recipe, entries, "settings", "")
 
 
-def flatten(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return field -> value, with the names of sections and a dot before those of their fields."""
+def flatten(entries: Any, prefix: str = "") -> dict[str, Any]:
+    """Return field -> value, with the names of sections and a dot before those of their fields.
+
+    Raises:
+        InputError: no mapping with names as keys.
+    """
+    if not isinstance(entries, Mapping) or not all(isinstance(name, str) for name in entries):
+        what = f"must be a dictionary from names to values, got {entries!r}"
+        raise InputError("settings", what, 'for example, use {"optim.epochs": 40}')
     flat: dict[str, Any] = {}
     for name, value in entries.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}

@@ -70,6 +70,8 @@ def iterate_training(
     Raises:
         InputError: an unknown recipe or setting; both `resume` and what it determines; see also `loop.iterate`.
     """
+    if transform is not None and not callable(transform):
+        raise InputError("transform", f"must be a function, got {transform!r}", "see docs/training.md")
     execution = {"device": device, "workers": workers, "tensorboard": tensorboard, "deterministic": deterministic}
     execution |= {"cache": cache, "tracker": tracker}
     if resume is not None:
@@ -131,8 +133,10 @@ def resolve(recipe: Recipe | str | None, data: Path | str | None, settings: Mapp
         raise InputError("recipe", "missing", 'specify a recipe, for example "folder", or `resume`')
     name = recipe if isinstance(recipe, str) else "run"
     chosen = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    root = {} if data is None else {"data.root": data}
-    return name, recipes.with_settings(chosen, recipes.flatten(settings) | root)
+    given = recipes.flatten(settings)
+    if data is not None and given.get("data.root") is not None:
+        raise InputError("data", "is also given as `data.root` in `settings`", "leave out one of the two")
+    return name, recipes.with_settings(chosen, given | ({} if data is None else {"data.root": data}))
 
 
 def run_options(

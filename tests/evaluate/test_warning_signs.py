@@ -31,6 +31,9 @@ def test_good_results_have_no_warning():
 def test_classes_never_predicted_are_named():
     (line,) = signs([[50, 0, 5], [20, 0, 1], [0, 0, 30]])
     assert line.startswith("never predicted, IoU 0: wire (1 of 3 classes in the validation images); train longer")
+    weighted = recipes.with_settings(recipes.TOY, {"class_weights": "auto", "data.rare": 0.3})
+    (line,) = signs([[50, 0, 5], [20, 0, 1], [0, 0, 30]], recipe=weighted)
+    assert line.endswith("; train longer")
 
 
 def test_predicting_one_class_is_no_better_than_the_majority_class():

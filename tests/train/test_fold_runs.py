@@ -58,6 +58,8 @@ def test_a_run_on_a_fold_says_so_and_can_be_evaluated(folder, capsys):
     capsys.readouterr()
     assert note == f"note: evaluating on {folder}, the dataset folder of the run that made the weights\n"
     assert f"{run_folder.read(run).history[-1]['miou']:.6f}" == f"{scores['miou']:.6f}"
+    other = f"note: {weights} was trained for fold 2/4, so its scores on the images of fold 1/4 are too high if it was "
+    assert other in evaluated(capsys, weights, "--fold", "1/4")[1]
     assert evaluated(capsys, weights)[0]["images"] == 4  # the val split, which no fold uses
     assert main(["evaluate", str(weights), "--fold", "1/4", "--engine", "ray", "--counts", "c"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "error: --fold: is for the local engine; leave out --engine"
@@ -71,6 +73,8 @@ def test_weights_are_evaluated_on_the_folder_that_they_were_trained_on(folder, t
     scores, note = evaluated(capsys, weights)
     assert note == f"note: evaluating on {folder}, the dataset folder of the run that made the weights\n"
     assert (scores["images"], scores["dataset"], scores["split"]) == (4, "folder", "val")
+    advice = "evaluate the weights that were trained with --fold 1/4"
+    assert advice in evaluated(capsys, weights, "--fold", "1/4")[1]
     for flag in ("--root", "--data.root"):
         other, note = evaluated(capsys, weights, flag, folder)
         assert (other["miou"], note) == (scores["miou"], "")

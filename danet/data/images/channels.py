@@ -114,6 +114,17 @@ def as_pixels(stored: np.ndarray, bands: Bands, name: Path | str) -> np.ndarray:
     return stored.astype(np.float32) / np.float32((bands.white or (1 << bits) - 1) / 255)
 
 
+def check_rgb(image: np.ndarray) -> None:
+    """Check that an array is an image, H,W,3 uint8.
+
+    Raises:
+        InputError: it has another shape or type.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"must be H,W,3 uint8, got {'x'.join(map(str, image.shape))} {image.dtype}"
+        raise InputError("image", what, 'for example, use np.asarray(Image.open(file).convert("RGB"))')
+
+
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """Return an image H,W,N as H,W,3 uint8 for display: the first three bands, or the first in gray if there are fewer.
 
