@@ -1,6 +1,8 @@
 """Read text that other programs wrote, and write text that other programs read."""
 
 import codecs
+import shlex
+from pathlib import Path
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -16,6 +18,12 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
         return content.decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"not {encoding.upper().removesuffix('-SIG')} text (byte {error.start})") from error
+
+
+def shell_path(path: Path) -> str:
+    """Return a path as it is typed in a shell: quoted if necessary, and not read as an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def csv_text(text: str) -> str:

@@ -1,6 +1,5 @@
 """The command danet import."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import tyro
 from danet.cli.output import progress
 from danet.cli.parsing import parse, with_flags
 from danet.errors import printable
+from danet.text import shell_path
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def run(args: Sequence[str]) -> int:
     print(printable(f"classes: {', '.join(f'{i} {name}' for i, name in enumerate(imported.classes.names))}"))
     for note in imported.notes:
         print(printable(f"review: {with_flags(note)}"))
-    print(printable(f"next: danet check {shlex.quote(str(options.destination))}"))
+    print(printable(f"next: danet check {shell_path(options.destination)}"))
     return 0

@@ -1,6 +1,5 @@
 """The command danet init."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import tyro
 
 from danet.cli.parsing import parse
 from danet.errors import InputError, print_note, printable
+from danet.text import shell_path
 
 if TYPE_CHECKING:
     from danet.data.custom.name_classes import Reading
@@ -57,7 +57,7 @@ def run(args: Sequence[str]) -> int:
         print(printable(f"review: {note}"))
     if size := _describe_size(options.folder):
         print(printable(f"size: {size}"))
-    print(printable(f"next: edit {file} if necessary, then run danet check {shlex.quote(str(options.folder))}"))
+    print(printable(f"next: edit {file} if necessary, then run danet check {shell_path(options.folder)}"))
     return 0
 
 

@@ -138,7 +138,7 @@ def run(args: Sequence[str]) -> int:
             rows.append((job, result if isinstance(result, InputError) else result.summary))
         if not isinstance(result, InputError):
             if _unsure(result.summary):
-                unsure.append(job.file.name)
+                unsure.append(f"{job.file}" if job.page is None else f"{job.file} (page {job.page + 1})")
             shares = ", ".join(
                 f"{entry['name']} {share_text(entry['share'], 0)}" for entry in result.summary["classes"][:4]
             )

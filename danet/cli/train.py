@@ -13,6 +13,7 @@ from danet import recipes
 from danet.cli.output import print_classes
 from danet.cli.parsing import given_names, option_words, parse, without_options
 from danet.errors import InputError, print_note, printable, warn_renamed
+from danet.text import shell_path
 
 if TYPE_CHECKING:
     from danet.train.result import Result
@@ -219,7 +220,7 @@ def _resume(options: Resume) -> int:
 
 def _report(result: "Result") -> int:
     if result.stopped_by is not None:
-        command = f"danet train --resume {shlex.quote(str(result.folder))}"
+        command = f"danet train --resume {shell_path(result.folder)}"
         print(printable(f"stopped; continue with: {command}"), file=sys.stderr)
         return 128 + result.stopped_by
     weights = result.weights
@@ -229,7 +230,7 @@ def _report(result: "Result") -> int:
         for line in result.final.warnings:
             print_note(f"warning: {line}")
     print(printable(f"{weights}: best validation mIoU {result.miou:.1%}; report: {result.folder / 'report.html'}"))
-    print(printable(f"next: danet predict IMAGE --weights {shlex.quote(str(weights))} --out results"))
+    print(printable(f"next: danet predict IMAGE --weights {shell_path(weights)} --out results"))
     return 0
 
 

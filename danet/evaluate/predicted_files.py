@@ -96,7 +96,10 @@ class PredictedFiles:
             labels = LabelMap.identity(classes).apply(values, file, lambda _: remedy)
         if unpredicted := int(((labels == IGNORE) & (sample.labels != IGNORE)).sum()):
             what = f"has no class for {unpredicted:,} labeled pixel{'s' * (unpredicted != 1)}"
-            raise InputError(file, what, "predict a class for each pixel")
+            others = self.encoding != "masks" and IGNORE in values and isinstance(self.samples, PairedFiles)
+            remedy = "predict a class for each pixel"
+            remedy += ", or set `encoding` to masks if its values are those of the dataset's masks" if others else ""
+            raise InputError(file, what, remedy)
         return labels
 
     def _values(self, file: Path) -> np.ndarray:

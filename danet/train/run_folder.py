@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import secrets
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -29,6 +28,7 @@ from danet import portability, recipes
 from danet.errors import InputError, missing_folder
 from danet.files import open_own, read_limited, remove_incomplete, write_atomically, write_json
 from danet.recipes import Recipe
+from danet.text import shell_path
 from danet.train import checkpoint
 from danet.visualize.run_page import Run
 from danet.weights import file as weights_file
@@ -276,7 +276,7 @@ def check_unused(folder: Path, recipe: Recipe) -> None:
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in (LOCK, SKIPPED))
     if names and not (set(names) <= {RECIPE, ENVIRONMENT} and _same_command(folder, recipe)):
         resumable = (folder / checkpoint.LAST).exists()
-        command = f"danet train --resume {shlex.quote(str(folder))}"
+        command = f"danet train --resume {shell_path(folder)}"
         remedy = f"choose another `folder`, or continue it with {command}" if resumable else "choose another `folder`"
         raise InputError(folder, f"is not empty: it contains {names[0]}", remedy)
 

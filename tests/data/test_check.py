@@ -145,11 +145,15 @@ def test_too_few_images_to_divide_are_a_problem(names, what, tmp_path):
     assert found == [f"too few images to divide into train and val: {what}"]
 
 
-def test_a_missing_dataset_yaml_suggests_danet_init(tmp_path):
+def test_a_missing_dataset_yaml_suggests_danet_init(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-my images").mkdir()
     with pytest.raises(InputError, match=r"nowhere: no such folder; use the folder that contains dataset\.yaml"):
         check_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dataset\.yaml: no such file; run danet init .* to create it"):
         check_folder(tmp_path)
+    with pytest.raises(InputError, match=r"run danet init '\./-my images' to create it"):  # no option
+        check_folder(Path("-my images"))
 
 
 def test_an_unexpected_exception_is_a_problem_of_its_file(tmp_path):

@@ -203,6 +203,11 @@ def test_gaps_among_the_values(tmp_path):
     proposal = propose(build(tmp_path / "many", [stripes(0, 9, 31, 32)] * 2))
     assert proposal.label_map == {0: 0, 9: 1, 31: 2, 32: 3}
     assert proposal.classes.names == ("class_0", "class_9", "class_31", "class_32")
+    assert any("only those found became classes" in note for note in proposal.notes)
+    (tmp_path / "many/classes.txt").write_text("\n".join(f"thing{i}" for i in range(40)))
+    proposal = propose(tmp_path / "many", first_class=0)
+    assert len(proposal.classes) == 40
+    assert not any("only those found became classes" in note for note in proposal.notes)
 
 
 def test_palette_masks_give_class_ids_and_colors(tmp_path):
@@ -266,7 +271,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
 
 
 def test_instance_masks_are_an_error(tmp_path):
-    with pytest.raises(InputError, match="the masks have 2 values from 26000 to 26001: instance ids"):
+    with pytest.raises(InputError, match=r"2 values from 26000 to 26001: perhaps instance ids.* with a label_map$"):
         propose(build(tmp_path, [stripes(0, 1).astype(np.uint16) + 26000]))
 
 

@@ -121,7 +121,10 @@ EMPTY, FULL = np.zeros((12, 16), np.uint8), np.full((12, 16), 9, np.uint8)
         (lambda p: save(p / "a.png", EMPTY[:6, :8]), r"a\.png: has 8 x 6 pixels, but the image has 16 x 12"),
         (lambda p: save(p / "x/b_labels.png", EMPTY), r"b: has two predictions: b\.png and x/b_labels"),
         (lambda p: save(p / "c.png", FULL), r"c\.png: value 9 is not a class id .*`encoding`"),
-        (lambda p: save(p / "c.png", FULL * 0 + 255), r"c\.png: has no class for 192 labeled pixels"),
+        (
+            lambda p: save(p / "c.png", FULL * 0 + 255),
+            r"c\.png: has no class for 192 labeled pixels; .*or set `encoding` to",
+        ),
     ],
 )
 def test_faults_of_the_files_are_named(root, predicted, tmp_path, change, message):

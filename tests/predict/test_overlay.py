@@ -107,9 +107,13 @@ def test_low_confidence_gets_a_hint(tiny_weights, tmp_path, capsys):
     args = ["predict", "--weights", str(tiny_weights), "--out", str(tmp_path / "out")]
     assert main([*args, str(tmp_path / "a.png")]) == 0
     error = capsys.readouterr().err
-    assert "hint: low confidence in a.png, below 75% on average: perhaps it shows what the network was not" in error
+    assert (
+        f"hint: low confidence in {tmp_path / 'a.png'}, below 75% on average: perhaps it shows what the network was not"
+        in error
+    )
+    both = f"{tmp_path / 'a.png'}, {tmp_path / 'b.png'}"
     assert main([*args, "--overwrite", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
-    assert "hint: low confidence in 2 of 2 images (a.png, b.png), below 75%" in capsys.readouterr().err
+    assert f"hint: low confidence in 2 of 2 images ({both}), below 75%" in capsys.readouterr().err
     (tmp_path / "c.png").write_bytes(b"")
     assert main([*args, "--overwrite", str(tmp_path)]) == 2
-    assert "hint: low confidence in 2 of 2 images (a.png, b.png), below 75%" in capsys.readouterr().err
+    assert f"hint: low confidence in 2 of 2 images ({both}), below 75%" in capsys.readouterr().err

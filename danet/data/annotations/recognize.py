@@ -1,7 +1,6 @@
 """All annotation formats, and which of them a folder or file is in."""
 
 import os
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from danet.data.annotations import (
 from danet.data.annotations.shapes import Export
 from danet.data.annotations.source import Source
 from danet.errors import InputError, unknown_name
+from danet.text import shell_path
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def choose_format(source: Source, name: str | None = None) -> Format:
     if not found:
         labelme.check_old_folders(source)
         titles = ", ".join(each.title for each in FORMATS.values())
-        remedy = f"known formats: {titles}; for images with masks, run danet init {shlex.quote(str(source.folder))}"
+        remedy = f"known formats: {titles}; for images with masks, run danet init {shell_path(source.folder)}"
         raise InputError(source.path, "no annotations of a known format were found", remedy)
     if len(found) > 1:
         titles = " and ".join(f"{name} ({FORMATS[name].title})" for name in found)
@@ -101,5 +101,5 @@ def import_advice(source: Source, formats: Iterable[str] = FORMATS) -> InputErro
     folder = source.folder
     titles = " and ".join(FORMATS[name].title for name in found)
     destination = Path(os.path.normpath(folder / "..")) / f"{folder.resolve().name}_imported"
-    command = f"danet import {shlex.quote(str(folder))} {shlex.quote(str(destination))}"
+    command = f"danet import {shell_path(folder)} {shell_path(destination)}"
     return InputError(folder, f"this is a {titles} export", f"run {command}")

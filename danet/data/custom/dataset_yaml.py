@@ -42,7 +42,6 @@ Classes can be merged or left out:
 """
 
 import difflib
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,7 @@ from danet.data.images.read import ARRAYS
 from danet.data.naming import LOSSLESS, Naming
 from danet.data.samples import PairedFiles
 from danet.errors import InputError, missing_folder, warn_renamed
+from danet.text import shell_path
 from danet.yaml_files import read_yaml
 
 _KEYS = (
@@ -121,9 +121,7 @@ def _read(file: Path) -> dict[str, Any]:
         above = file.parent / ".." if file.parent == Path() else file.parent.parent
         if (above / file.name).is_file() and not above.samefile(file.parent):
             raise InputError(file, f"no such file, but {above / file.name} exists", f"use {above} instead") from error
-        raise InputError(
-            file, "no such file", f"run danet init {shlex.quote(str(file.parent))} to create it"
-        ) from error
+        raise InputError(file, "no such file", f"run danet init {shell_path(file.parent)} to create it") from error
     except OSError as error:
         raise InputError(file, f"cannot be read ({error.strerror})", "check its permissions") from error
     except ValueError as error:

@@ -167,8 +167,11 @@ def _check_values(masks: Path, values: Mapping[int, int], ignore: int | None) ->
     ids = [value for value in values if value >= 0]
     low, high = min(ids, default=0), max((value for value in ids if value != 65535), default=0)
     if high >= _FIRST_INSTANCE or (high > IGNORE and len(ids) > _MAX_CODES):
-        what = f"the masks have {len(ids)} values from {low} to {high}: instance ids, not class ids"
-        raise InputError(masks, what, "use masks of class ids (Cityscapes: *_labelIds.png)")
+        few = len(ids) <= _MAX_CODES
+        what = f"the masks have {len(ids)} values from {low} to {high}: {'perhaps ' * few}instance ids, not class ids"
+        remedy = "use masks of class ids (Cityscapes: *_labelIds.png)"
+        remedy += "; or, if they are classes, write dataset.yaml by hand, with a label_map" if few else ""
+        raise InputError(masks, what, remedy)
     if ignore not in (None, IGNORE, *values):
         remedy = f"choose one of {list_names([str(value) for value in values])}, or omit `ignore`"
         raise InputError("ignore", f"no mask has the value {ignore}", remedy)

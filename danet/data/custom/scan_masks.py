@@ -181,7 +181,7 @@ def infer_meaning(scanned: MaskScan, ignore: int | None, listed: bool = False) -
             gaps = ", ".join(str(value) for value in whole if value not in ids)
             notes.append(f"no pixel has the value {gaps}; kept as classes because larger values are used")
             ids = whole
-        else:
+        elif not listed:
             notes.append("the values have large gaps: only those found became classes; add others to label_map")
     if len(ids) == 1:
         notes.append("only one class was found; segmentation needs at least two")
