@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from danet.data.classes import IGNORE, Classes, Color
 from danet.data.images.channels import as_rgb
 from danet.data.images.results import MARK
 from danet.errors import printable
+from danet.predict.fonts import choose_font
 from danet.predict.png import LONG_ROW, encode_long_rows
 from danet.predict.resampling import tiles
 
@@ -136,7 +137,7 @@ def _layout(size: tuple[int, int], entries: Sequence[tuple[str, Color]]) -> _Leg
     height, width = size
     largest = max(9, min(height, 2 * width) / 26)
     text = int(np.clip(height / (1.7 * max(len(entries), 1) + 1), 9, min(largest, LARGEST_TEXT)))
-    font = ImageFont.load_default(text)
+    font = choose_font([name for name, _ in entries], text)
     text_width = max((font.getlength(name) for name, _ in entries), default=0)
     page = max(height, 2 * text + round(1.7 * text) * len(entries)), width + round(4 * text + text_width)
     return _Legend(text, page) if page[0] * page[1] <= 3 * height * width + _LEGEND_PIXELS else None
@@ -169,7 +170,7 @@ def with_legend(image: np.ndarray, entries: Sequence[tuple[str, Color]]) -> Imag
     for rows, columns in tiles(height, width, 1, 1 << 20):
         page.paste(Image.fromarray(image[rows, columns]), (columns.start, rows.start))
     if legend is not None:
-        pen, size, font = ImageDraw.Draw(page), legend.text, ImageFont.load_default(legend.text)
+        pen, size, font = ImageDraw.Draw(page), legend.text, choose_font([text for text, _ in entries], legend.text)
         for i, (text, color) in enumerate(entries):
             x, y = width + size, size + i * round(1.7 * size)
             pen.rectangle((x, y, x + size, y + size), fill=color, outline="black")
@@ -204,7 +205,7 @@ def share_text(share: float, digits: int = 1) -> str:
 
 def _shortened(name: str) -> str:
     line = printable(name)
-    return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 3]}..."
 
 
 def heat(values: np.ndarray) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from danet.data.classes import Color
 from danet.predict import overlay
+from danet.predict.fonts import Font, choose_font
 from danet.visualize.html import encoded
 from danet.visualize.panels import GAP, Panel, PanelGroup, Sheet
 
 _MARGIN, _SPACE, _NARROW, _GRAY = 47, 8, 240, (90, 90, 90)
-_TITLE, _HEAD, _TEXT = (ImageFont.load_default(size) for size in (40, 30, 24))
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_TITLE, _HEAD, _TEXT = 40, 30, 24  # sizes of text
 
 
 def to_png(sheet: Sheet) -> bytes:
@@ -57,43 +57,46 @@ def _panel(title: Image.Image, panel: Panel) -> Image.Image:
 
 def _scale(low: str, high: str, width: int) -> Image.Image:
     """Draw the color scale between the numbers at its ends."""
-    left, right = (round(_TEXT.getlength(text)) + _SPACE for text in (low, high))
+    font = choose_font((low, high), _TEXT)
+    left, right = (round(font.getlength(text)) + _SPACE for text in (low, high))
     block, bar = Image.new("RGB", (width, 28), "white"), overlay.heat_bar(width - left - right, 20)
     block.paste(bar, (left, 4))
     pen = ImageDraw.Draw(block)
-    pen.text((0, 14), low, "black", _TEXT, "lm")
-    pen.text((width, 14), high, "black", _TEXT, "rm")
+    pen.text((0, 14), low, "black", font, "lm")
+    pen.text((width, 14), high, "black", font, "rm")
     return block
 
 
 def _bars(bars: Sequence[tuple[str, Color, float]], width: int) -> Image.Image:
     """Draw one line per bar: name, bar and share."""
-    names = [_cut(name, width // 2) for name, _, _ in bars]
-    line, left, right = 31, round(max(map(_TEXT.getlength, names))) + 2 * _SPACE, 100
+    font = choose_font([name for name, _, _ in bars], _TEXT)
+    names = [_cut(name, width // 2, font) for name, _, _ in bars]
+    line, left, right = 31, round(max(map(font.getlength, names))) + 2 * _SPACE, 100
     longest = max(width - left - right, 1)
     block = Image.new("RGB", (width, line * len(bars)), "white")
     pen = ImageDraw.Draw(block)
     for i, (name, (_, color, share)) in enumerate(zip(names, bars, strict=True)):
         middle = (i + 0.5) * line
         end = left + share * longest
-        pen.text((0, middle), name, "black", _TEXT, "lm")
+        pen.text((0, middle), name, "black", font, "lm")
         pen.rectangle((left, middle - 9, end, middle + 9), color, "black")
-        pen.text((end + _SPACE, middle), f"{share:.1%}", "black", _TEXT, "lm")
+        pen.text((end + _SPACE, middle), f"{share:.1%}", "black", font, "lm")
     return block
 
 
-def _cut(text: str, width: int) -> str:
+def _cut(text: str, width: int, font: Font) -> str:
     """Return the text, truncated to `width` pixels."""
-    if _TEXT.getlength(text) <= width:
+    if font.getlength(text) <= width:
         return text
-    return next(text[:end] + "…" for end in range(len(text), -1, -1) if _TEXT.getlength(text[:end] + "…") <= width)
+    return next(text[:end] + "..." for end in range(len(text), -1, -1) if font.getlength(text[:end] + "...") <= width)
 
 
 def _legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
     """Draw swatches and names in lines of at most `width` pixels."""
+    font = choose_font([name for name, _ in entries], _TEXT)
     places, x, y, line = [], 0, 0, 34
     for name, _ in entries:
-        wide = round(_TEXT.getlength(name)) + 58
+        wide = round(font.getlength(name)) + 58
         if x and x + wide > width:
             x, y = 0, y + line
         places.append((x, y))
@@ -102,13 +105,13 @@ def _legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
     pen = ImageDraw.Draw(block)
     for (name, color), (left, top) in zip(entries, places, strict=True):
         pen.rectangle((left, top + 6, left + 22, top + 28), color, "black")
-        pen.text((left + 30, top + line / 2), name, "black", _TEXT, "lm")
+        pen.text((left + 30, top + line / 2), name, "black", font, "lm")
     return block
 
 
-def _paragraph(text: str, font: _Font, width: int, color: str | Color = "black") -> Image.Image:
+def _paragraph(text: str, size: int, width: int, color: str | Color = "black") -> Image.Image:
     """Draw text in lines of at most `width` pixels, unless a word is longer."""
-    lines = [""]
+    font, lines = choose_font([text], size), [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:

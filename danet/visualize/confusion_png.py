@@ -4,15 +4,15 @@ import io
 from math import ceil
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from danet.data.classes import Classes
 from danet.evaluate.confusion import Confusion
+from danet.predict.fonts import Font, choose_font
 
 _SIDE, _CELLS = 1800, (16, 120)  # pixels of the matrix, and limits of its cells
 _FULL, _NO_PIXELS, _GRID = (0, 90, 150), 225, (205, 205, 205)
 _TITLE = "row: true class; column: predicted; in % of the row's pixels"
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
@@ -26,10 +26,11 @@ def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
         classes: their names.
     """
     cell = int(np.clip(_SIDE // len(classes), *_CELLS))
-    font, names = _font(min(0.75 * cell, 34)), [" ".join(name.split()) for name in classes.names]
+    names = [" ".join(name.split()) for name in classes.names]
+    font = choose_font(names, max(min(0.75 * cell, 34), 1))
     gap, side = max(cell // 3, 1), cell * len(classes)
     left = max(ceil(font.getlength(name)) for name in names) + 2 * gap
-    title, top = _font(28), left + 56
+    title, top = choose_font(_TITLE, 28), left + 56
     page = Image.new("RGB", (max(left + side, round(title.getlength(_TITLE))) + gap, top + side + gap), "white")
     pen = ImageDraw.Draw(page)
     pen.text((gap, gap), _TITLE, fill="black", font=title)
@@ -45,14 +46,10 @@ def confusion_png(confusion: Confusion, classes: Classes) -> bytes:
         pen.line((left + edge, top, left + edge, top + side), _GRID)
         pen.line((left, top + edge, left + side, top + edge), _GRID)
     if cell >= 26:
-        _write_numbers(pen, shares, (left, top), cell, _font(min(0.42 * cell, 30)))
+        _write_numbers(pen, shares, (left, top), cell, choose_font((), max(min(0.42 * cell, 30), 1)))
     file = io.BytesIO()
     page.save(file, "PNG", dpi=(300, 300))
     return file.getvalue()
-
-
-def _font(size: float) -> _Font:
-    return ImageFont.load_default(max(size, 1))
 
 
 def _cells(shares: np.ndarray, labeled: np.ndarray) -> Image.Image:
@@ -62,7 +59,7 @@ def _cells(shares: np.ndarray, labeled: np.ndarray) -> Image.Image:
 
 
 def _write_numbers(
-    pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int, font: _Font
+    pen: ImageDraw.ImageDraw, shares: np.ndarray, corner: tuple[int, int], cell: int, font: Font
 ) -> None:
     for row, column in np.argwhere(shares >= 0.005).tolist():
         share = shares[row, column]
@@ -70,7 +67,7 @@ def _write_numbers(
         pen.text(center, f"{100 * share:.0f}", fill="white" if share > 0.6 else "black", font=font, anchor="mm")
 
 
-def _upright(text: str, font: _Font) -> Image.Image:
+def _upright(text: str, font: Font) -> Image.Image:
     """Return a mask of the text, rotated to be read from below."""
     _, top, right, bottom = font.getbbox(text)
     mask = Image.new("L", (ceil(right) + 1, ceil(bottom) + 1))
