@@ -258,13 +258,15 @@ def _ring(image: Image.Image, inspection: Inspection, x: int, y: int) -> None:
 
 def _cross(image: Image.Image, inspection: Inspection, point: Point, text: str) -> None:
     """Draw a red cross with a white edge, and its number on the side with space."""
-    (x, y), arm, pen = _at(image, inspection, point.x, point.y), max(6, image.width / 50), ImageDraw.Draw(image)
+    extent = min(image.width, 3 * image.height)
+    (x, y), arm, pen = _at(image, inspection, point.x, point.y), max(6, extent / 50), ImageDraw.Draw(image)
     for color, width in (("white", 7), ((200, 0, 0), 3)):
         pen.line((x - arm, y, x + arm, y), color, width)
         pen.line((x, y - arm, x, y + arm), color, width)
-    font = ImageFont.load_default(max(20, image.width / 32))
+    size = max(20, extent / 32)
+    font = ImageFont.load_default(size)
     side = "l" if x < 0.8 * image.width else "r"
-    up = y > 0.2 * image.height
+    up = y > arm + 1.5 * size
     at = x + (arm if side == "l" else -arm), y + (-arm if up else arm)
     anchor = side + ("d" if up else "a")
     pen.text(at, text, (200, 0, 0), font, anchor, stroke_width=3, stroke_fill="white")
