@@ -166,8 +166,8 @@ def _create(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Modul
         finish_timm()
     if not is_model(name):
         near = difflib.get_close_matches(name, list_models(), n=3)
-        names = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:]))) or "resnet50"
-        remedy = f"did you mean {names}?"
+        names = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:])))
+        remedy = f"did you mean {names}?" if near else "for example, use resnet50; timm.list_models() lists all"
         raise InputError("backbone", f"timm has no model {name!r}", remedy)
     try:
         return create_model(name, pretrained, features_only=True, **options)
