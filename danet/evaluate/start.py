@@ -126,13 +126,11 @@ def evaluate(
     Raises:
         InputError: missing or damaged files, weights of other classes than the dataset's, an invalid option.
     """
-    if isinstance(weights, Predictor):
-        raise InputError("weights", "is a Predictor, not a file", "specify the weights file from which it was loaded")
     _check_counts(counts, shard, engine, attention, submit, (workers, gpus_per_worker))
     _check_inspected(attention, protocol, dtype)
     split = split or ("val" if fold is None else "train")
     evaluated = Evaluated(
-        Path(weights or "default"), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
+        _path(weights), dataset, None if root is None else Path(root), split, protocol, size, dtype, device
     )
     samples = _select(evaluated, fold, engine)
     if predictions is not None:
@@ -142,9 +140,7 @@ def evaluate(
         return EvaluationResult(samples, found, result, len(samples), split)
     if encoding is not None:
         raise InputError("encoding", "is that of the files of `predictions`", "add `predictions`, or leave it out")
-    predictor = _load(evaluated, samples, attention)
-    if fold is not None:
-        _note_training_images(predictor.card, evaluated, fold)
+    predictor = _load(evaluated, samples, attention, fold)
     if counts is not None:
         return _count(
             evaluated, predictor, samples, Path(counts), shard, engine, Workers(workers, gpus_per_worker), advance
@@ -153,6 +149,12 @@ def evaluate(
     inspect = partial(_inspect, predictor) if attention else _no_inspection
     result = _measure(predicted, samples, submit, dataset, inspect)
     return EvaluationResult(samples, predictor, result, len(samples), split)
+
+
+def _path(weights: Any) -> Path:
+    if isinstance(weights, Predictor):
+        raise InputError("weights", "is a Predictor, not a file", "specify the weights file from which it was loaded")
+    return Path(weights or "default")
 
 
 def _select(evaluated: Evaluated, fold: str | None, engine: str) -> Samples:
@@ -212,7 +214,7 @@ def _count(
     return EvaluationResult(samples, predictor, total, len(records), evaluated.split)
 
 
-def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
+def _load(evaluated: Evaluated, samples: Samples, attention: bool, fold: str | None) -> Predictor:
     """Load the weights and check that they fit the dataset and what is to be measured."""
     protocol = find_protocol(evaluated.protocol)
     predictor = load(evaluated.weights, evaluated.device, evaluated.dtype)
@@ -220,6 +222,8 @@ def _load(evaluated: Evaluated, samples: Samples, attention: bool) -> Predictor:
     if attention and not predictor.has_attention:
         what = f"{evaluated.weights} has no attention modules to inspect"
         raise InputError("attention", what, "use the .safetensors weights of a DANet, or leave out `attention`")
+    if fold is not None:
+        _note_training_images(predictor.card, evaluated, fold)
     return predictor if evaluated.size is None else predictor.with_size(evaluated.size, protocol)
 
 

@@ -70,8 +70,7 @@ def iterate_training(
     Raises:
         InputError: an unknown recipe or setting; both `resume` and what it determines; see also `loop.iterate`.
     """
-    if transform is not None and not callable(transform):
-        raise InputError("transform", f"must be a function, got {transform!r}", "see docs/training.md")
+    _check_transform(transform)
     execution = {"device": device, "workers": workers, "tensorboard": tensorboard, "deterministic": deterministic}
     execution |= {"cache": cache, "tracker": tracker}
     if resume is not None:
@@ -99,6 +98,11 @@ def print_choices(choice: Choice) -> Choice:
     for line in choice.lines():
         print_note(line)
     return choice
+
+
+def _check_transform(transform: Any) -> None:
+    if transform is not None and not callable(transform):
+        raise InputError("transform", f"must be a function, got {transform!r}", "pass transform(image=, mask=)")
 
 
 def _check_resumed(run: Path | str, given: Mapping[str, Any]) -> None:
