@@ -119,6 +119,15 @@ def test_an_existing_dataset_yaml_that_ignores_one_of_two_whites_is_noticed(tmp_
     assert "write label_map: {0: 0, 1: 1, 255: 1} in dataset.yaml, without ignore" in first.remedy
 
 
+def test_masks_of_the_same_name_in_several_folders_count_each(tmp_path):
+    for city, white in (("bonn", 1), ("ulm", 255)):
+        build(tmp_path, [stripes(0, white)] * 4, f"images/{city}", f"masks/{city}")
+    assert any("0 and 1: 4 of 8 (p0.png, p1.png" in note for note in propose(tmp_path).notes)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nimages: images/*\nmasks: masks/*\n")
+    warnings = [warning.what for warning in check_folder(tmp_path).warnings]
+    assert any("0 and 1: 4 of 8 (p0.png, p1.png" in what for what in warnings)
+
+
 def test_white_of_1_bit_is_above_a_threshold(tmp_path):
     edge = stripes(0)
     edge[:, :8] = 255

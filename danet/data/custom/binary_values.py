@@ -1,6 +1,7 @@
 """Binary masks of one folder in which white has different values: 255, or 1 in masks of 0 and 1 and of 1 bit."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from danet.data.classes import IGNORE
 from danet.errors import list_names
@@ -33,16 +34,16 @@ def are_mixed(masks: Sequence[Collection[int]]) -> bool:
     return whole and _BLACK_AND_ONE in found and _BLACK_AND_WHITE in found
 
 
-def describe_mixed(masks: Mapping[str, Collection[int]]) -> str:
-    """Describe masks that `are_mixed`, in one line; `masks` maps names to values."""
-    ones = [name for name, values in masks.items() if 1 in values]
+def describe_mixed(masks: Mapping[Path, Collection[int]]) -> str:
+    """Describe masks that `are_mixed`, in one line; `masks` maps files to values."""
+    ones = [file.name for file, values in masks.items() if 1 in values]
     others = "the others have 0 and 255, and none has both 1 and 255"
     return f"masks with the values 0 and 1: {len(ones)} of {len(masks)} ({list_names(ones, 5)}); {others}"
 
 
-def describe_dark(masks: Mapping[str, Collection[int]]) -> str | None:
+def describe_dark(masks: Mapping[Path, Collection[int]]) -> str | None:
     """Describe masks of 0 and 1 beside others that are divided by a threshold, in one line; None if there are none."""
-    dark = [name for name, values in masks.items() if 1 in values and set(values) <= _BLACK_AND_ONE]
+    dark = [file.name for file, values in masks.items() if 1 in values and set(values) <= _BLACK_AND_ONE]
     if not dark:
         return None
     return f"masks of only 0 and 1, which are below the threshold: {len(dark)} of {len(masks)} ({list_names(dark, 5)})"

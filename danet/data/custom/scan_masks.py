@@ -278,15 +278,15 @@ def _read_masks(files: Sequence[Path]) -> tuple[dict[int, int], dict[Color, int]
             colors.update(counts)
         return {}, dict(sorted(colors.items())), {}, "", notes
     values = _total(mask for mask in masks if not mask.one_bit)
-    by_name = {file.name: mask.values for file, mask in zip(files, masks, strict=True) if not mask.one_bit}
+    of_bytes = {file: mask.values for file, mask in zip(files, masks, strict=True) if not mask.one_bit}
     if smoothed := is_smoothed(values):  # a threshold divides them, so white of 1 bit is 255
         masks = [mask._replace(values=_white(mask.values)) if mask.one_bit else mask for mask in masks]
-        if dark := describe_dark(by_name):
+        if dark := describe_dark(of_bytes):
             notes.append(f"{dark}; save them with 0 and 255")
     values = _total(masks)
     mixed = ""
     if not smoothed and are_mixed([mask.values for mask in masks if not mask.error]):
-        mixed = describe_mixed({file.name: mask.values for file, mask in zip(files, masks, strict=True)})
+        mixed = describe_mixed({file: mask.values for file, mask in zip(files, masks, strict=True)})
     notes += _no_data_notes(masks, values)
     values.pop(NO_DATA, None)
     whole = next((dict(enumerate(mask.palette)) for mask in masks if mask.palette), {})

@@ -255,7 +255,7 @@ def _ignored_foreground(samples: PairedFiles, counts: Counts) -> Iterator[Proble
 def _mixed_whites(samples: PairedFiles, results: Sequence[_Result]) -> Iterator[Problem]:
     """Report masks of 0 and 1 beside masks of 0 and 255 if only one of these whites is foreground."""
     mapping = samples.label_map.mapping
-    masks = {p.mask.name: r.values for p, r in zip(samples.pairs, results, strict=True) if r.values}
+    masks = {p.mask: r.values for p, r in zip(samples.pairs, results, strict=True) if r.values}
     if not masks:
         return
     folder = samples.pairs[0].mask.parent
