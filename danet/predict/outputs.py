@@ -86,7 +86,8 @@ def check_confidence(value: float) -> None:
         InputError: it is not from 0 to 1.
     """
     if not isinstance(value, Real) or not 0 <= value <= 1:
-        raise InputError("min_confidence", f"must be from 0 to 1, got {value!r}", "for example, use 0.5")
+        shown = f"{value:g}" if isinstance(value, Real) else repr(value)
+        raise InputError("min_confidence", f"must be from 0 to 1, got {shown}", "for example, use 0.5")
 
 
 def read_summary(path: Path) -> Mapping[str, Any] | InputError:

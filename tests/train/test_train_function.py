@@ -57,9 +57,11 @@ def test_closed_iterator_can_be_resumed_to_the_same_weights():
 
 
 def test_nested_settings_change_only_what_they_name():
-    flat = {"optim.epochs": 5, "data.crop": (32, 32), "optim.lr": 0.001, "seed": 3, "data.root": "b"}
-    nested = {"optim": {"epochs": 5}, "data": {"crop": (32, 32), "root": "a"}, "optim.lr": 0.001, "seed": 3}
-    assert start.resolve("folder", "b", nested) == start.resolve("folder", None, flat)
+    flat = {"optim.epochs": 5, "data.crop": (32, 32), "optim.lr": 0.001, "seed": 3}
+    nested = {"optim": {"epochs": 5}, "data": {"crop": (32, 32)}, "optim.lr": 0.001, "seed": 3}
+    assert start.resolve("folder", "b", nested) == start.resolve("folder", None, flat | {"data.root": "b"})
+    with pytest.raises(InputError, match=r"^data: is also given as `data\.root` in `settings`"):
+        start.resolve("folder", "b", {"data": {"root": "a"}})
     with pytest.raises(InputError, match=r"unknown key optim.epoch; did you mean optim.epochs"):
         start.resolve("folder", None, {"optim": {"epoch": 5}})
     with pytest.raises(InputError, match=r"^time_budget: .* `optim.epochs` sets too"):
